@@ -1,0 +1,305 @@
+//! The decision: what a bucket holds at an instant, and what may be taken.
+//!
+//! The bucket is a line: `tokens` at `timestamp`, rising by `refill * weight`
+//! every `interval` until it meets `capacity`. Amounts are millionths of a token;
+//! what a credit leaves below a millionth is carried in `remainder`, so that no
+//! sequence of reads and takes loses or gains anything against the exact line.
+
+use crate::limits::{MAX_TOKENS, MAX_WEIGHT, MICRO, MIN_WEIGHT};
+use crate::policy::Policy;
+use crate::wide;
+use std::num::NonZeroU64;
+
+const US_PER_MS: NonZeroU64 = NonZeroU64::new(1_000).unwrap();
+
+/// Longest wait that a reply can carry, in milliseconds.
+const MAX_WAIT_MS: u64 = i64::MAX.unsigned_abs();
+
+/// A `userWeight`: 1..=10.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Weight(u8);
+
+impl Weight {
+    /// The weight of a bucket without a `userWeight` field.
+    pub const ONE: Self = Self(1);
+
+    /// `None` outside 1..=10.
+    #[must_use]
+    pub fn new(weight: u64) -> Option<Self> {
+        u8::try_from(weight).ok().filter(|w| (MIN_WEIGHT..=MAX_WEIGHT).contains(w)).map(Self)
+    }
+
+    /// 1..=10.
+    #[must_use]
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+/// How long until something is so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Milliseconds, rounded up; 0 is now.
+    Ms(u64),
+    /// It can never be, or not within 2^63 ms.
+    Never,
+}
+
+impl Wait {
+    /// Milliseconds as replies carry them: -1 for never.
+    #[must_use]
+    pub fn as_millis(self) -> i64 {
+        match self {
+            Self::Ms(ms) => i64::try_from(ms).unwrap_or(-1),
+            Self::Never => -1,
+        }
+    }
+
+    /// Seconds, rounded up; -1 for never.
+    #[must_use]
+    pub fn as_seconds(self) -> i64 {
+        match self {
+            Self::Ms(ms) => i64::try_from(ms.div_ceil(1_000)).unwrap_or(-1),
+            Self::Never => -1,
+        }
+    }
+}
+
+/// The five numbers that every taking command answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// Whole tokens taken (or given back); 0 when refused.
+    pub taken: u64,
+    /// Whole tokens that the bucket holds at the most.
+    pub capacity: u64,
+    /// Whole tokens left.
+    pub remaining: u64,
+    /// Until the same call would succeed; 0 when it did.
+    pub retry_after: Wait,
+    /// Until the bucket is full.
+    pub reset_after: Wait,
+}
+
+/// One bucket in memory. Never holds more than its capacity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bucket {
+    policy: Policy,
+    weight: Weight,
+    tokens: u64,
+    remainder: u64,
+    timestamp: u64,
+}
+
+impl Bucket {
+    /// A full bucket at `timestamp` (unix microseconds).
+    #[must_use]
+    pub fn full(policy: Policy, weight: Weight, timestamp: u64) -> Self {
+        Self { policy, weight, tokens: policy.capacity_micros(), remainder: 0, timestamp }
+    }
+
+    /// A bucket with `tokens` (millionths, cut at the capacity) and `remainder`
+    /// (over the interval in microseconds, cut below it) at `timestamp`.
+    #[must_use]
+    pub fn new(
+        policy: Policy,
+        weight: Weight,
+        tokens: u64,
+        remainder: u64,
+        timestamp: u64,
+    ) -> Self {
+        let mut bucket = Self { policy, weight, tokens, remainder, timestamp };
+        bucket.remainder = remainder.min(policy.interval_us().get().saturating_sub(1));
+        bucket.cut();
+        bucket
+    }
+
+    /// Millionths of a token held at [`Self::timestamp`].
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// The part of a millionth held besides, as numerator over the interval in
+    /// microseconds.
+    #[must_use]
+    pub fn remainder(&self) -> u64 {
+        self.remainder
+    }
+
+    /// The instant of the state, in unix microseconds.
+    #[must_use]
+    pub fn timestamp(&self) -> u64 {
+        self.timestamp
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// The weight, which multiplies the refill.
+    #[must_use]
+    pub fn weight(&self) -> Weight {
+        self.weight
+    }
+
+    /// Whether it holds its capacity.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.tokens >= self.policy.capacity_micros()
+    }
+
+    /// Credits the refill up to `now` (unix microseconds).
+    ///
+    /// A clock that stepped back credits nothing and loses nothing: the state
+    /// stays where it is until the clock has caught up with it.
+    pub fn advance(&mut self, now: u64) {
+        let Some(elapsed) = now.checked_sub(self.timestamp).filter(|us| *us > 0) else {
+            return;
+        };
+        self.timestamp = now;
+        if self.is_full() {
+            return;
+        }
+        let gained = wide::mul(self.rate(), elapsed).saturating_add(u128::from(self.remainder));
+        let (micros, remainder) = wide::div_rem(gained, self.policy.interval_us());
+        let room = self.policy.capacity_micros().saturating_sub(self.tokens);
+        match u64::try_from(micros) {
+            Ok(micros) if micros < room => {
+                self.tokens = self.tokens.saturating_add(micros);
+                self.remainder = remainder;
+            }
+            _ => {
+                self.tokens = self.policy.capacity_micros();
+                self.remainder = 0;
+            }
+        }
+    }
+
+    /// Goes on under another policy: keeps the tokens, cut at the new capacity.
+    /// Credit the old policy first, with [`Self::advance`].
+    pub fn switch(&mut self, policy: Policy) {
+        let (old, new) = (self.policy.interval_us(), policy.interval_us());
+        if old != new && self.remainder != 0 {
+            let (scaled, _) = wide::div_rem(wide::mul(self.remainder, new.get()), old);
+            self.remainder = u64::try_from(scaled).unwrap_or(0);
+        }
+        self.policy = policy;
+        self.cut();
+    }
+
+    /// Goes on with another weight. Credit the old one first, with
+    /// [`Self::advance`].
+    pub fn set_weight(&mut self, weight: Weight) {
+        self.weight = weight;
+    }
+
+    /// Takes `tokens` whole tokens or nothing; with `partial`, what there is.
+    /// The bucket must have been advanced to `now`.
+    pub fn take(&mut self, tokens: u64, partial: bool, now: u64) -> Answer {
+        let wanted = if partial { tokens.min(self.remaining()) } else { tokens };
+        // A partial call succeeds with the first token, so it waits for one.
+        let least = if partial { tokens.min(1) } else { tokens };
+        if wanted < least || wanted > self.remaining() {
+            return Answer { retry_after: self.until(least, now), ..self.answer(0, now) };
+        }
+        self.tokens = self.tokens.saturating_sub(micros(wanted));
+        self.answer(wanted, now)
+    }
+
+    /// Gives back `tokens` whole tokens, cut at the capacity. `taken` of the
+    /// answer counts the whole tokens that really went back. The bucket must
+    /// have been advanced to `now`.
+    pub fn give(&mut self, tokens: u64, now: u64) -> Answer {
+        let before = self.tokens;
+        self.tokens = self.tokens.saturating_add(micros(tokens));
+        self.cut();
+        self.answer(self.tokens.saturating_sub(before) / MICRO, now)
+    }
+
+    /// What the bucket answers when nothing is to wait for.
+    #[must_use]
+    pub fn answer(&self, taken: u64, now: u64) -> Answer {
+        Answer {
+            taken,
+            capacity: self.policy.capacity(),
+            remaining: self.remaining(),
+            retry_after: Wait::Ms(0),
+            reset_after: self.until(self.policy.capacity(), now),
+        }
+    }
+
+    /// Whole tokens that can be taken.
+    #[must_use]
+    pub fn remaining(&self) -> u64 {
+        self.tokens / MICRO
+    }
+
+    /// How long from `now` until the bucket holds `tokens` whole tokens, if
+    /// nobody takes any. The bucket must have been advanced to `now`.
+    #[must_use]
+    pub fn until(&self, tokens: u64, now: u64) -> Wait {
+        if tokens > self.policy.capacity() {
+            return Wait::Never;
+        }
+        let Some(us) = self.us_until(micros(tokens)) else {
+            return Wait::Never;
+        };
+        if us == 0 {
+            return Wait::Ms(0);
+        }
+        // After a clock step back the line starts in the future.
+        let lead = self.timestamp.saturating_sub(now);
+        let ms = wide::div_ceil(us.saturating_add(u128::from(lead)), US_PER_MS);
+        match u64::try_from(ms) {
+            Ok(ms) if ms <= MAX_WAIT_MS => Wait::Ms(ms),
+            _ => Wait::Never,
+        }
+    }
+
+    /// Microseconds from [`Self::timestamp`] until the bucket is full, rounded
+    /// up; `None` when it never will be.
+    #[must_use]
+    pub fn us_until_full(&self) -> Option<u128> {
+        self.us_until(self.policy.capacity_micros())
+    }
+
+    /// Microseconds an empty bucket of this policy and weight takes to fill,
+    /// rounded up; `None` when it never does.
+    #[must_use]
+    pub fn us_from_empty(&self) -> Option<u128> {
+        let rate = NonZeroU64::new(self.rate())?;
+        let units = wide::mul(self.policy.capacity_micros(), self.policy.interval_us().get());
+        Some(wide::div_ceil(units, rate))
+    }
+
+    fn us_until(&self, micros: u64) -> Option<u128> {
+        let Some(missing) = micros.checked_sub(self.tokens).filter(|m| *m > 0) else {
+            return Some(0);
+        };
+        let rate = NonZeroU64::new(self.rate())?;
+        let units = wide::mul(missing, self.policy.interval_us().get())
+            .saturating_sub(u128::from(self.remainder));
+        Some(wide::div_ceil(units, rate))
+    }
+
+    /// Millionths of a token per interval: at most 10^18 * 10, which fits.
+    fn rate(&self) -> u64 {
+        self.policy.refill().saturating_mul(u64::from(self.weight.0))
+    }
+
+    fn cut(&mut self) {
+        if self.is_full() {
+            self.tokens = self.policy.capacity_micros();
+            self.remainder = 0;
+        }
+    }
+}
+
+/// Whole tokens in millionths. Requests are at most 10^12 tokens; sums of
+/// several saturate far above any capacity.
+fn micros(tokens: u64) -> u64 {
+    const { assert!(MAX_TOKENS.checked_mul(MICRO).is_some()) };
+    tokens.saturating_mul(MICRO)
+}

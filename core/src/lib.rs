@@ -1,0 +1,27 @@
+//! The token bucket of redis-claw, without Redis.
+//!
+//! Nothing in this crate reads a clock, does I/O or uses floating point: time is
+//! an argument, amounts are integers, and the same input gives the same output
+//! on every machine. The module crate turns commands into calls of it.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`limits`] | every bound, in one table |
+//! | [`decimal`] | amounts as text: `12.5` is 12 500 000 millionths |
+//! | [`timestamp`] | instants as text: unix microseconds or RFC 3339 |
+//! | [`policy`] | capacity, refill, interval, and what of them is pinned |
+//! | [`defaults`] | the configured policy and what it was before |
+//! | [`bucket`] | the decision: credit, take, give, how long to wait |
+//! | [`record`] | a bucket as the fields of a hash |
+//! | [`throttle`] | `CL.THROTTLE`'s arguments and seconds |
+
+pub mod bucket;
+pub mod decimal;
+pub mod defaults;
+pub mod limits;
+pub mod policy;
+pub mod record;
+pub mod throttle;
+pub mod timestamp;
+
+mod wide;

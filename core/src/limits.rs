@@ -1,0 +1,42 @@
+//! Every bound of the contract, in one table.
+
+/// Millionths of a token in one token: the resolution of everything inside.
+pub const MICRO: u64 = 1_000_000;
+
+/// Largest capacity, and largest number of tokens in one request: 10^12 tokens.
+pub const MAX_TOKENS: u64 = 1_000_000_000_000;
+
+/// Largest amount that a field or an option can hold, in millionths of a token.
+pub const MAX_MICRO_TOKENS: u64 = 1_000_000_000_000_000_000;
+
+/// Shortest refill interval: 1 ms.
+pub const MIN_INTERVAL_MS: u64 = 1;
+
+/// Longest refill interval: 366 days, in milliseconds.
+pub const MAX_INTERVAL_MS: u64 = 31_622_400_000;
+
+/// Refill interval when a call or a configuration gives none, in milliseconds.
+pub const DEFAULT_INTERVAL_MS: u64 = 1_000;
+
+/// Capacity when nothing is configured, in tokens.
+pub const DEFAULT_CAPACITY: u64 = 1_000;
+
+/// Refill per [`DEFAULT_INTERVAL_MS`] when nothing is configured, in tokens.
+pub const DEFAULT_REFILL: u64 = 5;
+
+/// Smallest `userWeight`.
+pub const MIN_WEIGHT: u8 = 1;
+
+/// Largest `userWeight`.
+pub const MAX_WEIGHT: u8 = 10;
+
+/// How far a stored timestamp may be ahead of the clock, in microseconds: 30 days.
+///
+/// A clock that was set back leaves timestamps ahead of it, so some lead has to
+/// be lived with; a lead of more than this is a mistake in the field (most often
+/// nanoseconds written for microseconds).
+pub const MAX_LEAD_US: u64 = 2_592_000_000_000;
+
+/// Latest instant that can be written or read, in unix microseconds: the end of
+/// the year 9999, which is also where RFC 3339 ends.
+pub const MAX_TIMESTAMP_US: u64 = 253_402_300_799_999_999;

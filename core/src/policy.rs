@@ -1,0 +1,180 @@
+//! Capacity, refill and interval of one bucket, and whether they are pinned.
+
+use crate::decimal::{self, Decimal};
+use crate::limits::{
+    DEFAULT_CAPACITY, DEFAULT_INTERVAL_MS, DEFAULT_REFILL, MAX_INTERVAL_MS, MAX_MICRO_TOKENS,
+    MAX_TOKENS, MICRO, MIN_INTERVAL_MS,
+};
+use std::fmt;
+use std::num::NonZeroU64;
+
+const US_PER_MS: u64 = 1_000;
+
+/// Which part of a policy is out of bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyError {
+    /// Not 1..=10^12 whole tokens.
+    Capacity,
+    /// Not 0, nor 0.000001..=10^12 tokens.
+    Refill,
+    /// Not 1..=31622400000 ms (366 days).
+    Interval,
+}
+
+/// How much a bucket holds and how fast it refills. Always within the bounds of
+/// [`crate::limits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    capacity: u64,
+    refill: u64,
+    interval: NonZeroU64,
+}
+
+impl Policy {
+    /// 1000 tokens, 5 a second: what holds when nothing is configured.
+    pub const DEFAULT: Self = Self {
+        capacity: DEFAULT_CAPACITY.saturating_mul(MICRO),
+        refill: DEFAULT_REFILL.saturating_mul(MICRO),
+        interval: NonZeroU64::new(DEFAULT_INTERVAL_MS.saturating_mul(US_PER_MS)).unwrap(),
+    };
+
+    /// `capacity` in whole tokens, `refill` in millionths of a token per
+    /// interval (0 = never refills), `interval` in milliseconds.
+    ///
+    /// # Errors
+    /// Names the part that is out of bounds.
+    pub fn new(capacity: u64, refill: u64, interval_ms: u64) -> Result<Self, PolicyError> {
+        if !(1..=MAX_TOKENS).contains(&capacity) {
+            return Err(PolicyError::Capacity);
+        }
+        if refill > MAX_MICRO_TOKENS {
+            return Err(PolicyError::Refill);
+        }
+        if !(MIN_INTERVAL_MS..=MAX_INTERVAL_MS).contains(&interval_ms) {
+            return Err(PolicyError::Interval);
+        }
+        Ok(Self {
+            capacity: capacity.saturating_mul(MICRO),
+            refill,
+            interval: NonZeroU64::new(interval_ms.saturating_mul(US_PER_MS))
+                .ok_or(PolicyError::Interval)?,
+        })
+    }
+
+    /// Millionths of a token that the bucket holds at the most.
+    #[must_use]
+    pub fn capacity_micros(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Whole tokens that the bucket holds at the most.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.capacity / MICRO
+    }
+
+    /// Millionths of a token gained per interval at weight 1.
+    #[must_use]
+    pub fn refill(&self) -> u64 {
+        self.refill
+    }
+
+    /// Length of the interval in microseconds.
+    #[must_use]
+    pub fn interval_us(&self) -> NonZeroU64 {
+        self.interval
+    }
+
+    /// Length of the interval in milliseconds.
+    #[must_use]
+    pub fn interval_ms(&self) -> u64 {
+        self.interval.get() / US_PER_MS
+    }
+}
+
+/// The content of the `policy` field: `capacity refill/interval`, then `pinned`
+/// and the version of the pin when it is pinned. Example: `100 0.5/1000 pinned 3`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredPolicy {
+    /// The numbers.
+    pub policy: Policy,
+    /// The version of the pin; `None` when a call's options set the policy.
+    pub pin: Option<u64>,
+}
+
+/// The text is not a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PolicyTextError;
+
+impl fmt::Display for PolicyTextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("is not 'capacity refill/interval [pinned [version]]' within the bounds")
+    }
+}
+
+impl StoredPolicy {
+    /// Reads the text of a `policy` field. `pinned` without a version is version 0.
+    ///
+    /// # Errors
+    /// When it does not have that form or a number is out of bounds.
+    pub fn parse(text: &[u8]) -> Result<Self, PolicyTextError> {
+        let mut words = text.split(|&b| b == b' ');
+        let capacity = words.next().ok_or(PolicyTextError)?;
+        let rate = words.next().ok_or(PolicyTextError)?;
+        let slash = rate.iter().position(|&b| b == b'/').ok_or(PolicyTextError)?;
+        let (refill, interval) = rate.split_at_checked(slash).ok_or(PolicyTextError)?;
+        let integer = |digits: &[u8]| decimal::digits(digits).map_err(|_| PolicyTextError);
+        let policy = Policy::new(
+            integer(capacity)?,
+            decimal::parse(refill).map_err(|_| PolicyTextError)?,
+            integer(interval.get(1..).unwrap_or_default())?,
+        )
+        .map_err(|_| PolicyTextError)?;
+        let pin = match (words.next(), words.next(), words.next()) {
+            (None, None, None) => None,
+            (Some(b"pinned"), None, None) => Some(0),
+            (Some(b"pinned"), Some(version), None) => Some(integer(version)?),
+            _ => return Err(PolicyTextError),
+        };
+        Ok(Self { policy, pin })
+    }
+}
+
+impl fmt::Display for StoredPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Policy { refill, .. } = self.policy;
+        let (capacity, interval) = (self.policy.capacity(), self.policy.interval_ms());
+        write!(f, "{capacity} {}/{interval}", Decimal(refill))?;
+        match self.pin {
+            None => Ok(()),
+            Some(version) => write!(f, " pinned {version}"),
+        }
+    }
+}
+
+/// The policy options of one call. What it leaves out comes from the configured
+/// default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Whole tokens.
+    pub capacity: Option<u64>,
+    /// Millionths of a token per interval, and the interval in milliseconds.
+    pub refill: Option<(u64, u64)>,
+}
+
+impl Asked {
+    /// Whether the call says nothing about the policy.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.capacity.is_none() && self.refill.is_none()
+    }
+
+    /// Completes the call's options from `base`.
+    ///
+    /// # Errors
+    /// Names the part that is out of bounds.
+    pub fn over(&self, base: Policy) -> Result<Policy, PolicyError> {
+        let (refill, interval_ms) = self.refill.unwrap_or((base.refill(), base.interval_ms()));
+        Policy::new(self.capacity.unwrap_or(base.capacity()), refill, interval_ms)
+    }
+}

@@ -1,0 +1,169 @@
+//! Arguments that several commands share.
+
+use crate::error::{Error, Quantity};
+use crate::server::{Args, Argument, ArgumentKind, Str};
+use claw_core::decimal;
+use claw_core::limits::{DEFAULT_INTERVAL_MS, MAX_INTERVAL_MS, MAX_TOKENS};
+use claw_core::policy::Asked;
+
+/// The documentation of `key`.
+pub(super) const KEY: Argument = Argument::new(c"key", ArgumentKind::Key);
+
+/// The documentation of `[tokens]`.
+pub(super) const TOKENS: Argument = Argument::new(c"tokens", ArgumentKind::Integer).optional();
+
+/// The documentation of `[CAPACITY n]`.
+pub(super) const CAPACITY: Argument =
+    Argument::new(c"capacity", ArgumentKind::Integer).token(c"CAPACITY").optional();
+
+/// The documentation of `[REFILL n [INTERVAL ms]]`.
+pub(super) const REFILL: Argument = Argument::new(
+    c"rate",
+    ArgumentKind::Block(&[
+        Argument::new(c"refill", ArgumentKind::Double).token(c"REFILL"),
+        Argument::new(c"interval", ArgumentKind::Integer).token(c"INTERVAL").optional(),
+    ]),
+)
+.optional();
+
+/// The words that begin an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Word {
+    Capacity,
+    Refill,
+    Interval,
+    Partial,
+    Weight,
+    Reset,
+    Tokens,
+}
+
+impl Word {
+    const ALL: [Self; 7] = [
+        Self::Capacity,
+        Self::Refill,
+        Self::Interval,
+        Self::Partial,
+        Self::Weight,
+        Self::Reset,
+        Self::Tokens,
+    ];
+
+    /// As it is written in documentation and errors.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Capacity => "CAPACITY",
+            Self::Refill => "REFILL",
+            Self::Interval => "INTERVAL",
+            Self::Partial => "PARTIAL",
+            Self::Weight => "WEIGHT",
+            Self::Reset => "RESET",
+            Self::Tokens => "TOKENS",
+        }
+    }
+
+    /// Reads a word in any case.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|word| text.eq_ignore_ascii_case(word.as_str().as_bytes()))
+    }
+}
+
+/// The options of one call.
+#[derive(Debug, Default)]
+pub(super) struct Options {
+    /// Capacity, refill and interval.
+    pub(super) asked: Asked,
+    /// PARTIAL.
+    pub(super) partial: bool,
+    /// WEIGHT.
+    pub(super) weight: Option<u64>,
+}
+
+/// Reads all arguments that are left as options; `allowed` are the command's own.
+pub(super) fn options(args: &mut Args<'_>, allowed: &[Word]) -> Result<Options, Error> {
+    let mut options = Options::default();
+    if args.is_empty() {
+        return Ok(options);
+    }
+    let (mut refill, mut interval) = (None, None);
+    while let Some(argument) = args.next() {
+        let word = Word::parse(argument.as_bytes()).filter(|word| allowed.contains(word));
+        let Some(word) = word else {
+            return Err(Error::UnknownOption(argument.as_bytes().into()));
+        };
+        let repeated = match word {
+            Word::Capacity => {
+                options.asked.capacity.replace(capacity(value(args, word)?)?).is_some()
+            }
+            Word::Refill => refill.replace(self::refill(value(args, word)?)?).is_some(),
+            Word::Interval => interval.replace(self::interval(value(args, word)?)?).is_some(),
+            Word::Weight => options.weight.replace(weight(value(args, word)?)?).is_some(),
+            Word::Partial => std::mem::replace(&mut options.partial, true),
+            Word::Reset | Word::Tokens => {
+                return Err(Error::UnknownOption(argument.as_bytes().into()));
+            }
+        };
+        if repeated {
+            return Err(Error::Repeated(word.as_str()));
+        }
+    }
+    options.asked.refill = rate(refill, interval)?;
+    Ok(options)
+}
+
+/// Joins REFILL and INTERVAL, which has a default.
+pub(super) fn rate(
+    refill: Option<u64>,
+    interval: Option<u64>,
+) -> Result<Option<(u64, u64)>, Error> {
+    match (refill, interval) {
+        (None, Some(_)) => Err(Error::LoneInterval),
+        (refill, interval) => Ok(refill.map(|r| (r, interval.unwrap_or(DEFAULT_INTERVAL_MS)))),
+    }
+}
+
+fn value<'a>(args: &mut Args<'a>, word: Word) -> Result<Str<'a>, Error> {
+    args.next().ok_or(Error::NoValue(word.as_str()))
+}
+
+/// `[tokens]`: 1 when it is left out. An option in its place is left there.
+pub(super) fn optional_tokens(args: &mut Args<'_>) -> Result<u64, Error> {
+    match args.peek() {
+        None => Ok(1),
+        Some(next) if Word::parse(next.as_bytes()).is_some() => Ok(1),
+        Some(next) => {
+            args.next();
+            tokens(next)
+        }
+    }
+}
+
+/// Whole tokens: 0..=10^12.
+pub(super) fn tokens(text: Str<'_>) -> Result<u64, Error> {
+    integer(text, 0, MAX_TOKENS, Quantity::Tokens)
+}
+
+/// Whole tokens: 1..=10^12.
+pub(super) fn capacity(text: Str<'_>) -> Result<u64, Error> {
+    integer(text, 1, MAX_TOKENS, Quantity::Capacity)
+}
+
+/// Millionths of a token: 0, or 0.000001..=10^12 tokens.
+pub(super) fn refill(text: Str<'_>) -> Result<u64, Error> {
+    decimal::parse(text.as_bytes()).map_err(|_| Error::OutOfRange(Quantity::Refill))
+}
+
+/// Milliseconds: 1 ms to 366 days.
+pub(super) fn interval(text: Str<'_>) -> Result<u64, Error> {
+    integer(text, 1, MAX_INTERVAL_MS, Quantity::Interval)
+}
+
+fn weight(text: Str<'_>) -> Result<u64, Error> {
+    integer(text, 1, 10, Quantity::Weight)
+}
+
+/// An integer without a sign.
+pub(super) fn integer(text: Str<'_>, min: u64, max: u64, what: Quantity) -> Result<u64, Error> {
+    let value = decimal::digits(text.as_bytes()).ok();
+    value.filter(|value| (min..=max).contains(value)).ok_or(Error::OutOfRange(what))
+}

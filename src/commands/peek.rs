@@ -1,0 +1,42 @@
+//! `CL.PEEK key [tokens] [CAPACITY n] [REFILL n [INTERVAL ms]]`
+
+use super::options::{self, CAPACITY, KEY, REFILL, TOKENS, Word};
+use super::reply;
+use crate::error::Error;
+use crate::server::{self, Access, Args, Command, Context, Key, Keys, Spec};
+use crate::store;
+use claw_core::record::Opened;
+
+/// Answers as `CL.TAKE` would, and changes nothing.
+pub(crate) struct Peek;
+
+impl Command for Peek {
+    const SPEC: Spec = Spec {
+        name: c"cl.peek",
+        flags: c"readonly fast",
+        categories: c"read fast hash",
+        arity: -2,
+        keys: Keys::First,
+        access: Access::Read,
+        summary: c"Returns what CL.TAKE would answer, without taking.",
+        complexity: c"O(1)",
+        since: c"0.1.0",
+        arguments: &[KEY, TOKENS, CAPACITY, REFILL],
+    };
+
+    fn run(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
+        let name = args.next().ok_or(Error::Arity("cl.peek"))?;
+        let tokens = options::optional_tokens(&mut args)?;
+        let allowed = [Word::Capacity, Word::Refill, Word::Interval];
+        let options = options::options(&mut args, &allowed)?;
+
+        let now = server::now();
+        let key = Key::open_read(ctx, name);
+        let record = store::load(ctx, &key, now)?;
+        let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+        let mut opened = Opened::new(record, settings.defaults(), now);
+        opened.ask(&options.asked, settings.defaults().current())?;
+        reply::answer(ctx, &opened.bucket.take(tokens, false, now));
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! `CL.POLICY key [CAPACITY n] [REFILL n [INTERVAL ms]] [WEIGHT w]` and
+//! `CL.POLICY key RESET`
+
+use super::options::{self, CAPACITY, KEY, REFILL, Word};
+use super::reply;
+use crate::error::{Error, Quantity};
+use crate::server::{
+    self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec,
+};
+use crate::store;
+use claw_core::bucket::Weight;
+use claw_core::decimal::Decimal;
+use claw_core::record::Opened;
+
+/// Reads, pins or unpins the policy of a bucket.
+pub(crate) struct Policy;
+
+impl Command for Policy {
+    const SPEC: Spec = Spec {
+        name: c"cl.policy",
+        flags: c"write deny-oom fast",
+        categories: c"write fast hash",
+        arity: -2,
+        keys: Keys::First,
+        access: Access::Update,
+        summary: c"Reads, pins or resets the policy of a bucket.",
+        complexity: c"O(1)",
+        since: c"0.1.0",
+        arguments: &[
+            KEY,
+            Argument::new(
+                c"change",
+                ArgumentKind::OneOf(&[
+                    Argument::new(
+                        c"pin",
+                        ArgumentKind::Block(&[
+                            CAPACITY,
+                            REFILL,
+                            Argument::new(c"weight", ArgumentKind::Integer)
+                                .token(c"WEIGHT")
+                                .optional(),
+                        ]),
+                    ),
+                    Argument::new(c"reset", ArgumentKind::Token).token(c"RESET"),
+                ]),
+            )
+            .optional(),
+        ],
+    };
+
+    fn run(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
+        let name = args.next().ok_or(Error::Arity("cl.policy"))?;
+        let change = Change::parse(&mut args)?;
+
+        let now = server::now();
+        let key = match change {
+            Change::None => Key::open_read(ctx, name),
+            _ => Key::open_write(ctx, name),
+        };
+        let record = store::load(ctx, &key, now)?;
+        let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+        let default = settings.defaults().current();
+        let mut opened = Opened::new(record, settings.defaults(), now);
+        match change {
+            Change::None => {}
+            Change::Reset => opened.reset(default),
+            Change::Set { asked, weight } => {
+                // What is left out stays as it is.
+                if !asked.is_empty() {
+                    opened.pin(asked.over(opened.bucket.policy())?);
+                }
+                if let Some(weight) = weight {
+                    opened.bucket.set_weight(weight);
+                }
+            }
+        }
+
+        let new = record.is_none() && opened.to_record().is_kept();
+        if new || opened.terms_changed() {
+            store::save(ctx, &key, &opened)?;
+        }
+        let policy = opened.bucket.policy();
+        ctx.reply_map(5);
+        ctx.reply_bytes(b"capacity");
+        ctx.reply_integer(reply::signed(policy.capacity()));
+        ctx.reply_bytes(b"refill");
+        ctx.reply_bytes(Decimal(policy.refill()).to_string().as_bytes());
+        ctx.reply_bytes(b"interval");
+        ctx.reply_integer(reply::signed(policy.interval_ms()));
+        ctx.reply_bytes(b"weight");
+        ctx.reply_integer(i64::from(opened.bucket.weight().get()));
+        ctx.reply_bytes(b"pinned");
+        ctx.reply_integer(i64::from(opened.policy.is_some_and(|stored| stored.pin.is_some())));
+        Ok(())
+    }
+}
+
+/// What the call asks for.
+enum Change {
+    None,
+    Set { asked: claw_core::policy::Asked, weight: Option<Weight> },
+    Reset,
+}
+
+impl Change {
+    fn parse(args: &mut Args<'_>) -> Result<Self, Error> {
+        let Some(first) = args.peek() else {
+            return Ok(Self::None);
+        };
+        if Word::parse(first.as_bytes()) == Some(Word::Reset) {
+            args.next();
+            return if args.is_empty() { Ok(Self::Reset) } else { Err(Error::LoneReset) };
+        }
+        let allowed = [Word::Capacity, Word::Refill, Word::Interval, Word::Weight];
+        let options = options::options(args, &allowed)?;
+        let weight = match options.weight {
+            None => None,
+            Some(weight) => Some(Weight::new(weight).ok_or(Error::OutOfRange(Quantity::Weight))?),
+        };
+        Ok(Self::Set { asked: options.asked, weight })
+    }
+}

@@ -1,0 +1,58 @@
+//! `CL.TAKE key [tokens] [CAPACITY n] [REFILL n [INTERVAL ms]] [PARTIAL]`
+
+use super::options::{self, CAPACITY, KEY, REFILL, TOKENS, Word};
+use super::reply;
+use crate::error::Error;
+use crate::server::{
+    self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec,
+};
+use crate::store;
+use claw_core::record::Opened;
+
+/// Takes tokens from a bucket, or nothing.
+pub(crate) struct Take;
+
+impl Command for Take {
+    const SPEC: Spec = Spec {
+        name: c"cl.take",
+        flags: c"write deny-oom fast",
+        categories: c"write fast hash",
+        arity: -2,
+        keys: Keys::First,
+        access: Access::Update,
+        summary: c"Takes tokens from a bucket, or nothing when there are not enough.",
+        complexity: c"O(1)",
+        since: c"0.1.0",
+        arguments: &[
+            KEY,
+            TOKENS,
+            CAPACITY,
+            REFILL,
+            Argument::new(c"partial", ArgumentKind::Token).token(c"PARTIAL").optional(),
+        ],
+    };
+
+    fn run(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
+        let name = args.next().ok_or(Error::Arity("cl.take"))?;
+        let tokens = options::optional_tokens(&mut args)?;
+        let allowed = [Word::Capacity, Word::Refill, Word::Interval, Word::Partial];
+        let options = options::options(&mut args, &allowed)?;
+
+        let now = server::now();
+        let key = Key::open_write(ctx, name);
+        let record = store::load(ctx, &key, now)?;
+        let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+        let mut opened = Opened::new(record, settings.defaults(), now);
+        opened.ask(&options.asked, settings.defaults().current())?;
+        let answer = opened.bucket.take(tokens, options.partial, now);
+
+        // A new policy holds from the call that brings it, even a refused one:
+        // else its bucket would go on refilling at the old rate.
+        if answer.taken > 0 || opened.terms_changed() {
+            store::save(ctx, &key, &opened)?;
+        }
+        ctx.module().stats.count_take(tokens, answer.taken);
+        reply::answer(ctx, &answer);
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! `CL.TAKEALL numkeys key [key ..] [TOKENS n ..] [CAPACITY n ..] [REFILL n ..]
+//! [INTERVAL ms ..]`
+
+use super::options::{self, Word};
+use super::reply;
+use crate::error::{Error, Quantity};
+use crate::server::{
+    self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec, Str,
+};
+use crate::store;
+use claw_core::bucket::Answer;
+use claw_core::policy::Asked;
+use claw_core::record::Opened;
+use std::collections::HashMap;
+
+/// Takes from all of several buckets, or from none.
+pub(crate) struct TakeAll;
+
+impl Command for TakeAll {
+    const SPEC: Spec = Spec {
+        name: c"cl.takeall",
+        flags: c"write deny-oom",
+        categories: c"write slow hash",
+        arity: -3,
+        keys: Keys::Counted,
+        access: Access::Update,
+        summary: c"Takes tokens from all of several buckets, or from none of them.",
+        complexity: c"O(N) with N the number of keys",
+        since: c"0.1.0",
+        arguments: &[
+            Argument::new(c"numkeys", ArgumentKind::Integer),
+            Argument::new(c"key", ArgumentKind::Key).multiple(),
+            list(c"tokens", ArgumentKind::Integer, c"TOKENS"),
+            list(c"capacity", ArgumentKind::Integer, c"CAPACITY"),
+            list(c"refill", ArgumentKind::Double, c"REFILL"),
+            list(c"interval", ArgumentKind::Integer, c"INTERVAL"),
+        ],
+    };
+
+    fn run(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
+        let call = Call::parse(&mut args)?;
+
+        let now = server::now();
+        let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+        let default = settings.defaults().current();
+
+        // Each bucket once, however often it is named.
+        let mut buckets: Vec<Bucket<'_>> = Vec::with_capacity(call.charges.len());
+        let mut places = HashMap::with_capacity(call.charges.len());
+        let mut demands = Vec::with_capacity(call.charges.len());
+        let mut refusing = None;
+        for (index, charge) in call.charges.iter().enumerate() {
+            let place = match places.get(charge.name.as_bytes()) {
+                Some(place) => *place,
+                None => {
+                    let key = Key::open_write(ctx, charge.name);
+                    let record = store::load(ctx, &key, now)?;
+                    let opened = Opened::new(record, settings.defaults(), now);
+                    places.insert(charge.name.as_bytes(), buckets.len());
+                    buckets.push(Bucket { key, opened, owed: 0 });
+                    buckets.len().saturating_sub(1)
+                }
+            };
+            let Some(bucket) = buckets.get_mut(place) else {
+                continue;
+            };
+            bucket.opened.ask(&charge.asked, default)?;
+            bucket.owed = bucket.owed.saturating_add(charge.tokens);
+            demands.push((place, charge.tokens, bucket.owed));
+            if refusing.is_none() && bucket.opened.bucket.remaining() < bucket.owed {
+                refusing = Some(index);
+            }
+        }
+
+        let mut answers = Vec::with_capacity(demands.len());
+        for (place, tokens, owed) in demands {
+            let Some(Bucket { opened, .. }) = buckets.get_mut(place) else {
+                continue;
+            };
+            answers.push(match refusing {
+                None => opened.bucket.take(tokens, false, now),
+                // What an earlier charge of this call takes from the same bucket
+                // has to be there too.
+                Some(_) => Answer {
+                    retry_after: opened.bucket.until(owed, now),
+                    ..opened.bucket.answer(0, now)
+                },
+            });
+        }
+        for bucket in &buckets {
+            let charged = refusing.is_none() && bucket.owed > 0;
+            if charged || bucket.opened.terms_changed() {
+                store::save(ctx, &bucket.key, &bucket.opened)?;
+            }
+        }
+
+        let stats = &ctx.module().stats;
+        match refusing {
+            None => {
+                let tokens = answers.iter().fold(0_u64, |sum, a| sum.saturating_add(a.taken));
+                stats.count_take(tokens, tokens);
+            }
+            Some(_) => stats.count_take(1, 0),
+        }
+        ctx.reply_array(3);
+        ctx.reply_integer(i64::from(refusing.is_none()));
+        ctx.reply_integer(refusing.map_or(-1, |index| i64::try_from(index).unwrap_or(i64::MAX)));
+        ctx.reply_array(answers.len());
+        for answer in &answers {
+            reply::answer(ctx, answer);
+        }
+        Ok(())
+    }
+}
+
+const fn list(
+    name: &'static std::ffi::CStr,
+    kind: ArgumentKind,
+    token: &'static std::ffi::CStr,
+) -> Argument {
+    Argument::new(name, kind).token(token).optional().multiple()
+}
+
+/// One bucket of the call.
+struct Bucket<'c> {
+    key: Key<'c>,
+    opened: Opened,
+    /// Sum of the charges seen so far.
+    owed: u64,
+}
+
+/// One key as named in the call.
+struct Charge<'a> {
+    name: Str<'a>,
+    tokens: u64,
+    asked: Asked,
+}
+
+struct Call<'a> {
+    charges: Vec<Charge<'a>>,
+}
+
+impl<'a> Call<'a> {
+    fn parse(args: &mut Args<'a>) -> Result<Self, Error> {
+        let numkeys = args.next().ok_or(Error::Arity("cl.takeall"))?;
+        let numkeys = options::integer(numkeys, 1, u64::MAX, Quantity::NumKeys)?;
+        let numkeys = usize::try_from(numkeys).unwrap_or(usize::MAX);
+        if numkeys > args.len() {
+            return Err(Error::NumKeys);
+        }
+        let names: Vec<Str<'a>> = std::iter::from_fn(|| args.next()).take(numkeys).collect();
+
+        let (mut tokens, mut capacity, mut refill, mut interval) = (None, None, None, None);
+        while let Some(option) = args.next() {
+            let (word, list, read): (_, &mut Option<List>, Read) =
+                match Word::parse(option.as_bytes()) {
+                    Some(word @ Word::Tokens) => (word, &mut tokens, options::tokens),
+                    Some(word @ Word::Capacity) => (word, &mut capacity, options::capacity),
+                    Some(word @ Word::Refill) => (word, &mut refill, options::refill),
+                    Some(word @ Word::Interval) => (word, &mut interval, options::interval),
+                    _ => return Err(Error::UnknownOption(option.as_bytes().into())),
+                };
+            if list.is_some() {
+                return Err(Error::Repeated(word.as_str()));
+            }
+            *list = Some(List::parse(args, word, numkeys, read)?);
+        }
+        if refill.is_none() && interval.is_some() {
+            return Err(Error::LoneInterval);
+        }
+
+        let of = |list: &Option<List>, index| list.as_ref().and_then(|list| list.at(index));
+        let mut charges = Vec::with_capacity(numkeys);
+        for (index, name) in names.into_iter().enumerate() {
+            charges.push(Charge {
+                name,
+                tokens: of(&tokens, index).unwrap_or(1),
+                asked: Asked {
+                    capacity: of(&capacity, index),
+                    refill: options::rate(of(&refill, index), of(&interval, index))?,
+                },
+            });
+        }
+        Ok(Self { charges })
+    }
+}
+
+type Read = fn(Str<'_>) -> Result<u64, Error>;
+
+/// One value for all keys, or one for each.
+struct List(Vec<u64>);
+
+impl List {
+    fn parse(args: &mut Args<'_>, word: Word, keys: usize, read: Read) -> Result<Self, Error> {
+        let mut values = Vec::new();
+        while let Some(text) = args.peek() {
+            if Word::parse(text.as_bytes()).is_some() {
+                break;
+            }
+            args.next();
+            values.push(read(text)?);
+        }
+        match values.len() {
+            0 => Err(Error::NoValue(word.as_str())),
+            len if len == 1 || len == keys => Ok(Self(values)),
+            _ => Err(Error::ListLength(word.as_str())),
+        }
+    }
+
+    fn at(&self, index: usize) -> Option<u64> {
+        match self.0.as_slice() {
+            [one] => Some(*one),
+            values => values.get(index).copied(),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Every error of the commands, with its text.
+
+use claw_core::limits::{MAX_INTERVAL_MS, MAX_TOKENS};
+use claw_core::policy::PolicyError;
+use claw_core::record::{Field, FieldError};
+use claw_core::throttle::ThrottleError;
+use std::ffi::CString;
+use std::fmt;
+
+/// How many bytes of a key, value or option are quoted in an error.
+const QUOTED: usize = 64;
+
+/// Why a command did nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Error {
+    /// Too few or too many arguments.
+    Arity(&'static str),
+    /// The key holds something else than a hash.
+    WrongType,
+    /// A field of a bucket cannot be understood.
+    Field { key: Box<[u8]>, field: Field, value: Box<[u8]>, why: FieldError },
+    /// A number that is none, or is out of its bounds.
+    OutOfRange(Quantity),
+    /// An option that the command does not have.
+    UnknownOption(Box<[u8]>),
+    /// An option given twice.
+    Repeated(&'static str),
+    /// An option without its value.
+    NoValue(&'static str),
+    /// INTERVAL without REFILL.
+    LoneInterval,
+    /// RESET with other options.
+    LoneReset,
+    /// A list that has neither one value nor one per key.
+    ListLength(&'static str),
+    /// More keys announced than arguments are there.
+    NumKeys,
+    /// The module's state is in use; happens only inside an event handler of
+    /// another module that changes our configuration.
+    Busy,
+    /// A panic was caught.
+    Panic,
+}
+
+/// A number in the arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Quantity {
+    Tokens,
+    Capacity,
+    Refill,
+    Interval,
+    Weight,
+    NumKeys,
+    MaxBurst,
+    Count,
+    Period,
+    Signed,
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tokens => write!(f, "tokens must be an integer from 0 to {MAX_TOKENS}"),
+            Self::Capacity => write!(f, "capacity must be an integer from 1 to {MAX_TOKENS}"),
+            Self::Refill => write!(
+                f,
+                "refill must be 0 or a number from 0.000001 to {MAX_TOKENS} with at most 6 decimals"
+            ),
+            Self::Interval => {
+                write!(f, "interval must be an integer from 1 to {MAX_INTERVAL_MS} milliseconds")
+            }
+            Self::Weight => f.write_str("weight must be an integer from 1 to 10"),
+            Self::NumKeys => f.write_str("numkeys must be an integer of 1 or more"),
+            Self::MaxBurst => {
+                write!(f, "max_burst must be an integer from 0 to {}", MAX_TOKENS.saturating_sub(1))
+            }
+            Self::Count => write!(f, "count must be an integer from 1 to {MAX_TOKENS}"),
+            Self::Period => {
+                write!(f, "period must be an integer from 1 to {} seconds", MAX_INTERVAL_MS / 1_000)
+            }
+            Self::Signed => {
+                write!(f, "quantity must be an integer from -{MAX_TOKENS} to {MAX_TOKENS}")
+            }
+        }
+    }
+}
+
+impl Error {
+    /// The error reply: a code, a space, and the reason.
+    pub(crate) fn line(&self) -> CString {
+        let code = if matches!(self, Self::WrongType) { "WRONGTYPE" } else { "ERR" };
+        // Quoted bytes are escaped, so there is neither NUL nor line break.
+        CString::new(format!("{code} {}", self.reason())).unwrap_or_default()
+    }
+
+    /// The reason alone.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Arity(command) => format!("wrong number of arguments for '{command}' command"),
+            Self::WrongType => "Operation against a key holding the wrong kind of value".to_owned(),
+            Self::Field { key, field, value, why } => {
+                let (key, value) = (Quoted(key), Quoted(value));
+                format!("bucket {key}: field '{}' holds {value}, which {why}", field.name())
+            }
+            Self::OutOfRange(quantity) => quantity.to_string(),
+            Self::UnknownOption(option) => format!("unknown option {}", Quoted(option)),
+            Self::Repeated(option) => format!("option '{option}' is given twice"),
+            Self::NoValue(option) => format!("option '{option}' needs a value"),
+            Self::LoneInterval => "option 'INTERVAL' needs 'REFILL'".to_owned(),
+            Self::LoneReset => "option 'RESET' stands alone".to_owned(),
+            Self::ListLength(option) => {
+                format!("option '{option}' needs one value, or one for each key")
+            }
+            Self::NumKeys => "numkeys is larger than the number of arguments".to_owned(),
+            Self::Busy => "the module is busy with a change of its configuration".to_owned(),
+            Self::Panic => {
+                "internal error: a panic was caught; please report it as a bug of redis-claw"
+                    .to_owned()
+            }
+        }
+    }
+}
+
+impl From<PolicyError> for Error {
+    fn from(error: PolicyError) -> Self {
+        Self::OutOfRange(match error {
+            PolicyError::Capacity => Quantity::Capacity,
+            PolicyError::Refill => Quantity::Refill,
+            PolicyError::Interval => Quantity::Interval,
+        })
+    }
+}
+
+impl From<ThrottleError> for Error {
+    fn from(error: ThrottleError) -> Self {
+        Self::OutOfRange(match error {
+            ThrottleError::MaxBurst => Quantity::MaxBurst,
+            ThrottleError::Count => Quantity::Count,
+            ThrottleError::Period => Quantity::Period,
+        })
+    }
+}
+
+/// Bytes in single quotes, escaped and cut to [`QUOTED`].
+struct Quoted<'a>(&'a [u8]);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.0.get(..QUOTED).unwrap_or(self.0);
+        let cut = if shown.len() < self.0.len() { "..." } else { "" };
+        write!(f, "'{}'{cut}", shown.escape_ascii())
+    }
+}

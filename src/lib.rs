@@ -1,0 +1,26 @@
+//! redis-claw: token-bucket rate limiting inside Redis and Valkey.
+//!
+//! | where | what |
+//! |---|---|
+//! | [`commands`] | one file per command: parse, decide, apply, reply |
+//! | [`store`] | a bucket read from its hash and written back, replicated and announced |
+//! | [`config`] | the `claw.*` parameters |
+//! | [`stats`] | what `INFO claw` shows |
+//! | [`error`] | every error and its text |
+//! | [`server`] | the module API: all unsafe code of this crate |
+//!
+//! What a bucket holds and whether a take is granted is decided by the crate
+//! `claw-core`, which knows nothing of Redis.
+
+mod commands;
+mod config;
+mod error;
+mod server;
+mod stats;
+mod store;
+
+// In the server all memory is the server's, so that maxmemory and INFO see it.
+// Unit tests run without a server.
+#[cfg(not(test))]
+#[global_allocator]
+static ALLOCATOR: redis_module::alloc::RedisAlloc = redis_module::alloc::RedisAlloc;

@@ -1,0 +1,81 @@
+//! The server's module API as plain function calls.
+
+/// Functions that every supported server (Redis 7.0 and later, Valkey) has. A
+/// server that lacks one of them is refused when the module is loaded, so that
+/// [`call!`] can rely on all of them afterwards.
+macro_rules! functions {
+    ($($name:ident)*) => {
+        /// Listed functions, by name: [`call!`] compiles only for these.
+        #[allow(non_snake_case, non_upper_case_globals)]
+        pub(super) mod listed {
+            $(pub(crate) const $name: () = ();)*
+        }
+
+        /// The first listed function that the server lacks.
+        pub(super) fn missing() -> Option<&'static std::ffi::CStr> {
+            use redis_module::raw;
+            $(
+                // SAFETY: the statics are written once, by RedisModule_Init,
+                // before this runs on the same thread; they are read by value.
+                if unsafe { raw::$name }.is_none() {
+                    return std::ffi::CStr::from_bytes_with_nul(
+                        concat!(stringify!($name), "\0").as_bytes(),
+                    )
+                    .ok();
+                }
+            )*
+            None
+        }
+    };
+}
+
+functions! {
+    RedisModule_CloseKey
+    RedisModule_CreateCommand
+    RedisModule_CreateString
+    RedisModule_CreateStringFromLongLong
+    RedisModule_FreeServerInfo
+    RedisModule_FreeString
+    RedisModule_GetAbsExpire
+    RedisModule_GetCommand
+    RedisModule_GetServerInfo
+    RedisModule_HashGet
+    RedisModule_HashSet
+    RedisModule_InfoAddFieldCString
+    RedisModule_InfoAddFieldULongLong
+    RedisModule_InfoAddSection
+    RedisModule_KeyType
+    RedisModule_LoadConfigs
+    RedisModule_Log
+    RedisModule_Milliseconds
+    RedisModule_NotifyKeyspaceEvent
+    RedisModule_OpenKey
+    RedisModule_RegisterInfoFunc
+    RedisModule_RegisterNumericConfig
+    RedisModule_RegisterStringConfig
+    RedisModule_Replicate
+    RedisModule_ReplyWithArray
+    RedisModule_ReplyWithError
+    RedisModule_ReplyWithLongLong
+    RedisModule_ReplyWithMap
+    RedisModule_ReplyWithStringBuffer
+    RedisModule_ServerInfoGetField
+    RedisModule_SetAbsExpire
+    RedisModule_SetCommandInfo
+    RedisModule_SetModuleOptions
+    RedisModule_SignalModifiedKey
+    RedisModule_StringPtrLen
+    RedisModule_ValueLength
+}
+
+/// Calls a listed function. To be used inside an `unsafe` block that says why the
+/// arguments are right.
+macro_rules! call {
+    ($name:ident($($argument:expr),* $(,)?)) => {{
+        const _: () = $crate::server::api::listed::$name;
+        // The static is read by value, and `missing` has seen that it is set.
+        let function = redis_module::raw::$name.unwrap_unchecked();
+        function($($argument),*)
+    }};
+}
+pub(super) use call;

@@ -1,0 +1,139 @@
+//! The running command's view of the server.
+
+use super::api::call;
+use super::module::Module;
+use super::string::Str;
+use redis_module::raw;
+use std::ffi::{CStr, c_int, c_long};
+
+/// Classes of keyspace events.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum EventClass {
+    /// `h`: hash commands.
+    Hash,
+    /// `g`: commands of any type.
+    Generic,
+}
+
+/// One command's call: replies, replication, events, and the module's state.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    raw: *mut raw::RedisModuleCtx,
+    module: &'a Module,
+}
+
+impl<'a> Context<'a> {
+    /// # Safety
+    /// `raw` must be the context of a call that lasts for `'a`.
+    pub(super) unsafe fn new(raw: *mut raw::RedisModuleCtx, module: &'a Module) -> Self {
+        Self { raw, module }
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut raw::RedisModuleCtx {
+        self.raw
+    }
+
+    /// The module's state.
+    pub(crate) fn module(&self) -> &'a Module {
+        self.module
+    }
+
+    /// Replicates `command key arg ..` as an effect of the running command, to
+    /// replicas and to the AOF; several make one atomic unit. The strings are
+    /// retained, not copied.
+    pub(crate) fn replicate(&self, command: &CStr, key: Str<'_>, arguments: &[Str<'_>]) {
+        const { assert!(size_of::<Str<'_>>() == size_of::<*mut raw::RedisModuleString>()) };
+        // SAFETY: "s" takes one string and "v" an array of strings with its
+        // length; `Str` is a transparent pointer to a live string.
+        unsafe {
+            call!(RedisModule_Replicate(
+                self.raw,
+                command.as_ptr(),
+                c"sv".as_ptr(),
+                key.as_ptr(),
+                arguments.as_ptr(),
+                arguments.len(),
+            ));
+        }
+    }
+
+    /// Announces a keyspace event.
+    pub(crate) fn notify(&self, class: EventClass, event: &CStr, key: Str<'_>) {
+        let class = match class {
+            EventClass::Hash => raw::REDISMODULE_NOTIFY_HASH,
+            EventClass::Generic => raw::REDISMODULE_NOTIFY_GENERIC,
+        };
+        // SAFETY: live arguments.
+        unsafe {
+            call!(RedisModule_NotifyKeyspaceEvent(self.raw, class, event.as_ptr(), key.as_ptr()));
+        }
+    }
+
+    /// Tells WATCH and client tracking that the key has changed.
+    pub(crate) fn signal_modified(&self, key: Str<'_>) {
+        // SAFETY: live arguments.
+        unsafe { call!(RedisModule_SignalModifiedKey(self.raw, key.as_ptr())) };
+    }
+
+    /// Replies with an integer.
+    pub(crate) fn reply_integer(&self, value: i64) {
+        // SAFETY: a live context.
+        unsafe { call!(RedisModule_ReplyWithLongLong(self.raw, value)) };
+    }
+
+    /// Opens an array of `len` replies.
+    pub(crate) fn reply_array(&self, len: usize) {
+        // SAFETY: a live context.
+        unsafe { call!(RedisModule_ReplyWithArray(self.raw, reply_len(len))) };
+    }
+
+    /// Opens a map of `len` pairs; a flat array in RESP2.
+    pub(crate) fn reply_map(&self, len: usize) {
+        // SAFETY: a live context.
+        unsafe { call!(RedisModule_ReplyWithMap(self.raw, reply_len(len))) };
+    }
+
+    /// Replies with a bulk string.
+    pub(crate) fn reply_bytes(&self, bytes: &[u8]) {
+        // SAFETY: a live context; the server copies the bytes.
+        unsafe {
+            call!(RedisModule_ReplyWithStringBuffer(self.raw, bytes.as_ptr().cast(), bytes.len()));
+        }
+    }
+
+    /// Replies with an error line.
+    pub(crate) fn reply_error(&self, line: &CStr) {
+        // SAFETY: a live context; the server copies the line.
+        unsafe { call!(RedisModule_ReplyWithError(self.raw, line.as_ptr())) };
+    }
+}
+
+fn reply_len(len: usize) -> c_long {
+    c_long::try_from(len).unwrap_or(c_long::MAX)
+}
+
+/// Severity of a log line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Level {
+    /// Worth a look by the operator.
+    Warning,
+    /// Good to know.
+    Notice,
+}
+
+/// Writes a line to the server's log.
+///
+/// # Safety
+/// `raw` must be a live context, or null.
+pub(super) unsafe fn log(raw: *mut raw::RedisModuleCtx, level: Level, line: &str) {
+    let level = match level {
+        Level::Warning => c"warning",
+        Level::Notice => c"notice",
+    };
+    let len = c_int::try_from(line.len()).unwrap_or(c_int::MAX);
+    // SAFETY: the line is an argument, never the format; "%.*s" reads no further
+    // than its length, so that it needs no NUL at the end.
+    unsafe {
+        call!(RedisModule_Log(raw, level.as_ptr(), c"%.*s".as_ptr(), len, line.as_ptr()));
+    }
+}

@@ -1,0 +1,178 @@
+//! Loading and unloading the module.
+
+use super::args::Args;
+use super::command::{self, Command, Registered};
+use super::context::{Level, log};
+use super::module::Module;
+use super::{api, info, settings};
+use crate::commands;
+use crate::config::{Parameter, Value};
+use redis_module::raw;
+use std::ffi::{CStr, c_int};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+const OK: c_int = raw::REDISMODULE_OK as c_int;
+const ERR: c_int = raw::REDISMODULE_ERR as c_int;
+
+/// The module's name: the prefix of its parameters and of its INFO section.
+const NAME: &CStr = c"claw";
+
+/// `major.minor.patch` of the package as `MODULE LIST` shows it: 10203 is 1.2.3.
+const VERSION: c_int = {
+    const fn number(text: &str) -> c_int {
+        let mut bytes = text.as_bytes();
+        let mut value: c_int = 0;
+        while let [digit, rest @ ..] = bytes {
+            value = value.wrapping_mul(10).wrapping_add(digit.wrapping_sub(b'0') as c_int);
+            bytes = rest;
+        }
+        value
+    }
+    number(env!("CARGO_PKG_VERSION_MAJOR"))
+        .wrapping_mul(10_000)
+        .wrapping_add(number(env!("CARGO_PKG_VERSION_MINOR")).wrapping_mul(100))
+        .wrapping_add(number(env!("CARGO_PKG_VERSION_PATCH")))
+};
+
+/// Registers commands with the server that loads the module.
+#[derive(Debug)]
+pub(crate) struct Registrar {
+    ctx: *mut raw::RedisModuleCtx,
+    failed: bool,
+}
+
+impl Registrar {
+    /// Adds one command.
+    pub(crate) fn add<C: Command>(&mut self) {
+        let name = C::SPEC.name.to_string_lossy();
+        // SAFETY: made only by `load`, with its context.
+        match unsafe { command::register::<C>(self.ctx) } {
+            Some(Registered::Yes) => {}
+            Some(Registered::NameTaken) => {
+                let line = format!("{name} belongs to another module already; leaving it alone");
+                // SAFETY: a live context.
+                unsafe { log(self.ctx, Level::Notice, &line) };
+            }
+            None => {
+                self.failed = true;
+                // SAFETY: a live context.
+                unsafe { settings::refuse(self.ctx, &format!("cannot describe {name}")) };
+            }
+        }
+    }
+}
+
+/// The server calls this for `loadmodule`, `MODULE LOAD` and `MODULE LOADEX`.
+///
+/// # Safety
+/// To be called by the server only, with its own arguments.
+#[unsafe(no_mangle)]
+#[allow(non_snake_case)]
+pub unsafe extern "C" fn RedisModule_OnLoad(
+    ctx: *mut raw::RedisModuleCtx,
+    argv: *mut *mut raw::RedisModuleString,
+    argc: c_int,
+) -> c_int {
+    // Until the API is there nothing can be allocated, logged or caught.
+    let api_version = raw::REDISMODULE_APIVER_1 as c_int;
+    // SAFETY: the server's context and a constant name.
+    if unsafe { raw::Export_RedisModule_Init(ctx, NAME.as_ptr(), VERSION, api_version) } != OK {
+        return ERR;
+    }
+    // SAFETY: the server's own arguments.
+    let loaded = catch_unwind(AssertUnwindSafe(|| unsafe { load(ctx, argv, argc) }));
+    if let Ok(true) = loaded {
+        return OK;
+    }
+    Module::remove();
+    ERR
+}
+
+/// The server calls this for `MODULE UNLOAD`, after the last command.
+///
+/// # Safety
+/// To be called by the server only.
+#[unsafe(no_mangle)]
+#[allow(non_snake_case)]
+pub unsafe extern "C" fn RedisModule_OnUnload(_ctx: *mut raw::RedisModuleCtx) -> c_int {
+    Module::remove();
+    OK
+}
+
+/// `false` when the module cannot be loaded; the reason is in the log.
+///
+/// # Safety
+/// As for `RedisModule_OnLoad`.
+unsafe fn load(
+    ctx: *mut raw::RedisModuleCtx,
+    argv: *mut *mut raw::RedisModuleString,
+    argc: c_int,
+) -> bool {
+    if let Some(function) = api::missing() {
+        // Without the log function there is nothing to say it with.
+        // SAFETY: read by value.
+        if unsafe { raw::RedisModule_Log }.is_some() {
+            let function = function.to_string_lossy();
+            let why = format!("Redis 7.0 or later is needed: the server lacks {function}");
+            // SAFETY: a live context.
+            unsafe { settings::refuse(ctx, &why) };
+        }
+        return false;
+    }
+    if Module::install().is_none() {
+        return false;
+    }
+    // SAFETY: a live context. Keys are signalled by hand, so that a refused take
+    // disturbs neither WATCH nor client tracking.
+    unsafe {
+        let options = raw::REDISMODULE_OPTION_NO_IMPLICIT_SIGNAL_MODIFIED as c_int;
+        api::call!(RedisModule_SetModuleOptions(ctx, options));
+    }
+    // SAFETY: the server's arguments.
+    let overrides = match unsafe { overrides(argv, argc) } {
+        Ok(overrides) => overrides,
+        Err(why) => {
+            // SAFETY: a live context.
+            unsafe { settings::refuse(ctx, &why) };
+            return false;
+        }
+    };
+    // SAFETY: the load-time context.
+    if !unsafe { settings::register(ctx, &overrides) } {
+        // SAFETY: a live context.
+        unsafe { settings::refuse(ctx, "a claw.* parameter was refused") };
+        return false;
+    }
+    if let Some(Ok(mut settings)) = Module::current().map(|m| m.settings.try_borrow_mut()) {
+        settings.loaded();
+    }
+    let mut registrar = Registrar { ctx, failed: false };
+    commands::register(&mut registrar);
+    // SAFETY: the load-time context.
+    !registrar.failed && unsafe { info::register(ctx) }
+}
+
+/// Reads the module's arguments: `name value` pairs, with or without `claw.`.
+///
+/// # Safety
+/// `argv` must point to `argc` live strings.
+unsafe fn overrides(
+    argv: *mut *mut raw::RedisModuleString,
+    argc: c_int,
+) -> Result<Vec<(Parameter, Value)>, String> {
+    // SAFETY: promised by the caller.
+    let mut args = unsafe { Args::all(argv, argc) };
+    let mut overrides = Vec::new();
+    while let Some(name) = args.next() {
+        let name = String::from_utf8_lossy(name.as_bytes());
+        let parameter = Parameter::by_name(&name)
+            .ok_or_else(|| format!("unknown module argument '{}'", name.escape_default()))?;
+        let text = args.next().ok_or_else(|| format!("module argument '{name}' needs a value"))?;
+        let text = String::from_utf8_lossy(text.as_bytes());
+        let value = parameter
+            .parse(&text)
+            .map_err(|error| format!("module argument '{name}': {}", error.reason()))?;
+        overrides.push((parameter, value));
+    }
+    Ok(overrides)
+}

@@ -1,0 +1,105 @@
+//! The module's state between commands.
+
+use super::string::{OwnedStr, Str};
+use crate::config::Settings;
+use crate::stats::Stats;
+use claw_core::record::Field;
+use redis_module::raw;
+use std::cell::RefCell;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// Everything that lives as long as the module is loaded.
+#[derive(Debug)]
+pub(crate) struct Module {
+    names: Names,
+    /// Borrow only with `try_borrow`: an event handler of another module may
+    /// call a command of ours while one runs.
+    pub(crate) settings: RefCell<Settings>,
+    /// Counters for `INFO claw`.
+    pub(crate) stats: Stats,
+    lent: RefCell<Option<OwnedStr>>,
+}
+
+// SAFETY: the server runs commands, configuration callbacks, info and events
+// under its one lock; no thread of ours touches this.
+unsafe impl Sync for Module {}
+
+static CURRENT: AtomicPtr<Module> = AtomicPtr::new(ptr::null_mut());
+
+impl Module {
+    /// The state, while the module is loaded.
+    pub(crate) fn current() -> Option<&'static Self> {
+        // SAFETY: set by `install` from a leaked box and freed only by `remove`,
+        // after which the server calls nothing of ours any more.
+        unsafe { CURRENT.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Prepares the state at load time.
+    pub(super) fn install() -> Option<()> {
+        let module = Self {
+            names: Names::new()?,
+            settings: RefCell::new(Settings::default()),
+            stats: Stats::default(),
+            lent: RefCell::new(None),
+        };
+        CURRENT.store(Box::into_raw(Box::new(module)), Ordering::Release);
+        Some(())
+    }
+
+    /// Frees the state at unload time.
+    pub(super) fn remove() {
+        let module = CURRENT.swap(ptr::null_mut(), Ordering::AcqRel);
+        if !module.is_null() {
+            // SAFETY: it came from a box and nobody can load it any more.
+            drop(unsafe { Box::from_raw(module) });
+        }
+    }
+
+    /// Keeps `text` until the next call, for a caller that only borrows it.
+    pub(super) fn lend(&self, text: OwnedStr) -> *mut raw::RedisModuleString {
+        let pointer = text.as_str().as_ptr();
+        match self.lent.try_borrow_mut() {
+            Ok(mut lent) => {
+                *lent = Some(text);
+                pointer
+            }
+            Err(_) => ptr::null_mut(),
+        }
+    }
+
+    /// A field's name as a server string, made once.
+    pub(crate) fn field(&self, field: Field) -> Str<'_> {
+        let names = &self.names;
+        match field {
+            Field::Tokens => names.tokens.as_str(),
+            Field::Timestamp => names.timestamp.as_str(),
+            Field::Weight => names.weight.as_str(),
+            Field::Policy => names.policy.as_str(),
+            Field::Remainder => names.remainder.as_str(),
+        }
+    }
+}
+
+/// Field names, so that the hot path need not make them.
+#[derive(Debug)]
+struct Names {
+    tokens: OwnedStr,
+    timestamp: OwnedStr,
+    weight: OwnedStr,
+    policy: OwnedStr,
+    remainder: OwnedStr,
+}
+
+impl Names {
+    fn new() -> Option<Self> {
+        let name = |field: Field| OwnedStr::new(field.name().as_bytes());
+        Some(Self {
+            tokens: name(Field::Tokens)?,
+            timestamp: name(Field::Timestamp)?,
+            weight: name(Field::Weight)?,
+            policy: name(Field::Policy)?,
+            remainder: name(Field::Remainder)?,
+        })
+    }
+}

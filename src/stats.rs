@@ -1,0 +1,65 @@
+//! Counters for `INFO claw`, since the module was loaded.
+
+use std::cell::Cell;
+use std::ffi::CStr;
+
+/// A count that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(Cell<u64>);
+
+impl Counter {
+    /// Adds `amount`.
+    pub(crate) fn add(&self, amount: u64) {
+        self.0.set(self.0.get().saturating_add(amount));
+    }
+}
+
+/// What the commands count.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    /// Calls that took tokens.
+    taken: Counter,
+    /// Calls that were refused.
+    refused: Counter,
+    /// Calls that gave tokens back.
+    given: Counter,
+    /// Whole tokens taken.
+    tokens_taken: Counter,
+    /// Whole tokens given back.
+    tokens_given: Counter,
+    /// Buckets found with a field that cannot be understood.
+    pub(crate) corrupt: Counter,
+}
+
+impl Stats {
+    /// Counts a call that wanted `tokens` and took `taken`. Asking for none is
+    /// looking, not taking.
+    pub(crate) fn count_take(&self, tokens: u64, taken: u64) {
+        if taken > 0 {
+            self.taken.add(1);
+            self.tokens_taken.add(taken);
+        } else if tokens > 0 {
+            self.refused.add(1);
+        }
+    }
+
+    /// Counts a call that gave `tokens` back.
+    pub(crate) fn count_give(&self, tokens: u64) {
+        if tokens > 0 {
+            self.given.add(1);
+            self.tokens_given.add(tokens);
+        }
+    }
+
+    /// Name and value of each.
+    pub(crate) fn counters(&self) -> [(&'static CStr, u64); 6] {
+        [
+            (c"taken", self.taken.0.get()),
+            (c"refused", self.refused.0.get()),
+            (c"given", self.given.0.get()),
+            (c"tokens_taken", self.tokens_taken.0.get()),
+            (c"tokens_given", self.tokens_given.0.get()),
+            (c"corrupt", self.corrupt.0.get()),
+        ]
+    }
+}

@@ -1,0 +1,44 @@
+//! Starts and stops the real servers that integration tests and benchmarks
+//! talk to: single servers, replicas and clusters.
+//!
+//! ```no_run
+//! use claw_testkit::{Server, error, ints};
+//!
+//! let server = Server::builder().module_args(["max-tokens", "50"]).start();
+//! let mut conn = server.connection();
+//! assert_eq!(ints(&mut conn, "CL.TAKE key 1 CAPACITY 5")[0], 1);
+//! assert!(error(&mut conn, "CL.TAKE").starts_with("ERR "));
+//! assert_eq!(server.warnings(), Vec::<String>::new());
+//! // Dropping the server kills the process and removes its directory.
+//! ```
+//!
+//! This is test support: what cannot go on panics, with the server's log in
+//! the message. It is for Linux only.
+//!
+//! # Environment
+//!
+//! | variable | meaning | default |
+//! | --- | --- | --- |
+//! | `REDIS_CLAW_MODULE` | the module to load, see [`module_path()`] | `target/release/libredis_claw.so` |
+//! | `REDIS_SERVER` | the server, see [`server_binary`] | `redis-server`, from `PATH` |
+//! | `REDIS_CLI` | the client that creates clusters, see [`cli_binary`] | `redis-cli`, from `PATH` |
+//! | `CLAW_KEEP_DIRS` | if set, server directories are not removed | |
+
+mod binaries;
+mod cluster;
+mod config;
+mod data;
+mod log;
+mod ports;
+mod process;
+mod server;
+mod wait;
+mod wire;
+
+pub use binaries::{cli_binary, module_path, server_binary};
+pub use cluster::{Cluster, slot_of};
+pub use data::DataDir;
+pub use ports::free_port;
+pub use server::{Builder, Server};
+pub use wait::{eventually, wait_for_offset};
+pub use wire::{cmd, digest, error, info_field, int, ints, wire_error};
