@@ -113,7 +113,9 @@ impl Settings {
             Parameter::MaxTokens => {
                 Value::Integer(i64::try_from(self.max_tokens).unwrap_or(i64::MAX))
             }
-            Parameter::RefillRatePerSec => Value::Text(Decimal(self.refill_per_sec).to_string()),
+            Parameter::RefillRatePerSec => {
+                Value::Text(Decimal::new(self.refill_per_sec).to_string())
+            }
         }
     }
 

@@ -151,3 +151,68 @@ impl fmt::Display for Quoted<'_> {
         write!(f, "'{}'{cut}", shown.escape_ascii())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use claw_core::decimal::DecimalError;
+    use claw_core::timestamp::TimestampError;
+
+    /// Every text that a client can see, in full.
+    #[test]
+    fn texts() {
+        let field = |field, value: &[u8], why| Error::Field {
+            key: b"user:1".as_slice().into(),
+            field,
+            value: value.into(),
+            why,
+        };
+        let range = Error::OutOfRange;
+        #[rustfmt::skip]
+        let table = [
+            (Error::Arity("cl.take"), "ERR wrong number of arguments for 'cl.take' command"),
+            (Error::WrongType, "WRONGTYPE Operation against a key holding the wrong kind of value"),
+            (field(Field::Tokens, b"abc", FieldError::Tokens(DecimalError::NotANumber)), "ERR bucket 'user:1': field 'tokens' holds 'abc', which is not a decimal number of 0 or more"),
+            (field(Field::Tokens, b"1.2345678", FieldError::Tokens(DecimalError::TooFine)), "ERR bucket 'user:1': field 'tokens' holds '1.2345678', which has more than 6 decimal places"),
+            (field(Field::Tokens, b"1000000000001", FieldError::Tokens(DecimalError::TooLarge)), "ERR bucket 'user:1': field 'tokens' holds '1000000000001', which is more than 1000000000000"),
+            (field(Field::Timestamp, b"soon", FieldError::Timestamp(TimestampError::NotATime)), "ERR bucket 'user:1': field 'timestamp' holds 'soon', which is neither unix microseconds nor an RFC 3339 time"),
+            (field(Field::Timestamp, b"1969-01-01T00:00:00Z", FieldError::Timestamp(TimestampError::OutOfRange)), "ERR bucket 'user:1': field 'timestamp' holds '1969-01-01T00:00:00Z', which is not between the years 1970 and 9999"),
+            (field(Field::Timestamp, b"9", FieldError::Ahead), "ERR bucket 'user:1': field 'timestamp' holds '9', which is more than 30 days ahead of the server's clock"),
+            (field(Field::Weight, b"0", FieldError::Weight), "ERR bucket 'user:1': field 'userWeight' holds '0', which is not an integer from 1 to 10"),
+            (field(Field::Policy, b"fast", FieldError::Policy(claw_core::policy::PolicyTextError)), "ERR bucket 'user:1': field 'policy' holds 'fast', which is not 'capacity refill/interval [pinned [version]]' within the bounds"),
+            (field(Field::Remainder, b"-1", FieldError::Remainder), "ERR bucket 'user:1': field 'remainder' holds '-1', which is not an integer of 0 or more"),
+            (range(Quantity::Tokens), "ERR tokens must be an integer from 0 to 1000000000000"),
+            (range(Quantity::Capacity), "ERR capacity must be an integer from 1 to 1000000000000"),
+            (range(Quantity::Refill), "ERR refill must be 0 or a number from 0.000001 to 1000000000000 with at most 6 decimals"),
+            (range(Quantity::Interval), "ERR interval must be an integer from 1 to 31622400000 milliseconds"),
+            (range(Quantity::Weight), "ERR weight must be an integer from 1 to 10"),
+            (range(Quantity::NumKeys), "ERR numkeys must be an integer of 1 or more"),
+            (range(Quantity::MaxBurst), "ERR max_burst must be an integer from 0 to 999999999999"),
+            (range(Quantity::Count), "ERR count must be an integer from 1 to 1000000000000"),
+            (range(Quantity::Period), "ERR period must be an integer from 1 to 31622400 seconds"),
+            (range(Quantity::Signed), "ERR quantity must be an integer from -1000000000000 to 1000000000000"),
+            (Error::UnknownOption(b"FOO".as_slice().into()), "ERR unknown option 'FOO'"),
+            (Error::Repeated("REFILL"), "ERR option 'REFILL' is given twice"),
+            (Error::NoValue("REFILL"), "ERR option 'REFILL' needs a value"),
+            (Error::LoneInterval, "ERR option 'INTERVAL' needs 'REFILL'"),
+            (Error::LoneReset, "ERR option 'RESET' stands alone"),
+            (Error::ListLength("TOKENS"), "ERR option 'TOKENS' needs one value, or one for each key"),
+            (Error::NumKeys, "ERR numkeys is larger than the number of arguments"),
+            (Error::Busy, "ERR the module is busy with a change of its configuration"),
+            (Error::Panic, "ERR internal error: a panic was caught; please report it as a bug of redis-claw"),
+        ];
+        for (error, text) in table {
+            assert_eq!(error.line().to_str(), Ok(text));
+        }
+    }
+
+    /// Whatever is quoted, the reply stays one line of printable ASCII.
+    #[test]
+    fn quoted_bytes_are_escaped_and_cut() {
+        let hostile = b"a\0b\r\n'%s\xff".as_slice();
+        let line = Error::UnknownOption(hostile.into()).line();
+        assert_eq!(line.to_str(), Ok(r"ERR unknown option 'a\x00b\r\n\'%s\xff'"));
+        let line = Error::UnknownOption(vec![b'x'; 1000].into()).line();
+        assert_eq!(line.to_bytes().len(), "ERR unknown option ''...".len() + QUOTED);
+    }
+}

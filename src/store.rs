@@ -5,7 +5,6 @@ use crate::server::{Context, EventClass, Key, Kind, Module, OwnedStr, Str};
 use claw_core::decimal::Decimal;
 use claw_core::limits::MICRO;
 use claw_core::record::{Expiry, Field, Opened, Record};
-use std::io::Write as _;
 
 /// Reads the fields of a bucket at `now` (unix microseconds); `None` for a
 /// missing key.
@@ -69,7 +68,7 @@ pub(crate) fn save(ctx: &Context<'_>, key: &Key<'_>, opened: &Opened) -> Result<
     let [tokens_name, tokens, timestamp_name, timestamp] = always;
     key.set_two((tokens_name, tokens), (timestamp_name, timestamp));
     if set.is_empty() {
-        ctx.replicate(c"HSET", name, &always);
+        ctx.replicate_four(c"HSET", name, always);
     } else {
         let mut arguments = always.to_vec();
         for (field, value) in &set {
@@ -147,10 +146,5 @@ fn amount(micros: u64) -> Option<OwnedStr> {
     if micros.is_multiple_of(MICRO) {
         return OwnedStr::from_integer(micros / MICRO);
     }
-    // Twelve digits, a point and six more at the most.
-    let mut buffer = [0_u8; 24];
-    let mut free = buffer.as_mut_slice();
-    write!(free, "{}", Decimal(micros)).ok()?;
-    let written = 24_usize.saturating_sub(free.len());
-    OwnedStr::new(buffer.get(..written)?)
+    OwnedStr::new(Decimal::new(micros).as_bytes())
 }

@@ -65,32 +65,86 @@ pub fn digits(text: &[u8]) -> Result<u64, DecimalError> {
     if text.is_empty() {
         return Err(DecimalError::NotANumber);
     }
-    let mut value = Some(0_u64);
-    for &byte in text {
-        if !byte.is_ascii_digit() {
-            return Err(DecimalError::NotANumber);
-        }
-        let digit = u64::from(byte.wrapping_sub(b'0'));
+    let mut value = 0_u64;
+    // Nineteen digits always fit in 64 bits.
+    let (safe, rest) = text.split_at_checked(19).unwrap_or((text, &[]));
+    for &byte in safe {
+        let digit = digit(byte)?;
+        value = value.wrapping_mul(10).wrapping_add(digit);
+    }
+    let mut value = Some(value);
+    for &byte in rest {
+        let digit = digit(byte)?;
         value = value.and_then(|v| v.checked_mul(10)).and_then(|v| v.checked_add(digit));
     }
     value.ok_or(DecimalError::TooLarge)
 }
 
-/// Prints millionths as the shortest decimal text: `12500000` is `12.5`.
+fn digit(byte: u8) -> Result<u64, DecimalError> {
+    let digit = byte.wrapping_sub(b'0');
+    if digit > 9 { Err(DecimalError::NotANumber) } else { Ok(u64::from(digit)) }
+}
+
+/// Millionths as the shortest decimal text: `12500000` is `12.5`.
+///
+/// The text is made in place, since it is made for every take.
 #[derive(Debug, Clone, Copy)]
-pub struct Decimal(pub u64);
+pub struct Decimal {
+    text: [u8; LONGEST],
+    start: usize,
+    end: usize,
+}
+
+/// Fourteen digits of 2^64 - 1 millionths, a point, and six more.
+const LONGEST: usize = 21;
+
+impl Decimal {
+    /// The text of `micros` millionths.
+    #[must_use]
+    pub fn new(micros: u64) -> Self {
+        let mut text = [b'0'; LONGEST];
+        let (whole, mut fraction) = (micros / MICRO, micros % MICRO);
+        let (integral, places) = text.split_at_mut(LONGEST.saturating_sub(6));
+        let mut end = LONGEST.saturating_sub(7);
+        if fraction != 0 {
+            for (place, byte) in places.iter_mut().enumerate().rev() {
+                let digit = last_digit(fraction);
+                *byte = digit;
+                fraction /= 10;
+                if digit != b'0' && end < LONGEST.saturating_sub(6) {
+                    end = LONGEST.saturating_sub(5).saturating_add(place);
+                }
+            }
+        }
+        let mut start = LONGEST.saturating_sub(7);
+        let mut rest = whole;
+        if let Some((point, digits)) = integral.split_last_mut() {
+            *point = b'.';
+            for byte in digits.iter_mut().rev() {
+                *byte = last_digit(rest);
+                rest /= 10;
+                start = start.saturating_sub(1);
+                if rest == 0 {
+                    break;
+                }
+            }
+        }
+        Self { text, start, end }
+    }
+
+    /// The text: digits, and at most one point.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.text.get(self.start..self.end).unwrap_or_default()
+    }
+}
+
+fn last_digit(number: u64) -> u8 {
+    b'0'.wrapping_add(u8::try_from(number % 10).unwrap_or(0))
+}
 
 impl fmt::Display for Decimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, mut fraction) = (self.0 / MICRO, self.0 % MICRO);
-        if fraction == 0 {
-            return write!(f, "{whole}");
-        }
-        let mut places = 6_usize;
-        while fraction.is_multiple_of(10) {
-            fraction /= 10;
-            places = places.saturating_sub(1);
-        }
-        write!(f, "{whole}.{fraction:0places$}")
+        f.write_str(std::str::from_utf8(self.as_bytes()).unwrap_or_default())
     }
 }

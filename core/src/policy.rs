@@ -144,7 +144,7 @@ impl fmt::Display for StoredPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Policy { refill, .. } = self.policy;
         let (capacity, interval) = (self.policy.capacity(), self.policy.interval_ms());
-        write!(f, "{capacity} {}/{interval}", Decimal(refill))?;
+        write!(f, "{capacity} {}/{interval}", Decimal::new(refill))?;
         match self.pin {
             None => Ok(()),
             Some(version) => write!(f, " pinned {version}"),

@@ -84,7 +84,7 @@ impl Command for Policy {
         ctx.reply_bytes(b"capacity");
         ctx.reply_integer(reply::signed(policy.capacity()));
         ctx.reply_bytes(b"refill");
-        ctx.reply_bytes(Decimal(policy.refill()).to_string().as_bytes());
+        ctx.reply_bytes(Decimal::new(policy.refill()).as_bytes());
         ctx.reply_bytes(b"interval");
         ctx.reply_integer(reply::signed(policy.interval_ms()));
         ctx.reply_bytes(b"weight");

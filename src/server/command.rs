@@ -297,3 +297,17 @@ extern "C" fn handler<C: Command>(
 fn guard<T>(run: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(Error::Panic))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error() {
+        assert_eq!(guard(|| Ok(1)), Ok(1));
+        assert_eq!(guard::<()>(|| Err(Error::NumKeys)), Err(Error::NumKeys));
+        #[allow(clippy::panic, clippy::panic_in_result_fn)]
+        let caught = guard::<()>(|| panic!("asked for"));
+        assert_eq!(caught, Err(Error::Panic));
+    }
+}

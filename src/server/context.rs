@@ -57,6 +57,25 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// [`Self::replicate`] with just four arguments, which the server handles
+    /// faster than a list.
+    pub(crate) fn replicate_four(&self, command: &CStr, key: Str<'_>, arguments: [Str<'_>; 4]) {
+        let [a, b, c, d] = arguments;
+        // SAFETY: five times "s", five live strings.
+        unsafe {
+            call!(RedisModule_Replicate(
+                self.raw,
+                command.as_ptr(),
+                c"sssss".as_ptr(),
+                key.as_ptr(),
+                a.as_ptr(),
+                b.as_ptr(),
+                c.as_ptr(),
+                d.as_ptr(),
+            ));
+        }
+    }
+
     /// Announces a keyspace event.
     pub(crate) fn notify(&self, class: EventClass, event: &CStr, key: Str<'_>) {
         let class = match class {

@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Installs what building and running needs and is not there yet, with the
+# system's package manager; without the rights to do so it says what to install.
+#
+# usage: scripts/setup.sh [build] [test]     (default: build)
+set -euo pipefail
+
+wants=("${@:-build}")
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# One line per need: what proves that it is there, then its package by manager.
+missing=()
+need() { # need CHECK APT DNF APK PACMAN BREW
+    local check=$1
+    shift
+    eval "$check" >/dev/null 2>&1 || missing+=("$*")
+}
+
+libclang() {
+    [ -n "${LIBCLANG_PATH:-}" ] && return 0
+    ldconfig -p 2>/dev/null | grep -q 'libclang[-.]' && return 0
+    compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null && return 0
+    compgen -G '/usr/lib*/libclang.so*' >/dev/null && return 0
+    [ "$(uname)" = Darwin ] && xcode-select -p >/dev/null 2>&1
+}
+
+for want in "${wants[@]}"; do
+    case $want in
+    build)
+        need 'have redis-server || have valkey-server' redis-server redis redis redis redis
+        need 'have redis-cli || have valkey-cli' redis-tools redis redis redis redis
+        need libclang libclang-dev clang-devel clang-dev clang llvm
+        need 'have cc' gcc gcc build-base gcc gcc
+        ;;
+    test)
+        need 'have python3' python3 python3 python3 python python
+        need 'python3 -m venv --help && python3 -c "import ensurepip"' \
+            python3-venv python3 python3 python python
+        need 'have node' nodejs nodejs nodejs nodejs node
+        need 'have npm' npm npm npm npm node
+        # Debian keeps it in /usr/lib; it steps the clock of a running server.
+        need 'compgen -G "/usr/lib/*/faketime/libfaketime.so.1" || have faketime' \
+            faketime libfaketime libfaketime libfaketime libfaketime
+        ;;
+    *)
+        echo "setup.sh: unknown part '$want'" >&2
+        exit 2
+        ;;
+    esac
+done
+
+if ! have cargo; then
+    echo "setup.sh: no Rust toolchain: install one from https://rustup.rs" >&2
+    exit 1
+fi
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+column() { # the N-th word of every missing entry
+    local entry words
+    for entry in "${missing[@]}"; do
+        read -ra words <<<"$entry"
+        echo "${words[$1]}"
+    done | sort -u | tr '\n' ' '
+}
+
+if [ "$(id -u)" = 0 ]; then as_root=(); elif have sudo; then as_root=(sudo); else as_root=(false); fi
+if have apt-get; then
+    packages=$(column 0)
+    install=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends)
+    update=("${as_root[@]}" apt-get update -qq)
+elif have dnf; then
+    packages=$(column 1)
+    install=("${as_root[@]}" dnf install -y)
+    update=(true)
+elif have apk; then
+    packages=$(column 2)
+    install=("${as_root[@]}" apk add)
+    update=(true)
+elif have pacman; then
+    packages=$(column 3)
+    install=("${as_root[@]}" pacman -S --noconfirm --needed)
+    update=(true)
+elif have brew; then
+    packages=$(column 4)
+    install=(brew install)
+    update=(true)
+else
+    packages=$(column 0)
+    install=(false)
+    update=(true)
+fi
+
+echo "setup.sh: installing: $packages" >&2
+log=$(mktemp)
+# shellcheck disable=SC2086 # one word per package
+if ! { "${update[@]}" && "${install[@]}" $packages; } >"$log" 2>&1; then
+    tail -n 5 "$log" >&2
+    rm -f "$log"
+    echo "setup.sh: could not install them; please install: $packages" >&2
+    exit 1
+fi
+rm -f "$log"
+# Packages of a server may start one; what we need is only the program.
+if have systemctl && [ "${#as_root[@]}" = 0 ] && [ -n "${CI:-}" ]; then
+    systemctl stop redis-server >/dev/null 2>&1 || true
+fi
