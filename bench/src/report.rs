@@ -1,0 +1,175 @@
+//! Tables and targets.
+
+use crate::client::Mode;
+use crate::workload::Workload;
+use std::fmt::Write;
+
+/// Requests per second of each workload, round by round.
+#[derive(Debug, Default)]
+pub struct Rates(Vec<(Workload, Vec<f64>)>);
+
+/// What a ratio was in all rounds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Spread {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+/// The workloads that others are compared with.
+const BASES: [(Workload, &str); 4] = [
+    (Workload::Cell, "/ redis-cell"),
+    (Workload::Lua, "/ Lua"),
+    (Workload::Hset, "/ HSET"),
+    (Workload::Ping, "/ PING"),
+];
+
+/// What we want to be, pipelined: one workload, at least so many times as fast
+/// as another one.
+const TARGETS: [(Workload, f64, Workload); 4] = [
+    (Workload::Take, 1.3, Workload::Cell),
+    (Workload::Take, 4.0, Workload::Lua),
+    (Workload::Take, 0.65, Workload::Hset),
+    (Workload::Refused, 1.3, Workload::Take),
+];
+
+const TITLE_WIDTH: usize = 28;
+const RATE_WIDTH: usize = 12;
+const RATIO_WIDTH: usize = 22;
+
+impl Rates {
+    /// Adds what one round measured.
+    pub fn add(&mut self, workload: Workload, rate: f64) {
+        match self.0.iter_mut().find(|(w, _)| *w == workload) {
+            Some((_, rates)) => rates.push(rate),
+            None => self.0.push((workload, vec![rate])),
+        }
+    }
+
+    fn of(&self, workload: Workload) -> &[f64] {
+        self.0.iter().find(|(w, _)| *w == workload).map_or(&[], |(_, rates)| rates)
+    }
+
+    /// Of two workloads only the rates of the same round are compared.
+    fn ratio(&self, of: Workload, to: Workload) -> Option<Spread> {
+        Spread::of(self.of(of).iter().zip(self.of(to)).map(|(a, b)| a / b).collect())
+    }
+
+    /// The table of a mode.
+    pub fn table(&self, mode: Mode) -> String {
+        let bases: Vec<_> =
+            BASES.into_iter().filter(|(base, _)| !self.of(*base).is_empty()).collect();
+        let mut text = format!("{}\n", mode.title());
+        // Writing to a string does not fail.
+        let _ = write!(text, "{:TITLE_WIDTH$}{:>RATE_WIDTH$}", "", "requests/s*");
+        for (_, title) in &bases {
+            let _ = write!(text, "{title:>RATIO_WIDTH$}");
+        }
+        text.push('\n');
+        for workload in Workload::ALL {
+            let Some(rate) = Spread::of(self.of(workload).to_vec()) else {
+                continue;
+            };
+            let rate = thousands(rate.median);
+            let _ = write!(text, "{:TITLE_WIDTH$}{rate:>RATE_WIDTH$}", workload.title());
+            for (base, _) in &bases {
+                let ratio = match self.ratio(workload, *base) {
+                    Some(ratio) if workload != *base => ratio.short(),
+                    _ => "1".into(),
+                };
+                let _ = write!(text, "{ratio:>RATIO_WIDTH$}");
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    /// A line for every target.
+    pub fn targets(&self) -> String {
+        let mut text = String::from("Targets, pipelined\n");
+        for (of, at_least, to) in TARGETS {
+            let (left, right) = (of.title(), to.title());
+            let _ = match self.ratio(of, to) {
+                None => writeln!(text, "{left} / {right}: not measured"),
+                Some(Spread { median, min, max }) => writeln!(
+                    text,
+                    "{left} / {right} {median:.2} (min {min:.2}, max {max:.2}), \
+                     at least {at_least}: {}",
+                    verdict(median >= at_least)
+                ),
+            };
+        }
+        text
+    }
+}
+
+impl Spread {
+    fn of(mut values: Vec<f64>) -> Option<Spread> {
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let half = values.len() / 2;
+        let upper = *values.get(half)?;
+        let lower = match values.len().is_multiple_of(2) {
+            true => *values.get(half.checked_sub(1)?)?,
+            false => upper,
+        };
+        Some(Spread { median: lower.midpoint(upper), min, max })
+    }
+
+    fn short(self) -> String {
+        format!("{:.2} ({:.2}..{:.2})", self.median, self.min, self.max)
+    }
+}
+
+/// The last word on a target.
+pub fn verdict(reached: bool) -> &'static str {
+    if reached { "reached" } else { "MISSED" }
+}
+
+/// `1234567.8` as `1,234,568`.
+pub fn thousands(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && digits.len().saturating_sub(index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_taken_round_by_round() {
+        let mut rates = Rates::default();
+        for (take, lua) in [(4.0, 1.0), (9.0, 3.0), (100.0, 20.0)] {
+            rates.add(Workload::Take, take);
+            rates.add(Workload::Lua, lua);
+        }
+        let ratio = rates.ratio(Workload::Take, Workload::Lua);
+        assert_eq!(ratio, Some(Spread { median: 4.0, min: 3.0, max: 5.0 }));
+        assert_eq!(rates.ratio(Workload::Take, Workload::Ping), None);
+        let targets = rates.targets();
+        assert!(targets.contains(
+            "CL.TAKE / Lua token bucket 4.00 (min 3.00, max 5.00), at least 4: reached\n"
+        ));
+        assert!(targets.contains("CL.TAKE, refused / CL.TAKE: not measured\n"));
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between() {
+        assert_eq!(Spread::of(vec![]), None);
+        let spread = Spread::of(vec![4.0, 1.0, 2.0, 10.0]);
+        assert_eq!(spread, Some(Spread { median: 3.0, min: 1.0, max: 10.0 }));
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        let texts = [999.4, 1_000.0, 1_234_567.8].map(thousands);
+        assert_eq!(texts, ["999", "1,000", "1,234,568"]);
+    }
+}

@@ -1,0 +1,166 @@
+//! Measuring all workloads in turn, round by round.
+
+use crate::client::{Client, Mode};
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::report::Rates;
+use crate::servers::{Instance, Servers};
+use crate::workload::{Counter, KEYS, Keys, Workload};
+use std::collections::BTreeMap;
+
+/// After a measurement every key of this many is looked at.
+const SAMPLE: usize = 1_000;
+
+/// Makes sure that every workload does what it says.
+pub fn check(servers: &mut Servers, workloads: &[Workload]) -> Result<()> {
+    let script = servers.script.clone();
+    for workload in workloads {
+        let conn = &mut servers.of(*workload).conn;
+        workload.check(conn, &script, 0..1)?;
+        if workload.keys() == Keys::Fresh {
+            redis::cmd("DEL").arg(workload.key(0)).query::<u64>(conn)?;
+        }
+    }
+    Ok(())
+}
+
+/// Measures all workloads in one mode: one round that does not count, then
+/// those that do.
+pub fn measure(
+    servers: &mut Servers,
+    client: &Client,
+    options: &Options,
+    mode: Mode,
+) -> Result<Rates> {
+    let mut rates = Rates::default();
+    for round in 0..=options.rounds {
+        match round {
+            0 => eprintln!("{}, warming up", mode.title()),
+            _ => eprintln!("{}, round {round} of {}", mode.title(), options.rounds),
+        }
+        for workload in order(&options.workloads, round) {
+            let rate = measure_one(servers, client, options, mode, workload)?;
+            if round > 0 {
+                rates.add(workload, rate);
+            }
+        }
+    }
+    Ok(rates)
+}
+
+/// Every round begins with another workload, and every second one runs
+/// backwards: neither the place in a round nor the neighbour favours anybody.
+fn order(workloads: &[Workload], round: usize) -> Vec<Workload> {
+    let mut order = workloads.to_vec();
+    let first = round.checked_rem(order.len()).unwrap_or(0);
+    order.rotate_left(first);
+    if !round.is_multiple_of(2) {
+        order.reverse();
+    }
+    order
+}
+
+/// A measurement starts with none of its workload's keys, unless they are of
+/// those that stay, and leaves none behind. Left alone, buckets would expire
+/// some seconds later, and their removal would slow another workload down.
+fn measure_one(
+    servers: &mut Servers,
+    client: &Client,
+    options: &Options,
+    mode: Mode,
+    workload: Workload,
+) -> Result<f64> {
+    let script = servers.script.clone();
+    let instance = servers.of(workload);
+    let requests = mode.requests(options.requests);
+    let before = Calls::read(instance, workload)?;
+    let rate = client.measure(&instance.socket(), mode, requests, workload.template(&script))?;
+    Calls::read(instance, workload)?.check(&before, workload, requests)?;
+    if workload.keys() != Keys::None {
+        workload.check(&mut instance.conn, &script, (0..KEYS).step_by(SAMPLE))?;
+    }
+    if workload.keys() == Keys::Fresh {
+        instance.clear(workload)?;
+    }
+    Ok(rate)
+}
+
+/// What the server counted of a workload's calls since it started.
+struct Calls {
+    calls: u64,
+    errors: u64,
+    /// What our module counted, if the calls are ours.
+    counted: u64,
+}
+
+impl Calls {
+    fn read(instance: &mut Instance, workload: Workload) -> Result<Calls> {
+        let stats = instance.info("commandstats")?;
+        let stats = stats.get(&format!("cmdstat_{}", workload.command_name()));
+        // A command that was never called is not listed.
+        let stats: BTreeMap<&str, u64> = stats
+            .map(String::as_str)
+            .unwrap_or_default()
+            .split(',')
+            .filter_map(|field| field.split_once('='))
+            .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
+            .collect();
+        let stat = |name: &str| stats.get(name).copied().unwrap_or(0);
+        let counter = match workload.counter() {
+            Counter::None => None,
+            Counter::Taken => Some("claw_taken"),
+            Counter::Refused => Some("claw_refused"),
+        };
+        let counted = match counter {
+            None => 0,
+            Some(counter) => {
+                let value = instance.info("claw")?.get(counter).and_then(|v| v.parse().ok());
+                value.ok_or_else(|| Error::new(format!("INFO claw does not show {counter}")))?
+            }
+        };
+        Ok(Calls {
+            calls: stat("calls"),
+            errors: stat("failed_calls").saturating_add(stat("rejected_calls")),
+            counted,
+        })
+    }
+
+    /// Makes sure that since `before` all requests were made, none failed, and
+    /// nearly all took tokens or were refused as they should.
+    fn check(&self, before: &Calls, workload: Workload, requests: u64) -> Result<()> {
+        let title = workload.title();
+        let calls = self.calls.saturating_sub(before.calls);
+        if calls < requests {
+            return Err(Error::new(format!("{title}: {requests} requests, but {calls} calls")));
+        }
+        let errors = self.errors.saturating_sub(before.errors);
+        if errors > 0 {
+            return Err(Error::new(format!("{title}: {errors} of {calls} calls failed")));
+        }
+        let counted = self.counted.saturating_sub(before.counted);
+        let enough = calls.saturating_sub(calls / 1_000);
+        match workload.counter() {
+            Counter::Taken if counted < enough => {
+                Err(Error::new(format!("{title}: only {counted} of {calls} calls took tokens")))
+            }
+            Counter::Refused if counted < enough => {
+                Err(Error::new(format!("{title}: only {counted} of {calls} calls were refused")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_and_neighbours_change_from_round_to_round() {
+        let all = [Workload::Ping, Workload::Incr, Workload::Hset];
+        assert_eq!(order(&all, 0), all);
+        assert_eq!(order(&all, 1), [Workload::Ping, Workload::Hset, Workload::Incr]);
+        assert_eq!(order(&all, 2), [Workload::Hset, Workload::Ping, Workload::Incr]);
+        assert_eq!(order(&[], 1), []);
+    }
+}

@@ -1,0 +1,175 @@
+//! The servers that are measured, and what is in them.
+
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::workload::{KEYS, LUA, Workload};
+use claw_testkit::Server;
+use claw_testkit::server_binary;
+use redis::{Cmd, Connection, Pipeline};
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Commands sent at a time when keys are made or removed.
+const BATCH: usize = 500;
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Lines of a server's log in an error message.
+const LOG_LINES: usize = 20;
+
+/// A server with a connection for everything that is not measured.
+pub struct Instance {
+    server: Server,
+    /// Speaks RESP2.
+    pub conn: Connection,
+}
+
+/// All servers of a run.
+pub struct Servers {
+    /// Where everything runs but [`Servers::ours`].
+    pub main: Instance,
+    /// In the main server CL.THROTTLE is redis-cell's when that is loaded. This
+    /// one has our module alone, for our CL.THROTTLE.
+    pub ours: Option<Instance>,
+    /// The SHA1 of the Lua script.
+    pub script: String,
+}
+
+impl Servers {
+    /// Starts what the workloads need and makes the keys that stay.
+    pub fn start(options: &Options) -> Result<Servers> {
+        let program = server_binary();
+        let version = Command::new(&program).arg("--version").output();
+        version.map_err(|e| Error::new(format!("cannot run {}: {e}", program.display())))?;
+        let module = module()?;
+
+        let mut main = Instance::start(&module, options.redis_cell.as_deref())?;
+        let script = redis::cmd("SCRIPT").arg("LOAD").arg(LUA).query(&mut main.conn)?;
+        main.prepare()?;
+        let both = options.redis_cell.is_some() && options.workloads.contains(&Workload::Throttle);
+        let ours = match both {
+            false => None,
+            true => {
+                let mut ours = Instance::start(&module, None)?;
+                ours.prepare()?;
+                Some(ours)
+            }
+        };
+        Ok(Servers { main, ours, script })
+    }
+
+    /// The server that a workload runs in.
+    pub fn of(&mut self, workload: Workload) -> &mut Instance {
+        match (workload, &mut self.ours) {
+            (Workload::Throttle, Some(ours)) => ours,
+            _ => &mut self.main,
+        }
+    }
+}
+
+impl Instance {
+    /// Starts a server with our module, and before it another one.
+    fn start(module: &Path, other: Option<&Path>) -> Result<Instance> {
+        let mut builder = Server::builder().module(module);
+        if let Some(other) = other {
+            let path = other.to_str().ok_or_else(|| Error::new("REDIS_CELL is not UTF-8"))?;
+            builder = builder.config_args("loadmodule", [path]);
+        }
+        let server = builder.try_start().map_err(|log| {
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines.split_at(lines.len().saturating_sub(LOG_LINES)).1.join("\n");
+            Error::new(format!("the server did not come up:\n{tail}"))
+        })?;
+        let conn = server.client().get_connection_with_timeout(PATIENCE)?;
+        conn.set_read_timeout(Some(PATIENCE))?;
+        conn.set_write_timeout(Some(PATIENCE))?;
+        Ok(Instance { server, conn })
+    }
+
+    /// The socket that is measured.
+    pub fn socket(&self) -> PathBuf {
+        self.server.socket_path()
+    }
+
+    /// The fields of a section of INFO.
+    pub fn info(&mut self, section: &str) -> Result<BTreeMap<String, String>> {
+        let text: String = redis::cmd("INFO").arg(section).query(&mut self.conn)?;
+        let fields = text.lines().filter_map(|line| line.split_once(':'));
+        Ok(fields.map(|(name, value)| (name.into(), value.into())).collect())
+    }
+
+    /// Makes the keys that stay for the whole run. All servers get all of them,
+    /// so that their key spaces are alike: thanks to these keys neither the
+    /// table of keys nor that of expiries shrinks to nothing and grows again
+    /// from one measurement to the next.
+    fn prepare(&mut self) -> Result<()> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_err(|_| Error::new("the clock is before 1970"))?;
+        let later = now.saturating_add(Duration::from_secs(3_600));
+        // Ahead of the clock: nothing is credited until then.
+        self.fill(Workload::Refused, |key| {
+            let mut cmd = redis::cmd("HSET");
+            let timestamp = u64::try_from(later.as_micros()).unwrap_or(u64::MAX);
+            cmd.arg(key).arg("tokens").arg(0).arg("timestamp").arg(timestamp);
+            cmd
+        })?;
+        // As buckets have it that were not made by hand.
+        self.fill(Workload::Refused, |key| {
+            let mut cmd = redis::cmd("PEXPIREAT");
+            cmd.arg(key).arg(u64::try_from(later.as_millis()).unwrap_or(u64::MAX));
+            cmd
+        })?;
+        self.fill(Workload::Pinned, |key| {
+            let mut cmd = redis::cmd("CL.POLICY");
+            cmd.arg(key).arg("CAPACITY").arg(1_000_000).arg("REFILL").arg(100_000);
+            cmd.arg("INTERVAL").arg(60_000);
+            cmd
+        })
+    }
+
+    /// Sends a command for each key of a workload.
+    fn fill(&mut self, workload: Workload, command: impl Fn(&str) -> Cmd) -> Result<()> {
+        self.send((0..KEYS).map(|number| command(&workload.key(number))))
+    }
+
+    /// Sends commands, many at a time, and forgets their answers unless they
+    /// are errors.
+    pub fn send(&mut self, commands: impl Iterator<Item = Cmd>) -> Result<()> {
+        let mut commands = commands.peekable();
+        while commands.peek().is_some() {
+            let mut pipe = Pipeline::with_capacity(BATCH);
+            for cmd in commands.by_ref().take(BATCH) {
+                pipe.add_command(cmd).ignore();
+            }
+            pipe.query::<()>(&mut self.conn)?;
+        }
+        Ok(())
+    }
+
+    /// Removes all keys of a workload.
+    pub fn clear(&mut self, workload: Workload) -> Result<()> {
+        let mut keys = (0..KEYS).map(|number| workload.key(number)).peekable();
+        while keys.peek().is_some() {
+            let mut cmd = redis::cmd("DEL");
+            for key in keys.by_ref().take(BATCH) {
+                cmd.arg(key);
+            }
+            cmd.query::<u64>(&mut self.conn)?;
+        }
+        Ok(())
+    }
+}
+
+/// Our module, which cargo does not build for this program.
+fn module() -> Result<PathBuf> {
+    let path = match env::var_os("REDIS_CLAW_MODULE") {
+        Some(path) => PathBuf::from(path),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/libredis_claw.so"),
+    };
+    std::fs::canonicalize(&path).map_err(|e| {
+        let path = path.display();
+        Error::new(format!("no module at {path} ({e}): build it first: cargo build --release"))
+    })
+}

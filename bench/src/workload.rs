@@ -1,0 +1,279 @@
+//! What is measured: one command each, under random keys of its own.
+
+use crate::error::{Error, Result};
+use redis::{Cmd, Connection, Value};
+
+/// Keys of a workload: 0 to this, not included.
+pub const KEYS: u64 = 100_000;
+
+/// What redis-benchmark replaces by a random number of [`RANDOM_DIGITS`] digits.
+const RANDOM: &str = "__rand_int__";
+const RANDOM_DIGITS: usize = 12;
+
+/// Stands for the SHA1 of the Lua script.
+const SCRIPT: &str = "{script}";
+
+/// The script that most people use for token buckets.
+pub const LUA: &str = include_str!("token_bucket.lua");
+
+/// A workload, by the order in the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workload {
+    /// What the server does at most.
+    Ping,
+    /// The least write.
+    Incr,
+    /// The write that every take makes.
+    Hset,
+    /// A take that is granted, default policy.
+    Take,
+    /// A take that is refused, default policy.
+    Refused,
+    /// A take that brings its own policy.
+    Policy,
+    /// A take from a bucket with a pinned policy.
+    Pinned,
+    /// Our CL.THROTTLE.
+    Throttle,
+    /// redis-cell's CL.THROTTLE.
+    Cell,
+    /// The Lua script, with the default policy's numbers.
+    Lua,
+}
+
+/// What becomes of a workload's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    /// It has none.
+    None,
+    /// They are missing before every measurement and removed after it.
+    Fresh,
+    /// They are made once and stay.
+    Kept,
+}
+
+/// Which of our module's counters the calls of a workload are to be found in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counter {
+    /// They are not calls of our module.
+    None,
+    /// `claw_taken`.
+    Taken,
+    /// `claw_refused`.
+    Refused,
+}
+
+/// How a right answer begins.
+#[derive(Debug, Clone, Copy)]
+enum Answer {
+    Pong,
+    Integer,
+    Numbers(&'static [i64]),
+}
+
+struct Spec {
+    name: &'static str,
+    title: &'static str,
+    command: &'static str,
+    answer: Answer,
+    /// What TYPE says of the key.
+    kind: &'static str,
+    keys: Keys,
+    counter: Counter,
+}
+
+impl Workload {
+    /// All of them.
+    pub const ALL: [Workload; 10] = [
+        Workload::Ping,
+        Workload::Incr,
+        Workload::Hset,
+        Workload::Take,
+        Workload::Refused,
+        Workload::Policy,
+        Workload::Pinned,
+        Workload::Throttle,
+        Workload::Cell,
+        Workload::Lua,
+    ];
+
+    const fn spec(self) -> Spec {
+        match self {
+            Workload::Ping => Spec {
+                name: "ping",
+                title: "PING",
+                command: "PING",
+                answer: Answer::Pong,
+                kind: "none",
+                keys: Keys::None,
+                counter: Counter::None,
+            },
+            Workload::Incr => Spec {
+                name: "incr",
+                title: "INCR",
+                command: "INCR i:__rand_int__",
+                answer: Answer::Integer,
+                kind: "string",
+                keys: Keys::Fresh,
+                counter: Counter::None,
+            },
+            Workload::Hset => Spec {
+                name: "hset",
+                title: "HSET, two fields",
+                command: "HSET h:__rand_int__ tokens 999 timestamp 1795225538761000",
+                answer: Answer::Integer,
+                kind: "hash",
+                keys: Keys::Fresh,
+                counter: Counter::None,
+            },
+            Workload::Take => Spec {
+                name: "take",
+                title: "CL.TAKE",
+                command: "CL.TAKE t:__rand_int__",
+                answer: Answer::Numbers(&[1, 1_000]),
+                kind: "hash",
+                keys: Keys::Fresh,
+                counter: Counter::Taken,
+            },
+            Workload::Refused => Spec {
+                name: "refused",
+                title: "CL.TAKE, refused",
+                command: "CL.TAKE r:__rand_int__",
+                answer: Answer::Numbers(&[0, 1_000, 0]),
+                kind: "hash",
+                keys: Keys::Kept,
+                counter: Counter::Refused,
+            },
+            Workload::Policy => Spec {
+                name: "policy",
+                title: "CL.TAKE, policy in the call",
+                command: "CL.TAKE o:__rand_int__ CAPACITY 1000000 REFILL 100000 INTERVAL 60000",
+                answer: Answer::Numbers(&[1, 1_000_000]),
+                kind: "hash",
+                keys: Keys::Fresh,
+                counter: Counter::Taken,
+            },
+            Workload::Pinned => Spec {
+                name: "pinned",
+                title: "CL.TAKE, pinned policy",
+                command: "CL.TAKE p:__rand_int__",
+                answer: Answer::Numbers(&[1, 1_000_000]),
+                kind: "hash",
+                keys: Keys::Kept,
+                counter: Counter::Taken,
+            },
+            Workload::Throttle => Spec {
+                name: "throttle",
+                title: "CL.THROTTLE",
+                command: "CL.THROTTLE q:__rand_int__ 999 300 60",
+                answer: Answer::Numbers(&[0, 1_000]),
+                kind: "hash",
+                keys: Keys::Fresh,
+                counter: Counter::Taken,
+            },
+            Workload::Cell => Spec {
+                name: "cell",
+                title: "redis-cell CL.THROTTLE",
+                command: "CL.THROTTLE c:__rand_int__ 999 300 60",
+                answer: Answer::Numbers(&[0, 1_000]),
+                kind: "string",
+                keys: Keys::Fresh,
+                counter: Counter::None,
+            },
+            Workload::Lua => Spec {
+                name: "lua",
+                title: "Lua token bucket",
+                command: "EVALSHA {script} 1 l:__rand_int__ 1000 5",
+                answer: Answer::Numbers(&[1, 1_000]),
+                kind: "hash",
+                keys: Keys::Fresh,
+                counter: Counter::None,
+            },
+        }
+    }
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        self.spec().name
+    }
+
+    /// The name in tables.
+    pub fn title(self) -> &'static str {
+        self.spec().title
+    }
+
+    /// What becomes of its keys.
+    pub fn keys(self) -> Keys {
+        self.spec().keys
+    }
+
+    /// The counter that has to count its calls.
+    pub fn counter(self) -> Counter {
+        self.spec().counter
+    }
+
+    /// The command as the server's statistics call it.
+    pub fn command_name(self) -> String {
+        let command = self.spec().command;
+        command.split(' ').next().unwrap_or(command).to_ascii_lowercase()
+    }
+
+    /// The arguments for redis-benchmark; `script` is the SHA1 of [`LUA`].
+    pub fn template(self, script: &str) -> impl Iterator<Item = &str> {
+        self.spec().command.split(' ').map(move |word| if word == SCRIPT { script } else { word })
+    }
+
+    /// The command under another key than the random one.
+    pub fn command(self, script: &str, key: &str) -> Cmd {
+        let mut cmd = Cmd::new();
+        for word in self.template(script) {
+            cmd.arg(if word.contains(RANDOM) { key } else { word });
+        }
+        cmd
+    }
+
+    /// The key that redis-benchmark makes of a number below [`KEYS`].
+    pub fn key(self, number: u64) -> String {
+        let command = self.spec().command;
+        let template = command.split(' ').find(|word| word.contains(RANDOM)).unwrap_or_default();
+        template.replace(RANDOM, &format!("{number:0RANDOM_DIGITS$}"))
+    }
+
+    /// Calls the command once for each of some keys, and makes sure that it
+    /// does what the workload is about.
+    pub fn check(
+        self,
+        conn: &mut Connection,
+        script: &str,
+        keys: impl Iterator<Item = u64>,
+    ) -> Result<()> {
+        let Spec { answer, kind, title, .. } = self.spec();
+        for number in keys {
+            let key = self.key(number);
+            let got: Value = self.command(script, &key).query(conn)?;
+            if !answer.fits(&got) {
+                return Err(Error::new(format!(
+                    "{title} of {key} answers {got:?}, and not {answer:?}"
+                )));
+            }
+            let got: String = redis::cmd("TYPE").arg(&key).query(conn)?;
+            if got != kind {
+                return Err(Error::new(format!("{title} left a {got} at {key}, and not a {kind}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Answer {
+    fn fits(self, value: &Value) -> bool {
+        match (self, value) {
+            (Answer::Pong, Value::SimpleString(text)) => text == "PONG",
+            (Answer::Integer, Value::Int(_)) => true,
+            (Answer::Numbers(first), Value::Array(all)) => {
+                all.len() == 5 && first.iter().zip(all).all(|(n, value)| *value == Value::Int(*n))
+            }
+            _ => false,
+        }
+    }
+}
