@@ -1,6 +1,7 @@
 //! The `claw.*` parameters.
 
 use crate::error::{Error, Quantity};
+use crate::strategy::Strategy;
 use claw_core::decimal::{self, Decimal};
 use claw_core::defaults::Defaults;
 use claw_core::limits::{DEFAULT_CAPACITY, DEFAULT_INTERVAL_MS, DEFAULT_REFILL, MAX_TOKENS, MICRO};
@@ -13,6 +14,8 @@ pub(crate) enum Parameter {
     MaxTokens,
     /// Their refill in tokens per second; decimals are allowed.
     RefillRatePerSec,
+    /// The strategy of merges that name none.
+    MergeStrategy,
 }
 
 /// The value of a parameter, as the server hands it over.
@@ -23,13 +26,15 @@ pub(crate) enum Value {
 }
 
 impl Parameter {
-    pub(crate) const ALL: &'static [Self] = &[Self::MaxTokens, Self::RefillRatePerSec];
+    pub(crate) const ALL: &'static [Self] =
+        &[Self::MaxTokens, Self::RefillRatePerSec, Self::MergeStrategy];
 
     /// The name behind `claw.`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::MaxTokens => "max-tokens",
             Self::RefillRatePerSec => "refill-rate-per-sec",
+            Self::MergeStrategy => "merge-strategy",
         }
     }
 
@@ -44,6 +49,7 @@ impl Parameter {
         match self {
             Self::MaxTokens => Value::Integer(i64::try_from(DEFAULT_CAPACITY).unwrap_or(0)),
             Self::RefillRatePerSec => Value::Text(DEFAULT_REFILL.to_string()),
+            Self::MergeStrategy => Value::Text(Strategy::default().to_string()),
         }
     }
 
@@ -51,7 +57,7 @@ impl Parameter {
     pub(crate) fn bounds(self) -> Option<(i64, i64)> {
         match self {
             Self::MaxTokens => Some((1, i64::try_from(MAX_TOKENS).unwrap_or(i64::MAX))),
-            Self::RefillRatePerSec => None,
+            Self::RefillRatePerSec | Self::MergeStrategy => None,
         }
     }
 
@@ -68,6 +74,7 @@ impl Parameter {
                 refill(text)?;
                 Ok(Value::Text(text.to_owned()))
             }
+            Self::MergeStrategy => Ok(Value::Text(Strategy::parse(text.as_bytes())?.to_string())),
         }
     }
 }
@@ -81,6 +88,7 @@ fn refill(text: &str) -> Result<u64, Error> {
 pub(crate) struct Settings {
     max_tokens: u64,
     refill_per_sec: u64,
+    merge_strategy: Strategy,
     defaults: Defaults,
     loaded: bool,
 }
@@ -91,6 +99,7 @@ impl Default for Settings {
         Self {
             max_tokens: DEFAULT_CAPACITY,
             refill_per_sec: refill,
+            merge_strategy: Strategy::default(),
             defaults: Defaults::new(Policy::DEFAULT),
             loaded: false,
         }
@@ -101,6 +110,11 @@ impl Settings {
     /// The default policy and what it was before.
     pub(crate) fn defaults(&self) -> &Defaults {
         &self.defaults
+    }
+
+    /// The strategy of merges that name none.
+    pub(crate) fn merge_strategy(&self) -> &Strategy {
+        &self.merge_strategy
     }
 
     /// From now on a change of the default policy has a history.
@@ -116,6 +130,7 @@ impl Settings {
             Parameter::RefillRatePerSec => {
                 Value::Text(Decimal::new(self.refill_per_sec).to_string())
             }
+            Parameter::MergeStrategy => Value::Text(self.merge_strategy.to_string()),
         }
     }
 
@@ -133,6 +148,10 @@ impl Settings {
                     u64::try_from(*value).map_err(|_| Error::OutOfRange(Quantity::Capacity))?;
             }
             (Parameter::RefillRatePerSec, Value::Text(text)) => refill_per_sec = refill(text)?,
+            (Parameter::MergeStrategy, Value::Text(text)) => {
+                self.merge_strategy = Strategy::parse(text.as_bytes())?;
+                return Ok(());
+            }
             _ => return Err(Error::OutOfRange(Quantity::Capacity)),
         }
         let policy = Policy::new(max_tokens, refill_per_sec, DEFAULT_INTERVAL_MS)?;

@@ -1,5 +1,6 @@
 //! Every error of the commands, with its text.
 
+use claw_core::codec::BlobError;
 use claw_core::limits::{MAX_INTERVAL_MS, MAX_TOKENS};
 use claw_core::policy::PolicyError;
 use claw_core::record::{Field, FieldError};
@@ -9,6 +10,9 @@ use std::fmt;
 
 /// How many bytes of a key, value or option are quoted in an error.
 const QUOTED: usize = 64;
+
+/// How many bytes of a function's own error are shown.
+const MESSAGE: usize = 300;
 
 /// Why a command did nothing.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,6 +39,24 @@ pub(crate) enum Error {
     ListLength(&'static str),
     /// More keys announced than arguments are there.
     NumKeys,
+    /// A strategy that does not exist.
+    UnknownStrategy(Box<[u8]>),
+    /// CL.MERGE without FROM, FIELDS or STATE.
+    NoSource,
+    /// FIELDS with a name and no value, or without `tokens`.
+    Fields(&'static str),
+    /// A value of FIELDS cannot be understood.
+    GivenField { field: Field, value: Box<[u8]>, why: FieldError },
+    /// A blob of STATE cannot be read.
+    Blob { index: usize, why: BlobError },
+    /// The bucket's field of unknown newer fields is not MessagePack.
+    Newer(Box<[u8]>),
+    /// The function failed, or what it returned is no bucket.
+    Function { name: Box<str>, why: Box<[u8]> },
+    /// The function returned more tokens than the capacity.
+    AboveCapacity(Box<str>),
+    /// A function was asked for inside a script.
+    Nested,
     /// The module's state is in use; happens only inside an event handler of
     /// another module that changes our configuration.
     Busy,
@@ -55,6 +77,8 @@ pub(crate) enum Quantity {
     Count,
     Period,
     Signed,
+    Samples,
+    Seed,
 }
 
 impl fmt::Display for Quantity {
@@ -78,6 +102,8 @@ impl fmt::Display for Quantity {
             Self::Period => {
                 write!(f, "period must be an integer from 1 to {} seconds", MAX_INTERVAL_MS / 1_000)
             }
+            Self::Samples => f.write_str("samples must be an integer from 1 to 20000"),
+            Self::Seed => write!(f, "seed must be an integer from 0 to {}", u64::MAX),
             Self::Signed => {
                 write!(f, "quantity must be an integer from -{MAX_TOKENS} to {MAX_TOKENS}")
             }
@@ -112,6 +138,26 @@ impl Error {
                 format!("option '{option}' needs one value, or one for each key")
             }
             Self::NumKeys => "numkeys is larger than the number of arguments".to_owned(),
+            Self::UnknownStrategy(name) => {
+                format!("unknown strategy {}: max, min, weighted, lww or fn:NAME", Quoted(name))
+            }
+            Self::NoSource => "what to merge is missing: FROM, FIELDS or STATE".to_owned(),
+            Self::Fields(why) => format!("FIELDS {why}"),
+            Self::GivenField { field, value, why } => {
+                format!("field '{}' is {}, which {why}", field.name(), Quoted(value))
+            }
+            Self::Blob { index, why } => format!("state {index} {why}"),
+            Self::Newer(key) => format!("bucket {}: field 'newer' cannot be read", Quoted(key)),
+            Self::Function { name, why } => {
+                let why = why.get(..MESSAGE).unwrap_or(why).escape_ascii();
+                format!("function '{name}': {why}")
+            }
+            Self::AboveCapacity(name) => {
+                format!("function '{name}': it returned more tokens than the capacity")
+            }
+            Self::Nested => {
+                "a strategy fn:NAME cannot be used inside a script or function".to_owned()
+            }
             Self::Busy => "the module is busy with a change of its configuration".to_owned(),
             Self::Panic => {
                 "internal error: a panic was caught; please report it as a bug of redis-claw"
@@ -198,6 +244,19 @@ mod tests {
             (Error::LoneReset, "ERR option 'RESET' stands alone"),
             (Error::ListLength("TOKENS"), "ERR option 'TOKENS' needs one value, or one for each key"),
             (Error::NumKeys, "ERR numkeys is larger than the number of arguments"),
+            (range(Quantity::Samples), "ERR samples must be an integer from 1 to 20000"),
+            (range(Quantity::Seed), "ERR seed must be an integer from 0 to 18446744073709551615"),
+            (Error::UnknownStrategy(b"avg".as_slice().into()), "ERR unknown strategy 'avg': max, min, weighted, lww or fn:NAME"),
+            (Error::NoSource, "ERR what to merge is missing: FROM, FIELDS or STATE"),
+            (Error::Fields("needs 'tokens'"), "ERR FIELDS needs 'tokens'"),
+            (Error::GivenField { field: Field::Tokens, value: b"x".as_slice().into(), why: FieldError::Tokens(DecimalError::NotANumber) }, "ERR field 'tokens' is 'x', which is not a decimal number of 0 or more"),
+            (Error::Blob { index: 1, why: BlobError::Malformed }, "ERR state 1 is not a state as CL.STATE returns it"),
+            (Error::Blob { index: 2, why: BlobError::TooLong }, "ERR state 2 is longer than 4096 bytes"),
+            (Error::Blob { index: 1, why: BlobError::OutOfBounds("tokens") }, "ERR state 1 holds a field 'tokens' out of its bounds"),
+            (Error::Newer(b"user:1".as_slice().into()), "ERR bucket 'user:1': field 'newer' cannot be read"),
+            (Error::Function { name: "f".into(), why: b"ERR Function not found".as_slice().into() }, "ERR function 'f': ERR Function not found"),
+            (Error::AboveCapacity("f".into()), "ERR function 'f': it returned more tokens than the capacity"),
+            (Error::Nested, "ERR a strategy fn:NAME cannot be used inside a script or function"),
             (Error::Busy, "ERR the module is busy with a change of its configuration"),
             (Error::Panic, "ERR internal error: a panic was caught; please report it as a bug of redis-claw"),
         ];

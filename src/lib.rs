@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`commands`] | one file per command: parse, decide, apply, reply |
 //! | [`store`] | a bucket read from its hash and written back, replicated and announced |
+//! | [`strategy`] | how buckets are merged: built in, or a Redis Function |
 //! | [`config`] | the `claw.*` parameters |
 //! | [`stats`] | what `INFO claw` shows |
 //! | [`error`] | every error and its text |
@@ -18,6 +19,7 @@ mod error;
 mod server;
 mod stats;
 mod store;
+mod strategy;
 
 // In the server all memory is the server's, so that maxmemory and INFO see it.
 // Unit tests run without a server.

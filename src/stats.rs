@@ -27,6 +27,10 @@ pub(crate) struct Stats {
     tokens_taken: Counter,
     /// Whole tokens given back.
     tokens_given: Counter,
+    /// Merges that changed a bucket.
+    pub(crate) merged: Counter,
+    /// Merges that were refused.
+    pub(crate) merge_errors: Counter,
     /// Buckets found with a field that cannot be understood.
     pub(crate) corrupt: Counter,
 }
@@ -52,13 +56,15 @@ impl Stats {
     }
 
     /// Name and value of each.
-    pub(crate) fn counters(&self) -> [(&'static CStr, u64); 6] {
+    pub(crate) fn counters(&self) -> [(&'static CStr, u64); 8] {
         [
             (c"taken", self.taken.0.get()),
             (c"refused", self.refused.0.get()),
             (c"given", self.given.0.get()),
             (c"tokens_taken", self.tokens_taken.0.get()),
             (c"tokens_given", self.tokens_given.0.get()),
+            (c"merged", self.merged.0.get()),
+            (c"merge_errors", self.merge_errors.0.get()),
             (c"corrupt", self.corrupt.0.get()),
         ]
     }

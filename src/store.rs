@@ -1,10 +1,13 @@
 //! A bucket read from its hash, and written back.
 
 use crate::error::Error;
-use crate::server::{Context, EventClass, Key, Kind, Module, OwnedStr, Str};
+use crate::server::{self, Context, EventClass, Key, Kind, Module, OwnedStr, Str};
 use claw_core::decimal::Decimal;
 use claw_core::limits::MICRO;
 use claw_core::record::{Expiry, Field, Opened, Record};
+
+/// How long a key stays at the least when its expiry is set, in milliseconds.
+const GRACE_MS: u64 = 2_000;
 
 /// Reads the fields of a bucket at `now` (unix microseconds); `None` for a
 /// missing key.
@@ -43,12 +46,23 @@ pub(crate) fn load(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Option<
         }
         left = read(field, key.get(module.field(field)))?;
     }
+    record.foreign = left > 0;
     Ok(Some(record))
 }
 
 /// Writes a bucket, replicates the writes as effects, moves the key's expiry if
 /// it has to, and announces it all as the server's own HSET would.
 pub(crate) fn save(ctx: &Context<'_>, key: &Key<'_>, opened: &Opened) -> Result<(), Error> {
+    save_with(ctx, key, opened, None)
+}
+
+/// [`save`], and one more field with its value.
+pub(crate) fn save_with(
+    ctx: &Context<'_>,
+    key: &Key<'_>,
+    opened: &Opened,
+    besides: Option<(Str<'_>, OwnedStr)>,
+) -> Result<(), Error> {
     let module = ctx.module();
     let name = key.name();
     let old = opened.record().copied().unwrap_or_default();
@@ -62,7 +76,8 @@ pub(crate) fn save(ctx: &Context<'_>, key: &Key<'_>, opened: &Opened) -> Result<
         module.field(Field::Timestamp),
         timestamp.as_str(),
     ];
-    let Changes { set, deleted } = changes(module, &old, &new)?;
+    let Changes { mut set, deleted } = changes(module, &old, &new)?;
+    set.extend(besides);
 
     // Nothing below can fail.
     let [tokens_name, tokens, timestamp_name, timestamp] = always;
@@ -131,6 +146,8 @@ fn expire(ctx: &Context<'_>, key: &Key<'_>, expiry: Expiry, existed: bool) {
         }
         (Expiry::At { earliest, latest, .. }, Some(at)) if (earliest..=latest).contains(&at) => {}
         (Expiry::At { set, .. }, _) => {
+            // A merge can bring a state so old that it has long been full.
+            let set = set.max((server::now() / 1_000).saturating_add(GRACE_MS));
             let Some(at) = OwnedStr::from_integer(set) else {
                 return;
             };

@@ -2,10 +2,11 @@
 //!
 //! The bucket is a line: `tokens` at `timestamp`, rising by `refill * weight`
 //! every `interval` until it meets `capacity`. Amounts are millionths of a token;
-//! what a credit leaves below a millionth is carried in `remainder`, so that no
-//! sequence of reads and takes loses or gains anything against the exact line.
+//! what a credit or a merge leaves below a millionth is carried in `remainder`, so
+//! that no sequence of reads, takes and merges loses or gains anything against the
+//! exact line.
 
-use crate::limits::{MAX_TOKENS, MAX_WEIGHT, MICRO, MIN_WEIGHT};
+use crate::limits::{MAX_TOKENS, MAX_WEIGHT, MICRO, MIN_WEIGHT, SHARES};
 use crate::policy::Policy;
 use crate::wide;
 use std::num::NonZeroU64;
@@ -98,7 +99,7 @@ impl Bucket {
     }
 
     /// A bucket with `tokens` (millionths, cut at the capacity) and `remainder`
-    /// (over the interval in microseconds, cut below it) at `timestamp`.
+    /// (see [`Self::remainder`], cut below a millionth) at `timestamp`.
     #[must_use]
     pub fn new(
         policy: Policy,
@@ -108,7 +109,7 @@ impl Bucket {
         timestamp: u64,
     ) -> Self {
         let mut bucket = Self { policy, weight, tokens, remainder, timestamp };
-        bucket.remainder = remainder.min(policy.interval_us().get().saturating_sub(1));
+        bucket.remainder = remainder.min(parts(policy).saturating_sub(1));
         bucket.cut();
         bucket
     }
@@ -119,8 +120,8 @@ impl Bucket {
         self.tokens
     }
 
-    /// The part of a millionth held besides, as numerator over the interval in
-    /// microseconds.
+    /// The part of a millionth held besides, as numerator over 2520 times the
+    /// interval in microseconds.
     #[must_use]
     pub fn remainder(&self) -> u64 {
         self.remainder
@@ -162,8 +163,13 @@ impl Bucket {
         if self.is_full() {
             return;
         }
-        let gained = wide::mul(self.rate(), elapsed).saturating_add(u128::from(self.remainder));
-        let (micros, remainder) = wide::div_rem(gained, self.policy.interval_us());
+        let gained = wide::mul(self.rate(), elapsed);
+        let (mut micros, rest) = wide::div_rem(gained, self.policy.interval_us());
+        let mut remainder = rest.saturating_mul(SHARES).saturating_add(self.remainder);
+        if let Some(below) = remainder.checked_sub(parts(self.policy)) {
+            micros = micros.saturating_add(1);
+            remainder = below;
+        }
         let room = self.policy.capacity_micros().saturating_sub(self.tokens);
         match u64::try_from(micros) {
             Ok(micros) if micros < room => {
@@ -280,7 +286,7 @@ impl Bucket {
         };
         let rate = NonZeroU64::new(self.rate())?;
         let units = wide::mul(missing, self.policy.interval_us().get())
-            .saturating_sub(u128::from(self.remainder));
+            .saturating_sub(u128::from(self.remainder / SHARES));
         Some(wide::div_ceil(units, rate))
     }
 
@@ -302,4 +308,10 @@ impl Bucket {
 fn micros(tokens: u64) -> u64 {
     const { assert!(MAX_TOKENS.checked_mul(MICRO).is_some()) };
     tokens.saturating_mul(MICRO)
+}
+
+/// How many parts of [`Bucket::remainder`] make a millionth of a token: at most
+/// 366 days in microseconds, times 2520, which fits.
+pub(crate) fn parts(policy: Policy) -> u64 {
+    policy.interval_us().get().saturating_mul(SHARES)
 }

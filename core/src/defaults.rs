@@ -50,6 +50,19 @@ impl Defaults {
         self.since = now;
     }
 
+    /// The clock, kept from running behind the latest change: a clock that was
+    /// set back would otherwise bring the policy before it back.
+    #[must_use]
+    pub fn clock(&self, now: u64) -> u64 {
+        now.max(self.since)
+    }
+
+    /// Whether the present policy has held from `instant` on.
+    #[must_use]
+    pub fn holds_since(&self, instant: u64) -> bool {
+        instant >= self.since
+    }
+
     /// The policy that held at `instant`.
     #[must_use]
     pub fn at(&self, instant: u64) -> Policy {

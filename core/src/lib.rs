@@ -13,15 +13,21 @@
 //! | [`defaults`] | the configured policy and what it was before |
 //! | [`bucket`] | the decision: credit, take, give, how long to wait |
 //! | [`record`] | a bucket as the fields of a hash |
+//! | [`merge`] | two states of one bucket become one |
+//! | [`codec`] | a state as MessagePack |
+//! | [`verify`] | the laws of merging, checked on random states |
 //! | [`throttle`] | `CL.THROTTLE`'s arguments and seconds |
 
 pub mod bucket;
+pub mod codec;
 pub mod decimal;
 pub mod defaults;
 pub mod limits;
+pub mod merge;
 pub mod policy;
 pub mod record;
 pub mod throttle;
 pub mod timestamp;
+pub mod verify;
 
 mod wide;

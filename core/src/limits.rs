@@ -30,6 +30,10 @@ pub const MIN_WEIGHT: u8 = 1;
 /// Largest `userWeight`.
 pub const MAX_WEIGHT: u8 = 10;
 
+/// Least common multiple of all weights. A share of a weight-w bucket is 1/w of
+/// it; counted in 1/2520 of the smallest unit, every share is an integer.
+pub const SHARES: u64 = 2_520;
+
 /// How far a stored timestamp may be ahead of the clock, in microseconds: 30 days.
 ///
 /// A clock that was set back leaves timestamps ahead of it, so some lead has to
@@ -37,6 +41,6 @@ pub const MAX_WEIGHT: u8 = 10;
 /// nanoseconds written for microseconds).
 pub const MAX_LEAD_US: u64 = 2_592_000_000_000;
 
-/// Latest instant that can be written or read, in unix microseconds: the end of
-/// the year 9999, which is also where RFC 3339 ends.
-pub const MAX_TIMESTAMP_US: u64 = 253_402_300_799_999_999;
+/// Latest instant that can be written or read, in unix microseconds:
+/// 9999-12-30T22:00:00.999999Z, the last that exists in every time zone.
+pub const MAX_TIMESTAMP_US: u64 = 253_402_207_200_999_999;

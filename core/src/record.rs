@@ -4,6 +4,7 @@ use crate::bucket::{Bucket, Weight};
 use crate::decimal::{self, DecimalError};
 use crate::defaults::Defaults;
 use crate::limits::MAX_LEAD_US;
+use crate::merge::State;
 use crate::policy::{Asked, Policy, PolicyError, PolicyTextError, StoredPolicy};
 use crate::timestamp::{self, TimestampError};
 use std::fmt;
@@ -21,7 +22,7 @@ pub enum Field {
     /// See [`StoredPolicy`]. Missing: the configured default.
     Policy,
     /// The part of a millionth of a token held besides `tokens`, as numerator
-    /// over the interval in microseconds. Missing: 0.
+    /// over 2520 times the interval in microseconds. Missing: 0.
     Remainder,
 }
 
@@ -80,8 +81,10 @@ pub struct Record {
     pub weight: Option<Weight>,
     /// The policy, unless it is the default.
     pub policy: Option<StoredPolicy>,
-    /// Over the interval in microseconds.
+    /// Over 2520 times the interval in microseconds.
     pub remainder: Option<u64>,
+    /// Whether the hash has fields of the user's own besides.
+    pub foreign: bool,
 }
 
 impl Record {
@@ -116,11 +119,23 @@ impl Record {
         Ok(())
     }
 
-    /// Whether something in it must outlive a full bucket: a pinned policy or a
-    /// weight other than 1.
+    /// The bucket at `timestamp`, before any credit.
+    pub(crate) fn bucket_at_rest(&self, policy: Policy, timestamp: u64) -> Bucket {
+        let weight = self.weight.unwrap_or(Weight::ONE);
+        match self.tokens {
+            None => Bucket::full(policy, weight, timestamp),
+            Some(tokens) => {
+                Bucket::new(policy, weight, tokens, self.remainder.unwrap_or(0), timestamp)
+            }
+        }
+    }
+
+    /// Whether something in it must outlive a full bucket: a pinned policy, a
+    /// weight other than 1, or fields of the user's own.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        self.policy.is_some_and(|stored| stored.pin.is_some())
+        self.foreign
+            || self.policy.is_some_and(|stored| stored.pin.is_some())
             || self.weight.is_some_and(|weight| weight != Weight::ONE)
     }
 
@@ -129,14 +144,8 @@ impl Record {
     #[must_use]
     pub fn bucket(&self, defaults: &Defaults, now: u64) -> Bucket {
         let timestamp = self.timestamp.unwrap_or(now);
-        let weight = self.weight.unwrap_or(Weight::ONE);
         let policy = self.policy.map_or_else(|| defaults.at(timestamp), |stored| stored.policy);
-        let mut bucket = match self.tokens {
-            None => Bucket::full(policy, weight, timestamp),
-            Some(tokens) => {
-                Bucket::new(policy, weight, tokens, self.remainder.unwrap_or(0), timestamp)
-            }
-        };
+        let mut bucket = self.bucket_at_rest(policy, timestamp);
         match self.policy {
             Some(_) => bucket.advance(now),
             None => defaults.advance(&mut bucket, now),
@@ -162,7 +171,14 @@ impl Opened {
     #[must_use]
     pub fn new(record: Option<Record>, defaults: &Defaults, now: u64) -> Self {
         let stored = record.unwrap_or_default();
+        let now = defaults.clock(now);
         Self { bucket: stored.bucket(defaults, now), policy: stored.policy, record }
+    }
+
+    /// A bucket that a merge has put in the place of `record`.
+    #[must_use]
+    pub fn merged(record: Option<Record>, state: &State) -> Self {
+        Self { bucket: state.bucket, policy: state.policy, record }
     }
 
     /// Puts the policy in force: the pinned one, else the call's, else the
@@ -215,11 +231,13 @@ impl Opened {
         self.record.as_ref()
     }
 
-    /// Whether policy or weight of an existing bucket are not what is stored.
+    /// Whether policy or weight of an existing bucket are not what is stored, or
+    /// its timestamp is not stored yet: without one it would never refill.
     #[must_use]
     pub fn terms_changed(&self) -> bool {
         self.record.is_some_and(|record| {
-            self.policy != record.policy
+            record.timestamp.is_none()
+                || self.policy != record.policy
                 || self.bucket.weight() != record.weight.unwrap_or(Weight::ONE)
         })
     }
@@ -240,6 +258,7 @@ impl Opened {
             policy: self.policy,
             remainder: Some(self.bucket.remainder())
                 .filter(|r| *r != 0 || stored.remainder.is_some()),
+            foreign: stored.foreign,
         }
     }
 }
@@ -293,8 +312,10 @@ impl Record {
         // `set` grows with the wait, `latest` with the longest wait there is: so
         // what was set once stays good while the bucket refills.
         let latest = slack(whole.max(wait)).saturating_add(EXPIRY_SLACK_US);
-        match (at(wait), at(latest), at(slack(wait))) {
-            (Some(earliest), Some(latest), Some(set)) => Expiry::At { earliest, latest, set },
+        match (at(wait), at(slack(wait))) {
+            (Some(earliest), Some(set)) => {
+                Expiry::At { earliest, latest: at(latest).unwrap_or(u64::MAX), set }
+            }
             _ => Expiry::Never,
         }
     }

@@ -50,9 +50,10 @@ pub fn parse(text: &[u8]) -> Result<u64, TimestampError> {
 }
 
 fn rfc3339(text: &[u8]) -> Result<u64, TimestampError> {
-    // jiff also reads related forms (signed years, time zone annotations); only
-    // what starts like RFC 3339 gets that far.
-    if text.len() > MAX_RFC3339_LEN || !text.first().is_some_and(u8::is_ascii_digit) {
+    // jiff also reads related forms of ISO 8601. Two that would surprise, signed
+    // years and time zone names, are kept from it.
+    let odd = !text.first().is_some_and(u8::is_ascii_digit) || text.contains(&b'[');
+    if odd || text.len() > MAX_RFC3339_LEN {
         return Err(TimestampError::NotATime);
     }
     let text = std::str::from_utf8(text).map_err(|_| TimestampError::NotATime)?;

@@ -53,10 +53,8 @@ impl Command for Policy {
         let change = Change::parse(&mut args)?;
 
         let now = server::now();
-        let key = match change {
-            Change::None => Key::open_read(ctx, name),
-            _ => Key::open_write(ctx, name),
-        };
+        let reading = matches!(change, Change::None);
+        let key = if reading { Key::open_read(ctx, name) } else { Key::open_write(ctx, name) };
         let record = store::load(ctx, &key, now)?;
         let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
         let default = settings.defaults().current();
@@ -76,7 +74,7 @@ impl Command for Policy {
         }
 
         let new = record.is_none() && opened.to_record().is_kept();
-        if new || opened.terms_changed() {
+        if new || (!reading && opened.terms_changed()) {
             store::save(ctx, &key, &opened)?;
         }
         let policy = opened.bucket.policy();

@@ -47,8 +47,9 @@ impl Command for Take {
         let answer = opened.bucket.take(tokens, options.partial, now);
 
         // A new policy holds from the call that brings it, even a refused one:
-        // else its bucket would go on refilling at the old rate.
-        if answer.taken > 0 || opened.terms_changed() {
+        // else its bucket would go on refilling at the old rate. Asking for no
+        // tokens is looking, which writes nothing.
+        if answer.taken > 0 || (tokens > 0 && opened.terms_changed()) {
             store::save(ctx, &key, &opened)?;
         }
         ctx.module().stats.count_take(tokens, answer.taken);

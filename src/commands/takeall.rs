@@ -19,7 +19,7 @@ pub(crate) struct TakeAll;
 impl Command for TakeAll {
     const SPEC: Spec = Spec {
         name: c"cl.takeall",
-        flags: c"write deny-oom",
+        flags: c"write deny-oom getkeys-api",
         categories: c"write slow hash",
         arity: -3,
         keys: Keys::Counted,
@@ -48,8 +48,7 @@ impl Command for TakeAll {
         let mut buckets: Vec<Bucket<'_>> = Vec::with_capacity(call.charges.len());
         let mut places = HashMap::with_capacity(call.charges.len());
         let mut demands = Vec::with_capacity(call.charges.len());
-        let mut refusing = None;
-        for (index, charge) in call.charges.iter().enumerate() {
+        for charge in &call.charges {
             let place = match places.get(charge.name.as_bytes()) {
                 Some(place) => *place,
                 None => {
@@ -67,10 +66,11 @@ impl Command for TakeAll {
             bucket.opened.ask(&charge.asked, default)?;
             bucket.owed = bucket.owed.saturating_add(charge.tokens);
             demands.push((place, charge.tokens, bucket.owed));
-            if refusing.is_none() && bucket.opened.bucket.remaining() < bucket.owed {
-                refusing = Some(index);
-            }
         }
+        // Only now has every bucket the policy that is in force after the call.
+        let refusing = demands.iter().position(|(place, _, owed)| {
+            buckets.get(*place).is_some_and(|bucket| bucket.opened.bucket.remaining() < *owed)
+        });
 
         let mut answers = Vec::with_capacity(demands.len());
         for (place, tokens, owed) in demands {
@@ -88,8 +88,8 @@ impl Command for TakeAll {
             });
         }
         for bucket in &buckets {
-            let charged = refusing.is_none() && bucket.owed > 0;
-            if charged || bucket.opened.terms_changed() {
+            // Asking for no tokens is looking, which writes nothing.
+            if bucket.owed > 0 && (refusing.is_none() || bucket.opened.terms_changed()) {
                 store::save(ctx, &bucket.key, &bucket.opened)?;
             }
         }

@@ -30,20 +30,27 @@ macro_rules! functions {
 }
 
 functions! {
+    RedisModule_Call
+    RedisModule_CallReplyStringPtr
+    RedisModule_CallReplyType
     RedisModule_CloseKey
     RedisModule_CreateCommand
     RedisModule_CreateString
     RedisModule_CreateStringFromLongLong
+    RedisModule_FreeCallReply
     RedisModule_FreeServerInfo
     RedisModule_FreeString
     RedisModule_GetAbsExpire
     RedisModule_GetCommand
+    RedisModule_GetContextFlags
     RedisModule_GetServerInfo
     RedisModule_HashGet
     RedisModule_HashSet
     RedisModule_InfoAddFieldCString
     RedisModule_InfoAddFieldULongLong
     RedisModule_InfoAddSection
+    RedisModule_IsKeysPositionRequest
+    RedisModule_KeyAtPos
     RedisModule_KeyType
     RedisModule_LoadConfigs
     RedisModule_Log
@@ -58,6 +65,7 @@ functions! {
     RedisModule_ReplyWithError
     RedisModule_ReplyWithLongLong
     RedisModule_ReplyWithMap
+    RedisModule_ReplyWithNull
     RedisModule_ReplyWithStringBuffer
     RedisModule_ServerInfoGetField
     RedisModule_SetAbsExpire

@@ -45,9 +45,42 @@ pub(crate) enum Keys {
     First,
     /// As many as the first argument says, right behind it.
     Counted,
+    /// The first argument and, when the second is FROM, as many as the third
+    /// says, right behind it.
+    FirstAndFrom,
     /// None.
-    #[cfg(feature = "panic-probe")]
     None,
+}
+
+impl Keys {
+    /// Whether the server wants to know where the keys stand rather than run the
+    /// command. It asks that of commands with the flag `getkeys-api`, which those
+    /// with counted keys have: Cluster routing does not read their specification.
+    fn are_asked_for(self, ctx: &Context<'_>) -> bool {
+        // SAFETY: a live context.
+        matches!(self, Self::Counted | Self::FirstAndFrom)
+            && unsafe { call!(RedisModule_IsKeysPositionRequest(ctx.as_ptr())) } != 0
+    }
+
+    /// Answers with the positions of the keys; with fewer when they do not add up.
+    fn tell(self, ctx: &Context<'_>, mut args: Args<'_>) {
+        // SAFETY: a live context that has asked for positions.
+        let tell = |position| unsafe { call!(RedisModule_KeyAtPos(ctx.as_ptr(), position)) };
+        let mut next = 1;
+        if matches!(self, Self::FirstAndFrom) {
+            tell(next);
+            args.next();
+            if !args.next().is_some_and(|word| word.as_bytes().eq_ignore_ascii_case(b"FROM")) {
+                return;
+            }
+            next = 3;
+        }
+        let count = args.next().and_then(|n| claw_core::decimal::digits(n.as_bytes()).ok());
+        let count = usize::try_from(count.unwrap_or(0)).unwrap_or(usize::MAX);
+        if count <= args.len() {
+            (next..).skip(1).take(count).for_each(tell);
+        }
+    }
 }
 
 /// What happens to the keys.
@@ -73,8 +106,11 @@ pub(crate) struct Argument {
 #[derive(Debug)]
 pub(crate) enum Kind {
     Key,
+    /// A key that the second key specification finds.
+    SecondKey,
     Integer,
     Double,
+    Text,
     /// A bare word.
     Token,
     /// Arguments that come together.
@@ -120,10 +156,9 @@ pub(super) unsafe fn register<C: Command>(ctx: *mut raw::RedisModuleCtx) -> Opti
     let spec = &C::SPEC;
     let (first, last, step) = match spec.keys {
         Keys::First => (1, 1, 1),
-        // Where they really stand is said below, by the key specification.
-        Keys::Counted => (0, 0, 0),
-        #[cfg(feature = "panic-probe")]
-        Keys::None => (0, 0, 0),
+        // Where the others stand is said below, by the key specifications.
+        Keys::FirstAndFrom => (1, 1, 1),
+        Keys::Counted | Keys::None => (0, 0, 0),
     };
     // SAFETY: constant strings and a handler with C's calling convention.
     let status = unsafe {
@@ -189,39 +224,56 @@ fn key_specs(spec: &Spec) -> Vec<raw::RedisModuleCommandKeySpec> {
     // SAFETY: a C struct of integers, pointers and unions of those, for which
     // all zeros is the API's end mark.
     let end: raw::RedisModuleCommandKeySpec = unsafe { std::mem::zeroed() };
-    let mut entry = end;
-    let flags = match spec.access {
-        Access::Read => raw::REDISMODULE_CMD_KEY_RO | raw::REDISMODULE_CMD_KEY_ACCESS,
-        Access::Update => {
-            raw::REDISMODULE_CMD_KEY_RW
-                | raw::REDISMODULE_CMD_KEY_ACCESS
-                | raw::REDISMODULE_CMD_KEY_UPDATE
-        }
+    let entry = |access: Access| {
+        let flags = match access {
+            Access::Read => raw::REDISMODULE_CMD_KEY_RO | raw::REDISMODULE_CMD_KEY_ACCESS,
+            Access::Update => {
+                raw::REDISMODULE_CMD_KEY_RW
+                    | raw::REDISMODULE_CMD_KEY_ACCESS
+                    | raw::REDISMODULE_CMD_KEY_UPDATE
+            }
+        };
+        let mut entry = end;
+        entry.flags = u64::from(flags);
+        entry.begin_search_type = raw::RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_INDEX;
+        entry.bs.index = raw::RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_1 { pos: 1 };
+        entry
     };
-    entry.flags = u64::from(flags);
-    entry.begin_search_type = raw::RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_INDEX;
-    entry.bs.index = raw::RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_1 { pos: 1 };
+    let first = || {
+        let mut entry = entry(spec.access);
+        entry.find_keys_type = raw::RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_RANGE;
+        entry.fk.range = raw::RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1 {
+            lastkey: 0,
+            keystep: 1,
+            limit: 0,
+        };
+        entry
+    };
+    let counted = |access: Access| {
+        let mut entry = entry(access);
+        entry.find_keys_type = raw::RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_KEYNUM;
+        entry.fk.keynum = raw::RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_2 {
+            keynumidx: 0,
+            firstkey: 1,
+            keystep: 1,
+        };
+        entry
+    };
     match spec.keys {
-        Keys::First => {
-            entry.find_keys_type = raw::RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_RANGE;
-            entry.fk.range = raw::RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1 {
-                lastkey: 0,
-                keystep: 1,
-                limit: 0,
+        Keys::First => vec![first(), end],
+        Keys::Counted => vec![counted(spec.access), end],
+        Keys::FirstAndFrom => {
+            let mut from = counted(Access::Read);
+            from.begin_search_type =
+                raw::RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_KEYWORD;
+            from.bs.keyword = raw::RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_2 {
+                keyword: c"FROM".as_ptr(),
+                startfrom: 2,
             };
+            vec![first(), from, end]
         }
-        Keys::Counted => {
-            entry.find_keys_type = raw::RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_KEYNUM;
-            entry.fk.keynum = raw::RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_2 {
-                keynumidx: 0,
-                firstkey: 1,
-                keystep: 1,
-            };
-        }
-        #[cfg(feature = "panic-probe")]
-        Keys::None => return vec![end],
+        Keys::None => vec![end],
     }
-    vec![entry, end]
 }
 
 /// The C form of `list`, ended by a zeroed entry. Nested lists go to `blocks`,
@@ -250,7 +302,12 @@ fn arguments(
                 entry.key_spec_index = 0;
                 raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_KEY
             }
+            Kind::SecondKey => {
+                entry.key_spec_index = 1;
+                raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_KEY
+            }
             Kind::Integer => raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_INTEGER,
+            Kind::Text => raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_STRING,
             Kind::Double => raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_DOUBLE,
             Kind::Token => raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_PURE_TOKEN,
             Kind::Block(inner) | Kind::OneOf(inner) => {
@@ -281,7 +338,13 @@ extern "C" fn handler<C: Command>(
     };
     // SAFETY: the server's own arguments, alive until we return.
     let (ctx, args) = unsafe { (Context::new(raw_ctx, module), Args::new(argv, argc)) };
-    let outcome = guard(|| C::run(&ctx, args));
+    let outcome = guard(|| {
+        if C::SPEC.keys.are_asked_for(&ctx) {
+            C::SPEC.keys.tell(&ctx, args);
+            return Ok(());
+        }
+        C::run(&ctx, args)
+    });
     if let Err(error) = outcome {
         if matches!(error, Error::Panic) {
             let name = C::SPEC.name.to_string_lossy();

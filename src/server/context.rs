@@ -120,6 +120,63 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Replies with nil.
+    pub(crate) fn reply_null(&self) {
+        // SAFETY: a live context.
+        unsafe { call!(RedisModule_ReplyWithNull(self.raw)) };
+    }
+
+    /// Whether the command was called from a Lua script or a function.
+    pub(crate) fn in_script(&self) -> bool {
+        let script = c_int::try_from(raw::REDISMODULE_CTX_FLAGS_LUA).unwrap_or(0);
+        // SAFETY: a live context.
+        unsafe { call!(RedisModule_GetContextFlags(self.raw)) & script != 0 }
+    }
+
+    /// Calls a read-only Redis Function without keys, as the user who runs the
+    /// command. `Err` holds the server's error text.
+    ///
+    /// Must not be called inside a script: the server aborts when scripts nest.
+    /// No key may be open: the function may make the server drop expired ones.
+    pub(crate) fn call_function(&self, name: &CStr, args: [&[u8]; 2]) -> Result<Vec<u8>, Vec<u8>> {
+        let [first, second] = args;
+        // SAFETY: "E" gives errors as replies, "C" checks the user's rights, "c"
+        // takes a C string and "b" a buffer with its length; all live.
+        let reply = unsafe {
+            call!(RedisModule_Call(
+                self.raw,
+                c"FCALL_RO".as_ptr(),
+                c"ECccbb".as_ptr(),
+                name.as_ptr(),
+                c"0".as_ptr(),
+                first.as_ptr(),
+                first.len(),
+                second.as_ptr(),
+                second.len(),
+            ))
+        };
+        if reply.is_null() {
+            return Err(b"the server cannot call functions here".to_vec());
+        }
+        // SAFETY: a live reply; its text is copied before it is freed.
+        unsafe {
+            let kind = call!(RedisModule_CallReplyType(reply)) as isize;
+            let mut len = 0_usize;
+            let start = call!(RedisModule_CallReplyStringPtr(reply, &mut len));
+            let text = if start.is_null() {
+                None
+            } else {
+                Some(std::slice::from_raw_parts(start.cast::<u8>(), len).to_vec())
+            };
+            call!(RedisModule_FreeCallReply(reply));
+            match (kind, text) {
+                (raw::REDISMODULE_REPLY_STRING, Some(text)) => Ok(text),
+                (raw::REDISMODULE_REPLY_ERROR, Some(text)) => Err(text),
+                _ => Err(b"it returned something else than a string".to_vec()),
+            }
+        }
+    }
+
     /// Replies with an error line.
     pub(crate) fn reply_error(&self, line: &CStr) {
         // SAFETY: a live context; the server copies the line.

@@ -172,6 +172,9 @@ unsafe fn overrides(
         let value = parameter
             .parse(&text)
             .map_err(|error| format!("module argument '{name}': {}", error.reason()))?;
+        if overrides.iter().any(|(given, _)| *given == parameter) {
+            return Err(format!("module argument '{name}' is given twice"));
+        }
         overrides.push((parameter, value));
     }
     Ok(overrides)

@@ -46,6 +46,7 @@ const HARMLESS: &[&str] = &[
     "configEpoch updated after importing slot",
     "IP address for this node updated to",
     "Cluster state changed: ok",
+    "WARNING: Changing databases number from 16 to 1 since we are in cluster mode",
 ];
 
 /// The part of a log file from a position on. Empty if there is no file.

@@ -1,0 +1,220 @@
+//! Two states of one bucket become one: the built-in strategies.
+//!
+//! Every strategy is a join: it is commutative, associative and idempotent, so
+//! that regions that have seen the same states agree, whatever the order and
+//! however often they saw them.
+//!
+//! A state is a line that rises with the refill. Lines of the same policy are
+//! compared *per share*: a bucket of weight w counts as w shares, each of which
+//! refills at the same rate. So all the lines are parallel, and which of two is
+//! lower does not depend on when one asks. (Numbers of different ages, or lines
+//! of different slope, would be ordered one way now and the other way later.)
+//!
+//! Between states of different policies the policy decides first: a pinned one
+//! over one that is not, the later version of a pin, one that a call's options
+//! set over the default, and then the larger numbers. Only states of the winning
+//! policy compete for the level.
+
+use crate::bucket::{Bucket, Weight, parts};
+use crate::defaults::Defaults;
+use crate::limits::SHARES;
+use crate::policy::{Policy, StoredPolicy};
+use crate::record::Record;
+use crate::wide;
+use std::cmp::Ordering;
+use std::num::NonZeroU64;
+
+/// How two states become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// The state with the most tokens per share wins.
+    Max,
+    /// The state with the fewest tokens per share wins.
+    Min,
+    /// The fewest tokens per share, times the greatest weight.
+    Weighted,
+    /// The state with the newest timestamp wins; on a tie the one with fewer
+    /// tokens.
+    Lww,
+}
+
+impl Strategy {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Max, Self::Min, Self::Weighted, Self::Lww];
+
+    /// The name in commands and configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Max => "max",
+            Self::Min => "min",
+            Self::Weighted => "weighted",
+            Self::Lww => "lww",
+        }
+    }
+
+    /// Finds a strategy by its name, in any case.
+    #[must_use]
+    pub fn by_name(name: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| name.eq_ignore_ascii_case(s.name().as_bytes()))
+    }
+}
+
+/// A bucket as a merge sees it: every field resolved, at its own timestamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// The bucket at its timestamp.
+    pub bucket: Bucket,
+    /// What the `policy` field says.
+    pub policy: Option<StoredPolicy>,
+}
+
+impl State {
+    /// Resolves the missing fields of `record` as any command would at `now`
+    /// (unix microseconds), without crediting it.
+    #[must_use]
+    pub fn new(record: &Record, defaults: &Defaults, now: u64) -> Self {
+        let timestamp = record.timestamp.unwrap_or(now);
+        let policy = record.policy.map_or(defaults.current(), |stored| stored.policy);
+        let bucket = if record.policy.is_none() && !defaults.holds_since(timestamp) {
+            // The default policy was another one: credited across the change, the
+            // state is a line of the present policy.
+            record.bucket(defaults, now)
+        } else {
+            record.bucket_at_rest(policy, timestamp)
+        };
+        Self { bucket: in_shares(bucket), policy: record.policy }
+    }
+
+    /// Whether both hold the same at every instant from `now` on, and say the
+    /// same of policy and weight.
+    #[must_use]
+    pub fn same_from(&self, other: &Self, now: u64) -> bool {
+        let at = |state: &Self| {
+            let mut bucket = state.bucket;
+            bucket.advance(now.max(self.bucket.timestamp()).max(other.bucket.timestamp()));
+            bucket
+        };
+        self.policy == other.policy && at(self) == at(other)
+    }
+
+    /// Joins two states.
+    #[must_use]
+    pub fn join(&self, other: &Self, strategy: Strategy) -> Self {
+        let order = match strategy {
+            Strategy::Lww => self.by_age(other),
+            Strategy::Max => self.by_rank(other).then_with(|| self.by_level(other)),
+            Strategy::Min | Strategy::Weighted => {
+                self.by_rank(other).then_with(|| self.by_level(other).reverse())
+            }
+        };
+        // Any fixed order will do for the rest, as long as it is total.
+        let order = order.then_with(|| self.by_rank(other)).then_with(|| self.by_fields(other));
+        let winner = if order.is_lt() { other } else { self };
+        if strategy == Strategy::Weighted {
+            return winner.weighing(self.bucket.weight().max(other.bucket.weight()));
+        }
+        *winner
+    }
+
+    /// The same line per share at another weight, cut at the capacity.
+    fn weighing(&self, weight: Weight) -> Self {
+        let bucket = self.bucket;
+        let (old, new) = (u64::from(bucket.weight().get()), u64::from(weight.get()));
+        if old == new {
+            return *self;
+        }
+        let policy = bucket.policy();
+        let share = |amount: u128| match NonZeroU64::new(old) {
+            Some(old) => wide::div_rem(amount, old).0,
+            None => amount,
+        };
+        let held = share(level(&bucket)).saturating_mul(u128::from(new));
+        Self { bucket: with_level(policy, weight, held, bucket.timestamp()), policy: self.policy }
+    }
+
+    fn by_rank(&self, other: &Self) -> Ordering {
+        rank(self).cmp(&rank(other))
+    }
+
+    fn by_level(&self, other: &Self) -> Ordering {
+        let (a, b) = (&self.bucket, &other.bucket);
+        let (wa, wb) = (u128::from(a.weight().get()), u128::from(b.weight().get()));
+        // Is a's level per share, brought to b's instant, above b's? Written as
+        //   a/wa - b/wb  against  rate * (ta - tb),  both times wa * wb.
+        let held =
+            signed(level(a).saturating_mul(wb)).saturating_sub(signed(level(b).saturating_mul(wa)));
+        let apart = i128::from(a.timestamp()).saturating_sub(i128::from(b.timestamp()));
+        // The left side is below 10^37. Where the right side is cut at the limit
+        // of its type it is above that, so the comparison stays right.
+        let rate = wide::mul(a.policy().refill(), SHARES);
+        let gained =
+            apart.saturating_mul(signed(rate)).saturating_mul(signed(wa.saturating_mul(wb)));
+        held.cmp(&gained)
+    }
+
+    fn by_age(&self, other: &Self) -> Ordering {
+        let (a, b) = (&self.bucket, &other.bucket);
+        let fewer = (b.tokens(), b.remainder()).cmp(&(a.tokens(), a.remainder()));
+        a.timestamp().cmp(&b.timestamp()).then(fewer)
+    }
+
+    fn by_fields(&self, other: &Self) -> Ordering {
+        let key = |state: &Self| {
+            let bucket = &state.bucket;
+            (bucket.weight(), bucket.timestamp(), bucket.tokens(), bucket.remainder())
+        };
+        key(self).cmp(&key(other))
+    }
+}
+
+/// Which policy wins.
+fn rank(state: &State) -> (Option<u64>, bool, u64, u64, u64) {
+    let policy = state.bucket.policy();
+    (
+        state.policy.and_then(|stored| stored.pin),
+        state.policy.is_some(),
+        policy.capacity(),
+        policy.refill(),
+        policy.interval_ms(),
+    )
+}
+
+/// What the bucket holds, in the unit of its remainder: at most 10^18 millionths
+/// times 8 * 10^16 parts.
+fn level(bucket: &Bucket) -> u128 {
+    wide::mul(bucket.tokens(), parts(bucket.policy()))
+        .saturating_add(u128::from(bucket.remainder()))
+}
+
+/// The bucket that holds `level`, cut at its capacity.
+fn with_level(policy: Policy, weight: Weight, level: u128, timestamp: u64) -> Bucket {
+    let Some(parts) = NonZeroU64::new(parts(policy)) else {
+        return Bucket::full(policy, weight, timestamp);
+    };
+    let (micros, remainder) = wide::div_rem(level, parts);
+    match u64::try_from(micros) {
+        Ok(micros) => Bucket::new(policy, weight, micros, remainder, timestamp),
+        Err(_) => Bucket::full(policy, weight, timestamp),
+    }
+}
+
+/// Cuts the level down to whole shares. It always is whole, unless somebody
+/// changed the weight or the remainder by hand; then less than 1/2520 of the
+/// smallest unit is dropped per weight.
+fn in_shares(bucket: Bucket) -> Bucket {
+    let Some(weight) = NonZeroU64::new(u64::from(bucket.weight().get())) else {
+        return bucket;
+    };
+    let held = level(&bucket);
+    let (_, odd) = wide::div_rem(held, weight);
+    if odd == 0 {
+        return bucket;
+    }
+    let held = held.saturating_sub(u128::from(odd));
+    with_level(bucket.policy(), bucket.weight(), held, bucket.timestamp())
+}
+
+fn signed(value: u128) -> i128 {
+    i128::try_from(value).unwrap_or(i128::MAX)
+}

@@ -1,0 +1,146 @@
+//! Random histories: after each call the bucket and the model of it agree, to
+//! the last digit of every number.
+
+use crate::any::{self, Amount, START, Tick};
+use crate::exact::{Ahead, Exact, Options, Own, Reply, Terms};
+use crate::hash::{Server, held, parts, policy, reply};
+use claw_core::record::FieldError;
+use proptest::prelude::*;
+
+#[derive(Debug, Clone)]
+enum Call {
+    Take { tokens: Amount, options: Options, partial: bool },
+    Peek { tokens: Amount, options: Options },
+    Give { tokens: Amount },
+    Pin { options: Options, weight: Option<u8> },
+    Reset,
+    Delete,
+    ChangeDefault { terms: Terms },
+}
+
+/// Calls that mostly use the same options, as an application does.
+fn calls() -> impl Strategy<Value = Vec<(Tick, Call)>> {
+    any::options().prop_flat_map(|usual| {
+        let options = prop_oneof![
+            6 => Just(Options::default()),
+            6 => Just(usual),
+            1 => any::options(),
+        ];
+        let call = prop_oneof![
+            12 => (any::amount(), options.clone(), any::<bool>()).prop_map(
+                |(tokens, options, partial)| Call::Take { tokens, options, partial }
+            ),
+            3 => (any::amount(), options)
+                .prop_map(|(tokens, options)| Call::Peek { tokens, options }),
+            3 => any::amount().prop_map(|tokens| Call::Give { tokens }),
+            1 => (any::options(), prop::option::of(any::weight()))
+                .prop_map(|(options, weight)| Call::Pin { options, weight }),
+            1 => Just(Call::Reset),
+            1 => Just(Call::Delete),
+            1 => any::terms().prop_map(|terms| Call::ChangeDefault { terms }),
+        ];
+        prop::collection::vec((any::tick(), call), 1..60)
+    })
+}
+
+proptest! {
+    #![proptest_config(any::cases(500))]
+
+    #[test]
+    fn every_history_agrees_with_the_model((server, exact) in any::pair(), calls in calls()) {
+        play(server, exact, &calls)?;
+    }
+}
+
+/// Plays the calls on both, and compares after each.
+///
+/// The default policy changes only one microsecond after everything else, and
+/// the clock is not set back behind a change; [`crate::clock`] has that.
+fn play(mut server: Server, mut exact: Exact, calls: &[(Tick, Call)]) -> Result<(), TestCaseError> {
+    let (mut now, mut changed) = (START, 0);
+    let mut latest = exact.bucket.as_ref().map_or(START, |line| line.at.max(START));
+    let mut last = Reply { taken: 0, capacity: 0, remaining: 0, retry_after: 0, reset_after: 0 };
+    for (tick, call) in calls {
+        now = tick.after(now, last.retry_after, last.reset_after).max(changed);
+        latest = latest.max(now);
+        let of = |amount: &Amount, exact: &Exact| {
+            let own = exact.bucket.as_ref().map_or(Own::Default, |line| line.own);
+            amount.of(last.remaining, exact.terms(own).capacity)
+        };
+        let (got, expected) = match call {
+            Call::Take { tokens, options, partial } => {
+                let tokens = of(tokens, &exact);
+                (
+                    server.take(tokens, *options, *partial, now).map(Some),
+                    exact.take(tokens, *options, *partial, now).map(Some),
+                )
+            }
+            Call::Peek { tokens, options } => {
+                let tokens = of(tokens, &exact);
+                (
+                    server.peek(tokens, *options, now).map(Some),
+                    exact.peek(tokens, *options, now).map(Some),
+                )
+            }
+            Call::Give { tokens } => {
+                let tokens = of(tokens, &exact);
+                (server.give(tokens, now).map(Some), exact.give(tokens, now).map(Some))
+            }
+            Call::Pin { options, weight } => (
+                server.pin(*options, *weight, now).map(|()| None),
+                exact.pin(*options, *weight, now).map(|()| None),
+            ),
+            Call::Reset => (server.reset(now).map(|()| None), exact.reset(now).map(|()| None)),
+            Call::Delete => {
+                server.key = None;
+                exact.bucket = None;
+                (Ok(None), Ok(None))
+            }
+            Call::ChangeDefault { terms } => {
+                // A configured default is always per second: one interval for all.
+                let terms = Terms { interval: exact.default.interval, ..*terms };
+                now = latest + 1;
+                (latest, changed) = (now, now);
+                server.defaults.change(policy(terms), now);
+                exact.change_default(terms, now);
+                (Ok(None), Ok(None))
+            }
+        };
+        let got = got.map(|answer| answer.as_ref().map(reply));
+        let expected = expected.map_err(|Ahead| FieldError::Ahead);
+        prop_assert_eq!(got, expected, "{:?} at {}", call, now);
+        last = got.ok().flatten().unwrap_or(last);
+        same_state(&server, &exact, now)?;
+    }
+    Ok(())
+}
+
+/// Both hold exactly the same, at the same instant, under the same policy.
+fn same_state(server: &Server, exact: &Exact, now: u64) -> Result<(), TestCaseError> {
+    prop_assert_eq!(server.key.is_some(), exact.bucket.is_some());
+    let (opened, line) = match (server.open(now), exact.open(now)) {
+        (Ok(opened), Ok(line)) => (opened, line),
+        (opened, line) => {
+            prop_assert_eq!(opened.err(), Some(FieldError::Ahead));
+            prop_assert_eq!(line.err(), Some(Ahead));
+            return Ok(());
+        }
+    };
+    let bucket = opened.bucket;
+    prop_assert!(bucket.tokens() <= bucket.policy().capacity_micros());
+    prop_assert!(bucket.remainder() < parts(bucket.policy()));
+    prop_assert_eq!(held(&bucket), line.tokens);
+    prop_assert_eq!(bucket.timestamp(), line.at);
+    prop_assert_eq!(bucket.weight().get(), line.weight);
+    prop_assert_eq!(bucket.policy(), policy(exact.terms(line.own)));
+    let pinned = opened.policy.map(|stored| stored.pin.is_some());
+    prop_assert_eq!(
+        pinned,
+        match line.own {
+            Own::Default => None,
+            Own::Called(_) => Some(false),
+            Own::Pinned(_) => Some(true),
+        }
+    );
+    Ok(())
+}

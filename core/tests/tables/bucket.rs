@@ -1,0 +1,298 @@
+//! One bucket through some minutes of a day.
+
+use claw_core::bucket::{Answer, Bucket, Wait, Weight};
+use claw_core::defaults::Defaults;
+use claw_core::policy::{Asked, Policy};
+use claw_core::record::{Opened, Record};
+
+const MS: u64 = 1_000;
+const START: u64 = 1_773_914_400_000_000;
+
+/// Taken, remaining, `retry_after`, `reset_after`.
+type Row = (u64, u64, i64, i64);
+
+fn row(answer: Answer) -> Row {
+    let Answer { taken, remaining, retry_after, reset_after, .. } = answer;
+    (taken, remaining, retry_after.as_millis(), reset_after.as_millis())
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Call {
+    Take(u64),
+    Partial(u64),
+    Give(u64),
+}
+
+/// Plays calls on a full bucket, each at so many milliseconds after the start.
+fn play(policy: Policy, weight: u64, table: &[(u64, Call, Row)]) {
+    let mut bucket = Bucket::full(policy, Weight::new(weight).unwrap(), START);
+    for (ms, call, expected) in table {
+        let now = START + ms * MS;
+        bucket.advance(now);
+        let answer = match call {
+            Call::Take(tokens) => bucket.take(*tokens, false, now),
+            Call::Partial(tokens) => bucket.take(*tokens, true, now),
+            Call::Give(tokens) => bucket.give(*tokens, now),
+        };
+        assert_eq!(row(answer), *expected, "{call:?} after {ms} ms");
+        assert_eq!(answer.capacity, policy.capacity());
+    }
+}
+
+use Call::{Give, Partial, Take};
+
+#[test]
+fn ten_tokens_and_two_a_second() {
+    play(
+        Policy::new(10, 2_000_000, 1_000).unwrap(),
+        1,
+        &[
+            (0, Take(0), (0, 10, 0, 0)),
+            (0, Take(3), (3, 7, 0, 1_500)),
+            (0, Take(8), (0, 7, 500, 1_500)),
+            (0, Take(11), (0, 7, -1, 1_500)),
+            (0, Take(7), (7, 0, 0, 5_000)),
+            (0, Take(1), (0, 0, 500, 5_000)),
+            (499, Take(1), (0, 0, 1, 4_501)),
+            (500, Take(1), (1, 0, 0, 5_000)),
+            (500, Take(10), (0, 0, 5_000, 5_000)),
+            (5_499, Take(10), (0, 9, 1, 1)),
+            (5_500, Take(10), (10, 0, 0, 5_000)),
+            // Idle for a year: full, and no more.
+            (31_536_000_000, Take(0), (0, 10, 0, 0)),
+            (31_536_000_000, Take(10), (10, 0, 0, 5_000)),
+        ],
+    );
+}
+
+#[test]
+fn partial_takes_what_whole_tokens_there_are() {
+    play(
+        Policy::new(10, 2_000_000, 1_000).unwrap(),
+        1,
+        &[
+            (0, Partial(4), (4, 6, 0, 2_000)),
+            (0, Partial(100), (6, 0, 0, 5_000)),
+            // Nothing there: it waits for the first token, not for all of them.
+            (0, Partial(100), (0, 0, 500, 5_000)),
+            (0, Partial(0), (0, 0, 0, 5_000)),
+            (1_250, Partial(100), (2, 0, 0, 4_750)),
+            (1_500, Partial(100), (1, 0, 0, 5_000)),
+        ],
+    );
+}
+
+#[test]
+fn what_is_given_back_is_cut_at_the_capacity() {
+    play(
+        Policy::new(10, 2_000_000, 1_000).unwrap(),
+        1,
+        &[
+            (0, Give(5), (0, 10, 0, 0)),
+            (0, Take(5), (5, 5, 0, 2_500)),
+            (0, Give(2), (2, 7, 0, 1_500)),
+            (0, Give(0), (0, 7, 0, 1_500)),
+            (0, Give(1_000_000_000_000), (3, 10, 0, 0)),
+            (0, Take(5), (5, 5, 0, 2_500)),
+            // Half a token came in by itself, so of five only four and a half fit.
+            (250, Give(5), (4, 10, 0, 0)),
+        ],
+    );
+}
+
+#[test]
+fn a_bucket_that_never_refills() {
+    play(
+        Policy::new(3, 0, 1_000).unwrap(),
+        10,
+        &[
+            (0, Take(2), (2, 1, 0, -1)),
+            (1_000_000, Take(2), (0, 1, -1, -1)),
+            (2_000_000, Take(1), (1, 0, 0, -1)),
+            (3_000_000, Partial(1), (0, 0, -1, -1)),
+            (3_000_000, Give(3), (3, 3, 0, 0)),
+        ],
+    );
+}
+
+/// Seven in three seconds: nothing divides, and nothing is lost.
+#[test]
+fn remainders_add_up() {
+    play(
+        Policy::new(7, 7_000_000, 3_000).unwrap(),
+        1,
+        &[
+            (0, Take(7), (7, 0, 0, 3_000)),
+            (1, Take(1), (0, 0, 428, 2_999)),
+            (428, Take(1), (0, 0, 1, 2_572)),
+            (429, Take(1), (1, 0, 0, 3_000)),
+            (858, Take(1), (1, 0, 0, 3_000)),
+            (1_286, Take(1), (1, 0, 0, 3_000)),
+            (1_715, Take(1), (1, 0, 0, 3_000)),
+            (2_143, Take(1), (1, 0, 0, 3_000)),
+            (2_572, Take(1), (1, 0, 0, 3_000)),
+            (3_000, Take(1), (1, 0, 0, 3_000)),
+        ],
+    );
+}
+
+/// Weight 5 refills five times as fast; the capacity is the same.
+#[test]
+fn weight_multiplies_the_refill() {
+    let policy = Policy::new(10, 2_000_000, 1_000).unwrap();
+    play(
+        policy,
+        5,
+        &[
+            (0, Take(10), (10, 0, 0, 1_000)),
+            (0, Take(1), (0, 0, 100, 1_000)),
+            (100, Take(1), (1, 0, 0, 1_000)),
+            (2_000, Take(11), (0, 10, -1, 0)),
+        ],
+    );
+    for (weight, reset) in [(1, 5_000), (2, 2_500), (3, 1_667), (7, 715), (10, 500)] {
+        play(policy, weight, &[(0, Take(10), (10, 0, 0, reset))]);
+    }
+}
+
+#[test]
+fn a_wait_that_no_reply_can_carry_is_never() {
+    // 0.000001 in 366 days: the first token is there in a million years.
+    let slow = |capacity| Policy::new(capacity, 1, 31_622_400_000).unwrap();
+    play(slow(1), 1, &[(0, Take(1), (1, 0, 0, 31_622_400_000_000_000))]);
+    play(slow(291), 1, &[(0, Take(291), (291, 0, 0, 9_202_118_400_000_000_000))]);
+    play(slow(292), 1, &[(0, Take(292), (292, 0, 0, -1))]);
+    // The longest wait is 2^63 - 1 ms. 291672107 millionths are missing, which is
+    // a little less, and a clock that was set back makes up for the rest.
+    let missing = 291_672_107;
+    let lead_ms = i64::MAX.unsigned_abs() - missing * 31_622_400_000;
+    let tokens = 292_000_000 - missing;
+    for (more, expected) in [(0, Wait::Ms(i64::MAX.unsigned_abs())), (1, Wait::Never)] {
+        let ahead = START + (lead_ms + more) * MS;
+        let bucket = Bucket::new(slow(292), Weight::ONE, tokens, 0, ahead);
+        assert_eq!(bucket.until(292, START), expected);
+    }
+    assert_eq!(Wait::Never.as_seconds(), -1);
+    for (ms, seconds) in [(0, 0), (1, 1), (999, 1), (1_000, 1), (1_001, 2)] {
+        assert_eq!(Wait::Ms(ms).as_seconds(), seconds);
+    }
+}
+
+/// Pinned, else the call's, else the default; tokens are kept and cut.
+#[test]
+fn the_policy_in_force() {
+    let default = Policy::new(100, 0, 1_000).unwrap();
+    let defaults = Defaults::new(default);
+    let with = |capacity| Asked { capacity: Some(capacity), refill: None };
+    let none = Asked::default();
+    let mut key = None;
+    // What the call asks for, what is pinned before it; capacity and remaining
+    // after it has taken one.
+    let table = [
+        (none, None, (100, 99)),
+        (with(1_000), None, (1_000, 98)),
+        (with(50), None, (50, 49)),
+        (none, None, (100, 48)),
+        (none, Some(40), (40, 39)),
+        (with(1_000), None, (40, 38)),
+        (with(10), None, (40, 37)),
+        (none, Some(200), (200, 36)),
+    ];
+    for (asked, pin, expected) in table {
+        let mut opened = Opened::new(key, &defaults, START);
+        if let Some(capacity) = pin {
+            opened.pin(Policy::new(capacity, 0, 1_000).unwrap());
+        }
+        opened.ask(&asked, default).unwrap();
+        let answer = opened.bucket.take(1, false, START);
+        assert_eq!((answer.capacity, answer.remaining), expected, "{asked:?} {pin:?}");
+        key = Some(opened.to_record());
+    }
+    // RESET: back to the default.
+    let mut opened = Opened::new(key, &defaults, START);
+    opened.reset(default);
+    let answer = opened.bucket.take(0, false, START);
+    assert_eq!((answer.capacity, answer.remaining), (100, 36));
+    // A missing key is full, whatever the capacity.
+    let mut opened = Opened::new(None, &defaults, START);
+    opened.ask(&with(1_000), default).unwrap();
+    assert_eq!(opened.bucket.remaining(), 1_000);
+}
+
+/// A raised default credits the old rate up to the moment of the change.
+#[test]
+fn a_change_of_the_default_is_credited_piecewise() {
+    let per_second =
+        |capacity, refill: u64| Policy::new(capacity, refill * 1_000_000, 1_000).unwrap();
+    let at = |seconds: u64| START + seconds * 1_000 * MS;
+    let mut defaults = Defaults::new(per_second(100, 1));
+    let mut opened = Opened::new(None, &defaults, START);
+    opened.bucket.take(100, false, START);
+    let key = Some(opened.to_record());
+    defaults.change(per_second(100, 5), at(10));
+    defaults.change(per_second(20, 5), at(12));
+    defaults.change(per_second(1_000, 2), at(15));
+    let table = [
+        // 10 at 1 a second, 10 at 5 a second, then cut at 20, then 2 a second.
+        (15, 20),
+        (16, 22),
+        (100, 190),
+        (10_000, 1_000),
+    ];
+    for (seconds, remaining) in table {
+        let opened = Opened::new(key, &defaults, at(seconds));
+        assert_eq!(opened.bucket.remaining(), remaining, "after {seconds} s");
+        assert_eq!(opened.bucket.policy(), defaults.current());
+    }
+}
+
+/// What was taken at the very instant of a change was taken under the new policy.
+#[test]
+fn a_bucket_at_the_instant_of_a_change() {
+    let never = |capacity| Policy::new(capacity, 0, 1_000).unwrap();
+    let mut defaults = Defaults::new(never(10));
+    defaults.change(never(1_000), START);
+    let mut opened = Opened::new(None, &defaults, START);
+    assert_eq!(opened.bucket.take(1, false, START).remaining, 999);
+    let key = Some(opened.to_record());
+    defaults.change(never(500), START + 1);
+    assert_eq!(Opened::new(key, &defaults, START + 1).bucket.remaining(), 500);
+    defaults.change(never(2_000), START + 2);
+    assert_eq!(Opened::new(key, &defaults, START + 2).bucket.remaining(), 500);
+}
+
+/// The clock is set back between two changes: until it has caught up, the time
+/// before the first change is still before it.
+#[test]
+fn a_clock_set_back_between_two_changes() {
+    let per_second = |refill: u64| Policy::new(100, refill * 1_000_000, 1_000).unwrap();
+    let at = |seconds: u64| START + seconds * 1_000 * MS;
+    let mut defaults = Defaults::new(per_second(1));
+    let mut opened = Opened::new(None, &defaults, at(60));
+    opened.bucket.take(100, false, at(60));
+    let key = Some(opened.to_record());
+    defaults.change(per_second(50), at(100));
+    defaults.change(per_second(0), at(50));
+    // 40 seconds at 1 a second, and then none.
+    assert_eq!(Opened::new(key, &defaults, at(200)).bucket.remaining(), 40);
+}
+
+/// More changes than are remembered: the oldest are forgotten, no others.
+#[test]
+fn very_many_changes_of_the_default() {
+    let per_second = |refill: u64| Policy::new(1_000_000, refill * 1_000_000, 1_000).unwrap();
+    let at = |seconds: u64| START + seconds * 1_000 * MS;
+    let mut defaults = Defaults::new(per_second(7));
+    for change in 0..5_000 {
+        defaults.change(per_second(change % 2), at(change));
+    }
+    let key = |seconds| {
+        let (tokens, timestamp) = (Some(0), Some(at(seconds)));
+        Some(Record { tokens, timestamp, ..Record::default() })
+    };
+    // 1 a second in every other second.
+    assert_eq!(Opened::new(key(4_000), &defaults, at(5_000)).bucket.remaining(), 500);
+    assert_eq!(Opened::new(key(4_900), &defaults, at(5_000)).bucket.remaining(), 50);
+    // From before what is remembered: something, and no panic.
+    assert!(Opened::new(key(0), &defaults, at(5_000)).bucket.remaining() >= 500);
+}

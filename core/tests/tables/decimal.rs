@@ -1,0 +1,126 @@
+//! Amounts: `digits[.digits]`, up to six places, up to 10^12.
+
+use claw_core::decimal::DecimalError::{self, NotANumber, TooFine, TooLarge};
+use claw_core::decimal::{Decimal, digits, parse};
+
+#[test]
+fn an_amount_is_read_in_millionths() {
+    let table: &[(&str, u64)] = &[
+        ("0", 0),
+        ("1", 1_000_000),
+        ("12.5", 12_500_000),
+        ("0.5", 500_000),
+        ("0.000001", 1),
+        ("0.1", 100_000),
+        ("0.10", 100_000),
+        ("0.100000", 100_000),
+        ("10.02", 10_020_000),
+        ("999.999999", 999_999_999),
+        ("007", 7_000_000),
+        ("0.0", 0),
+        ("1000000000000", 1_000_000_000_000_000_000),
+        ("999999999999.999999", 999_999_999_999_999_999),
+        ("1000000000000.000000", 1_000_000_000_000_000_000),
+        ("0000000000000000000000000001", 1_000_000),
+    ];
+    for (text, micros) in table {
+        assert_eq!(parse(text.as_bytes()), Ok(*micros), "{text:?}");
+    }
+}
+
+#[test]
+fn anything_else_is_no_amount() {
+    let table: &[(&str, DecimalError)] = &[
+        ("", NotANumber),
+        (".", NotANumber),
+        (".5", NotANumber),
+        ("5.", NotANumber),
+        ("1.2.3", NotANumber),
+        ("-1", NotANumber),
+        ("-0", NotANumber),
+        ("+1", NotANumber),
+        ("1e3", NotANumber),
+        ("0x10", NotANumber),
+        ("1,5", NotANumber),
+        ("1_000", NotANumber),
+        (" 1", NotANumber),
+        ("1 ", NotANumber),
+        ("1\n", NotANumber),
+        ("1\0", NotANumber),
+        ("nan", NotANumber),
+        ("inf", NotANumber),
+        ("abc", NotANumber),
+        ("1.x234567", NotANumber),
+        ("1.123456x", NotANumber),
+        ("١", NotANumber),
+        ("0.0000001", TooFine),
+        ("1.0000000", TooFine),
+        ("12.1234567", TooFine),
+        ("1000000000000.000001", TooLarge),
+        ("1000000000001", TooLarge),
+        ("18446744073709", TooLarge),
+        ("18446744073710", TooLarge),
+        ("18446744073709551615", TooLarge),
+        ("18446744073709551616", TooLarge),
+        ("99999999999999999999999999999999", TooLarge),
+    ];
+    for (text, error) in table {
+        assert_eq!(parse(text.as_bytes()), Err(*error), "{text:?}");
+    }
+    assert_eq!(parse(b"1\xff"), Err(NotANumber));
+}
+
+#[test]
+fn an_integer_is_digits_that_fit_in_64_bits() {
+    let table: &[(&str, Result<u64, DecimalError>)] = &[
+        ("0", Ok(0)),
+        ("00", Ok(0)),
+        ("9999999999999999999", Ok(9_999_999_999_999_999_999)),
+        ("18446744073709551615", Ok(u64::MAX)),
+        ("00000000018446744073709551615", Ok(u64::MAX)),
+        ("18446744073709551616", Err(TooLarge)),
+        ("28446744073709551615", Err(TooLarge)),
+        ("184467440737095516150", Err(TooLarge)),
+        ("", Err(NotANumber)),
+        ("1.0", Err(NotANumber)),
+        ("-1", Err(NotANumber)),
+        ("99999999999999999999x", Err(NotANumber)),
+    ];
+    for (text, expected) in table {
+        assert_eq!(digits(text.as_bytes()), *expected, "{text:?}");
+    }
+}
+
+#[test]
+fn an_amount_is_printed_as_short_as_it_can_be() {
+    let table: &[(u64, &str)] = &[
+        (0, "0"),
+        (1, "0.000001"),
+        (10, "0.00001"),
+        (100_000, "0.1"),
+        (500_000, "0.5"),
+        (999_999, "0.999999"),
+        (1_000_000, "1"),
+        (1_000_001, "1.000001"),
+        (10_020_000, "10.02"),
+        (12_500_000, "12.5"),
+        (100_000_000, "100"),
+        (1_000_000_000_000_000_000, "1000000000000"),
+        (u64::MAX, "18446744073709.551615"),
+    ];
+    for (micros, text) in table {
+        assert_eq!(Decimal::new(*micros).to_string(), *text);
+    }
+}
+
+#[test]
+fn an_error_says_what_is_wrong() {
+    let table = [
+        (NotANumber, "is not a decimal number of 0 or more"),
+        (TooFine, "has more than 6 decimal places"),
+        (TooLarge, "is more than 1000000000000"),
+    ];
+    for (error, text) in table {
+        assert_eq!(error.to_string(), text);
+    }
+}

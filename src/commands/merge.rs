@@ -1,0 +1,253 @@
+//! `CL.MERGE key FROM numkeys src [src ..] [STRATEGY s]`,
+//! `CL.MERGE key FIELDS field value [..] [STRATEGY s]` and
+//! `CL.MERGE key STATE blob [blob ..] [STRATEGY s]`
+
+use super::options::{self, KEY};
+use super::reply;
+use crate::error::{Error, Quantity};
+use crate::server::{
+    self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, OwnedStr, Spec, Str,
+};
+use crate::store;
+use crate::strategy::Strategy;
+use claw_core::codec::{self, Newer};
+use claw_core::defaults::Defaults;
+use claw_core::merge::State;
+use claw_core::record::{Field, Opened, Record};
+
+/// The field in which fields of later versions, that came in a state, are kept.
+const NEWER: &[u8] = b"newer";
+
+/// Merges other states of a bucket into it.
+pub(crate) struct Merge;
+
+impl Command for Merge {
+    const SPEC: Spec = Spec {
+        name: c"cl.merge",
+        flags: c"write deny-oom getkeys-api",
+        categories: c"write slow hash",
+        arity: -4,
+        keys: Keys::FirstAndFrom,
+        access: Access::Update,
+        summary: c"Merges other states of a bucket into it by a strategy.",
+        complexity: c"O(N) with N the number of states",
+        since: c"0.1.0",
+        arguments: &[
+            KEY,
+            Argument::new(
+                c"source",
+                ArgumentKind::OneOf(&[
+                    Argument::new(
+                        c"from",
+                        ArgumentKind::Block(&[
+                            Argument::new(c"numkeys", ArgumentKind::Integer).token(c"FROM"),
+                            Argument::new(c"src", ArgumentKind::SecondKey).multiple(),
+                        ]),
+                    ),
+                    Argument::new(
+                        c"fields",
+                        ArgumentKind::Block(&[
+                            Argument::new(c"field", ArgumentKind::Text),
+                            Argument::new(c"value", ArgumentKind::Text),
+                        ]),
+                    )
+                    .token(c"FIELDS")
+                    .multiple(),
+                    Argument::new(c"blob", ArgumentKind::Text).token(c"STATE").multiple(),
+                ]),
+            ),
+            Argument::new(c"strategy", ArgumentKind::Text).token(c"STRATEGY").optional(),
+        ],
+    };
+
+    fn run(ctx: &Context<'_>, args: Args<'_>) -> Result<(), Error> {
+        let outcome = merge(ctx, args);
+        if outcome.is_err() {
+            ctx.module().stats.merge_errors.add(1);
+        }
+        outcome
+    }
+}
+
+fn merge(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
+    let name = args.next().ok_or(Error::Arity("cl.merge"))?;
+    let now = server::now();
+    let (sources, strategy) = {
+        let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+        let sources = Sources::parse(ctx, &mut args, settings.defaults(), now)?;
+        let strategy = match strategy(&mut args)? {
+            Some(strategy) => strategy,
+            None => settings.merge_strategy().clone(),
+        };
+        (sources, strategy)
+    };
+
+    // All is read and every key closed again before anything is merged, since a
+    // function may make the server drop keys that have expired.
+    let present = Stored::read(ctx, name, now)?;
+    let mut merged: Option<Stored> = present.clone();
+    for source in sources.0 {
+        merged = Some(match merged {
+            None => source,
+            Some(local) => Stored {
+                state: strategy.merge(ctx, &local.state, &source.state, now)?,
+                newer: codec::join_newer(local.newer, source.newer),
+            },
+        });
+    }
+
+    let unchanged = match (&present, &merged) {
+        (Some(present), Some(merged)) => {
+            present.state.same_from(&merged.state, now) && present.newer == merged.newer
+        }
+        (None, None) => true,
+        _ => false,
+    };
+    if let (Some(merged), false) = (&merged, unchanged) {
+        let key = Key::open_write(ctx, name);
+        let record = store::load(ctx, &key, now)?;
+        let opened = Opened::merged(record, &merged.state);
+        let newer_name = OwnedStr::new(NEWER).ok_or(Error::Panic)?;
+        let newer_value = match present.as_ref().map(|present| &present.newer) {
+            present if present.unwrap_or(&Newer::new()) == &merged.newer => None,
+            _ => OwnedStr::new(&codec::encode_newer(&merged.newer)),
+        };
+        let newer = newer_value.map(|value| (newer_name.as_str(), value));
+        store::save_with(ctx, &key, &opened, newer)?;
+        ctx.module().stats.merged.add(1);
+    }
+
+    let mut bucket = match merged {
+        Some(merged) => merged.state.bucket,
+        None => {
+            let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+            Opened::new(None, settings.defaults(), now).bucket
+        }
+    };
+    bucket.advance(now);
+    ctx.reply_array(3);
+    ctx.reply_integer(i64::from(!unchanged));
+    ctx.reply_integer(reply::signed(bucket.policy().capacity()));
+    ctx.reply_integer(reply::signed(bucket.remaining()));
+    Ok(())
+}
+
+/// `[STRATEGY s]` at the end.
+fn strategy(args: &mut Args<'_>) -> Result<Option<Strategy>, Error> {
+    let Some(word) = args.next() else {
+        return Ok(None);
+    };
+    if !is_word(word, b"STRATEGY") {
+        return Err(Error::UnknownOption(word.as_bytes().into()));
+    }
+    let name = args.next().ok_or(Error::NoValue("STRATEGY"))?;
+    if let Some(extra) = args.next() {
+        return Err(Error::UnknownOption(extra.as_bytes().into()));
+    }
+    Strategy::parse(name.as_bytes()).map(Some)
+}
+
+fn is_word(text: Str<'_>, word: &[u8]) -> bool {
+    text.as_bytes().eq_ignore_ascii_case(word)
+}
+
+/// A bucket with what later versions added to it.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub(super) state: State,
+    pub(super) newer: Newer,
+}
+
+impl Stored {
+    /// Reads a bucket from its key; `None` for a missing key.
+    pub(super) fn read(ctx: &Context<'_>, name: Str<'_>, now: u64) -> Result<Option<Self>, Error> {
+        let key = Key::open_read(ctx, name);
+        let Some(record) = store::load(ctx, &key, now)? else {
+            return Ok(None);
+        };
+        let mut newer = Newer::new();
+        if record.foreign {
+            let field = OwnedStr::new(NEWER).ok_or(Error::Panic)?;
+            if let Some(bytes) = key.get(field.as_str()) {
+                newer = codec::decode_newer(bytes.as_str().as_bytes())
+                    .ok_or_else(|| Error::Newer(name.as_bytes().into()))?;
+            }
+        }
+        let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+        Ok(Some(Self { state: State::new(&record, settings.defaults(), now), newer }))
+    }
+}
+
+/// The states to merge in, in the order given; missing keys are left out.
+struct Sources(Vec<Stored>);
+
+impl Sources {
+    fn parse(
+        ctx: &Context<'_>,
+        args: &mut Args<'_>,
+        defaults: &Defaults,
+        now: u64,
+    ) -> Result<Self, Error> {
+        let form = args.next().ok_or(Error::NoSource)?;
+        let state = |record: Record, newer: Newer| Stored {
+            state: State::new(&record, defaults, now),
+            newer,
+        };
+        if is_word(form, b"FROM") {
+            let numkeys = args.next().ok_or(Error::NoValue("FROM"))?;
+            let numkeys = options::integer(numkeys, 1, u64::MAX, Quantity::NumKeys)?;
+            let numkeys = usize::try_from(numkeys).unwrap_or(usize::MAX);
+            if numkeys > args.len() {
+                return Err(Error::NumKeys);
+            }
+            let names = std::iter::from_fn(|| args.next()).take(numkeys);
+            let stored: Result<Vec<_>, _> =
+                names.map(|name| Stored::read(ctx, name, now)).collect();
+            return Ok(Self(stored?.into_iter().flatten().collect()));
+        }
+        if is_word(form, b"FIELDS") {
+            let record = fields(args, now)?;
+            return Ok(Self(vec![state(record, Newer::new())]));
+        }
+        if is_word(form, b"STATE") {
+            let mut sources = Vec::new();
+            while let Some(blob) = args.peek().filter(|next| !is_word(*next, b"STRATEGY")) {
+                args.next();
+                let index = sources.len().saturating_add(1);
+                let (record, newer) = codec::decode(blob.as_bytes(), now)
+                    .map_err(|why| Error::Blob { index, why })?;
+                sources.push(state(record, newer));
+            }
+            if sources.is_empty() {
+                return Err(Error::NoValue("STATE"));
+            }
+            return Ok(Self(sources));
+        }
+        Err(Error::UnknownOption(form.as_bytes().into()))
+    }
+}
+
+/// A bucket written out as `field value ..`, as HGETALL prints it. Fields that
+/// are the user's own are passed over.
+fn fields(args: &mut Args<'_>, now: u64) -> Result<Record, Error> {
+    const KNOWN: [Field; 5] =
+        [Field::Tokens, Field::Timestamp, Field::Weight, Field::Policy, Field::Remainder];
+    let mut record = Record::default();
+    while let Some(name) = args.peek().filter(|next| !is_word(*next, b"STRATEGY")) {
+        args.next();
+        let value = args.next().ok_or(Error::Fields("needs a value for each field"))?;
+        let known = KNOWN.into_iter().find(|field| field.name().as_bytes() == name.as_bytes());
+        if let Some(field) = known {
+            let value = value.as_bytes();
+            record.read(field, value, now).map_err(|why| Error::GivenField {
+                field,
+                value: value.into(),
+                why,
+            })?;
+        }
+    }
+    if record.tokens.is_none() {
+        return Err(Error::Fields("needs 'tokens'"));
+    }
+    Ok(record)
+}

@@ -1,0 +1,226 @@
+//! How two buckets become one: a built-in strategy, or a Redis Function.
+
+use crate::error::Error;
+use crate::server::Context;
+use claw_core::bucket::{Bucket, Weight};
+use claw_core::limits::{MAX_LEAD_US, MICRO};
+use claw_core::merge::{self, State};
+use rmpv::Value;
+use serde::Serialize;
+use std::ffi::CString;
+use std::fmt;
+
+/// Longest name of a function.
+const MAX_NAME: usize = 128;
+
+/// A merge strategy as commands and configuration name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Strategy {
+    /// One of the joins of `claw-core`.
+    BuiltIn(merge::Strategy),
+    /// `fn:NAME`: the function's name, as the server allows it.
+    Function(Box<str>),
+}
+
+impl Default for Strategy {
+    fn default() -> Self {
+        Self::BuiltIn(merge::Strategy::Max)
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn(strategy) => f.write_str(strategy.name()),
+            Self::Function(name) => write!(f, "fn:{name}"),
+        }
+    }
+}
+
+impl Strategy {
+    /// Reads a name.
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, Error> {
+        if let Some(strategy) = merge::Strategy::by_name(text) {
+            return Ok(Self::BuiltIn(strategy));
+        }
+        let named = text.strip_prefix(b"fn:").and_then(|name| std::str::from_utf8(name).ok());
+        // The letters that the server allows in the name of a function.
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        match named {
+            Some(name) if (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(allowed) => {
+                Ok(Self::Function(name.into()))
+            }
+            _ => Err(Error::UnknownStrategy(text.into())),
+        }
+    }
+
+    /// Merges `remote` into `local` at `now` (unix microseconds). No key may be
+    /// open: see [`Context::call_function`].
+    pub(crate) fn merge(
+        &self,
+        ctx: &Context<'_>,
+        local: &State,
+        remote: &State,
+        now: u64,
+    ) -> Result<State, Error> {
+        match self {
+            Self::BuiltIn(strategy) => Ok(local.join(remote, *strategy)),
+            Self::Function(name) => call(ctx, name, local, remote, now),
+        }
+    }
+}
+
+/// A bucket as a function sees it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Seen {
+    /// Tokens at `timestamp`.
+    tokens: Number,
+    /// Unix microseconds.
+    timestamp: u64,
+    user_weight: u8,
+    /// Tokens at `now`.
+    available: Number,
+    capacity: u64,
+    /// Tokens per interval, at weight 1.
+    refill: Number,
+    /// Milliseconds.
+    interval: u64,
+    /// The instant of the merge, in unix microseconds.
+    now: u64,
+}
+
+/// Whole numbers stay whole on the way; the others become doubles, as every
+/// number in Lua is one.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Number {
+    Whole(u64),
+    Fraction(f64),
+}
+
+impl Number {
+    fn tokens(micros: u64) -> Self {
+        if micros.is_multiple_of(MICRO) {
+            return Self::Whole(micros / MICRO);
+        }
+        #[allow(clippy::cast_precision_loss)]
+        Self::Fraction(micros as f64 / MICRO as f64)
+    }
+}
+
+fn seen(state: &State, now: u64) -> Seen {
+    let bucket = state.bucket;
+    let mut credited = bucket;
+    credited.advance(now);
+    let policy = bucket.policy();
+    Seen {
+        tokens: Number::tokens(bucket.tokens()),
+        timestamp: bucket.timestamp(),
+        user_weight: bucket.weight().get(),
+        available: Number::tokens(credited.tokens()),
+        capacity: policy.capacity(),
+        refill: Number::tokens(policy.refill()),
+        interval: policy.interval_ms(),
+        now,
+    }
+}
+
+fn call(
+    ctx: &Context<'_>,
+    name: &str,
+    local: &State,
+    remote: &State,
+    now: u64,
+) -> Result<State, Error> {
+    if ctx.in_script() {
+        return Err(Error::Nested);
+    }
+    let failed = |why: &[u8]| Error::Function { name: name.into(), why: why.into() };
+    let encode = |state: &State| {
+        rmp_serde::to_vec_named(&seen(state, now))
+            .map_err(|_| failed(b"cannot be given the bucket"))
+    };
+    let c_name = CString::new(name).map_err(|_| failed(b"not a name"))?;
+    let (local_record, remote_record) = (encode(local)?, encode(remote)?);
+    let result =
+        ctx.call_function(&c_name, [&local_record, &remote_record]).map_err(|why| failed(&why))?;
+
+    let mut bytes = result.as_slice();
+    let Ok(Value::Map(fields)) = rmpv::decode::read_value_with_max_depth(&mut bytes, MAX_DEPTH)
+    else {
+        return Err(failed(b"it did not return cmsgpack.pack of a table"));
+    };
+    let field =
+        |name: &str| fields.iter().find(|(key, _)| key.as_str() == Some(name)).map(|f| &f.1);
+    // The policy is not the function's to decide: the one that wins anywhere.
+    let winner = local.join(remote, merge::Strategy::Max);
+    let policy = winner.bucket.policy();
+
+    let tokens = field("tokens").ok_or_else(|| failed(b"it returned no tokens"))?;
+    let tokens = micros(tokens)
+        .ok_or_else(|| failed(b"it returned tokens that are no number of 0 or more"))?;
+    if tokens > policy.capacity_micros() {
+        return Err(Error::AboveCapacity(name.into()));
+    }
+    let timestamp = match field("timestamp") {
+        None => now,
+        Some(value) => {
+            integer(value).filter(|t| *t <= now.saturating_add(MAX_LEAD_US)).ok_or_else(|| {
+                failed(b"it returned a timestamp that is no unix microseconds up to now")
+            })?
+        }
+    };
+    let weight = match field("userWeight") {
+        None => local.bucket.weight().max(remote.bucket.weight()),
+        Some(value) => integer(value)
+            .and_then(Weight::new)
+            .ok_or_else(|| failed(b"it returned a userWeight that is not 1 to 10"))?,
+    };
+    let bucket = Bucket::new(policy, weight, tokens, 0, timestamp);
+    // What came in and is returned unchanged keeps what a double cannot carry.
+    let unchanged = [local, remote].into_iter().find(|state| {
+        let kept = state.bucket;
+        state.policy == winner.policy
+            && kept.weight() == weight
+            && kept.timestamp() == timestamp
+            && micros_of(kept.tokens()) == Some(tokens)
+    });
+    Ok(unchanged.copied().unwrap_or(State { bucket, policy: winner.policy }))
+}
+
+/// Nesting of what a function returns: a table of numbers.
+const MAX_DEPTH: usize = 16;
+
+/// Tokens in millionths, rounded to the nearest.
+fn micros(value: &Value) -> Option<u64> {
+    match value.as_u64() {
+        Some(whole) => whole.checked_mul(MICRO),
+        None => value.as_f64().and_then(rounded),
+    }
+}
+
+/// What `micros` reads after a function was given `micros` and returned it.
+fn micros_of(micros: u64) -> Option<u64> {
+    match Number::tokens(micros) {
+        Number::Whole(whole) => whole.checked_mul(MICRO),
+        Number::Fraction(tokens) => rounded(tokens),
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+fn rounded(tokens: f64) -> Option<u64> {
+    let micros = (tokens * MICRO as f64).round();
+    // Also refuses NaN; 2^63 is far above every capacity.
+    (0.0..9_223_372_036_854_775_808.0).contains(&micros).then_some(micros as u64)
+}
+
+/// An integer, also one that Lua made a double.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn integer(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| {
+        let number = value.as_f64()?;
+        let whole = number.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&number);
+        whole.then_some(number as u64)
+    })
+}
