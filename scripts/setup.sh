@@ -38,9 +38,6 @@ for want in "${wants[@]}"; do
             python3-venv python3 python3 python python
         need 'have node' nodejs nodejs nodejs nodejs node
         need 'have npm' npm npm npm npm node
-        # Debian keeps it in /usr/lib; it steps the clock of a running server.
-        need 'compgen -G "/usr/lib/*/faketime/libfaketime.so.1" || have faketime' \
-            faketime libfaketime libfaketime libfaketime libfaketime
         ;;
     *)
         echo "setup.sh: unknown part '$want'" >&2

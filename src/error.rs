@@ -37,6 +37,8 @@ pub(crate) enum Error {
     LoneReset,
     /// A list that has neither one value nor one per key.
     ListLength(&'static str),
+    /// A key named twice, with two policies.
+    TwoPolicies(Box<[u8]>),
     /// More keys announced than arguments are there.
     NumKeys,
     /// A strategy that does not exist.
@@ -137,6 +139,7 @@ impl Error {
             Self::ListLength(option) => {
                 format!("option '{option}' needs one value, or one for each key")
             }
+            Self::TwoPolicies(key) => format!("key {} is given two policies", Quoted(key)),
             Self::NumKeys => "numkeys is larger than the number of arguments".to_owned(),
             Self::UnknownStrategy(name) => {
                 format!("unknown strategy {}: max, min, weighted, lww or fn:NAME", Quoted(name))
@@ -243,6 +246,7 @@ mod tests {
             (Error::LoneInterval, "ERR option 'INTERVAL' needs 'REFILL'"),
             (Error::LoneReset, "ERR option 'RESET' stands alone"),
             (Error::ListLength("TOKENS"), "ERR option 'TOKENS' needs one value, or one for each key"),
+            (Error::TwoPolicies(b"user:1".as_slice().into()), "ERR key 'user:1' is given two policies"),
             (Error::NumKeys, "ERR numkeys is larger than the number of arguments"),
             (range(Quantity::Samples), "ERR samples must be an integer from 1 to 20000"),
             (range(Quantity::Seed), "ERR seed must be an integer from 0 to 18446744073709551615"),

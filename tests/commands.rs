@@ -914,25 +914,23 @@ fn takeall_takes_many_keys() {
     assert_eq!(call(conn, &args), Err(TOO_MANY_KEYS.into()));
 }
 
+/// One bucket has one policy: a call that names it twice cannot give it two.
 #[test]
-fn a_refusing_key_of_takeall_never_says_now() {
+fn a_key_of_takeall_has_one_policy() {
     let server = Server::start();
     let conn = &mut server.connection();
-    // The same key with two policies in one call.
-    for options in ["CAPACITY 5 100", "CAPACITY 100 5"] {
-        for exists in [false, true] {
-            run(conn, &["DEL k"]);
-            if exists {
-                run(conn, &["CL.TAKE k 1 CAPACITY 50 REFILL 0"]);
-            }
-            let line = format!("CL.TAKEALL 2 k k TOKENS 8 1 {options} REFILL 0");
-            let (taken, index, each) = takeall(conn, &line);
-            if taken == 0 {
-                let refusing = each[usize::try_from(index).unwrap()];
-                assert_ne!(refusing[3], 0, "`{line}`, exists: {exists}: {each:?}");
-            }
-        }
+    run(conn, &["CL.TAKE k 1 CAPACITY 50 REFILL 0"]);
+    let before = digest(conn);
+    for line in [
+        "CL.TAKEALL 2 k k TOKENS 8 1 CAPACITY 5 100 REFILL 0",
+        "CL.TAKEALL 3 k other k CAPACITY 50 REFILL 0 0 1",
+        "CL.TAKEALL 2 k k REFILL 1 INTERVAL 1 2",
+    ] {
+        assert_eq!(error(conn, line), "ERR key 'k' is given two policies", "{line}");
+        assert_eq!(digest(conn), before, "{line}");
     }
+    let (taken, ..) = takeall(conn, "CL.TAKEALL 2 k k TOKENS 8 1 CAPACITY 50 50 REFILL 0");
+    assert_eq!(taken, 1);
 }
 
 /// Every way to write a call wrongly, and the error; `K` stands for the key.

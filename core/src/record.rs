@@ -232,11 +232,11 @@ impl Opened {
     }
 
     /// Whether policy or weight of an existing bucket are not what is stored, or
-    /// its timestamp is not stored yet: without one it would never refill.
+    /// it has to refill and has no timestamp yet: without one it never would.
     #[must_use]
     pub fn terms_changed(&self) -> bool {
         self.record.is_some_and(|record| {
-            record.timestamp.is_none()
+            (record.timestamp.is_none() && !self.bucket.is_full())
                 || self.policy != record.policy
                 || self.bucket.weight() != record.weight.unwrap_or(Weight::ONE)
         })

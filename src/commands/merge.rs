@@ -2,7 +2,7 @@
 //! `CL.MERGE key FIELDS field value [..] [STRATEGY s]` and
 //! `CL.MERGE key STATE blob [blob ..] [STRATEGY s]`
 
-use super::options::{self, KEY};
+use super::options::KEY;
 use super::reply;
 use crate::error::{Error, Quantity};
 use crate::server::{
@@ -195,8 +195,7 @@ impl Sources {
         };
         if is_word(form, b"FROM") {
             let numkeys = args.next().ok_or(Error::NoValue("FROM"))?;
-            let numkeys = options::integer(numkeys, 1, u64::MAX, Quantity::NumKeys)?;
-            let numkeys = usize::try_from(numkeys).unwrap_or(usize::MAX);
+            let numkeys = numkeys.as_numkeys().ok_or(Error::OutOfRange(Quantity::NumKeys))?;
             if numkeys > args.len() {
                 return Err(Error::NumKeys);
             }

@@ -56,18 +56,20 @@ impl Command for TakeAll {
                     let record = store::load(ctx, &key, now)?;
                     let opened = Opened::new(record, settings.defaults(), now);
                     places.insert(charge.name.as_bytes(), buckets.len());
-                    buckets.push(Bucket { key, opened, owed: 0 });
+                    buckets.push(Bucket { key, opened, asked: charge.asked, owed: 0 });
                     buckets.len().saturating_sub(1)
                 }
             };
             let Some(bucket) = buckets.get_mut(place) else {
                 continue;
             };
+            if bucket.asked != charge.asked {
+                return Err(Error::TwoPolicies(charge.name.as_bytes().into()));
+            }
             bucket.opened.ask(&charge.asked, default)?;
             bucket.owed = bucket.owed.saturating_add(charge.tokens);
             demands.push((place, charge.tokens, bucket.owed));
         }
-        // Only now has every bucket the policy that is in force after the call.
         let refusing = demands.iter().position(|(place, _, owed)| {
             buckets.get(*place).is_some_and(|bucket| bucket.opened.bucket.remaining() < *owed)
         });
@@ -125,6 +127,8 @@ const fn list(
 struct Bucket<'c> {
     key: Key<'c>,
     opened: Opened,
+    /// What every charge of it asks for.
+    asked: Asked,
     /// Sum of the charges seen so far.
     owed: u64,
 }
@@ -143,8 +147,7 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     fn parse(args: &mut Args<'a>) -> Result<Self, Error> {
         let numkeys = args.next().ok_or(Error::Arity("cl.takeall"))?;
-        let numkeys = options::integer(numkeys, 1, u64::MAX, Quantity::NumKeys)?;
-        let numkeys = usize::try_from(numkeys).unwrap_or(usize::MAX);
+        let numkeys = numkeys.as_numkeys().ok_or(Error::OutOfRange(Quantity::NumKeys))?;
         if numkeys > args.len() {
             return Err(Error::NumKeys);
         }

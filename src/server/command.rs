@@ -4,6 +4,7 @@ use super::api::call;
 use super::args::Args;
 use super::context::{Context, Level, log};
 use super::module::Module;
+use super::string::Str;
 use crate::error::Error;
 use redis_module::raw;
 use std::ffi::{CStr, c_int};
@@ -75,8 +76,7 @@ impl Keys {
             }
             next = 3;
         }
-        let count = args.next().and_then(|n| claw_core::decimal::digits(n.as_bytes()).ok());
-        let count = usize::try_from(count.unwrap_or(0)).unwrap_or(usize::MAX);
+        let count = args.next().and_then(Str::as_numkeys).unwrap_or(0);
         if count <= args.len() {
             (next..).skip(1).take(count).for_each(tell);
         }

@@ -34,6 +34,16 @@ impl<'a> Str<'a> {
         }
     }
 
+    /// Reads a number of keys as the server itself does when it looks for them:
+    /// without leading zeros. Keys that it does not see it does not guard.
+    pub(crate) fn as_numkeys(self) -> Option<usize> {
+        let text = self.as_bytes();
+        if text.first() == Some(&b'0') {
+            return None;
+        }
+        usize::try_from(claw_core::decimal::digits(text).ok()?).ok()
+    }
+
     pub(super) fn as_ptr(self) -> *mut raw::RedisModuleString {
         self.raw.as_ptr()
     }

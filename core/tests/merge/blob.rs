@@ -1,0 +1,331 @@
+//! The bytes of a state: a MessagePack map of named fields.
+//!
+//! The files in `golden/` are what this version writes. They were made by hand
+//! with another encoder, and must stay readable for ever: other servers hold them.
+
+use crate::any::{self, Family, NOW};
+use claw_core::bucket::{Bucket, Weight};
+use claw_core::codec::{self, BlobError, MAX_BLOB, Newer};
+use claw_core::defaults::Defaults;
+use claw_core::limits::{MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS};
+use claw_core::merge::State;
+use claw_core::policy::{Policy, StoredPolicy};
+use claw_core::record::Record;
+use proptest::prelude::*;
+use rmpv::Value;
+
+const DAY: u64 = 86_400_000_000;
+
+fn golden() -> [(&'static [u8], State, Newer); 6] {
+    let bucket = |policy, weight, tokens, remainder, at| {
+        Bucket::new(policy, Weight::new(weight).unwrap(), tokens, remainder, at)
+    };
+    let with = |policy, pin| Some(StoredPolicy { policy, pin });
+    let default = Policy::DEFAULT;
+    let slow = Policy::new(100, 500_000, 60_000).unwrap();
+    let odd = Policy::new(7, 1, 31_622_400_000).unwrap();
+    let most = Policy::new(MAX_TOKENS, MAX_MICRO_TOKENS, MAX_INTERVAL_MS).unwrap();
+    let newer = Newer::from([
+        (
+            "debits".to_owned(),
+            Value::Map(vec![(
+                "eu-west".into(),
+                Value::Array(vec![1.into(), 300.into(), 0.into()]),
+            )]),
+        ),
+        ("zone".to_owned(), "north".into()),
+    ]);
+    [
+        (
+            include_bytes!("../golden/ordinary.msgpack"),
+            State { bucket: bucket(default, 1, 200_000_000, 0, NOW), policy: None },
+            Newer::new(),
+        ),
+        (
+            include_bytes!("../golden/weight_and_remainder.msgpack"),
+            State { bucket: bucket(default, 3, 12_345_678, 1_259_999_997, NOW - 1), policy: None },
+            Newer::new(),
+        ),
+        (
+            include_bytes!("../golden/called.msgpack"),
+            State { bucket: bucket(slow, 1, 99_500_000, 0, NOW), policy: with(slow, None) },
+            Newer::new(),
+        ),
+        (
+            include_bytes!("../golden/pinned.msgpack"),
+            State { bucket: bucket(odd, 10, 0, 0, 0), policy: with(odd, Some(3)) },
+            Newer::new(),
+        ),
+        (
+            include_bytes!("../golden/most.msgpack"),
+            State {
+                bucket: bucket(
+                    most,
+                    10,
+                    MAX_MICRO_TOKENS - 1,
+                    79_688_447_999_999_990,
+                    NOW + 30 * DAY,
+                ),
+                policy: with(most, Some(u64::MAX)),
+            },
+            Newer::new(),
+        ),
+        (
+            include_bytes!("../golden/newer.msgpack"),
+            State { bucket: bucket(default, 1, 5_000_000, 0, NOW), policy: None },
+            newer,
+        ),
+    ]
+}
+
+#[test]
+fn golden_files() {
+    for (bytes, state, newer) in golden() {
+        assert_eq!(codec::encode(&state, &newer).unwrap(), bytes, "{state:?}");
+        let (record, read) = codec::decode(bytes, NOW).unwrap();
+        let of = state.policy.map_or(Policy::DEFAULT, |stored| stored.policy);
+        assert_eq!(State::new(&record, &Defaults::new(of), NOW), state);
+        assert_eq!(read, newer);
+    }
+}
+
+fn map(fields: &[(&str, Value)]) -> Vec<u8> {
+    let fields = fields.iter().map(|(name, value)| ((*name).into(), value.clone())).collect();
+    bytes(&Value::Map(fields))
+}
+
+fn bytes(value: &Value) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    rmpv::encode::write_value(&mut bytes, value).unwrap();
+    bytes
+}
+
+/// The fields of an ordinary state, with `changed` in place of or besides them.
+fn but(changed: &[(&str, Value)]) -> Vec<u8> {
+    let mut fields =
+        vec![("v", Value::from(1)), ("tokens", 5_000_000.into()), ("timestamp", NOW.into())];
+    for (name, value) in changed {
+        fields.retain(|(present, _)| present != name);
+        fields.push((name, value.clone()));
+    }
+    map(&fields)
+}
+
+fn policy(fields: &[(&str, u64)]) -> Value {
+    Value::Map(fields.iter().map(|(name, number)| ((*name).into(), (*number).into())).collect())
+}
+
+fn verdict(blob: &[u8]) -> Result<(), BlobError> {
+    codec::decode(blob, NOW).map(drop)
+}
+
+#[test]
+fn what_may_be_missing() {
+    let (record, newer) = codec::decode(&but(&[]), NOW).unwrap();
+    let expected = Record {
+        tokens: Some(5_000_000),
+        timestamp: Some(NOW),
+        weight: Some(Weight::ONE),
+        policy: None,
+        remainder: Some(0),
+        foreign: false,
+    };
+    assert_eq!((record, newer.is_empty()), (expected, true));
+    // The fields may come in any order, and a policy may be said to be absent.
+    let other = map(&[
+        ("policy", Value::Nil),
+        ("timestamp", NOW.into()),
+        ("weight", 1.into()),
+        ("tokens", 5_000_000.into()),
+        ("v", 1.into()),
+    ]);
+    assert_eq!(codec::decode(&other, NOW).unwrap().0, expected);
+    for missing in ["v", "tokens", "timestamp"] {
+        let fields: Vec<(&str, Value)> =
+            [("v", Value::from(1)), ("tokens", 5.into()), ("timestamp", NOW.into())]
+                .into_iter()
+                .filter(|(name, _)| *name != missing)
+                .collect();
+        assert_eq!(verdict(&map(&fields)), Err(BlobError::Malformed), "no {missing}");
+    }
+    for missing in ["capacity", "refill", "interval"] {
+        let fields: Vec<(&str, u64)> = [("capacity", 10), ("refill", 1), ("interval", 1_000)]
+            .into_iter()
+            .filter(|(name, _)| *name != missing)
+            .collect();
+        let blob = but(&[("policy", policy(&fields))]);
+        assert_eq!(verdict(&blob), Err(BlobError::Malformed), "no {missing}");
+    }
+}
+
+#[test]
+fn bounds() {
+    use BlobError::OutOfBounds;
+    let of = |capacity: u64, refill: u64, interval: u64| {
+        policy(&[("capacity", capacity), ("refill", refill), ("interval", interval)])
+    };
+    let table: &[(&str, Value, Result<(), BlobError>)] = &[
+        ("tokens", 0.into(), Ok(())),
+        ("tokens", MAX_MICRO_TOKENS.into(), Ok(())),
+        ("tokens", (MAX_MICRO_TOKENS + 1).into(), Err(OutOfBounds("tokens"))),
+        ("tokens", u64::MAX.into(), Err(OutOfBounds("tokens"))),
+        ("timestamp", 0.into(), Ok(())),
+        ("timestamp", (NOW + 30 * DAY).into(), Ok(())),
+        ("timestamp", (NOW + 30 * DAY + 1).into(), Err(OutOfBounds("timestamp"))),
+        ("timestamp", u64::MAX.into(), Err(OutOfBounds("timestamp"))),
+        ("weight", 10.into(), Ok(())),
+        ("weight", 0.into(), Err(OutOfBounds("weight"))),
+        ("weight", 11.into(), Err(OutOfBounds("weight"))),
+        ("weight", 256.into(), Err(BlobError::Malformed)),
+        ("remainder", u64::MAX.into(), Ok(())),
+        ("policy", of(1, 0, 1), Ok(())),
+        ("policy", of(MAX_TOKENS, MAX_MICRO_TOKENS, MAX_INTERVAL_MS), Ok(())),
+        ("policy", of(0, 1, 1), Err(OutOfBounds("policy"))),
+        ("policy", of(MAX_TOKENS + 1, 1, 1), Err(OutOfBounds("policy"))),
+        ("policy", of(1, MAX_MICRO_TOKENS + 1, 1), Err(OutOfBounds("policy"))),
+        ("policy", of(1, 1, 0), Err(OutOfBounds("policy"))),
+        ("policy", of(1, 1, MAX_INTERVAL_MS + 1), Err(OutOfBounds("policy"))),
+    ];
+    for (field, value, expected) in table {
+        assert_eq!(verdict(&but(&[(field, value.clone())])), *expected, "{field} {value}");
+    }
+    // Near the end of time the lead is cut.
+    let at_the_end = |us: u64| {
+        codec::decode(&but(&[("timestamp", us.into())]), MAX_TIMESTAMP_US - DAY).map(drop)
+    };
+    assert_eq!(at_the_end(MAX_TIMESTAMP_US), Ok(()));
+    assert_eq!(at_the_end(MAX_TIMESTAMP_US + 1), Err(OutOfBounds("timestamp")));
+}
+
+#[test]
+fn wrong_types() {
+    let odd = [
+        Value::Nil,
+        true.into(),
+        (-1).into(),
+        1.5.into(),
+        2.0.into(),
+        "1".into(),
+        Value::Binary(vec![1]),
+        Value::Array(vec![1.into()]),
+        Value::Map(vec![]),
+        Value::Ext(1, vec![1]),
+    ];
+    for value in odd {
+        for field in ["v", "tokens", "timestamp", "remainder", "weight"] {
+            let blob = but(&[(field, value.clone())]);
+            assert_eq!(verdict(&blob), Err(BlobError::Malformed), "{field} {value}");
+        }
+        if value != Value::Nil {
+            let blob = but(&[("policy", value.clone())]);
+            assert_eq!(verdict(&blob), Err(BlobError::Malformed), "policy {value}");
+        }
+        for field in ["capacity", "refill", "interval", "pin"] {
+            if (field, &value) == ("pin", &Value::Nil) {
+                continue;
+            }
+            let mut fields = vec![
+                ("capacity", Value::from(10)),
+                ("refill", 1.into()),
+                ("interval", 1_000.into()),
+            ];
+            fields.retain(|(name, _)| *name != field);
+            fields.push((field, value.clone()));
+            let fields = fields.into_iter().map(|(name, value)| (name.into(), value)).collect();
+            let blob = but(&[("policy", Value::Map(fields))]);
+            assert_eq!(verdict(&blob), Err(BlobError::Malformed), "policy {field} {value}");
+        }
+        // Nor is anything but a map a state.
+        if !value.is_map() {
+            assert_eq!(verdict(&bytes(&value)), Err(BlobError::Malformed));
+        }
+    }
+    let positional = Value::Array(vec![1.into(), 5.into(), NOW.into(), 0.into(), 1.into()]);
+    assert_eq!(verdict(&bytes(&positional)), Err(BlobError::Malformed));
+}
+
+#[test]
+fn a_policy_has_named_fields_only() {
+    let positional = Value::Array(vec![10.into(), 1.into(), 1_000.into(), 3.into()]);
+    assert_eq!(verdict(&but(&[("policy", positional)])), Err(BlobError::Malformed), "an array");
+    let numbered = Value::Map(
+        [10, 1, 1_000].into_iter().enumerate().map(|(i, n)| (i.into(), n.into())).collect(),
+    );
+    assert_eq!(verdict(&but(&[("policy", numbered)])), Err(BlobError::Malformed), "numbered");
+}
+
+#[test]
+fn a_field_stands_once() {
+    for field in ["v", "tokens", "timestamp", "weight", "remainder"] {
+        let mut fields = vec![
+            ("v", Value::from(1)),
+            ("tokens", 5.into()),
+            ("timestamp", 5.into()),
+            ("weight", 5.into()),
+            ("remainder", 5.into()),
+        ];
+        assert_eq!(verdict(&map(&fields)), Ok(()));
+        fields.push((field, 1.into()));
+        assert_eq!(verdict(&map(&fields)), Err(BlobError::Malformed), "two of {field}");
+    }
+    let twice = policy(&[("capacity", 1), ("refill", 1), ("interval", 1), ("capacity", 2)]);
+    assert_eq!(verdict(&but(&[("policy", twice)])), Err(BlobError::Malformed));
+}
+
+/// What changes the meaning of a state gets another name, so any version will do.
+#[test]
+fn other_versions() {
+    for version in [0, 2, 3, 1_000, u64::from(u32::MAX)] {
+        assert_eq!(verdict(&but(&[("v", version.into())])), Ok(()), "{version}");
+    }
+    let beyond = but(&[("v", (u64::from(u32::MAX) + 1).into())]);
+    assert_eq!(verdict(&beyond), Err(BlobError::Malformed));
+}
+
+#[test]
+fn nothing_before_nothing_after() {
+    let blob = but(&[]);
+    for odd in [&[0xc0][..], &[0x00], &[0x80], &blob] {
+        assert_eq!(verdict(&[&blob, odd].concat()), Err(BlobError::Malformed), "after: {odd:?}");
+        assert_eq!(verdict(&[odd, &blob].concat()), Err(BlobError::Malformed), "before: {odd:?}");
+    }
+    for end in 0..blob.len() {
+        assert_eq!(verdict(&blob[..end]), Err(BlobError::Malformed), "cut at {end}");
+    }
+}
+
+#[test]
+fn how_long() {
+    let long = |length: usize| {
+        let rest = length - but(&[("note", Value::Binary(vec![0; 300]))]).len() + 300;
+        but(&[("note", Value::Binary(vec![0; rest]))])
+    };
+    assert_eq!((long(MAX_BLOB).len(), verdict(&long(MAX_BLOB))), (MAX_BLOB, Ok(())));
+    assert_eq!(verdict(&long(MAX_BLOB + 1)), Err(BlobError::TooLong));
+    assert_eq!(verdict(&vec![0x81; 10_000_000]), Err(BlobError::TooLong));
+}
+
+#[test]
+fn what_the_errors_say() {
+    let table = [
+        (BlobError::TooLong, "is longer than 4096 bytes"),
+        (BlobError::Malformed, "is not a state as CL.STATE returns it"),
+        (BlobError::OutOfBounds("weight"), "holds a field 'weight' out of its bounds"),
+    ];
+    for (error, text) in table {
+        assert_eq!(error.to_string(), text);
+    }
+}
+
+proptest! {
+    #![proptest_config(any::cases(3_000))]
+
+    #[test]
+    fn a_state_is_read_as_it_was_written(Family { defaults, states: [state] } in any::family::<1>()) {
+        let blob = codec::encode(&state, &Newer::new()).unwrap();
+        prop_assert!(blob.len() < 200, "{}", blob.len());
+        let (record, newer) = codec::decode(&blob, NOW).unwrap();
+        prop_assert!(newer.is_empty());
+        prop_assert_eq!(State::new(&record, &defaults, NOW), state);
+    }
+}

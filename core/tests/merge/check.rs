@@ -1,0 +1,301 @@
+//! The checker: what is broken it finds, with a small counterexample, and nothing
+//! else.
+
+use crate::any;
+use claw_core::bucket::{Bucket, Weight};
+use claw_core::limits::MICRO;
+use claw_core::merge::{State, Strategy};
+use claw_core::policy::Policy;
+use claw_core::verify::{Counterexample, Failure, Law, verify};
+use proptest::prelude::*;
+
+/// Whole seconds, as the command uses.
+const NOW: u64 = any::NOW;
+
+type Outcome = Result<State, Failure<()>>;
+
+fn report(
+    merge: impl Fn(&State, &State) -> Outcome,
+    samples: u64,
+    seed: u64,
+) -> Vec<Counterexample> {
+    verify(&mut |a: &State, b: &State| merge(a, b), Policy::DEFAULT, samples, seed, NOW).unwrap()
+}
+
+fn broken(report: &[Counterexample]) -> Vec<&'static str> {
+    let laws = Law::ALL.into_iter();
+    laws.filter(|law| report.iter().any(|found| found.law == *law)).map(Law::name).collect()
+}
+
+/// Tokens now, in millionths.
+fn available(state: &State) -> u64 {
+    let mut bucket = state.bucket;
+    bucket.advance(NOW);
+    bucket.tokens()
+}
+
+fn weight(state: &State) -> u64 {
+    u64::from(state.bucket.weight().get())
+}
+
+/// A state of now, as a function returns it.
+fn now(tokens: u64, weight: u64) -> Outcome {
+    let policy = Policy::DEFAULT;
+    if tokens > policy.capacity_micros() {
+        return Err(Failure::AboveCapacity);
+    }
+    let bucket = Bucket::new(policy, Weight::new(weight).unwrap(), tokens, 0, NOW);
+    Ok(State { bucket, policy: None })
+}
+
+/// min(tokens) * max(weight), cut at the capacity, timestamp = now.
+fn published(a: &State, b: &State) -> Outcome {
+    let greatest = weight(a).max(weight(b));
+    let tokens = available(a).min(available(b)).saturating_mul(greatest);
+    now(tokens.min(Policy::DEFAULT.capacity_micros()), greatest)
+}
+
+fn average(a: &State, b: &State) -> Outcome {
+    now(u64::midpoint(available(a), available(b)), weight(a).max(weight(b)))
+}
+
+fn sum(a: &State, b: &State) -> Outcome {
+    now(available(a) + available(b), weight(a).max(weight(b)))
+}
+
+fn local(a: &State, _: &State) -> Outcome {
+    Ok(*a)
+}
+
+fn remote(_: &State, b: &State) -> Outcome {
+    Ok(*b)
+}
+
+/// What is broken, and the most whole tokens that the counterexample needs.
+#[test]
+fn what_it_finds() {
+    type Merge = fn(&State, &State) -> Outcome;
+    let max: Merge = |a, b| Ok(a.join(b, Strategy::Max));
+    let min: Merge = |a, b| Ok(a.join(b, Strategy::Min));
+    let weighted: Merge = |a, b| Ok(a.join(b, Strategy::Weighted));
+    let lww: Merge = |a, b| Ok(a.join(b, Strategy::Lww));
+    let fewest: Merge = |a, b| now(available(a).min(available(b)), weight(a).max(weight(b)));
+    let nothing: Merge = |_, _| now(0, 1);
+    let half: Merge = |a, _| now(available(a) / 2, weight(a));
+    let table: [(&str, Merge, &[&str]); 11] = [
+        ("max", max, &["inflationary"]),
+        ("min", min, &[]),
+        ("weighted", weighted, &[]),
+        ("lww", lww, &[]),
+        ("the published form", published, &["associative", "idempotent", "inflationary"]),
+        ("average", average, &["associative", "inflationary"]),
+        ("sum", sum, &["idempotent", "inflationary", "within-capacity"]),
+        ("local", local, &["commutative"]),
+        ("remote", remote, &["commutative", "inflationary"]),
+        ("nothing", nothing, &["idempotent"]),
+        ("half of local", half, &["commutative", "associative", "idempotent"]),
+    ];
+    for (name, merge, expected) in table {
+        for seed in 0..20 {
+            let report = report(merge, 2_000, seed);
+            assert_eq!(broken(&report), expected, "{name}, seed {seed}");
+            for Counterexample { law, states } in &report {
+                let most = states.iter().map(|state| state.bucket.remaining()).max().unwrap();
+                let allowed = if *law == Law::WithinCapacity { 1_000 } else { 3 };
+                assert!(most <= allowed, "{name}, seed {seed}, {law:?}: {states:?}");
+                let whole = states.iter().all(|state| {
+                    state.bucket.tokens().is_multiple_of(MICRO) && state.bucket.remainder() == 0
+                });
+                assert!(whole, "{name}, seed {seed}, {law:?}: {states:?}");
+            }
+        }
+    }
+    // With `fewest` what matters is time: its min is taken of what there is now,
+    // and a weight that came later refills the rest.
+    assert_eq!(broken(&report(fewest, 2_000, 0)), Vec::<&str>::new());
+}
+
+/// The counterexamples do break the laws, checked by hand.
+#[test]
+fn a_counterexample_is_one() {
+    let same = |a: &State, b: &State| a.same_from(b, NOW);
+    for (name, merge) in [
+        ("published", published as fn(&State, &State) -> Outcome),
+        ("average", average),
+        ("sum", sum),
+        ("local", local),
+        ("remote", remote),
+    ] {
+        for seed in 0..20 {
+            for Counterexample { law, states } in report(merge, 1_000, seed) {
+                let really = match (law, states.as_slice()) {
+                    (Law::Commutative, [a, b]) => {
+                        !same(&merge(a, b).unwrap(), &merge(b, a).unwrap())
+                    }
+                    (Law::Associative, [a, b, c]) => {
+                        let left = merge(&merge(a, b).unwrap(), c).unwrap();
+                        !same(&left, &merge(a, &merge(b, c).unwrap()).unwrap())
+                    }
+                    (Law::Idempotent, [a]) => !same(&merge(a, a).unwrap(), a),
+                    (Law::Inflationary, [taken, stale]) => {
+                        available(&merge(taken, stale).unwrap()) > available(taken)
+                    }
+                    (Law::WithinCapacity, [a, b]) => merge(a, b) == Err(Failure::AboveCapacity),
+                    (law, states) => panic!("{law:?} of {states:?}"),
+                };
+                assert!(really, "{name}, seed {seed}, {law:?}: {states:?}");
+            }
+        }
+    }
+}
+
+/// Of the inflationary law, the counterexample is a bucket and the same bucket
+/// before a take: as many shares, and a whole number of tokens more.
+#[test]
+fn a_stale_copy_is_one() {
+    for seed in 0..50 {
+        let max = |a: &State, b: &State| Ok(a.join(b, Strategy::Max));
+        let report = report(max, 2_000, seed);
+        let [Counterexample { law: Law::Inflationary, states }] = report.as_slice() else {
+            panic!("{report:?}");
+        };
+        let [taken, stale] = states.as_slice() else { panic!("{states:?}") };
+        assert_eq!(weight(taken), weight(stale), "seed {seed}");
+        let gone = available(stale).checked_sub(available(taken)).unwrap();
+        assert!(gone > 0 && gone.is_multiple_of(MICRO), "seed {seed}: {states:?}");
+    }
+}
+
+/// A merge that is not inflationary only for buckets of weight 2 has a
+/// counterexample of weight 2, on both sides.
+#[test]
+fn a_counterexample_stays_within_its_law() {
+    // Gives back only what a stale copy of another weight says, which no stale
+    // copy of a bucket is, and below 10 tokens.
+    let odd = |a: &State, b: &State| {
+        let gives = weight(a) == weight(b) && available(a) >= 10 * MICRO || weight(a) != weight(b);
+        now(if gives { available(a).max(available(b)) } else { available(a) }, weight(a))
+    };
+    for seed in 0..20 {
+        let report = report(odd, 2_000, seed);
+        let found = report.iter().find(|found| found.law == Law::Inflationary).unwrap();
+        let [taken, stale] = found.states.as_slice() else { panic!("{found:?}") };
+        assert_eq!(weight(taken), weight(stale), "seed {seed}: {found:?}");
+    }
+}
+
+#[test]
+fn the_same_seed_the_same_report() {
+    let max = |a: &State, b: &State| Ok(a.join(b, Strategy::Max));
+    for seed in [0, 1, 7, u64::MAX] {
+        assert_eq!(report(published, 500, seed), report(published, 500, seed));
+        assert_eq!(report(max, 500, seed), report(max, 500, seed));
+    }
+    // Other seeds, other states.
+    let seen = |seed: u64| {
+        let mut seen = Vec::new();
+        let mut merge = |a: &State, b: &State| -> Outcome {
+            seen.push((*a, *b));
+            Ok(a.join(b, Strategy::Min))
+        };
+        verify(&mut merge, Policy::DEFAULT, 20, seed, NOW).unwrap();
+        seen
+    };
+    assert_eq!(seen(1), seen(1));
+    assert_ne!(seen(1), seen(2));
+}
+
+/// FNV-1a of what distinguishes two states, the same whichever comes first.
+fn pair_hash(a: &State, b: &State) -> u64 {
+    let hash = |state: &State| {
+        let bucket = &state.bucket;
+        let numbers = [bucket.tokens(), bucket.timestamp(), weight(state)];
+        numbers
+            .iter()
+            .flat_map(|n| n.to_le_bytes())
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            })
+    };
+    let mixed = hash(a).wrapping_add(hash(b));
+    (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32
+}
+
+/// A merge that is wrong for one pair in 300 is found in 2000 samples.
+#[test]
+fn one_pair_in_300() {
+    let rare = |a: &State, b: &State| {
+        if pair_hash(a, b).is_multiple_of(300) {
+            return Ok(*a);
+        }
+        Ok(a.join(b, Strategy::Min))
+    };
+    let found = (0..100)
+        .filter(|seed| broken(&report(rare, 2_000, *seed)).contains(&"commutative"))
+        .count();
+    assert!(found >= 99, "{found} of 100 seeds");
+}
+
+/// The work is bounded: about ten merges a sample, and some hundreds for each law
+/// that is broken.
+#[test]
+fn how_often_it_merges() {
+    let count = |merge: fn(&State, &State) -> Outcome, samples: u64| {
+        let mut calls = 0_u64;
+        let mut counted = |a: &State, b: &State| {
+            calls += 1;
+            merge(a, b)
+        };
+        verify(&mut counted, Policy::DEFAULT, samples, 3, NOW).unwrap();
+        calls
+    };
+    assert_eq!(count(published, 0), 0);
+    let sound: fn(&State, &State) -> Outcome = |a, b| Ok(a.join(b, Strategy::Min));
+    assert!(count(sound, 1_000) <= 10_000);
+    for merge in [published, average, sum, local, remote] {
+        let calls = count(merge, 1_000);
+        assert!(calls <= 10_000 + 5 * 4 * 400, "{calls}");
+    }
+}
+
+/// An error of the merge ends the check; too many tokens are no error.
+#[test]
+fn errors() {
+    let mut calls = 0;
+    let mut failing = |a: &State, _: &State| {
+        calls += 1;
+        if calls == 25 { Err(Failure::Error("out of luck")) } else { Ok(*a) }
+    };
+    let result = verify(&mut failing, Policy::DEFAULT, 100, 0, NOW);
+    assert_eq!((result, calls), (Err("out of luck"), 25));
+
+    let above = |_: &State, _: &State| Err(Failure::AboveCapacity);
+    assert_eq!(broken(&report(above, 100, 0)), ["within-capacity"]);
+}
+
+#[test]
+fn the_names_of_the_laws() {
+    let names = ["commutative", "associative", "idempotent", "inflationary", "within-capacity"];
+    assert_eq!(Law::ALL.map(Law::name), names);
+}
+
+proptest! {
+    #![proptest_config(any::cases(60))]
+
+    /// Under any policy the built-in strategies are what they claim to be.
+    #[test]
+    fn the_built_in_strategies(
+        policy in any::policy(),
+        strategy in any::strategy(),
+        seed in any::<u64>(),
+        now in any::log_uniform(1 << 52),
+    ) {
+        let mut merge = |a: &State, b: &State| -> Outcome { Ok(a.join(b, strategy)) };
+        let report = verify(&mut merge, policy, 100, seed, now).unwrap();
+        let other: Vec<&Counterexample> = report
+            .iter()
+            .filter(|found| strategy != Strategy::Max || found.law != Law::Inflationary)
+            .collect();
+        prop_assert!(other.is_empty(), "{:?} {:?}", strategy, other);
+    }
+}

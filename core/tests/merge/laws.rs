@@ -1,0 +1,183 @@
+//! The laws on random states over the full bounds, exactly and without tolerance.
+
+use crate::any::{self, Family, NOW, same};
+use crate::exact;
+use claw_core::bucket::Bucket;
+use claw_core::defaults::Defaults;
+use claw_core::merge::{State, Strategy};
+use claw_core::record::Record;
+use proptest::prelude::*;
+use proptest::strategy::Strategy as _;
+
+/// The same bucket, credited up to `now`.
+fn advanced(state: &State, now: u64) -> State {
+    let mut state = *state;
+    state.bucket.advance(now);
+    state
+}
+
+fn fits(bucket: &Bucket) -> bool {
+    let full = bucket.tokens() == bucket.policy().capacity_micros();
+    bucket.tokens() <= bucket.policy().capacity_micros() && (!full || bucket.remainder() == 0)
+}
+
+proptest! {
+    #![proptest_config(any::cases(6_000))]
+
+    #[test]
+    fn commutative_associative_idempotent(
+        Family { states: [a, b, c], .. } in any::family::<3>(),
+        strategy in any::strategy(),
+        later in any::later(),
+    ) {
+        let join = |a: &State, b: &State| a.join(b, strategy);
+        let ab = join(&a, &b);
+        prop_assert!(same(&join(&a, &a), &a, &later));
+        prop_assert!(same(&ab, &join(&b, &a), &later));
+        prop_assert!(same(&join(&ab, &a), &ab, &later));
+        prop_assert!(same(&join(&ab, &b), &ab, &later));
+        prop_assert!(same(&join(&ab, &c), &join(&a, &join(&b, &c)), &later));
+        prop_assert!(same(&join(&join(&c, &a), &b), &join(&ab, &c), &later));
+        for state in [ab, join(&ab, &c)] {
+            prop_assert!(fits(&state.bucket), "{:?}", state);
+            for us in later {
+                prop_assert!(fits(&advanced(&state, NOW + us).bucket));
+            }
+        }
+    }
+
+    /// Lines that meet, ages of 30 years, 10^12 tokens a millisecond.
+    #[test]
+    fn as_the_contract_says_in_exact_numbers(
+        Family { states: [a, b], .. } in any::family::<2>(),
+        strategy in any::strategy(),
+        later in any::later(),
+    ) {
+        let joined = a.join(&b, strategy);
+        prop_assert!(exact::agrees(&joined, &a, &b, strategy, &later), "{:?}", joined);
+    }
+
+    /// However many states, in whatever order and however often they are merged.
+    #[test]
+    fn any_order_any_number_of_times(
+        Family { states, .. } in any::family::<5>(),
+        strategy in any::strategy(),
+        order in Just((0..5).chain(0..5).collect::<Vec<usize>>()).prop_shuffle(),
+        later in any::later(),
+    ) {
+        let join = |merged: State, next: &State| merged.join(next, strategy);
+        let once = states.iter().fold(states[0], join);
+        let often = order.iter().map(|i| &states[*i]).fold(states[order[0]], join);
+        prop_assert!(same(&once, &often, &later), "{:?}\n{:?}", once, often);
+    }
+
+    /// A state that was credited in between is the same state: by `weighted`.
+    #[test]
+    fn weighted_does_not_mind_a_credit_in_between(
+        Family { states: [a, b, c], .. } in any::family::<3>(),
+        at in prop::array::uniform4(any::log_uniform(1 << 45)),
+        later in any::later(),
+    ) {
+        let join = |a: &State, b: &State| a.join(b, Strategy::Weighted);
+        let mut instants = at.map(|us| NOW + us);
+        instants.sort_unstable();
+        let [t1, t2, t3, t4] = instants;
+        let plain = join(&join(&a, &b), &c);
+        let credited = join(
+            &advanced(&join(&advanced(&a, t1), &advanced(&b, t2)), t3),
+            &advanced(&c, t4),
+        );
+        for us in later {
+            prop_assert!(plain.same_from(&credited, t4 + us), "{:?}\n{:?}", plain, credited);
+        }
+    }
+
+    /// By `max` and `min` so long as weights do not differ.
+    #[test]
+    fn nor_do_max_and_min_between_equal_weights(
+        Family { states: [a, mut b, mut c], .. } in any::plain::<3>(),
+        strategy in prop::sample::select(vec![Strategy::Max, Strategy::Min]),
+        at in prop::array::uniform4(any::log_uniform(1 << 45)),
+        later in any::later(),
+    ) {
+        for state in [&mut b, &mut c] {
+            let bucket = state.bucket;
+            let record = Record {
+                tokens: Some(bucket.tokens()),
+                timestamp: Some(bucket.timestamp()),
+                weight: Some(a.bucket.weight()),
+                remainder: Some(bucket.remainder()),
+                ..Record::default()
+            };
+            *state = State::new(&record, &Defaults::new(bucket.policy()), NOW);
+        }
+        let join = |a: &State, b: &State| a.join(b, strategy);
+        let mut instants = at.map(|us| NOW + us);
+        instants.sort_unstable();
+        let [t1, t2, t3, t4] = instants;
+        let plain = join(&join(&a, &b), &c);
+        let credited = join(
+            &advanced(&join(&advanced(&a, t1), &advanced(&b, t2)), t3),
+            &advanced(&c, t4),
+        );
+        for us in later {
+            prop_assert!(plain.same_from(&credited, t4 + us), "{:?}\n{:?}", plain, credited);
+        }
+    }
+
+    /// What is not a whole number of shares is dropped: less than a 2520th of the
+    /// smallest unit per weight, and nothing is ever added.
+    #[test]
+    fn next_to_nothing_is_lost_on_the_way_in(
+        policy in any::policy(),
+        weight in any::weight(),
+        tokens in any::<u64>(),
+        remainder in any::<u64>(),
+    ) {
+        let defaults = Defaults::new(policy);
+        let tokens = tokens % (policy.capacity_micros() + 1);
+        let before = Bucket::new(policy, weight, tokens, remainder, NOW);
+        let record = Record {
+            tokens: Some(tokens),
+            timestamp: Some(NOW),
+            weight: Some(weight),
+            remainder: Some(remainder),
+            ..Record::default()
+        };
+        let state = State::new(&record, &defaults, NOW);
+        let lost = exact::held(&before) - exact::held(&state.bucket);
+        let part = exact::q(1) / exact::q(1_000_000) / exact::q(2_520) / exact::q(policy.interval_us().get());
+        prop_assert!(lost >= exact::q(0) && lost < part * exact::q(weight.get()), "{}", lost);
+    }
+}
+
+/// A full bucket that was credited in between is still the same bucket: by `max`
+/// and `min` of different weights too.
+///
+/// 100 tokens, 1 a second. A bucket of weight 2 that has been full for 100 s holds
+/// 50 a share, no more; another holds 60 of weight 1. Which one wins must not
+/// depend on whether somebody has touched the full one since.
+#[test]
+fn a_full_bucket_is_the_same_whenever_it_was_touched() {
+    let policy = claw_core::policy::Policy::new(100, 1_000_000, 1_000).unwrap();
+    let state = |tokens: u64, seconds_ago: u64, weight: u64| State {
+        bucket: Bucket::new(
+            policy,
+            claw_core::bucket::Weight::new(weight).unwrap(),
+            tokens * 1_000_000,
+            0,
+            NOW - seconds_ago * 1_000_000,
+        ),
+        policy: None,
+    };
+    for strategy in [Strategy::Max, Strategy::Min, Strategy::Weighted] {
+        let (full, other) = (state(100, 100, 2), state(60, 0, 1));
+        let touched = advanced(&full, NOW);
+        assert!(full.same_from(&touched, NOW));
+        let (untouched, touched) = (other.join(&full, strategy), other.join(&touched, strategy));
+        assert!(
+            untouched.same_from(&touched, NOW),
+            "{strategy:?}: {untouched:?}, but touched {touched:?}"
+        );
+    }
+}

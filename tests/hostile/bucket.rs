@@ -1,0 +1,278 @@
+//! What the hash of a bucket may look like, and when it expires.
+
+use crate::grammar::{MAX_INTERVAL_MS, MAX_TOKENS, decimal, ensure, number};
+use crate::resp::{Reply, words};
+
+const MAX_LEAD_US: u64 = 30 * 24 * 3_600 * 1_000_000;
+/// 9999-12-30T22:00:00.999999Z
+const LATEST_US: u64 = 253_402_207_200_999_999;
+const MICRO: u128 = 1_000_000;
+/// Later than this nothing expires.
+const LATEST_EXPIRY_US: u128 = 1_000 << 62;
+
+/// RFC 3339, and what only looks like it. Every text with a colon that the
+/// tests write into a `timestamp` is one of these.
+pub const TIMES: &[(&str, Option<u64>)] = &[
+    ("2026-03-19T10:00:00Z", Some(1_773_914_400_000_000)),
+    ("2026-03-19T12:00:00+02:00", Some(1_773_914_400_000_000)),
+    ("2026-03-19T10:00:00.5Z", Some(1_773_914_400_500_000)),
+    ("2026-03-19T10:00:00.123456789Z", Some(1_773_914_400_123_456)),
+    ("1970-01-01T00:00:00Z", Some(0)),
+    ("9999-12-31T23:59:59Z", None),
+    ("1969-12-31T23:59:59Z", None),
+    ("10000-01-01T00:00:00Z", None),
+    ("2026-03-19T10:00:00", None),
+    ("2026-02-30T10:00:00Z", None),
+    ("2026-13-19T10:00:00Z", None),
+    ("2026-03-19T10:00:00Z ", None),
+    ("2026-03-19T10:00:00Z\0", None),
+    ("10:00:00", None),
+    ("-002026-03-19T10:00:00Z", None),
+];
+
+/// The commands that ask for all that is checked here, besides the key's type.
+pub fn questions(key: &[u8]) -> [Vec<Vec<u8>>; 5] {
+    let of_key = |name: &str, rest: &str| {
+        let mut args = vec![name.as_bytes().to_vec(), key.to_vec()];
+        args.extend(words(rest));
+        args
+    };
+    [
+        of_key("HMGET", "tokens timestamp userWeight policy remainder"),
+        of_key("PEXPIRETIME", ""),
+        words("CONFIG GET claw.max-tokens claw.refill-rate-per-sec"),
+        words("TIME"),
+        of_key("HLEN", ""),
+    ]
+}
+
+/// The answers to [`questions`], all at one moment.
+#[derive(Debug)]
+pub struct State {
+    fields: [Option<Vec<u8>>; 5],
+    expires_ms: Option<u64>,
+    missing: bool,
+    /// There are fields of the user's own.
+    foreign: bool,
+    default: Policy,
+    now: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Policy {
+    capacity: u64,
+    refill: u64,
+    interval_us: u64,
+    pinned: bool,
+}
+
+impl State {
+    pub fn new(answers: &[Reply]) -> Result<State, String> {
+        let [
+            Reply::Array(fields),
+            Reply::Int(expires),
+            config,
+            Reply::Array(time),
+            Reply::Int(len),
+        ] = answers
+        else {
+            return Err(format!("cannot look at the bucket: {answers:?}"));
+        };
+        let config = config.pairs().ok_or("CONFIG GET answers no map")?;
+        let value = |name: &str| {
+            let of_name = |(n, _): &&(&Reply, &Reply)| n.bytes() == Some(name.as_bytes());
+            config.iter().find(of_name).and_then(|(_, value)| value.bytes()).unwrap_or_default()
+        };
+        let capacity = number(value("claw.max-tokens"), 1, MAX_TOKENS);
+        let refill = decimal(value("claw.refill-rate-per-sec"));
+        let (Some(capacity), Some(refill)) = (capacity, refill) else {
+            return Err(format!("the configured policy is impossible: {config:?}"));
+        };
+        let time: Vec<u64> =
+            time.iter().filter_map(|part| number(part.bytes()?, 0, u64::MAX)).collect();
+        let [seconds, micros] = time.as_slice() else { return Err("what time is it?".into()) };
+        let ours = fields.iter().filter(|field| field.bytes().is_some()).count();
+        let mut texts = fields.iter().map(|field| field.bytes().map(<[u8]>::to_vec));
+        Ok(State {
+            fields: std::array::from_fn(|_| texts.next().flatten()),
+            expires_ms: u64::try_from(*expires).ok(),
+            missing: *expires == -2,
+            foreign: usize::try_from(*len).is_ok_and(|len| len > ours),
+            default: Policy { capacity, refill, interval_us: 1_000_000, pinned: false },
+            now: seconds * 1_000_000 + micros,
+        })
+    }
+
+    /// The fields that cannot be understood.
+    pub fn faults(&self) -> Vec<&'static str> {
+        let [tokens, timestamp, weight, policy, remainder] = &self.fields;
+        let bad = |text: &Option<Vec<u8>>, fine: &dyn Fn(&[u8]) -> bool| {
+            text.as_ref().is_some_and(|text| !fine(text))
+        };
+        let mut faults = Vec::new();
+        let mut note = |name, bad| {
+            if bad {
+                faults.push(name)
+            }
+        };
+        note("tokens", bad(tokens, &|text| decimal(text).is_some()));
+        note("timestamp", bad(timestamp, &|text| self.time(text).is_some()));
+        note("userWeight", bad(weight, &|text| number(text, 1, 10).is_some()));
+        note("policy", bad(policy, &|text| parse(text).is_some()));
+        note("remainder", bad(remainder, &|text| number(text, 0, u64::MAX).is_some()));
+        faults
+    }
+
+    fn time(&self, text: &[u8]) -> Option<u64> {
+        let known = TIMES.iter().find(|(known, _)| known.as_bytes() == text);
+        let instant = match known {
+            Some((_, instant)) => *instant,
+            None => number(text, 0, LATEST_US),
+        };
+        instant.filter(|instant| *instant <= self.now + MAX_LEAD_US)
+    }
+
+    /// Checks what `CL.PEEK key 0` answers to a bucket without faults.
+    pub fn check_peek(&self, peeked: &[i64]) -> Result<(), String> {
+        let &[0, capacity, remaining, 0, reset] = peeked else {
+            return Err("not what an untouched bucket answers".into());
+        };
+        let pinned = self.fields[3].as_deref().and_then(parse).filter(|policy| policy.pinned);
+        let policy = pinned.unwrap_or(self.default);
+        ensure(capacity as u64 == policy.capacity, "the capacity is not that of the policy")?;
+        ensure((0..=capacity).contains(&remaining), "remaining is not within 0..=capacity")?;
+        ensure((reset == 0) == (remaining == capacity), "reset_after is 0 only when full")?;
+        let tokens = self.fields[0].as_deref().and_then(decimal);
+        let Some(tokens) = tokens else {
+            // The default may have been smaller in between.
+            let full = pinned.is_none() || remaining == capacity;
+            return ensure(full, "a bucket without tokens is full");
+        };
+        // An earlier, smaller default may have cut what is not pinned.
+        if pinned.is_some() {
+            let least = tokens.min(capacity as u64 * 1_000_000) / 1_000_000;
+            ensure(remaining as u64 >= least, "tokens were lost")?;
+            let then = self.fields[1].as_deref().and_then(|text| self.time(text));
+            let elapsed = self.now.saturating_sub(then.unwrap_or(self.now));
+            let weight = self.fields[2].as_deref().map_or(1, |w| number(w, 1, 10).unwrap_or(1));
+            let rate = u128::from(policy.refill) * u128::from(weight);
+            // The remainder is less than a millionth.
+            let credit = rate * u128::from(elapsed) / u128::from(policy.interval_us) + 1;
+            let most = (u128::from(tokens) + credit) / MICRO;
+            ensure(remaining as u128 <= most, "tokens were made")?;
+        }
+        Ok(())
+    }
+
+    /// Checks a bucket that a call wrote: from what there was before it, it took
+    /// so many tokens (or gave, if negative). `self` is what there is now.
+    pub fn check_moved(&self, before: &State, tokens: i64, capacity: i64) -> Result<(), String> {
+        let held = i128::from(capacity) * 1_000_000;
+        let [_, timestamp, weight, policy, _] = &before.fields;
+        let then = timestamp.as_deref().and_then(|text| before.time(text));
+        let now = self.fields[1].as_deref().and_then(|text| self.time(text)).ok_or("no time")?;
+        let policy = policy.as_deref().and_then(parse);
+        let had = match (before.fields[0].as_deref().and_then(decimal), policy) {
+            // What is missing is full, whatever the capacity.
+            _ if before.missing => held,
+            (None, None) if then.is_none() => i128::from(before.default.capacity) * 1_000_000,
+            (None, Some(policy)) => i128::from(policy.capacity) * 1_000_000,
+            // Nobody here knows what the default was in between.
+            (_, None) => return Ok(()),
+            (Some(micros), Some(policy)) => {
+                let weight = weight.as_deref().and_then(|w| number(w, 1, 10)).unwrap_or(1);
+                let elapsed = now.saturating_sub(then.unwrap_or(now));
+                let rate = u128::from(policy.refill) * u128::from(weight);
+                let credit = rate * u128::from(elapsed) / u128::from(policy.interval_us);
+                let most = u128::from(policy.capacity) * MICRO;
+                (u128::from(micros) + credit).min(most) as i128
+            }
+        };
+        let left = (had.min(held) - i128::from(tokens) * 1_000_000).min(held);
+        let found = self.fields[0].as_deref().and_then(decimal).ok_or("no tokens")?;
+        // The remainder is a part of a millionth.
+        let fits = (left..=left + 1).contains(&i128::from(found));
+        ensure(fits, &format!("{left} millionths ought to be left"))
+    }
+
+    /// Checks a bucket that a call was refused by: it is as it was, unless the
+    /// policy in force could have changed.
+    pub fn check_untouched(&self, before: &State) -> Result<(), String> {
+        let policy = before.fields[3].as_deref().and_then(parse);
+        let same = self.fields == before.fields && self.expires_ms == before.expires_ms;
+        let pinned = policy.is_some_and(|policy| policy.pinned);
+        // The first take gives a bucket made without a timestamp one.
+        let dated = before.fields[1].is_some();
+        ensure(same || !pinned || !dated, "refused, but something was written")
+    }
+
+    /// Checks a bucket that a command has just written, leaving `remaining` of
+    /// `capacity` tokens.
+    pub fn check_written(&self, capacity: i64, remaining: i64) -> Result<(), String> {
+        let faults = self.faults();
+        ensure(faults.is_empty(), &format!("{faults:?} cannot be understood"))?;
+        let [tokens, timestamp, weight, policy, remainder] = &self.fields;
+        let tokens = tokens.as_deref().and_then(decimal).ok_or("no tokens")?;
+        let timestamp = timestamp.as_deref().and_then(|text| number(text, 0, LATEST_US));
+        let timestamp = timestamp.ok_or("no timestamp in microseconds")?;
+        let weight = weight.as_deref().and_then(|text| number(text, 1, 10)).unwrap_or(1);
+        let policy = policy.as_deref().and_then(parse).unwrap_or(self.default);
+        let remainder = remainder.as_deref().and_then(|r| number(r, 0, u64::MAX)).unwrap_or(0);
+
+        let held = capacity as u64 * 1_000_000;
+        ensure(policy.capacity == capacity as u64, "the stored capacity is another")?;
+        ensure(tokens <= held, "more tokens than the capacity")?;
+        ensure(tokens / 1_000_000 == remaining as u64, "the stored tokens are others")?;
+        ensure(tokens < held || remainder == 0, "more than the capacity by a remainder")?;
+
+        if policy.pinned || weight != 1 || self.foreign {
+            return ensure(self.expires_ms.is_none(), "what is kept does not expire");
+        }
+        // Besides the tokens there may be any part of a millionth.
+        let part = if remainder == 0 { 0 } else { policy.interval_us - 1 };
+        let us_for = |micros: u64, part: u64| {
+            let units = u128::from(micros) * u128::from(policy.interval_us);
+            match (units.saturating_sub(u128::from(part)), u128::from(policy.refill)) {
+                (0, _) => Some(0),
+                (_, 0) => None,
+                (units, refill) => Some(units.div_ceil(refill)),
+            }
+        };
+        let missing = held - tokens;
+        let (Some(least), Some(most)) = (us_for(missing, part), us_for(missing, 0)) else {
+            return ensure(self.expires_ms.is_none(), "what never fills does not expire");
+        };
+        let timestamp = u128::from(timestamp);
+        let whole = us_for(held, 0).unwrap_or(0).max(most);
+        let latest = timestamp + most + whole / 2 + 4_001_000;
+        match self.expires_ms.map(|ms| u128::from(ms) * 1_000) {
+            None => ensure(latest > LATEST_EXPIRY_US, "it fills and has no expiry"),
+            Some(at) => {
+                ensure(at >= timestamp + least, "expires before it is full")?;
+                ensure(at <= latest, "expires long after it is full")
+            }
+        }
+    }
+}
+
+/// `capacity refill/interval [pinned [version]]`
+fn parse(text: &[u8]) -> Option<Policy> {
+    let words: Vec<&[u8]> = text.split(|b| *b == b' ').collect();
+    let (capacity, rate, pin) = match words.as_slice() {
+        [capacity, rate, pin @ ..] => (capacity, rate, pin),
+        _ => return None,
+    };
+    let slash = rate.iter().position(|b| *b == b'/')?;
+    let pinned = match pin {
+        [] => false,
+        [b"pinned"] => true,
+        [b"pinned", version] => number(version, 0, u64::MAX).is_some().then_some(true)?,
+        _ => return None,
+    };
+    Some(Policy {
+        capacity: number(capacity, 1, MAX_TOKENS)?,
+        refill: decimal(&rate[..slash])?,
+        interval_us: number(&rate[slash + 1..], 1, MAX_INTERVAL_MS)? * 1_000,
+        pinned,
+    })
+}

@@ -1,0 +1,368 @@
+//! What a call may look like, and what its answer must look like: the contract
+//! written down a second time, without a look at the module.
+
+use std::collections::HashSet;
+
+use crate::resp::Reply;
+
+pub const MAX_TOKENS: u64 = 1_000_000_000_000;
+pub const MAX_INTERVAL_MS: u64 = 31_622_400_000;
+const MAX_PERIOD_S: u64 = 31_622_400;
+/// An error is one line, and quotes no more than the beginning of a long value.
+const LONGEST_ERROR: usize = 1_000;
+const QUOTED: usize = 64;
+
+/// What the answer to a call has to be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shape {
+    /// An error, and nothing is changed.
+    Refused,
+    Take {
+        tokens: u64,
+        partial: bool,
+    },
+    Give {
+        tokens: u64,
+    },
+    /// `torn`: a key is named twice, with lists that may give it two policies,
+    /// which is an error.
+    All {
+        tokens: Vec<u64>,
+        torn: bool,
+    },
+    Policy,
+    Throttle {
+        quantity: i64,
+    },
+}
+
+/// Digits and nothing else.
+pub fn number(text: &[u8], min: u64, max: u64) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let zeros = text.iter().take_while(|digit| **digit == b'0').count();
+    let digits = match std::str::from_utf8(&text[zeros..]) {
+        Ok("") => "0",
+        Ok(digits) => digits,
+        Err(_) => return None,
+    };
+    digits.parse().ok().filter(|value| (min..=max).contains(value))
+}
+
+/// Millionths, from digits with at most six places.
+pub fn decimal(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (whole, places) = text.split_once('.').unwrap_or((text, "0"));
+    if places.len() > 6 {
+        return None;
+    }
+    let whole = number(whole.as_bytes(), 0, MAX_TOKENS)?;
+    let places =
+        number(format!("{places:0<6}").as_bytes(), 0, 999_999).filter(|_| !places.is_empty())?;
+    Some(whole * 1_000_000 + places).filter(|micros| *micros <= MAX_TOKENS * 1_000_000)
+}
+
+/// What the answer to these arguments has to be; the first is the command.
+pub fn shape(args: &[Vec<u8>]) -> Shape {
+    let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+    accepted(&args).unwrap_or(Shape::Refused)
+}
+
+/// The keys of a call, if it is one.
+pub fn keys(args: &[Vec<u8>]) -> &[Vec<u8>] {
+    if !args[0].eq_ignore_ascii_case(b"CL.TAKEALL") {
+        return args.get(1..2).unwrap_or_default();
+    }
+    let count = args.get(1).and_then(|n| number(n, 1, 1 << 20)).unwrap_or(0) as usize;
+    args.get(2..2 + count).unwrap_or_default()
+}
+
+/// Whether a command may be called where only reading is allowed.
+pub fn reads_only(args: &[Vec<u8>]) -> bool {
+    args[0].eq_ignore_ascii_case(b"CL.PEEK")
+}
+
+fn accepted(args: &[&[u8]]) -> Option<Shape> {
+    let name = args[0].to_ascii_uppercase();
+    match name.as_slice() {
+        b"CL.TAKE" => take(args, &["CAPACITY", "REFILL", "INTERVAL", "PARTIAL"]),
+        b"CL.PEEK" => take(args, &["CAPACITY", "REFILL", "INTERVAL"]),
+        b"CL.GIVE" => match args.get(1..)? {
+            [_] => Some(Shape::Give { tokens: 1 }),
+            [_, tokens] => Some(Shape::Give { tokens: number(tokens, 0, MAX_TOKENS)? }),
+            _ => None,
+        },
+        b"CL.POLICY" => {
+            args.get(1)?;
+            if let [reset] = args[2..]
+                && reset.eq_ignore_ascii_case(b"RESET")
+            {
+                return Some(Shape::Policy);
+            }
+            options(&args[2..], &["CAPACITY", "REFILL", "INTERVAL", "WEIGHT"])?;
+            Some(Shape::Policy)
+        }
+        b"CL.THROTTLE" => throttle(args),
+        b"CL.TAKEALL" => take_all(args),
+        _ => None,
+    }
+}
+
+fn is_option(word: &[u8]) -> bool {
+    ["CAPACITY", "REFILL", "INTERVAL", "PARTIAL", "WEIGHT", "RESET", "TOKENS"]
+        .iter()
+        .any(|option| word.eq_ignore_ascii_case(option.as_bytes()))
+}
+
+fn take(args: &[&[u8]], allowed: &[&str]) -> Option<Shape> {
+    let mut rest = args.get(2..)?;
+    let mut tokens = 1;
+    if let Some(first) = rest.first().filter(|first| !is_option(first)) {
+        tokens = number(first, 0, MAX_TOKENS)?;
+        rest = &rest[1..];
+    }
+    let partial = options(rest, allowed)?;
+    Some(Shape::Take { tokens, partial })
+}
+
+/// Whether PARTIAL is among the options; `None` if they are no options.
+fn options(mut rest: &[&[u8]], allowed: &[&str]) -> Option<bool> {
+    let mut seen: Vec<&str> = Vec::new();
+    while let Some((word, tail)) = rest.split_first() {
+        let option = allowed.iter().find(|o| word.eq_ignore_ascii_case(o.as_bytes()))?;
+        if seen.contains(option) {
+            return None;
+        }
+        seen.push(option);
+        rest = tail;
+        if *option != "PARTIAL" {
+            let (value, tail) = rest.split_first()?;
+            option_value(option, value)?;
+            rest = tail;
+        }
+    }
+    if seen.contains(&"INTERVAL") && !seen.contains(&"REFILL") {
+        return None;
+    }
+    Some(seen.contains(&"PARTIAL"))
+}
+
+fn option_value(option: &str, value: &[u8]) -> Option<u64> {
+    match option {
+        "TOKENS" => number(value, 0, MAX_TOKENS),
+        "CAPACITY" => number(value, 1, MAX_TOKENS),
+        "REFILL" => decimal(value),
+        "INTERVAL" => number(value, 1, MAX_INTERVAL_MS),
+        "WEIGHT" => number(value, 1, 10),
+        _ => None,
+    }
+}
+
+fn throttle(args: &[&[u8]]) -> Option<Shape> {
+    if !(5..=6).contains(&args.len()) {
+        return None;
+    }
+    number(args[2], 0, MAX_TOKENS - 1)?;
+    number(args[3], 1, MAX_TOKENS)?;
+    number(args[4], 1, MAX_PERIOD_S)?;
+    let quantity = args.get(5).copied().unwrap_or(b"1");
+    let (digits, sign) = match quantity.strip_prefix(b"-") {
+        Some(digits) => (digits, -1),
+        None => (quantity, 1),
+    };
+    let quantity = number(digits, 0, MAX_TOKENS)? as i64;
+    Some(Shape::Throttle { quantity: sign * quantity })
+}
+
+fn take_all(args: &[&[u8]]) -> Option<Shape> {
+    let numkeys = args.get(1)?;
+    // The server finds the keys by this number too, for ACL and for Cluster,
+    // and reads no leading zero.
+    if numkeys.first() == Some(&b'0') {
+        return None;
+    }
+    let count = usize::try_from(number(numkeys, 1, u64::MAX)?).ok()?;
+    let mut rest = args.get(2..)?;
+    if count > rest.len() {
+        return None;
+    }
+    rest = &rest[count..];
+    let mut seen: Vec<&str> = Vec::new();
+    let mut tokens = vec![1; count];
+    let mut lists = false;
+    while let Some((word, tail)) = rest.split_first() {
+        let allowed = ["TOKENS", "CAPACITY", "REFILL", "INTERVAL"];
+        let option = allowed.into_iter().find(|o| word.eq_ignore_ascii_case(o.as_bytes()))?;
+        if seen.contains(&option) {
+            return None;
+        }
+        seen.push(option);
+        let len = tail.iter().position(|value| is_option(value)).unwrap_or(tail.len());
+        let values: Vec<u64> =
+            tail[..len].iter().map(|value| option_value(option, value)).collect::<Option<_>>()?;
+        if len == 0 || (len != 1 && len != count) {
+            return None;
+        }
+        lists |= len > 1 && option != "TOKENS";
+        if option == "TOKENS" {
+            tokens = (0..count).map(|i| values[if len == 1 { 0 } else { i }]).collect();
+        }
+        rest = &tail[len..];
+    }
+    if seen.contains(&"INTERVAL") && !seen.contains(&"REFILL") {
+        return None;
+    }
+    let names = &args[2..2 + count];
+    let twice = names.iter().collect::<HashSet<_>>().len() < count;
+    Some(Shape::All { tokens, torn: twice && lists })
+}
+
+/// Checks the answer to a call, wherever the call was made: directly, in a
+/// transaction, in a script.
+pub fn check(args: &[Vec<u8>], shape: &Shape, reply: &Reply) -> Result<(), String> {
+    match (shape, reply) {
+        (_, Reply::Error(line)) => check_error(args, shape, line),
+        (Shape::Refused, _) => Err("this has to be refused".into()),
+        (Shape::Take { tokens, partial }, _) => taken(&five(reply)?, *tokens, *partial),
+        (Shape::Give { tokens }, _) => {
+            let [taken, capacity, remaining, retry, reset] = five(reply)?;
+            levels(capacity, remaining, reset)?;
+            ensure(taken >= 0 && taken <= *tokens as i64, "gave more than there was to give")?;
+            ensure(retry == 0, "giving does not wait")
+        }
+        (Shape::Throttle { quantity }, _) => {
+            let [limited, capacity, remaining, retry, reset] = five(reply)?;
+            levels(capacity, remaining, reset)?;
+            match limited {
+                0 => ensure(retry == -1, "not limited, so there is nothing to wait for"),
+                1 => {
+                    ensure(retry == -1 || retry > 0, "limited without a wait")?;
+                    ensure(*quantity > remaining, "limited although there was enough")
+                }
+                _ => Err("limited is 0 or 1".into()),
+            }
+        }
+        (Shape::All { tokens, .. }, _) => all(reply, tokens),
+        (Shape::Policy, _) => policy(reply),
+    }
+}
+
+fn check_error(args: &[Vec<u8>], shape: &Shape, line: &str) -> Result<(), String> {
+    ensure(!line.contains("internal error"), "a panic")?;
+    ensure(line.len() <= LONGEST_ERROR, "the error is too long to read")?;
+    ensure(!line.bytes().any(|b| b.is_ascii_control()), "the error has control characters")?;
+    if line.starts_with("OOM ") {
+        // A script may be refused for what it could do.
+        return Ok(());
+    }
+    let about_field = line.strip_prefix("ERR bucket ");
+    if *shape == Shape::Refused {
+        return ensure(line.starts_with("ERR ") && about_field.is_none(), "not the right error");
+    }
+    if line.starts_with("WRONGTYPE ") {
+        return Ok(());
+    }
+    if line.contains(" is given two policies") {
+        return ensure(matches!(shape, Shape::All { torn: true, .. }), "no key has two policies");
+    }
+    let named = about_field.is_some_and(|rest| {
+        keys(args).iter().any(|key| rest.starts_with(&quoted(key)))
+            && ["tokens", "timestamp", "userWeight", "policy", "remainder"]
+                .iter()
+                .any(|field| rest.contains(&format!(": field '{field}' holds '")))
+    });
+    ensure(named, "a call in good order was refused")
+}
+
+/// A key as errors quote it.
+pub fn quoted(key: &[u8]) -> String {
+    let shown = &key[..key.len().min(QUOTED)];
+    let cut = if shown.len() < key.len() { "..." } else { "" };
+    format!("'{}'{cut}", shown.escape_ascii())
+}
+
+fn five(reply: &Reply) -> Result<[i64; 5], String> {
+    let ints = reply.ints().and_then(|ints| <[i64; 5]>::try_from(ints).ok());
+    ints.ok_or_else(|| "not five integers".into())
+}
+
+fn levels(capacity: i64, remaining: i64, reset: i64) -> Result<(), String> {
+    ensure((1..=MAX_TOKENS as i64).contains(&capacity), "capacity out of bounds")?;
+    ensure((0..=capacity).contains(&remaining), "remaining is not within 0..=capacity")?;
+    ensure(reset >= -1, "reset_after is below -1")?;
+    ensure((reset == 0) == (remaining == capacity), "reset_after is 0 when full, and only then")
+}
+
+fn taken(answer: &[i64; 5], tokens: u64, partial: bool) -> Result<(), String> {
+    let [taken, capacity, remaining, retry, reset] = *answer;
+    let tokens = tokens as i64;
+    levels(capacity, remaining, reset)?;
+    ensure(retry >= -1, "retry_after is below -1")?;
+    ensure((0..=tokens).contains(&taken), "took more than was asked for")?;
+    if taken == tokens {
+        return ensure(retry == 0, "granted, so there is nothing to wait for");
+    }
+    if partial && taken > 0 {
+        ensure(remaining == 0, "left tokens that were asked for")?;
+        return ensure(retry == 0, "granted, so there is nothing to wait for");
+    }
+    ensure(taken == 0, "took a part")?;
+    let least = if partial { 1 } else { tokens };
+    ensure(remaining < least, "refused although there was enough")?;
+    ensure(retry != 0, "refused without a wait")?;
+    ensure(least <= capacity || retry == -1, "a wait for more than the bucket holds")?;
+    ensure(retry == -1 || reset == -1 || retry <= reset, "waits longer than until full")
+}
+
+fn all(reply: &Reply, tokens: &[u64]) -> Result<(), String> {
+    let Reply::Array(items) = reply else { return Err("not an array".into()) };
+    let [Reply::Int(granted), Reply::Int(index), Reply::Array(answers)] = items.as_slice() else {
+        return Err("not two integers and an array".into());
+    };
+    ensure(answers.len() == tokens.len(), "not one answer for each key")?;
+    let answers = answers.iter().map(five).collect::<Result<Vec<_>, _>>()?;
+    for [taken, capacity, remaining, retry, reset] in &answers {
+        levels(*capacity, *remaining, *reset)?;
+        ensure(*retry >= -1, "retry_after is below -1")?;
+        ensure(*granted == 1 || *taken == 0, "refused, but took")?;
+    }
+    match granted {
+        1 => {
+            ensure(*index == -1, "granted, but a key refuses")?;
+            let right =
+                |(answer, tokens): (&[i64; 5], &u64)| answer[0] == *tokens as i64 && answer[3] == 0;
+            ensure(answers.iter().zip(tokens).all(right), "did not take what was asked for")
+        }
+        0 => {
+            let answer = usize::try_from(*index).ok().and_then(|index| answers.get(index));
+            let answer = answer.ok_or("the refusing key is none of the call's")?;
+            ensure(answer[3] != 0, "the refusing key need not be waited for")
+        }
+        _ => Err("granted is 0 or 1".into()),
+    }
+}
+
+fn policy(reply: &Reply) -> Result<(), String> {
+    let pairs = reply.pairs().ok_or("not a map")?;
+    ensure(pairs.len() == 5, "not five names")?;
+    // A script that speaks RESP3 puts them into an order of its own.
+    let value = |name: &str| {
+        let pair = pairs.iter().find(|(n, _)| n.bytes() == Some(name.as_bytes()));
+        pair.map(|(_, value)| *value).ok_or(format!("no {name}"))
+    };
+    let int = |name: &str, range: std::ops::RangeInclusive<u64>| match value(name)? {
+        Reply::Int(n) if u64::try_from(*n).is_ok_and(|n| range.contains(&n)) => Ok(()),
+        other => Err(format!("{name} is {other:?}")),
+    };
+    int("capacity", 1..=MAX_TOKENS)?;
+    int("interval", 1..=MAX_INTERVAL_MS)?;
+    int("weight", 1..=10)?;
+    int("pinned", 0..=1)?;
+    let refill = value("refill")?.bytes().and_then(decimal);
+    refill.map(|_| ()).ok_or("the refill is no decimal".into())
+}
+
+pub fn ensure(holds: bool, what: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what.into()) }
+}
