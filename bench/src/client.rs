@@ -2,6 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::workload::KEYS;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -65,12 +67,12 @@ impl Client {
 
     /// Sends a command `requests` times and returns how many were answered per
     /// second.
-    pub fn measure<'a>(
+    pub fn measure(
         &self,
         socket: &Path,
         mode: Mode,
         requests: u64,
-        command: impl Iterator<Item = &'a str>,
+        command: impl Iterator<Item = Vec<u8>>,
     ) -> Result<f64> {
         let mut program = Command::new(&self.program);
         program.arg("-s").arg(socket);
@@ -78,6 +80,7 @@ impl Client {
         for (option, value) in numbers {
             program.arg(option).arg(value.to_string());
         }
+        let command = command.map(OsString::from_vec);
         let output = self.run(program.arg("--csv").args(command))?;
         rate(&output).ok_or_else(|| {
             Error::new(format!("{} printed no rate: {output}", self.program.display()))

@@ -17,7 +17,8 @@ Options:
   --requests N    requests of a pipelined measurement (default 400000); a
                   measurement of single requests has 15 % of them
   --only LIST     only these, separated by commas:
-                  ping incr hset take refused policy pinned throttle cell lua memory
+                  ping incr hset take refused policy pinned throttle cell lua
+                  merge mergefn fcall memory
   --help          prints this
 
 Environment:

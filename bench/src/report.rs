@@ -26,11 +26,13 @@ const BASES: [(Workload, &str); 4] = [
 
 /// What we want to be, pipelined: one workload, at least so many times as fast
 /// as another one.
-const TARGETS: [(Workload, f64, Workload); 4] = [
+const TARGETS: [(Workload, f64, Workload); 6] = [
     (Workload::Take, 1.3, Workload::Cell),
     (Workload::Take, 4.0, Workload::Lua),
     (Workload::Take, 0.65, Workload::Hset),
     (Workload::Refused, 1.3, Workload::Take),
+    (Workload::MergeFields, 0.5, Workload::Take),
+    (Workload::MergeFunction, 0.4, Workload::Function),
 ];
 
 const TITLE_WIDTH: usize = 28;

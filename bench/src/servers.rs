@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::workload::{KEYS, LUA, Workload};
+use crate::workload::{FUNCTION, KEYS, LUA, Workload};
 use claw_testkit::Server;
 use claw_testkit::server_binary;
 use redis::{Cmd, Connection, Pipeline};
@@ -47,6 +47,7 @@ impl Servers {
 
         let mut main = Instance::start(&module, options.redis_cell.as_deref())?;
         let script = redis::cmd("SCRIPT").arg("LOAD").arg(LUA).query(&mut main.conn)?;
+        redis::cmd("FUNCTION").arg("LOAD").arg(FUNCTION).query::<()>(&mut main.conn)?;
         main.prepare()?;
         let both = options.redis_cell.is_some() && options.workloads.contains(&Workload::Throttle);
         let ours = match both {
@@ -119,6 +120,12 @@ impl Instance {
         self.fill(Workload::Refused, |key| {
             let mut cmd = redis::cmd("PEXPIREAT");
             cmd.arg(key).arg(u64::try_from(later.as_millis()).unwrap_or(u64::MAX));
+            cmd
+        })?;
+        self.fill(Workload::MergeFunction, |key| {
+            let mut cmd = redis::cmd("HSET");
+            let timestamp = u64::try_from(later.as_micros()).unwrap_or(u64::MAX);
+            cmd.arg(key).arg("tokens").arg(500).arg("timestamp").arg(timestamp);
             cmd
         })?;
         self.fill(Workload::Pinned, |key| {

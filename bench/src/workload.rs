@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use redis::{Cmd, Connection, Value};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Keys of a workload: 0 to this, not included.
 pub const KEYS: u64 = 100_000;
@@ -12,6 +13,23 @@ const RANDOM_DIGITS: usize = 12;
 
 /// Stands for the SHA1 of the Lua script.
 const SCRIPT: &str = "{script}";
+
+/// Stands for the first 4 digits of a timestamp in microseconds that is ahead of
+/// the clock, by 12 days at the most: nothing refills, so that merges differ.
+const AHEAD: &str = "{ahead}";
+
+/// Stands for [`RECORD_BYTES`].
+const RECORD: &str = "{record}";
+
+/// A bucket as the module gives it to functions. Both times are doubles here,
+/// for an argument of redis-benchmark must not contain a zero byte.
+const RECORD_BYTES: &[u8] = b"\x88\xa6tokens\xcd\x01\xf4\
+    \xa9timestamp\xcb\x43\x19\x82\xfe\x12\x1e\x44\xa4\
+    \xaauserWeight\x01\xa9available\xcd\x01\xf4\xa8capacity\xcd\x03\xe8\xa6refill\x05\
+    \xa8interval\xcd\x03\xe8\xa3now\xcb\x43\x19\x82\xfe\x12\x1e\x44\xa4";
+
+/// The merge function of [`Workload::MergeFunction`] and [`Workload::Function`].
+pub const FUNCTION: &str = include_str!("../../examples/merge/premium-first.lua");
 
 /// The script that most people use for token buckets.
 pub const LUA: &str = include_str!("token_bucket.lua");
@@ -39,6 +57,12 @@ pub enum Workload {
     Cell,
     /// The Lua script, with the default policy's numbers.
     Lua,
+    /// A merge by a built-in strategy; about half of them change the bucket.
+    MergeFields,
+    /// A merge by a function; most of them change nothing.
+    MergeFunction,
+    /// The function of that merge alone.
+    Function,
 }
 
 /// What becomes of a workload's keys.
@@ -69,6 +93,8 @@ enum Answer {
     Pong,
     Integer,
     Numbers(&'static [i64]),
+    Merged,
+    Text,
 }
 
 struct Spec {
@@ -84,7 +110,7 @@ struct Spec {
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Workload; 10] = [
+    pub const ALL: [Workload; 13] = [
         Workload::Ping,
         Workload::Incr,
         Workload::Hset,
@@ -95,6 +121,9 @@ impl Workload {
         Workload::Throttle,
         Workload::Cell,
         Workload::Lua,
+        Workload::MergeFields,
+        Workload::MergeFunction,
+        Workload::Function,
     ];
 
     const fn spec(self) -> Spec {
@@ -189,6 +218,35 @@ impl Workload {
                 keys: Keys::Fresh,
                 counter: Counter::None,
             },
+            Workload::MergeFields => Spec {
+                name: "merge",
+                title: "CL.MERGE FIELDS",
+                command: "CL.MERGE m:__rand_int__ FIELDS tokens 500 \
+                          timestamp {ahead}__rand_int__ STRATEGY lww",
+                answer: Answer::Merged,
+                kind: "hash",
+                keys: Keys::Fresh,
+                counter: Counter::None,
+            },
+            Workload::MergeFunction => Spec {
+                name: "mergefn",
+                title: "CL.MERGE FIELDS, fn:",
+                command: "CL.MERGE n:__rand_int__ FIELDS tokens 500 \
+                          timestamp {ahead}__rand_int__ STRATEGY fn:premium_first",
+                answer: Answer::Merged,
+                kind: "hash",
+                keys: Keys::Kept,
+                counter: Counter::None,
+            },
+            Workload::Function => Spec {
+                name: "fcall",
+                title: "FCALL_RO, same function",
+                command: "FCALL_RO premium_first 0 {record} {record}",
+                answer: Answer::Text,
+                kind: "none",
+                keys: Keys::None,
+                counter: Counter::None,
+            },
         }
     }
 
@@ -219,15 +277,27 @@ impl Workload {
     }
 
     /// The arguments for redis-benchmark; `script` is the SHA1 of [`LUA`].
-    pub fn template(self, script: &str) -> impl Iterator<Item = &str> {
-        self.spec().command.split(' ').map(move |word| if word == SCRIPT { script } else { word })
+    pub fn template(self, script: &str) -> impl Iterator<Item = Vec<u8>> {
+        self.spec().command.split(' ').map(move |word| match word {
+            RECORD => RECORD_BYTES.to_vec(),
+            SCRIPT => script.into(),
+            _ => word.replace(AHEAD, &ahead()).into(),
+        })
     }
 
     /// The command under another key than the random one.
     pub fn command(self, script: &str, key: &str) -> Cmd {
         let mut cmd = Cmd::new();
+        // The first random word is the key.
+        let mut key = Some(key);
         for word in self.template(script) {
-            cmd.arg(if word.contains(RANDOM) { key } else { word });
+            match std::str::from_utf8(&word) {
+                Ok(text) if text.contains(RANDOM) => match key.take() {
+                    Some(key) => cmd.arg(key),
+                    None => cmd.arg(text.replace(RANDOM, &"0".repeat(RANDOM_DIGITS))),
+                },
+                _ => cmd.arg(word),
+            };
         }
         cmd
     }
@@ -265,6 +335,11 @@ impl Workload {
     }
 }
 
+fn ahead() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (now.as_secs() / 1_000_000).saturating_add(1).to_string()
+}
+
 impl Answer {
     fn fits(self, value: &Value) -> bool {
         match (self, value) {
@@ -273,7 +348,26 @@ impl Answer {
             (Answer::Numbers(first), Value::Array(all)) => {
                 all.len() == 5 && first.iter().zip(all).all(|(n, value)| *value == Value::Int(*n))
             }
+            (Answer::Merged, Value::Array(all)) => {
+                matches!(all.as_slice(), [Value::Int(0 | 1), Value::Int(1_000), Value::Int(500)])
+            }
+            (Answer::Text, Value::BulkString(_)) => true,
             _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What redis-benchmark is given as arguments.
+    #[test]
+    fn no_word_of_a_command_has_a_zero_byte() {
+        for workload in Workload::ALL {
+            for word in workload.template("sha1") {
+                assert!(!word.is_empty() && !word.contains(&0), "{}", workload.name());
+            }
         }
     }
 }
