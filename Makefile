@@ -2,16 +2,19 @@
 # make test   everything that has to hold
 # make run    a server in the foreground, with redis.conf
 # make bench  CL.TAKE against its rivals; REDIS_CELL=path adds redis-cell
+# make fuzz   coverage-guided fuzzing of the pure crate, FUZZ seconds a target;
+#             needs a nightly toolchain and cargo-fuzz
 # make soak   the random tests for hours; SOAK=n times the usual length
 
 SHELL := /bin/bash
 MODULE := $(or $(CARGO_TARGET_DIR),target)/release/libredis_claw.so
 SERVER := $(shell command -v redis-server || command -v valkey-server)
 SOAK ?= 60
+FUZZ ?= 300
 
 export REDIS_CLAW_MODULE ?= $(abspath $(MODULE))
 
-.PHONY: build demo run test lint unit server-tests bench microbench soak clean
+.PHONY: build demo run test lint unit server-tests bench microbench soak fuzz clean
 
 build:
 	@scripts/setup.sh build
@@ -48,7 +51,12 @@ microbench:
 
 soak: build
 	PROPTEST_CASES=$$(( $(SOAK) * 1000 )) cargo test --release --locked -p claw-core
-	CLAW_SOAK=$(SOAK) cargo test --locked --test hostile --test replication --test durability --test cluster -- --nocapture
+	CLAW_SOAK=$(SOAK) cargo test --locked --test hostile --test replication --test durability --test cluster --test merge -- --nocapture
+
+fuzz:
+	@for target in text record blob; do \
+		cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ) || exit 1; \
+	done
 
 clean:
 	cargo clean

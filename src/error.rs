@@ -53,6 +53,8 @@ pub(crate) enum Error {
     Blob { index: usize, why: BlobError },
     /// The bucket's field of unknown newer fields is not MessagePack.
     Newer(Box<[u8]>),
+    /// Fields of later versions, from several states, are too long together.
+    NewerTooLong,
     /// The function failed, or what it returned is no bucket.
     Function { name: Box<str>, why: Box<[u8]> },
     /// The function returned more tokens than the capacity.
@@ -151,8 +153,14 @@ impl Error {
             }
             Self::Blob { index, why } => format!("state {index} {why}"),
             Self::Newer(key) => format!("bucket {}: field 'newer' cannot be read", Quoted(key)),
+            Self::NewerTooLong => {
+                "the fields of later versions in these states are too long together".to_owned()
+            }
             Self::Function { name, why } => {
-                let why = why.get(..MESSAGE).unwrap_or(why).escape_ascii();
+                let why = why.strip_prefix(b"ERR ").unwrap_or(why);
+                let why = String::from_utf8_lossy(why.get(..MESSAGE).unwrap_or(why));
+                // One line, whatever the function says.
+                let why = why.replace(char::is_control, " ");
                 format!("function '{name}': {why}")
             }
             Self::AboveCapacity(name) => {
@@ -258,7 +266,8 @@ mod tests {
             (Error::Blob { index: 2, why: BlobError::TooLong }, "ERR state 2 is longer than 4096 bytes"),
             (Error::Blob { index: 1, why: BlobError::OutOfBounds("tokens") }, "ERR state 1 holds a field 'tokens' out of its bounds"),
             (Error::Newer(b"user:1".as_slice().into()), "ERR bucket 'user:1': field 'newer' cannot be read"),
-            (Error::Function { name: "f".into(), why: b"ERR Function not found".as_slice().into() }, "ERR function 'f': ERR Function not found"),
+            (Error::Function { name: "f".into(), why: b"ERR Function not found".as_slice().into() }, "ERR function 'f': Function not found"),
+            (Error::NewerTooLong, "ERR the fields of later versions in these states are too long together"),
             (Error::AboveCapacity("f".into()), "ERR function 'f': it returned more tokens than the capacity"),
             (Error::Nested, "ERR a strategy fn:NAME cannot be used inside a script or function"),
             (Error::Busy, "ERR the module is busy with a change of its configuration"),

@@ -167,7 +167,7 @@ fn call(
         None => now,
         Some(value) => {
             integer(value).filter(|t| *t <= now.saturating_add(MAX_LEAD_US)).ok_or_else(|| {
-                failed(b"it returned a timestamp that is no unix microseconds up to now")
+                failed(b"it returned a timestamp that is no unix microseconds, or more than 30 days ahead")
             })?
         }
     };
@@ -186,7 +186,7 @@ fn call(
             && kept.timestamp() == timestamp
             && micros_of(kept.tokens()) == Some(tokens)
     });
-    Ok(unchanged.copied().unwrap_or(State { bucket, policy: winner.policy }))
+    Ok(unchanged.copied().unwrap_or(State::of(bucket, winner.policy)))
 }
 
 /// Nesting of what a function returns: a table of numbers.

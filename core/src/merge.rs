@@ -10,6 +10,11 @@
 //! lower does not depend on when one asks. (Numbers of different ages, or lines
 //! of different slope, would be ordered one way now and the other way later.)
 //!
+//! A full bucket counts as if its line went on above the capacity. So a bucket
+//! that has been full for long can stand above one of another weight that it
+//! would stand below had it been written just now: between different weights,
+//! `max` and `min` choose by the states as they were written.
+//!
 //! Between states of different policies the policy decides first: a pinned one
 //! over one that is not, the later version of a pin, one that a call's options
 //! set over the default, and then the larger numbers. Only states of the winning
@@ -67,9 +72,18 @@ pub struct State {
     pub bucket: Bucket,
     /// What the `policy` field says.
     pub policy: Option<StoredPolicy>,
+    /// When the state was written, in unix microseconds. Its bucket is later when
+    /// the default policy has changed since.
+    written: u64,
 }
 
 impl State {
+    /// A state written at the timestamp of its bucket.
+    #[must_use]
+    pub fn of(bucket: Bucket, policy: Option<StoredPolicy>) -> Self {
+        Self { bucket, policy, written: bucket.timestamp() }
+    }
+
     /// Resolves the missing fields of `record` as any command would at `now`
     /// (unix microseconds), without crediting it.
     #[must_use]
@@ -77,13 +91,13 @@ impl State {
         let timestamp = record.timestamp.unwrap_or(now);
         let policy = record.policy.map_or(defaults.current(), |stored| stored.policy);
         let bucket = if record.policy.is_none() && !defaults.holds_since(timestamp) {
-            // The default policy was another one: credited across the change, the
+            // The default policy was another one: credited up to the change, the
             // state is a line of the present policy.
-            record.bucket(defaults, now)
+            record.bucket(defaults, defaults.clock(0))
         } else {
             record.bucket_at_rest(policy, timestamp)
         };
-        Self { bucket: in_shares(bucket), policy: record.policy }
+        Self { bucket: in_shares(bucket), policy: record.policy, written: timestamp }
     }
 
     /// Whether both hold the same at every instant from `now` on, and say the
@@ -96,6 +110,26 @@ impl State {
             bucket
         };
         self.policy == other.policy && at(self) == at(other)
+    }
+
+    /// Whether a merge by `strategy` need not write `other` over this state: it is
+    /// the same line of the same policy and weight, so that every later merge
+    /// goes the same way. To look the same now is not enough: of two full buckets
+    /// one may have been full for longer.
+    #[must_use]
+    pub fn stands_for(&self, other: &Self, strategy: Strategy) -> bool {
+        let terms = |state: &Self| (state.policy, state.bucket.policy(), state.bucket.weight());
+        let alike = terms(self) == terms(other);
+        match strategy {
+            Strategy::Lww => self == other,
+            Strategy::Max | Strategy::Min => alike && self.by_level(other).is_eq(),
+            // Whatever has fewer per share than a full bucket of the greatest
+            // weight has fewer than any of them.
+            Strategy::Weighted => {
+                let full = self.bucket.is_full() && other.bucket.is_full();
+                alike && (full || self.by_level(other).is_eq())
+            }
+        }
     }
 
     /// Joins two states.
@@ -130,7 +164,8 @@ impl State {
             None => amount,
         };
         let held = share(level(&bucket)).saturating_mul(u128::from(new));
-        Self { bucket: with_level(policy, weight, held, bucket.timestamp()), policy: self.policy }
+        let bucket = with_level(policy, weight, held, bucket.timestamp());
+        Self { bucket, ..*self }
     }
 
     fn by_rank(&self, other: &Self) -> Ordering {
@@ -156,13 +191,19 @@ impl State {
     fn by_age(&self, other: &Self) -> Ordering {
         let (a, b) = (&self.bucket, &other.bucket);
         let fewer = (b.tokens(), b.remainder()).cmp(&(a.tokens(), a.remainder()));
-        a.timestamp().cmp(&b.timestamp()).then(fewer)
+        self.written.cmp(&other.written).then(fewer)
     }
 
     fn by_fields(&self, other: &Self) -> Ordering {
         let key = |state: &Self| {
             let bucket = &state.bucket;
-            (bucket.weight(), bucket.timestamp(), bucket.tokens(), bucket.remainder())
+            (
+                bucket.weight(),
+                bucket.timestamp(),
+                bucket.tokens(),
+                bucket.remainder(),
+                state.written,
+            )
         };
         key(self).cmp(&key(other))
     }

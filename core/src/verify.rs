@@ -96,18 +96,12 @@ pub fn verify<E>(
                 Law::Associative => vec![a, b, c],
                 Law::Idempotent => vec![a],
                 Law::Inflationary => {
-                    let mut taken = a;
-                    taken.bucket.advance(now);
-                    let remaining = taken.bucket.remaining();
-                    if remaining == 0 {
+                    let mut credited = a.bucket;
+                    credited.advance(now);
+                    let Some(most) = credited.remaining().checked_sub(1) else {
                         continue;
-                    }
-                    taken.bucket.take(
-                        random.up_to(remaining.saturating_sub(1)).saturating_add(1),
-                        false,
-                        now,
-                    );
-                    vec![taken, a]
+                    };
+                    vec![taken(&a, random.up_to(most).saturating_add(1), now), a]
                 }
             };
             if breaks(law, &states, merge, now)? {
@@ -164,6 +158,14 @@ fn credited(state: &State, now: u64) -> (u64, u64) {
     (bucket.tokens(), bucket.remainder())
 }
 
+/// The state at `now` after a take.
+fn taken(state: &State, tokens: u64, now: u64) -> State {
+    let mut bucket = state.bucket;
+    bucket.advance(now);
+    bucket.take(tokens, false, now);
+    State::of(bucket, state.policy)
+}
+
 /// How often a counterexample is tried to be made smaller.
 const SHRINKING: usize = 400;
 
@@ -178,7 +180,9 @@ fn shrink<E>(
     let mut progress = true;
     while progress {
         progress = false;
-        for place in 0..states.len() {
+        // Of a bucket and its stale copy, the copy is what both are made of.
+        let first = usize::from(law == Law::Inflationary);
+        for place in first..states.len() {
             for simpler in simpler(states.get(place), now) {
                 tries = tries.saturating_add(1);
                 if tries > SHRINKING {
@@ -187,6 +191,10 @@ fn shrink<E>(
                 let mut candidate = states.clone();
                 if let Some(state) = candidate.get_mut(place) {
                     *state = simpler;
+                }
+                // The other state of that law is made of this one by taking.
+                if law == Law::Inflationary {
+                    candidate = vec![taken(&simpler, 1, now), simpler];
                 }
                 if breaks(law, &candidate, merge, now)? {
                     states = candidate;
@@ -201,12 +209,11 @@ fn shrink<E>(
 
 /// Simpler states, the simplest first: each is smaller in one thing.
 fn simpler(state: Option<&State>, now: u64) -> Vec<State> {
-    let Some(State { bucket, policy }) = state else {
+    let Some(State { bucket, policy, .. }) = state else {
         return Vec::new();
     };
-    let with = |tokens: u64, weight: Weight, timestamp: u64| State {
-        bucket: Bucket::new(bucket.policy(), weight, tokens, 0, timestamp),
-        policy: *policy,
+    let with = |tokens: u64, weight: Weight, timestamp: u64| {
+        State::of(Bucket::new(bucket.policy(), weight, tokens, 0, timestamp), *policy)
     };
     let (tokens, weight, timestamp) = (bucket.tokens(), bucket.weight(), bucket.timestamp());
     let mut list = Vec::new();
@@ -219,6 +226,9 @@ fn simpler(state: Option<&State>, now: u64) -> Vec<State> {
     }
     if timestamp != now {
         list.push(with(tokens, weight, now));
+        let mut credited = *bucket;
+        credited.advance(now);
+        list.push(with(credited.remaining().saturating_mul(MICRO), weight, now));
     }
     let whole = tokens / MICRO;
     for fewer in [0, 1, 2, whole / 2, whole.saturating_sub(1)] {
@@ -269,6 +279,6 @@ impl Random {
             _ => now.saturating_sub(self.up_to(200).saturating_mul(1_000_000)),
         };
         let tokens = tokens.saturating_mul(MICRO);
-        State { bucket: Bucket::new(policy, weight, tokens, 0, timestamp), policy: None }
+        State::of(Bucket::new(policy, weight, tokens, 0, timestamp), None)
     }
 }

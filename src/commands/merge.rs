@@ -91,15 +91,23 @@ fn merge(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
             None => source,
             Some(local) => Stored {
                 state: strategy.merge(ctx, &local.state, &source.state, now)?,
-                newer: codec::join_newer(local.newer, source.newer),
+                newer: codec::join_newer(local.newer, source.newer)
+                    .map_err(|_| Error::NewerTooLong)?,
             },
         });
     }
 
+    let same = |present: &Stored, merged: &Stored| {
+        let state = match strategy {
+            Strategy::BuiltIn(strategy) => present.state.stands_for(&merged.state, strategy),
+            // What a function returns is one of many ways to say the same.
+            Strategy::Function(_) => present.state.same_from(&merged.state, now),
+        };
+        // Compared as they are kept: a value need not equal itself.
+        state && codec::encode_newer(&present.newer) == codec::encode_newer(&merged.newer)
+    };
     let unchanged = match (&present, &merged) {
-        (Some(present), Some(merged)) => {
-            present.state.same_from(&merged.state, now) && present.newer == merged.newer
-        }
+        (Some(present), Some(merged)) => same(present, merged),
         (None, None) => true,
         _ => false,
     };
@@ -109,7 +117,10 @@ fn merge(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
         let opened = Opened::merged(record, &merged.state);
         let newer_name = OwnedStr::new(NEWER).ok_or(Error::Panic)?;
         let newer_value = match present.as_ref().map(|present| &present.newer) {
-            present if present.unwrap_or(&Newer::new()) == &merged.newer => None,
+            Some(present) if codec::encode_newer(present) == codec::encode_newer(&merged.newer) => {
+                None
+            }
+            None if merged.newer.is_empty() => None,
             _ => OwnedStr::new(&codec::encode_newer(&merged.newer)),
         };
         let newer = newer_value.map(|value| (newer_name.as_str(), value));

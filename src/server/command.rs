@@ -334,6 +334,9 @@ extern "C" fn handler<C: Command>(
     argc: c_int,
 ) -> c_int {
     let Some(module) = Module::current() else {
+        // Never, while the commands are registered; but a client must not wait.
+        // SAFETY: a live context and a constant line.
+        unsafe { call!(RedisModule_ReplyWithError(raw_ctx, c"ERR claw is unloaded".as_ptr())) };
         return OK;
     };
     // SAFETY: the server's own arguments, alive until we return.

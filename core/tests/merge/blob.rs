@@ -38,41 +38,35 @@ fn golden() -> [(&'static [u8], State, Newer); 6] {
     [
         (
             include_bytes!("../golden/ordinary.msgpack"),
-            State { bucket: bucket(default, 1, 200_000_000, 0, NOW), policy: None },
+            State::of(bucket(default, 1, 200_000_000, 0, NOW), None),
             Newer::new(),
         ),
         (
             include_bytes!("../golden/weight_and_remainder.msgpack"),
-            State { bucket: bucket(default, 3, 12_345_678, 1_259_999_997, NOW - 1), policy: None },
+            State::of(bucket(default, 3, 12_345_678, 1_259_999_997, NOW - 1), None),
             Newer::new(),
         ),
         (
             include_bytes!("../golden/called.msgpack"),
-            State { bucket: bucket(slow, 1, 99_500_000, 0, NOW), policy: with(slow, None) },
+            State::of(bucket(slow, 1, 99_500_000, 0, NOW), with(slow, None)),
             Newer::new(),
         ),
         (
             include_bytes!("../golden/pinned.msgpack"),
-            State { bucket: bucket(odd, 10, 0, 0, 0), policy: with(odd, Some(3)) },
+            State::of(bucket(odd, 10, 0, 0, 0), with(odd, Some(3))),
             Newer::new(),
         ),
         (
             include_bytes!("../golden/most.msgpack"),
-            State {
-                bucket: bucket(
-                    most,
-                    10,
-                    MAX_MICRO_TOKENS - 1,
-                    79_688_447_999_999_990,
-                    NOW + 30 * DAY,
-                ),
-                policy: with(most, Some(u64::MAX)),
-            },
+            State::of(
+                bucket(most, 10, MAX_MICRO_TOKENS - 1, 79_688_447_999_999_990, NOW + 30 * DAY),
+                with(most, Some(u64::MAX)),
+            ),
             Newer::new(),
         ),
         (
             include_bytes!("../golden/newer.msgpack"),
-            State { bucket: bucket(default, 1, 5_000_000, 0, NOW), policy: None },
+            State::of(bucket(default, 1, 5_000_000, 0, NOW), None),
             newer,
         ),
     ]
@@ -176,7 +170,7 @@ fn bounds() {
         ("weight", 10.into(), Ok(())),
         ("weight", 0.into(), Err(OutOfBounds("weight"))),
         ("weight", 11.into(), Err(OutOfBounds("weight"))),
-        ("weight", 256.into(), Err(BlobError::Malformed)),
+        ("weight", 256.into(), Err(OutOfBounds("weight"))),
         ("remainder", u64::MAX.into(), Ok(())),
         ("policy", of(1, 0, 1), Ok(())),
         ("policy", of(MAX_TOKENS, MAX_MICRO_TOKENS, MAX_INTERVAL_MS), Ok(())),
@@ -275,11 +269,9 @@ fn a_field_stands_once() {
 /// What changes the meaning of a state gets another name, so any version will do.
 #[test]
 fn other_versions() {
-    for version in [0, 2, 3, 1_000, u64::from(u32::MAX)] {
+    for version in [0, 2, 3, 1_000, u64::MAX] {
         assert_eq!(verdict(&but(&[("v", version.into())])), Ok(()), "{version}");
     }
-    let beyond = but(&[("v", (u64::from(u32::MAX) + 1).into())]);
-    assert_eq!(verdict(&beyond), Err(BlobError::Malformed));
 }
 
 #[test]

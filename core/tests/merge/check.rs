@@ -45,7 +45,7 @@ fn now(tokens: u64, weight: u64) -> Outcome {
         return Err(Failure::AboveCapacity);
     }
     let bucket = Bucket::new(policy, Weight::new(weight).unwrap(), tokens, 0, NOW);
-    Ok(State { bucket, policy: None })
+    Ok(State::of(bucket, None))
 }
 
 /// min(tokens) * max(weight), cut at the capacity, timestamp = now.
@@ -71,37 +71,47 @@ fn remote(_: &State, b: &State) -> Outcome {
     Ok(*b)
 }
 
-/// What is broken, and the most whole tokens that the counterexample needs.
-#[test]
-fn what_it_finds() {
-    type Merge = fn(&State, &State) -> Outcome;
-    let max: Merge = |a, b| Ok(a.join(b, Strategy::Max));
-    let min: Merge = |a, b| Ok(a.join(b, Strategy::Min));
-    let weighted: Merge = |a, b| Ok(a.join(b, Strategy::Weighted));
-    let lww: Merge = |a, b| Ok(a.join(b, Strategy::Lww));
-    let fewest: Merge = |a, b| now(available(a).min(available(b)), weight(a).max(weight(b)));
-    let nothing: Merge = |_, _| now(0, 1);
-    let half: Merge = |a, _| now(available(a) / 2, weight(a));
-    let table: [(&str, Merge, &[&str]); 11] = [
-        ("max", max, &["inflationary"]),
-        ("min", min, &[]),
-        ("weighted", weighted, &[]),
-        ("lww", lww, &[]),
-        ("the published form", published, &["associative", "idempotent", "inflationary"]),
+type Merge = fn(&State, &State) -> Outcome;
+
+/// Merges, and the laws that they break.
+fn table() -> [(&'static str, Merge, &'static [&'static str]); 12] {
+    [
+        ("max", |a, b| Ok(a.join(b, Strategy::Max)), &["inflationary"]),
+        ("min", |a, b| Ok(a.join(b, Strategy::Min)), &[]),
+        ("weighted", |a, b| Ok(a.join(b, Strategy::Weighted)), &[]),
+        ("lww", |a, b| Ok(a.join(b, Strategy::Lww)), &[]),
+        ("fewest", |a, b| now(available(a).min(available(b)), weight(a).max(weight(b))), &[]),
+        ("published", published, &["associative", "idempotent", "inflationary"]),
         ("average", average, &["associative", "inflationary"]),
         ("sum", sum, &["idempotent", "inflationary", "within-capacity"]),
         ("local", local, &["commutative"]),
         ("remote", remote, &["commutative", "inflationary"]),
-        ("nothing", nothing, &["idempotent"]),
-        ("half of local", half, &["commutative", "associative", "idempotent"]),
-    ];
-    for (name, merge, expected) in table {
+        ("nothing", |_, _| now(0, 1), &["idempotent"]),
+        (
+            "half of local",
+            |a, _| now(available(a) / 2, weight(a)),
+            &["commutative", "associative", "idempotent"],
+        ),
+    ]
+}
+
+#[test]
+fn what_it_finds() {
+    for (name, merge, expected) in table() {
         for seed in 0..20 {
-            let report = report(merge, 2_000, seed);
-            assert_eq!(broken(&report), expected, "{name}, seed {seed}");
-            for Counterexample { law, states } in &report {
+            assert_eq!(broken(&report(merge, 2_000, seed)), expected, "{name}, seed {seed}");
+        }
+    }
+}
+
+/// Whole tokens, and 3 at the most, where the capacity is not what it is about.
+#[test]
+fn counterexamples_are_small() {
+    for (name, merge, _) in table() {
+        for seed in 0..20 {
+            for Counterexample { law, states } in report(merge, 2_000, seed) {
                 let most = states.iter().map(|state| state.bucket.remaining()).max().unwrap();
-                let allowed = if *law == Law::WithinCapacity { 1_000 } else { 3 };
+                let allowed = if law == Law::WithinCapacity { 1_000 } else { 3 };
                 assert!(most <= allowed, "{name}, seed {seed}, {law:?}: {states:?}");
                 let whole = states.iter().all(|state| {
                     state.bucket.tokens().is_multiple_of(MICRO) && state.bucket.remainder() == 0
@@ -110,9 +120,6 @@ fn what_it_finds() {
             }
         }
     }
-    // With `fewest` what matters is time: its min is taken of what there is now,
-    // and a weight that came later refills the rest.
-    assert_eq!(broken(&report(fewest, 2_000, 0)), Vec::<&str>::new());
 }
 
 /// The counterexamples do break the laws, checked by hand.
@@ -166,14 +173,14 @@ fn a_stale_copy_is_one() {
     }
 }
 
-/// A merge that is not inflationary only for buckets of weight 2 has a
-/// counterexample of weight 2, on both sides.
+/// Making a counterexample small must not leave the law: a state of another weight
+/// is no stale copy, whatever the merge does with it.
 #[test]
 fn a_counterexample_stays_within_its_law() {
-    // Gives back only what a stale copy of another weight says, which no stale
-    // copy of a bucket is, and below 10 tokens.
+    // Takes the greater of buckets of different weight, which is no offence; and of
+    // buckets of one weight from 10 tokens on, which is.
     let odd = |a: &State, b: &State| {
-        let gives = weight(a) == weight(b) && available(a) >= 10 * MICRO || weight(a) != weight(b);
+        let gives = weight(a) != weight(b) || available(a) >= 10 * MICRO;
         now(if gives { available(a).max(available(b)) } else { available(a) }, weight(a))
     };
     for seed in 0..20 {
@@ -205,28 +212,29 @@ fn the_same_seed_the_same_report() {
     assert_ne!(seen(1), seen(2));
 }
 
-/// FNV-1a of what distinguishes two states, the same whichever comes first.
+/// What distinguishes two states.
+fn numbers(state: &State) -> [u64; 3] {
+    [state.bucket.tokens(), state.bucket.timestamp(), weight(state)]
+}
+
+/// The same for both orders of a pair (FNV-1a, then a finalizer).
 fn pair_hash(a: &State, b: &State) -> u64 {
     let hash = |state: &State| {
-        let bucket = &state.bucket;
-        let numbers = [bucket.tokens(), bucket.timestamp(), weight(state)];
-        numbers
-            .iter()
-            .flat_map(|n| n.to_le_bytes())
-            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            })
+        let bytes = numbers(state).into_iter().flat_map(u64::to_le_bytes);
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
     };
     let mixed = hash(a).wrapping_add(hash(b));
     (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32
 }
 
-/// A merge that is wrong for one pair in 300 is found in 2000 samples.
+/// A merge that depends on the order for one pair in 300 is found in 2000 samples.
 #[test]
 fn one_pair_in_300() {
     let rare = |a: &State, b: &State| {
         if pair_hash(a, b).is_multiple_of(300) {
-            return Ok(*a);
+            return now(if numbers(a) < numbers(b) { 0 } else { MICRO }, 1);
         }
         Ok(a.join(b, Strategy::Min))
     };

@@ -12,7 +12,7 @@ use claw_core::record::{Field, Record};
 /// 1000 tokens, 5 a second: so many tokens, so many seconds ago, at a weight.
 fn state(tokens: u64, seconds_ago: u64, weight: u64) -> State {
     let (weight, at) = (Weight::new(weight).unwrap(), NOW - seconds_ago * MICRO);
-    State { bucket: Bucket::new(Policy::DEFAULT, weight, tokens * MICRO, 0, at), policy: None }
+    State::of(Bucket::new(Policy::DEFAULT, weight, tokens * MICRO, 0, at), None)
 }
 
 /// Tokens now, and the weight.
@@ -144,10 +144,10 @@ fn the_capacity_is_the_most() {
     }
     // A pin of fewer tokens wins over a fuller bucket of any weight.
     let policy = Policy::new(10, MICRO, 1_000).unwrap();
-    let small = State {
-        bucket: Bucket::new(policy, Weight::ONE, 8 * MICRO, 0, NOW),
-        policy: Some(StoredPolicy { policy, pin: Some(1) }),
-    };
+    let small = State::of(
+        Bucket::new(policy, Weight::ONE, 8 * MICRO, 0, NOW),
+        Some(StoredPolicy { policy, pin: Some(1) }),
+    );
     let merged = state(700, 0, 4).join(&small, Strategy::Weighted);
     assert_eq!((seen(&merged), merged.policy), ((10, 4), small.policy));
 }
@@ -190,7 +190,7 @@ fn the_policy_decides_first() {
             let of = |policy: &Option<StoredPolicy>, tokens: u64| {
                 let numbers = policy.map_or(Policy::DEFAULT, |stored| stored.policy);
                 let bucket = Bucket::new(numbers, Weight::ONE, tokens * MICRO, 0, NOW);
-                State { bucket, policy: *policy }
+                State::of(bucket, *policy)
             };
             let (a, b) = (of(low, others), of(winner, tokens));
             for strategy in [Strategy::Max, Strategy::Min, Strategy::Weighted] {

@@ -16,6 +16,11 @@ fn instants() -> impl proptest::strategy::Strategy<Value = [u64; 4]> {
     prop::array::uniform4(any::log_uniform(1 << 45)).prop_map(|later| later.map(|us| NOW + us))
 }
 
+/// The same, no further apart than a timestamp may be ahead of a clock.
+fn near_instants() -> impl proptest::strategy::Strategy<Value = [u64; 4]> {
+    prop::array::uniform4(any::log_uniform(1 << 40)).prop_map(|later| later.map(|us| NOW + us))
+}
+
 /// Fields as a person may write them: with some left out that say nothing.
 fn person(tokens: Option<u64>, age: u64, weight: Option<u8>, remainder: Option<u64>) -> Hash {
     let texts = [
@@ -69,7 +74,7 @@ fn hold(
 }
 
 proptest! {
-    #![proptest_config(any::cases(3_000))]
+    #![proptest_config(any::cases(2_000))]
 
     #[test]
     fn a_state_is_read_as_it_was_written(
@@ -99,6 +104,29 @@ proptest! {
         later in any::later(),
     ) {
         let defaults = Defaults::new(if ordinary { Policy::DEFAULT } else { policy });
+        hold(&keys, strategy, &defaults, instants, later)?;
+    }
+
+    /// The default policy changed while the states were on their way: each is
+    /// credited at the old rate up to the change, at the new one from there.
+    #[test]
+    fn across_a_change_of_the_configuration(
+        Family { defaults, states } in any::plain::<3>(),
+        policy in any::policy(),
+        ago in any::log_uniform(1 << 36),
+        strategy in prop::sample::select(vec![Strategy::Max, Strategy::Min, Strategy::Weighted]),
+        instants in near_instants(),
+        later in any::later(),
+    ) {
+        let mut defaults = defaults;
+        defaults.change(policy, NOW - ago);
+        let keys = states.map(|state| {
+            let mut bucket = state.bucket;
+            if strategy != Strategy::Weighted {
+                bucket.set_weight(Weight::ONE);
+            }
+            Hash::holding(&State::of(bucket, state.policy))
+        });
         hold(&keys, strategy, &defaults, instants, later)?;
     }
 
@@ -155,15 +183,11 @@ proptest! {
 #[test]
 fn a_result_that_only_looks_the_same_must_be_written() {
     let policy = Policy::new(100, 1_000_000, 1_000).unwrap();
-    let state = |tokens: u64, seconds_ago: u64| State {
-        bucket: Bucket::new(
-            policy,
-            Weight::ONE,
-            tokens * 1_000_000,
-            0,
-            NOW - seconds_ago * 1_000_000,
-        ),
-        policy: None,
+    let state = |tokens: u64, seconds_ago: u64| {
+        State::of(
+            Bucket::new(policy, Weight::ONE, tokens * 1_000_000, 0, NOW - seconds_ago * 1_000_000),
+            None,
+        )
     };
     // One line, written down at two instants, and another of an instant between.
     let (old, new, between) = (state(10, 10), state(15, 5), state(3, 7));

@@ -1,0 +1,128 @@
+//! A hash with any fields at all, opened, used and written, can be read again:
+//! `cargo +nightly fuzz run record`
+//!
+//! The input is lines: the fields, then the policy of a call, then what is
+//! done, a letter and a number each.
+
+#![no_main]
+
+use claw_core::bucket::{Answer, Weight};
+use claw_core::decimal::{self, Decimal};
+use claw_core::defaults::Defaults;
+use claw_core::limits::{MAX_LEAD_US, MAX_TOKENS, MICRO};
+use claw_core::policy::{Asked, Policy, StoredPolicy};
+use claw_core::record::{Expiry, Field, Opened, Record};
+use libfuzzer_sys::fuzz_target;
+
+const NOW: u64 = 1_773_914_400_000_000;
+const FIELDS: [Field; 5] =
+    [Field::Tokens, Field::Timestamp, Field::Weight, Field::Policy, Field::Remainder];
+
+fuzz_target!(|data: &[u8]| {
+    let mut lines = data.split(|byte| *byte == b'\n');
+    let mut record = Record::default();
+    for field in FIELDS {
+        let Some(text) = lines.next() else { return };
+        let before = record;
+        if !text.is_empty() && record.read(field, text, NOW).is_err() {
+            assert_eq!(record, before, "a bad text leaves the record alone");
+        }
+    }
+    let Some(terms) = lines.next() else { return };
+    let asked = StoredPolicy::parse(terms).map_or(Asked::default(), |stored| Asked {
+        capacity: Some(stored.policy.capacity()),
+        refill: Some((stored.policy.refill(), stored.policy.interval_ms())),
+    });
+    let mut defaults = Defaults::new(Policy::DEFAULT);
+    let mut record = (!terms.starts_with(b"!")).then_some(record);
+    let mut now = NOW;
+    for line in lines {
+        let Some((action, number)) = line.split_first() else { continue };
+        let number = decimal::digits(number).unwrap_or(1);
+        let tokens = number.min(MAX_TOKENS);
+        let mut opened = Opened::new(record, &defaults, now);
+        check(&opened, record, now);
+        match action {
+            b't' | b'p' => {
+                opened.ask(&asked, defaults.current()).expect("the policy is within its bounds");
+                let held = opened.bucket.remaining();
+                let answer = opened.bucket.take(tokens, *action == b'p', now);
+                let due = if *action == b'p' { tokens.min(held) } else { tokens };
+                assert_eq!(answer.taken, if due <= held { due } else { 0 });
+                check_answer(&answer, &opened);
+            }
+            b'g' => {
+                let answer = opened.bucket.give(tokens, now);
+                assert!(answer.taken <= tokens);
+                check_answer(&answer, &opened);
+            }
+            b'n' => opened.pin(asked.over(opened.bucket.policy()).expect("within its bounds")),
+            b'w' => opened.bucket.set_weight(Weight::new(number).unwrap_or(Weight::ONE)),
+            b'r' => opened.reset(defaults.current()),
+            b'd' => {
+                let policy = asked.over(defaults.current()).expect("within its bounds");
+                defaults.change(policy, now);
+                continue;
+            }
+            // The clock goes on, or is set back a little.
+            b'+' => now = now.saturating_add(number).min(NOW * 100),
+            b'-' => now = now.saturating_sub(number.min(MAX_LEAD_US / 100)).max(NOW / 2),
+            _ => continue,
+        }
+        record = Some(written(&opened, now));
+    }
+});
+
+fn check(opened: &Opened, record: Option<Record>, now: u64) {
+    let bucket = &opened.bucket;
+    assert!(bucket.tokens() <= bucket.policy().capacity_micros());
+    assert!(bucket.timestamp() >= now, "it is credited up to now");
+    assert!(record.is_some() || bucket.is_full(), "what is missing is full");
+}
+
+fn check_answer(answer: &Answer, opened: &Opened) {
+    assert_eq!(answer.capacity, opened.bucket.policy().capacity());
+    assert!(answer.remaining <= answer.capacity);
+    assert!(answer.retry_after.as_millis() >= -1);
+    assert!(answer.reset_after.as_millis() >= -1);
+    assert_eq!(answer.reset_after.as_millis() == 0, opened.bucket.is_full());
+}
+
+/// The record as it comes back from its texts.
+fn written(opened: &Opened, now: u64) -> Record {
+    let record = opened.to_record();
+    let texts = [
+        record.tokens.map(|tokens| Decimal::new(tokens).to_string()),
+        record.timestamp.map(|timestamp| timestamp.to_string()),
+        record.weight.map(|weight| weight.get().to_string()),
+        record.policy.map(|stored| stored.to_string()),
+        record.remainder.map(|remainder| remainder.to_string()),
+    ];
+    let mut again = Record::default();
+    for (field, text) in FIELDS.into_iter().zip(texts) {
+        if let Some(text) = text {
+            // A clock set back does not make it unreadable: only far ahead is.
+            let at = now.max(record.timestamp.unwrap_or(0));
+            again.read(field, text.as_bytes(), at).expect("what is written can be read");
+        }
+    }
+    assert_eq!(again, record);
+    // No part of a millionth is lost on the way.
+    let (mut whole, mut halves) = (opened.bucket, opened.bucket);
+    whole.advance(now.saturating_add(1_000_001));
+    halves.advance(now.saturating_add(333));
+    halves.advance(now.saturating_add(1_000_001));
+    assert_eq!(whole, halves);
+    if let Expiry::At { earliest, latest, set } = record.expiry(&opened.bucket) {
+        assert!(earliest <= set && set <= latest);
+        // By then it is full.
+        if let Some(then) = earliest.checked_mul(1_000) {
+            let mut later = opened.bucket;
+            later.advance(then);
+            assert!(later.is_full());
+        }
+    }
+    let missing = opened.bucket.policy().capacity_micros() - opened.bucket.tokens();
+    assert!(missing <= MAX_TOKENS * MICRO);
+    record
+}
