@@ -112,23 +112,20 @@ impl State {
         self.policy == other.policy && at(self) == at(other)
     }
 
-    /// Whether a merge by `strategy` need not write `other` over this state: it is
+    /// Whether a merge by `strategy` at `now` (unix microseconds) need not write `other` over this state: it is
     /// the same line of the same policy and weight, so that every later merge
     /// goes the same way. To look the same now is not enough: of two full buckets
     /// one may have been full for longer.
     #[must_use]
-    pub fn stands_for(&self, other: &Self, strategy: Strategy) -> bool {
+    pub fn stands_for(&self, other: &Self, strategy: Strategy, now: u64) -> bool {
         let terms = |state: &Self| (state.policy, state.bucket.policy(), state.bucket.weight());
         let alike = terms(self) == terms(other);
         match strategy {
             Strategy::Lww => self == other,
             Strategy::Max | Strategy::Min => alike && self.by_level(other).is_eq(),
-            // Whatever has fewer per share than a full bucket of the greatest
-            // weight has fewer than any of them.
-            Strategy::Weighted => {
-                let full = self.bucket.is_full() && other.bucket.is_full();
-                alike && (full || self.by_level(other).is_eq())
-            }
+            // A state that lies between two full ones of the greatest weight makes
+            // the bucket full as well.
+            Strategy::Weighted => self.same_from(other, now),
         }
     }
 

@@ -99,7 +99,7 @@ fn merge(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
 
     let same = |present: &Stored, merged: &Stored| {
         let state = match strategy {
-            Strategy::BuiltIn(strategy) => present.state.stands_for(&merged.state, strategy),
+            Strategy::BuiltIn(strategy) => present.state.stands_for(&merged.state, strategy, now),
             // What a function returns is one of many ways to say the same.
             Strategy::Function(_) => present.state.same_from(&merged.state, now),
         };
