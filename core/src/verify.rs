@@ -69,7 +69,7 @@ pub struct Counterexample {
 /// Checks `samples` random triples of states of `policy` and returns, for every
 /// broken law, the smallest counterexample found. The same `seed` and `now`
 /// (unix microseconds) give the same report. `merge` is called at most about
-/// ten times per sample, and a few hundred times per broken law to make its
+/// ten times per sample, and up to 1600 times per broken law to make its
 /// counterexample small.
 ///
 /// # Errors

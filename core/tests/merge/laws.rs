@@ -57,6 +57,27 @@ proptest! {
         prop_assert!(exact::agrees(&joined, &a, &b, strategy, &later), "{:?}", joined);
     }
 
+    /// A state that stands for another goes the same way in every merge to come.
+    #[test]
+    fn what_stands_for_another_can_take_its_place(
+        Family { states: [a, b, c], .. } in any::family::<3>(),
+        strategy in any::strategy(),
+        later in any::later(),
+    ) {
+        let credited = advanced(&a, NOW);
+        let full = credited.bucket.is_full();
+        for (one, other) in [(a, credited), (a, b), (a.join(&b, strategy), b.join(&a, strategy))] {
+            if one.stands_for(&other, strategy, NOW) {
+                let (left, right) = (one.join(&c, strategy), other.join(&c, strategy));
+                prop_assert!(same(&left, &right, &later), "{:?} {:?}", left, right);
+                prop_assert!(same(&c.join(&one, strategy), &c.join(&other, strategy), &later));
+            }
+        }
+        prop_assert!(a.stands_for(&a, strategy, NOW));
+        let rests = strategy == Strategy::Lww || (full && strategy != Strategy::Weighted);
+        prop_assert!(rests || a.stands_for(&credited, strategy, NOW));
+    }
+
     /// However many states, in whatever order and however often they are merged.
     #[test]
     fn any_order_any_number_of_times(
