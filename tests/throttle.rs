@@ -429,12 +429,10 @@ fn a_refusal_writes_nothing() {
 }
 
 #[test]
+#[ignore = "REDIS_CELL has to name the module file of redis-cell; make test then runs it"]
 fn beside_redis_cell_its_command_stays() {
-    let Some(cell) = env::var_os("REDIS_CELL") else {
-        eprintln!("SKIPPED: REDIS_CELL does not name the module file of redis-cell");
-        return;
-    };
-    let cell = cell.to_str().expect("a path in UTF-8");
+    let cell = env::var("REDIS_CELL").expect("REDIS_CELL names the module file of redis-cell");
+    let cell = cell.as_str();
     let server = Server::builder().config_args("loadmodule", [cell]).start();
     let conn = &mut server.connection();
     let line = "cl.throttle belongs to another module already; leaving it alone";
