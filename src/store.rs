@@ -66,7 +66,7 @@ pub(crate) fn save_with(
     let module = ctx.module();
     let name = key.name();
     let old = opened.record().copied().unwrap_or_default();
-    let new = opened.to_record();
+    let mut new = opened.to_record();
 
     let tokens = amount(opened.bucket.tokens()).ok_or(Error::Panic)?;
     let timestamp = OwnedStr::from_integer(opened.bucket.timestamp()).ok_or(Error::Panic)?;
@@ -77,6 +77,7 @@ pub(crate) fn save_with(
         timestamp.as_str(),
     ];
     let Changes { mut set, deleted } = changes(module, &old, &new)?;
+    let more_written = besides.is_some();
     set.extend(besides);
 
     // Nothing below can fail.
@@ -100,6 +101,9 @@ pub(crate) fn save_with(
         ctx.replicate(c"HDEL", name, &deleted);
         ctx.notify(EventClass::Hash, c"hdel", name);
     }
+    // Counted again: on reading, fields of ours that had expired by themselves
+    // were taken for the user's.
+    new.foreign = (old.foreign || more_written) && key.len() > new.fields();
     expire(ctx, key, new.expiry(&opened.bucket), opened.record().is_some());
     ctx.signal_modified(name);
     Ok(())

@@ -119,6 +119,21 @@ impl Record {
         Ok(())
     }
 
+    /// How many fields it has of its own in the hash.
+    #[must_use]
+    pub fn fields(&self) -> usize {
+        [
+            self.tokens.is_some(),
+            self.timestamp.is_some(),
+            self.weight.is_some(),
+            self.policy.is_some(),
+            self.remainder.is_some(),
+        ]
+        .into_iter()
+        .filter(|there| *there)
+        .count()
+    }
+
     /// The bucket at `timestamp`, before any credit.
     pub(crate) fn bucket_at_rest(&self, policy: Policy, timestamp: u64) -> Bucket {
         let weight = self.weight.unwrap_or(Weight::ONE);
