@@ -5,6 +5,7 @@ use crate::server::{self, Context, EventClass, Key, Kind, Module, OwnedStr, Str}
 use claw_core::decimal::Decimal;
 use claw_core::limits::MICRO;
 use claw_core::record::{Expiry, Field, Opened, Record};
+use std::ffi::CStr;
 
 /// How long a key stays at the least when its expiry is set, in milliseconds.
 const GRACE_MS: u64 = 2_000;
@@ -93,19 +94,26 @@ pub(crate) fn save_with(
         }
         ctx.replicate(c"HSET", name, &arguments);
     }
-    ctx.notify(EventClass::Hash, c"hset", name);
     if !deleted.is_empty() {
         for field in &deleted {
             key.delete(*field);
         }
         ctx.replicate(c"HDEL", name, &deleted);
-        ctx.notify(EventClass::Hash, c"hdel", name);
     }
     // Counted again: on reading, fields of ours that had expired by themselves
     // were taken for the user's.
     new.foreign = (old.foreign || more_written) && key.len() > new.fields();
-    expire(ctx, key, new.expiry(&opened.bucket), opened.record().is_some());
+    let moved = expire(ctx, key, new.expiry(&opened.bucket), opened.record().is_some());
+
+    // Only now: whoever listens may do with the key what they like.
     ctx.signal_modified(name);
+    ctx.notify(EventClass::Hash, c"hset", name);
+    if !deleted.is_empty() {
+        ctx.notify(EventClass::Hash, c"hdel", name);
+    }
+    if let Some(event) = moved {
+        ctx.notify(EventClass::Generic, event, name);
+    }
     Ok(())
 }
 
@@ -138,26 +146,32 @@ fn changes<'a>(module: &'a Module, old: &Record, new: &Record) -> Result<Changes
     Ok(changes)
 }
 
-fn expire(ctx: &Context<'_>, key: &Key<'_>, expiry: Expiry, existed: bool) {
+/// Moves the key's expiry if it has to, and returns the event to announce.
+fn expire(
+    ctx: &Context<'_>,
+    key: &Key<'_>,
+    expiry: Expiry,
+    existed: bool,
+) -> Option<&'static CStr> {
     let name = key.name();
     let present = existed.then(|| key.expiry()).flatten();
     match (expiry, present) {
-        (Expiry::Never, None) => {}
+        (Expiry::Never, None) => None,
         (Expiry::Never, Some(_)) => {
             key.set_expiry(None);
             ctx.replicate(c"PERSIST", name, &[]);
-            ctx.notify(EventClass::Generic, c"persist", name);
+            Some(c"persist")
         }
-        (Expiry::At { earliest, latest, .. }, Some(at)) if (earliest..=latest).contains(&at) => {}
+        (Expiry::At { earliest, latest, .. }, Some(at)) if (earliest..=latest).contains(&at) => {
+            None
+        }
         (Expiry::At { set, .. }, _) => {
             // A merge can bring a state so old that it has long been full.
             let set = set.max((server::now() / 1_000).saturating_add(GRACE_MS));
-            let Some(at) = OwnedStr::from_integer(set) else {
-                return;
-            };
+            let at = OwnedStr::from_integer(set)?;
             key.set_expiry(Some(set));
             ctx.replicate(c"PEXPIREAT", name, &[at.as_str()]);
-            ctx.notify(EventClass::Generic, c"expire", name);
+            Some(c"expire")
         }
     }
 }
