@@ -97,33 +97,30 @@ fn merge(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
         });
     }
 
-    let same = |present: &Stored, merged: &Stored| {
-        let state = match strategy {
+    // Compared as it is kept: a value in it need not equal itself.
+    let newer_before = present.as_ref().map(|present| codec::encode_newer(&present.newer));
+    let newer_after = merged.as_ref().map(|merged| codec::encode_newer(&merged.newer));
+    let same_state = match (&present, &merged) {
+        (Some(present), Some(merged)) => match strategy {
             Strategy::BuiltIn(strategy) => present.state.stands_for(&merged.state, strategy, now),
             // What a function returns is one of many ways to say the same.
             Strategy::Function(_) => present.state.same_from(&merged.state, now),
-        };
-        // Compared as they are kept: a value need not equal itself.
-        state && codec::encode_newer(&present.newer) == codec::encode_newer(&merged.newer)
-    };
-    let unchanged = match (&present, &merged) {
-        (Some(present), Some(merged)) => same(present, merged),
+        },
         (None, None) => true,
         _ => false,
     };
+    let unchanged = same_state && newer_before == newer_after;
     if let (Some(merged), false) = (&merged, unchanged) {
         let key = Key::open_write(ctx, name);
         let record = store::load(ctx, &key, now)?;
         let opened = Opened::merged(record, &merged.state);
         let newer_name = OwnedStr::new(NEWER).ok_or(Error::Panic)?;
-        let newer_value = match present.as_ref().map(|present| &present.newer) {
-            Some(present) if codec::encode_newer(present) == codec::encode_newer(&merged.newer) => {
-                None
-            }
-            None if merged.newer.is_empty() => None,
-            _ => OwnedStr::new(&codec::encode_newer(&merged.newer)),
-        };
-        let newer = newer_value.map(|value| (newer_name.as_str(), value));
+        // A new key gets the field only if there is something to keep in it.
+        let wanted = newer_before.is_some() || !merged.newer.is_empty();
+        let newer = newer_after
+            .filter(|after| wanted && newer_before.as_ref() != Some(after))
+            .and_then(|after| OwnedStr::new(&after))
+            .map(|value| (newer_name.as_str(), value));
         store::save_with(ctx, &key, &opened, newer)?;
         ctx.module().stats.merged.add(1);
     }
