@@ -9,10 +9,10 @@
 )]
 
 use claw_testkit::{
-    Builder, Server, cmd, digest, error, eventually, info_field, int, ints, wait_for_offset,
-    wire_error,
+    Builder, Server, ask, cmd, digest, error, eventually, info_field, int, ints, run,
+    wait_for_offset, wire_error,
 };
-use redis::{Cmd, Connection, FromRedisValue, Value};
+use redis::{Cmd, Connection, Value};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::thread;
@@ -47,17 +47,6 @@ fn call(conn: &mut Connection, args: &[&[u8]]) -> Result<Value, String> {
 /// not be fast.
 fn slow_server() -> Builder {
     Server::builder().module_args(["refill-rate-per-sec", "0.000001"])
-}
-
-fn ask<T: FromRedisValue>(conn: &mut Connection, line: &str) -> T {
-    let answer = cmd(conn, line).unwrap_or_else(|e| panic!("`{line}` failed: {e}"));
-    redis::from_redis_value(answer).unwrap_or_else(|e| panic!("`{line}`: {e}"))
-}
-
-fn run(conn: &mut Connection, lines: &[&str]) {
-    for line in lines {
-        cmd(conn, line).unwrap_or_else(|e| panic!("`{line}` failed: {e}"));
-    }
 }
 
 /// The five numbers of a take.

@@ -10,9 +10,10 @@
 )]
 
 use claw_testkit::{
-    Builder, Server, cmd, digest, error, eventually, info_field, int, ints, module_path, wire_error,
+    Builder, Server, ask, cmd, digest, error, eventually, info_field, int, ints, module_path, run,
+    wire_error,
 };
-use redis::{Cmd, Connection, ConnectionLike, FromRedisValue, PubSub, RedisResult, Value};
+use redis::{Cmd, Connection, ConnectionLike, PubSub, RedisResult, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::thread;
@@ -34,17 +35,6 @@ fn call<A: redis::ToRedisArgs>(conn: &mut Connection, args: &[A]) -> Result<Valu
 /// not be fast.
 fn slow_server() -> Builder {
     Server::builder().module_args(["refill-rate-per-sec", "0.001"])
-}
-
-fn ask<T: FromRedisValue>(conn: &mut Connection, line: &str) -> T {
-    let answer = cmd(conn, line).unwrap_or_else(|e| panic!("`{line}` failed: {e}"));
-    redis::from_redis_value(answer).unwrap_or_else(|e| panic!("`{line}`: {e}"))
-}
-
-fn run(conn: &mut Connection, lines: &[&str]) {
-    for line in lines {
-        cmd(conn, line).unwrap_or_else(|e| panic!("`{line}` failed: {e}"));
-    }
 }
 
 fn words(text: &str) -> BTreeSet<String> {

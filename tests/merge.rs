@@ -10,9 +10,10 @@
 )]
 
 use claw_testkit::{
-    Server, cmd, digest, error, eventually, info_field, int, ints, wait_for_offset, wire_error,
+    Server, ask, cmd, digest, error, eventually, info_field, int, ints, run, wait_for_offset,
+    wire_error,
 };
-use redis::{Cmd, Connection, ConnectionLike, FromRedisValue, Pipeline, Value};
+use redis::{Cmd, Connection, ConnectionLike, Pipeline, Value};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -36,17 +37,6 @@ fn call<A: redis::ToRedisArgs>(conn: &mut Connection, args: &[A]) -> Result<Valu
         command.arg(arg);
     }
     command.query(conn).map_err(|e| wire_error(&e).expect("an answer"))
-}
-
-fn ask<T: FromRedisValue>(conn: &mut Connection, line: &str) -> T {
-    let answer = cmd(conn, line).unwrap_or_else(|e| panic!("`{line}` failed: {e}"));
-    redis::from_redis_value(answer).unwrap_or_else(|e| panic!("`{line}`: {e}"))
-}
-
-fn run(conn: &mut Connection, lines: &[&str]) {
-    for line in lines {
-        cmd(conn, line).unwrap_or_else(|e| panic!("`{line}` failed: {e}"));
-    }
 }
 
 fn fields(conn: &mut Connection, key: &str) -> BTreeMap<String, String> {

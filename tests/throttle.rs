@@ -8,8 +8,8 @@
     clippy::unwrap_used
 )]
 
-use claw_testkit::{Server, cmd, digest, error, int, ints, module_path, wire_error};
-use redis::{Cmd, Connection, FromRedisValue, Value};
+use claw_testkit::{Server, ask, digest, error, int, ints, module_path, run, wire_error};
+use redis::{Cmd, Connection, Value};
 use std::collections::BTreeMap;
 use std::env;
 use std::thread;
@@ -28,17 +28,6 @@ fn call(conn: &mut Connection, args: &[&[u8]]) -> Result<Value, String> {
         command.arg(*arg);
     }
     command.query(conn).map_err(|e| wire_error(&e).expect("an answer"))
-}
-
-fn ask<T: FromRedisValue>(conn: &mut Connection, line: &str) -> T {
-    let answer = cmd(conn, line).unwrap_or_else(|e| panic!("`{line}` failed: {e}"));
-    redis::from_redis_value(answer).unwrap_or_else(|e| panic!("`{line}`: {e}"))
-}
-
-fn run(conn: &mut Connection, lines: &[&str]) {
-    for line in lines {
-        cmd(conn, line).unwrap_or_else(|e| panic!("`{line}` failed: {e}"));
-    }
 }
 
 fn fields(conn: &mut Connection, key: &str) -> BTreeMap<String, String> {

@@ -41,4 +41,4 @@ pub use data::DataDir;
 pub use ports::free_port;
 pub use server::{Builder, Server};
 pub use wait::{eventually, wait_for_offset};
-pub use wire::{cmd, digest, error, info_field, int, ints, wire_error};
+pub use wire::{ask, cmd, digest, error, info_field, int, ints, run, wire_error};

@@ -1,6 +1,6 @@
 //! Commands as text, and answers as what they are on the wire.
 
-use redis::{Cmd, ConnectionLike, RedisError, RedisResult, Value};
+use redis::{Cmd, ConnectionLike, FromRedisValue, RedisError, RedisResult, Value};
 
 /// Runs a command that is written as text and split at white space, such as
 /// `"CL.TAKE k 1 CAPACITY 5"`. There is no quoting: for arguments that are
@@ -16,6 +16,27 @@ use redis::{Cmd, ConnectionLike, RedisError, RedisResult, Value};
 /// If the text is empty.
 pub fn cmd(conn: &mut dyn ConnectionLike, line: &str) -> RedisResult<Value> {
     parse(line).query(conn)
+}
+
+/// Runs [`cmd`] and converts its answer.
+///
+/// # Panics
+///
+/// With the command and the error when it fails or answers something else.
+pub fn ask<T: FromRedisValue>(conn: &mut dyn ConnectionLike, line: &str) -> T {
+    let answer = cmd(conn, line).unwrap_or_else(|e| panic!("`{line}` failed: {e}"));
+    redis::from_redis_value(answer).unwrap_or_else(|e| panic!("`{line}`: {e}"))
+}
+
+/// Runs [`cmd`] for each line; what they answer does not matter.
+///
+/// # Panics
+///
+/// With the command and the error when one fails.
+pub fn run(conn: &mut dyn ConnectionLike, lines: &[&str]) {
+    for line in lines {
+        cmd(conn, line).unwrap_or_else(|e| panic!("`{line}` failed: {e}"));
+    }
 }
 
 /// Runs a command, see [`cmd`], whose answer is an array of integers.
