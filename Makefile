@@ -1,9 +1,16 @@
 # make demo   set up what is missing, build, and show it working
 # make test   everything that has to hold
+# make regions  two regions that share one limit, cut apart and healed
 # make run    a server in the foreground, with redis.conf
 # make bench  CL.TAKE against its rivals; REDIS_CELL=path adds redis-cell
+# make bench-sync  what region sync costs, and how fast it is
 # make fuzz   coverage-guided fuzzing of the pure crate, FUZZ seconds a target;
 #             needs a nightly toolchain and cargo-fuzz
+# make images container-tests
+#             the Docker images, and the tests that need Docker
+# make dist   the archives of a release, in target/dist
+# make simulate  thousands of random runs of regions that share limits;
+#             RUNS=n of each kind, SEED=n the first of them
 # make soak   the random tests for hours; SOAK=n times the usual length
 
 SHELL := /bin/bash
@@ -11,10 +18,13 @@ MODULE := $(or $(CARGO_TARGET_DIR),target)/release/libredis_claw.so
 SERVER := $(shell command -v redis-server || command -v valkey-server)
 SOAK ?= 60
 FUZZ ?= 300
+RUNS ?= 600
+SEED ?= 0
 
 export REDIS_CLAW_MODULE ?= $(abspath $(MODULE))
 
-.PHONY: build demo run test lint unit server-tests bench microbench soak fuzz clean
+.PHONY: build demo regions run test lint unit server-tests container-tests images dist bench bench-sync microbench \
+	simulate soak fuzz clean
 
 build:
 	@scripts/setup.sh build
@@ -23,39 +33,67 @@ build:
 demo: build
 	@scripts/demo.sh
 
+regions: build
+	@scripts/regions.sh
+
 run: build
 	@mkdir -p target/run
 	$(SERVER) redis.conf --loadmodule "$(REDIS_CLAW_MODULE)" --dir target/run
 
-test: lint unit server-tests
+test: lint unit server-tests container-tests
 
 lint:
 	@scripts/setup.sh build test
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-# The pure crate and the test kit; no server with the module.
-unit:
+# Every crate but the module; the transport's tests load the module too.
+unit: build
 	cargo test --locked --workspace --exclude redis-claw
 	cargo test --locked --lib
 
 # Real servers, the real module. What needs redis-cell is counted as ignored
-# unless REDIS_CELL names its module file.
+# unless REDIS_CELL names its module file, and what needs Docker always: it comes
+# after.
 server-tests: build
-	cargo test --locked --test '*' $(if $(REDIS_CELL),-- --include-ignored)
+	cargo test --locked --test '*' $(if $(REDIS_CELL),-- --include-ignored --skip docker::)
+
+# The images on every supported server, and the archive. Where Docker has to be
+# there, as in CI, its absence is an error.
+container-tests:
+	@if docker info >/dev/null 2>&1; then \
+		scripts/images.sh && scripts/dist.sh && \
+		cargo test --locked --test servers -- --include-ignored docker::; \
+	else \
+		printf '\n%s\n%s\n\n' 'SKIPPED: container-tests: no Docker engine is running.' \
+			'scripts/with-docker.sh make container-tests starts one for the time being.' >&2; \
+		[ -z "$$CI" ]; \
+	fi
+
+images:
+	@scripts/images.sh
+
+dist:
+	@scripts/dist.sh
 
 bench: build
 	cargo run --release --locked -p claw-bench
 
+bench-sync: build
+	cargo run --release --locked -p claw-bench -- sync
+
 microbench:
 	cargo bench --locked -p claw-core
 
+simulate:
+	cargo run --release --locked -p claw-sim -- --runs $(RUNS) --seed $(SEED)
+
 soak: build
 	PROPTEST_CASES=$$(( $(SOAK) * 1000 )) cargo test --release --locked -p claw-core
-	CLAW_SOAK=$(SOAK) cargo test --locked --test hostile --test replication --test durability --test cluster --test merge -- --nocapture
+	CLAW_SOAK=$(SOAK) cargo test --locked --test hostile --test replication --test durability --test cluster --test merge --test regions -- --nocapture
 
 fuzz:
-	@for target in text record blob; do \
+	@for target in text record blob debits; do \
 		cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ) || exit 1; \
 	done
 

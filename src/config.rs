@@ -4,8 +4,12 @@ use crate::error::{Error, Quantity};
 use crate::strategy::Strategy;
 use claw_core::decimal::{self, Decimal};
 use claw_core::defaults::Defaults;
+use claw_core::guard::Guard;
 use claw_core::limits::{DEFAULT_CAPACITY, DEFAULT_INTERVAL_MS, DEFAULT_REFILL, MAX_TOKENS, MICRO};
 use claw_core::policy::Policy;
+use claw_core::replica::ReplicaId;
+use claw_sync::PeerUrl;
+use std::ops::RangeInclusive;
 
 /// A parameter, by the order of registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +20,28 @@ pub(crate) enum Parameter {
     RefillRatePerSec,
     /// The strategy of merges that name none.
     MergeStrategy,
+    /// The strategy of what is sent to other regions.
+    SyncStrategy,
+    /// The name of this region; empty when it stands alone.
+    ReplicaId,
+    /// The servers of the other regions, as URLs.
+    Peers,
+    /// A file with the password of peers whose URL has none.
+    PeersPasswordFile,
+    /// Certificates to trust on `rediss://`, as a PEM file.
+    TlsCaCertFile,
+    /// Our own certificate, as a PEM file.
+    TlsCertFile,
+    /// Its key.
+    TlsKeyFile,
+    /// Which keys regions share, as a glob.
+    SyncKeys,
+    /// Milliseconds from one round to the next.
+    SyncIntervalMs,
+    /// Milliseconds without a round until a peer counts as silent.
+    PartitionTimeoutMs,
+    /// What to admit while a peer is silent.
+    PartitionGuard,
 }
 
 /// The value of a parameter, as the server hands it over.
@@ -25,9 +51,38 @@ pub(crate) enum Value {
     Text(String),
 }
 
+/// Names of Redis keys that regions share when nothing is configured.
+const ALL_KEYS: &str = "*";
+
+/// Longest text of a parameter that names files, keys or peers, in bytes.
+const MAX_TEXT: usize = 4_096;
+
+/// Longest `claw.sync-keys`, in bytes.
+const MAX_GLOB: usize = 256;
+
+/// How a password shows in a URL.
+const HIDDEN: &str = ":***@";
+
+const SYNC_INTERVAL_MS: RangeInclusive<i64> = 1..=60_000;
+const PARTITION_TIMEOUT_MS: RangeInclusive<i64> = 100..=3_600_000;
+
 impl Parameter {
-    pub(crate) const ALL: &'static [Self] =
-        &[Self::MaxTokens, Self::RefillRatePerSec, Self::MergeStrategy];
+    pub(crate) const ALL: &'static [Self] = &[
+        Self::MaxTokens,
+        Self::RefillRatePerSec,
+        Self::MergeStrategy,
+        Self::SyncStrategy,
+        Self::ReplicaId,
+        Self::Peers,
+        Self::PeersPasswordFile,
+        Self::TlsCaCertFile,
+        Self::TlsCertFile,
+        Self::TlsKeyFile,
+        Self::SyncKeys,
+        Self::SyncIntervalMs,
+        Self::PartitionTimeoutMs,
+        Self::PartitionGuard,
+    ];
 
     /// The name behind `claw.`.
     pub(crate) fn name(self) -> &'static str {
@@ -35,6 +90,17 @@ impl Parameter {
             Self::MaxTokens => "max-tokens",
             Self::RefillRatePerSec => "refill-rate-per-sec",
             Self::MergeStrategy => "merge-strategy",
+            Self::SyncStrategy => "sync-strategy",
+            Self::ReplicaId => "replica-id",
+            Self::Peers => "peers",
+            Self::PeersPasswordFile => "peers-password-file",
+            Self::TlsCaCertFile => "tls-ca-cert-file",
+            Self::TlsCertFile => "tls-cert-file",
+            Self::TlsKeyFile => "tls-key-file",
+            Self::SyncKeys => "sync-keys",
+            Self::SyncIntervalMs => "sync-interval-ms",
+            Self::PartitionTimeoutMs => "partition-timeout-ms",
+            Self::PartitionGuard => "partition-guard",
         }
     }
 
@@ -50,31 +116,56 @@ impl Parameter {
             Self::MaxTokens => Value::Integer(i64::try_from(DEFAULT_CAPACITY).unwrap_or(0)),
             Self::RefillRatePerSec => Value::Text(DEFAULT_REFILL.to_string()),
             Self::MergeStrategy => Value::Text(Strategy::default().to_string()),
+            Self::SyncStrategy => Value::Text(Strategy::Debit.to_string()),
+            Self::SyncKeys => Value::Text(ALL_KEYS.to_owned()),
+            Self::SyncIntervalMs => Value::Integer(50),
+            Self::PartitionTimeoutMs => Value::Integer(2_000),
+            Self::PartitionGuard => Value::Text(Guard::default().name().to_owned()),
+            Self::ReplicaId
+            | Self::Peers
+            | Self::PeersPasswordFile
+            | Self::TlsCaCertFile
+            | Self::TlsCertFile
+            | Self::TlsKeyFile => Value::Text(String::new()),
         }
     }
 
     /// Least and greatest value of an integer parameter.
     pub(crate) fn bounds(self) -> Option<(i64, i64)> {
-        match self {
-            Self::MaxTokens => Some((1, i64::try_from(MAX_TOKENS).unwrap_or(i64::MAX))),
-            Self::RefillRatePerSec | Self::MergeStrategy => None,
-        }
+        let bounds = match self {
+            Self::MaxTokens => 1..=i64::try_from(MAX_TOKENS).unwrap_or(i64::MAX),
+            Self::SyncIntervalMs => SYNC_INTERVAL_MS,
+            Self::PartitionTimeoutMs => PARTITION_TIMEOUT_MS,
+            _ => return None,
+        };
+        Some(bounds.into_inner())
+    }
+
+    /// Whether the value may hold a password, which the server must not log.
+    pub(crate) fn is_sensitive(self) -> bool {
+        matches!(self, Self::Peers)
     }
 
     /// Reads a module argument.
     pub(crate) fn parse(self, text: &str) -> Result<Value, Error> {
+        let Some((least, most)) = self.bounds() else {
+            let value = Value::Text(text.to_owned());
+            // Whatever would be refused later is refused here.
+            Settings::default().set(self, &value, 0)?;
+            return Ok(value);
+        };
+        let value = decimal::digits(text.as_bytes()).ok().and_then(|v| i64::try_from(v).ok());
+        value
+            .filter(|value| (least..=most).contains(value))
+            .map(Value::Integer)
+            .ok_or(Error::OutOfRange(self.quantity()))
+    }
+
+    fn quantity(self) -> Quantity {
         match self {
-            Self::MaxTokens => {
-                let value = decimal::digits(text.as_bytes()).ok();
-                let value = value.filter(|v| (1..=MAX_TOKENS).contains(v));
-                let value = value.and_then(|v| i64::try_from(v).ok());
-                Ok(Value::Integer(value.ok_or(Error::OutOfRange(Quantity::Capacity))?))
-            }
-            Self::RefillRatePerSec => {
-                refill(text)?;
-                Ok(Value::Text(text.to_owned()))
-            }
-            Self::MergeStrategy => Ok(Value::Text(Strategy::parse(text.as_bytes())?.to_string())),
+            Self::SyncIntervalMs => Quantity::SyncInterval,
+            Self::PartitionTimeoutMs => Quantity::PartitionTimeout,
+            _ => Quantity::Capacity,
         }
     }
 }
@@ -89,8 +180,132 @@ pub(crate) struct Settings {
     max_tokens: u64,
     refill_per_sec: u64,
     merge_strategy: Strategy,
+    sync: Sync,
+    /// Whether `sync` was set since it was last asked for.
+    sync_changed: bool,
     defaults: Defaults,
     loaded: bool,
+}
+
+/// What region sync goes by.
+#[derive(Debug, Clone)]
+pub(crate) struct Sync {
+    pub(crate) strategy: Strategy,
+    pub(crate) replica_id: Option<ReplicaId>,
+    pub(crate) peers: Vec<PeerUrl>,
+    pub(crate) password_file: String,
+    pub(crate) tls_ca_cert_file: String,
+    pub(crate) tls_cert_file: String,
+    pub(crate) tls_key_file: String,
+    pub(crate) keys: String,
+    pub(crate) interval_ms: u64,
+    pub(crate) partition_timeout_ms: u64,
+    pub(crate) guard: Guard,
+}
+
+impl Default for Sync {
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::Debit,
+            replica_id: None,
+            peers: Vec::new(),
+            password_file: String::new(),
+            tls_ca_cert_file: String::new(),
+            tls_cert_file: String::new(),
+            tls_key_file: String::new(),
+            keys: ALL_KEYS.to_owned(),
+            interval_ms: 50,
+            partition_timeout_ms: 2_000,
+            guard: Guard::default(),
+        }
+    }
+}
+
+impl Sync {
+    fn get(&self, parameter: Parameter) -> Option<Value> {
+        let integer = |value: u64| Value::Integer(i64::try_from(value).unwrap_or(i64::MAX));
+        Some(match parameter {
+            Parameter::SyncIntervalMs => integer(self.interval_ms),
+            Parameter::PartitionTimeoutMs => integer(self.partition_timeout_ms),
+            Parameter::SyncStrategy => Value::Text(self.strategy.to_string()),
+            Parameter::ReplicaId => {
+                Value::Text(self.replica_id.map(|id| id.to_string()).unwrap_or_default())
+            }
+            Parameter::Peers => {
+                // Without passwords.
+                let urls: Vec<String> = self.peers.iter().map(ToString::to_string).collect();
+                Value::Text(urls.join(" "))
+            }
+            Parameter::PeersPasswordFile => Value::Text(self.password_file.clone()),
+            Parameter::TlsCaCertFile => Value::Text(self.tls_ca_cert_file.clone()),
+            Parameter::TlsCertFile => Value::Text(self.tls_cert_file.clone()),
+            Parameter::TlsKeyFile => Value::Text(self.tls_key_file.clone()),
+            Parameter::SyncKeys => Value::Text(self.keys.clone()),
+            Parameter::PartitionGuard => Value::Text(self.guard.name().to_owned()),
+            Parameter::MaxTokens | Parameter::RefillRatePerSec | Parameter::MergeStrategy => {
+                return None;
+            }
+        })
+    }
+
+    fn set(&mut self, parameter: Parameter, value: &Value) -> Result<(), Error> {
+        let wrong = || Error::OutOfRange(parameter.quantity());
+        let text = match value {
+            Value::Integer(value) => {
+                let value = u64::try_from(*value).map_err(|_| wrong())?;
+                match parameter {
+                    Parameter::SyncIntervalMs => self.interval_ms = value,
+                    Parameter::PartitionTimeoutMs => self.partition_timeout_ms = value,
+                    _ => return Err(wrong()),
+                }
+                return Ok(());
+            }
+            Value::Text(text) => text.as_str(),
+        };
+        let file = || match text.len() <= MAX_TEXT && !text.contains('\0') {
+            true => Ok(text.to_owned()),
+            false => Err(Error::FileName),
+        };
+        match parameter {
+            Parameter::SyncStrategy => self.strategy = Strategy::parse(text.as_bytes())?,
+            Parameter::ReplicaId => {
+                self.replica_id = match text {
+                    "" => None,
+                    text => Some(
+                        text.parse().map_err(|why| Error::ReplicaId { id: text.into(), why })?,
+                    ),
+                };
+            }
+            Parameter::Peers => {
+                let mut peers = claw_sync::parse_peers(text).map_err(Error::Peers)?;
+                // CONFIG GET shows no passwords; what it shows can be set again.
+                for peer in &mut peers {
+                    let shown = peer.to_string();
+                    let known = self.peers.iter().find(|known| known.to_string() == shown);
+                    if let (true, Some(known)) = (peer.secret().contains(HIDDEN), known) {
+                        *peer = known.clone();
+                    }
+                }
+                self.peers = peers;
+            }
+            Parameter::PeersPasswordFile => self.password_file = file()?,
+            Parameter::TlsCaCertFile => self.tls_ca_cert_file = file()?,
+            Parameter::TlsCertFile => self.tls_cert_file = file()?,
+            Parameter::TlsKeyFile => self.tls_key_file = file()?,
+            Parameter::SyncKeys => {
+                if text.is_empty() || text.len() > MAX_GLOB {
+                    return Err(Error::SyncKeys);
+                }
+                self.keys = text.to_owned();
+            }
+            Parameter::PartitionGuard => {
+                self.guard = Guard::by_name(text.as_bytes())
+                    .ok_or_else(|| Error::UnknownGuard(text.as_bytes().into()))?;
+            }
+            _ => return Err(wrong()),
+        }
+        Ok(())
+    }
 }
 
 impl Default for Settings {
@@ -100,6 +315,8 @@ impl Default for Settings {
             max_tokens: DEFAULT_CAPACITY,
             refill_per_sec: refill,
             merge_strategy: Strategy::default(),
+            sync: Sync::default(),
+            sync_changed: true,
             defaults: Defaults::new(Policy::DEFAULT),
             loaded: false,
         }
@@ -117,6 +334,16 @@ impl Settings {
         &self.merge_strategy
     }
 
+    /// What region sync goes by.
+    pub(crate) fn sync(&self) -> &Sync {
+        &self.sync
+    }
+
+    /// Whether any of [`Self::sync`] was set since this was last asked.
+    pub(crate) fn take_sync_changed(&mut self) -> bool {
+        std::mem::take(&mut self.sync_changed)
+    }
+
     /// From now on a change of the default policy has a history.
     pub(crate) fn loaded(&mut self) {
         self.loaded = true;
@@ -131,6 +358,7 @@ impl Settings {
                 Value::Text(Decimal::new(self.refill_per_sec).to_string())
             }
             Parameter::MergeStrategy => Value::Text(self.merge_strategy.to_string()),
+            other => self.sync.get(other).unwrap_or_else(|| other.default()),
         }
     }
 
@@ -152,7 +380,14 @@ impl Settings {
                 self.merge_strategy = Strategy::parse(text.as_bytes())?;
                 return Ok(());
             }
-            _ => return Err(Error::OutOfRange(Quantity::Capacity)),
+            (Parameter::MaxTokens | Parameter::RefillRatePerSec | Parameter::MergeStrategy, _) => {
+                return Err(Error::OutOfRange(Quantity::Capacity));
+            }
+            (other, value) => {
+                self.sync.set(other, value)?;
+                self.sync_changed = true;
+                return Ok(());
+            }
         }
         let policy = Policy::new(max_tokens, refill_per_sec, DEFAULT_INTERVAL_MS)?;
         (self.max_tokens, self.refill_per_sec) = (max_tokens, refill_per_sec);

@@ -1,10 +1,13 @@
 //! Every error of the commands, with its text.
 
 use claw_core::codec::BlobError;
+use claw_core::debit::MAX_REPLICAS;
 use claw_core::limits::{MAX_INTERVAL_MS, MAX_TOKENS};
 use claw_core::policy::PolicyError;
 use claw_core::record::{Field, FieldError};
+use claw_core::replica::{ReplicaId, ReplicaIdError};
 use claw_core::throttle::ThrottleError;
+use claw_sync::PeerError;
 use std::ffi::CString;
 use std::fmt;
 
@@ -61,6 +64,24 @@ pub(crate) enum Error {
     AboveCapacity(Box<str>),
     /// A function was asked for inside a script.
     Nested,
+    /// `claw.replica-id` is no name.
+    ReplicaId { id: Box<str>, why: ReplicaIdError },
+    /// `claw.peers` cannot be understood.
+    Peers(PeerError),
+    /// `claw.sync-keys` is empty or too long.
+    SyncKeys,
+    /// A file name is too long, or no name.
+    FileName,
+    /// A partition guard that does not exist.
+    UnknownGuard(Box<[u8]>),
+    /// A round from somebody with our own name.
+    OwnReplicaId(ReplicaId),
+    /// CL.SYNC ROUND or NOW on a server without a name or peers.
+    NotARegion,
+    /// `debit` was asked for where it cannot be.
+    Debit(&'static str),
+    /// A bucket of too many replicas.
+    TooManyReplicas,
     /// The module's state is in use; happens only inside an event handler of
     /// another module that changes our configuration.
     Busy,
@@ -83,6 +104,11 @@ pub(crate) enum Quantity {
     Signed,
     Samples,
     Seed,
+    Spent,
+    Sent,
+    Masters,
+    SyncInterval,
+    PartitionTimeout,
 }
 
 impl fmt::Display for Quantity {
@@ -107,6 +133,13 @@ impl fmt::Display for Quantity {
                 write!(f, "period must be an integer from 1 to {} seconds", MAX_INTERVAL_MS / 1_000)
             }
             Self::Samples => f.write_str("samples must be an integer from 1 to 20000"),
+            Self::Spent => write!(f, "spent must be an integer from 0 to {}", u64::MAX),
+            Self::Sent => write!(f, "sent must be an integer from 0 to {}", u64::MAX),
+            Self::Masters => write!(f, "masters must be an integer from 1 to {}", u16::MAX),
+            Self::SyncInterval => f.write_str("sync-interval-ms must be from 1 to 60000"),
+            Self::PartitionTimeout => {
+                f.write_str("partition-timeout-ms must be from 100 to 3600000")
+            }
             Self::Seed => write!(f, "seed must be an integer from 0 to {}", u64::MAX),
             Self::Signed => {
                 write!(f, "quantity must be an integer from -{MAX_TOKENS} to {MAX_TOKENS}")
@@ -144,7 +177,10 @@ impl Error {
             Self::TwoPolicies(key) => format!("key {} is given two policies", Quoted(key)),
             Self::NumKeys => "numkeys is larger than the number of arguments".to_owned(),
             Self::UnknownStrategy(name) => {
-                format!("unknown strategy {}: max, min, weighted, lww or fn:NAME", Quoted(name))
+                format!(
+                    "unknown strategy {}: max, min, weighted, lww, debit or fn:NAME",
+                    Quoted(name)
+                )
             }
             Self::NoSource => "what to merge is missing: FROM, FIELDS or STATE".to_owned(),
             Self::Fields(why) => format!("FIELDS {why}"),
@@ -169,6 +205,23 @@ impl Error {
             Self::Nested => {
                 "a strategy fn:NAME cannot be used inside a script or function".to_owned()
             }
+            Self::ReplicaId { id, why } => {
+                format!("replica-id {} {why}", Quoted(id.as_bytes()))
+            }
+            Self::Peers(why) => format!("peers: {why}"),
+            Self::SyncKeys => "sync-keys must be a pattern of 1 to 256 bytes".to_owned(),
+            Self::FileName => "a file name must be of at most 4096 bytes, without NUL".to_owned(),
+            Self::UnknownGuard(name) => {
+                format!("unknown partition guard {}: off, equal or share", Quoted(name))
+            }
+            Self::OwnReplicaId(id) => {
+                format!("replica-id '{id}' is this server's own: every region needs another one")
+            }
+            Self::NotARegion => {
+                "region sync is off: claw.replica-id and claw.peers are not both set".to_owned()
+            }
+            Self::Debit(why) => format!("strategy debit: {why}"),
+            Self::TooManyReplicas => format!("more than {MAX_REPLICAS} replicas in one bucket"),
             Self::Busy => "the module is busy with a change of its configuration".to_owned(),
             Self::Panic => {
                 "internal error: a panic was caught; please report it as a bug of redis-claw"
@@ -225,8 +278,23 @@ mod tests {
             why,
         };
         let range = Error::OutOfRange;
+        let Ok(id) = ReplicaId::new(b"eu") else { return };
         #[rustfmt::skip]
         let table = [
+            (Error::ReplicaId { id: "a b".into(), why: ReplicaIdError }, "ERR replica-id 'a b' is not 1 to 31 letters, digits, dots, dashes or underscores"),
+            (Error::SyncKeys, "ERR sync-keys must be a pattern of 1 to 256 bytes"),
+            (Error::FileName, "ERR a file name must be of at most 4096 bytes, without NUL"),
+            (Error::UnknownGuard(b"on".as_slice().into()), "ERR unknown partition guard 'on': off, equal or share"),
+            (Error::OwnReplicaId(id), "ERR replica-id 'eu' is this server's own: every region needs another one"),
+            (Error::NotARegion, "ERR region sync is off: claw.replica-id and claw.peers are not both set"),
+            (Error::Debit("why"), "ERR strategy debit: why"),
+            (Error::TooManyReplicas, "ERR more than 16 replicas in one bucket"),
+            (range(Quantity::Spent), "ERR spent must be an integer from 0 to 18446744073709551615"),
+            (range(Quantity::Sent), "ERR sent must be an integer from 0 to 18446744073709551615"),
+            (range(Quantity::Masters), "ERR masters must be an integer from 1 to 65535"),
+            (range(Quantity::SyncInterval), "ERR sync-interval-ms must be from 1 to 60000"),
+            (range(Quantity::PartitionTimeout), "ERR partition-timeout-ms must be from 100 to 3600000"),
+            (field(Field::Debits, b"x", FieldError::Debits), "ERR bucket 'user:1': field 'debits' holds 'x', which is not the MessagePack of debit counters"),
             (Error::Arity("cl.take"), "ERR wrong number of arguments for 'cl.take' command"),
             (Error::WrongType, "WRONGTYPE Operation against a key holding the wrong kind of value"),
             (field(Field::Tokens, b"abc", FieldError::Tokens(DecimalError::NotANumber)), "ERR bucket 'user:1': field 'tokens' holds 'abc', which is not a decimal number of 0 or more"),
@@ -258,12 +326,12 @@ mod tests {
             (Error::NumKeys, "ERR numkeys is larger than the number of arguments"),
             (range(Quantity::Samples), "ERR samples must be an integer from 1 to 20000"),
             (range(Quantity::Seed), "ERR seed must be an integer from 0 to 18446744073709551615"),
-            (Error::UnknownStrategy(b"avg".as_slice().into()), "ERR unknown strategy 'avg': max, min, weighted, lww or fn:NAME"),
+            (Error::UnknownStrategy(b"avg".as_slice().into()), "ERR unknown strategy 'avg': max, min, weighted, lww, debit or fn:NAME"),
             (Error::NoSource, "ERR what to merge is missing: FROM, FIELDS or STATE"),
             (Error::Fields("needs 'tokens'"), "ERR FIELDS needs 'tokens'"),
             (Error::GivenField { field: Field::Tokens, value: b"x".as_slice().into(), why: FieldError::Tokens(DecimalError::NotANumber) }, "ERR field 'tokens' is 'x', which is not a decimal number of 0 or more"),
             (Error::Blob { index: 1, why: BlobError::Malformed }, "ERR state 1 is not a state as CL.STATE returns it"),
-            (Error::Blob { index: 2, why: BlobError::TooLong }, "ERR state 2 is longer than 4096 bytes"),
+            (Error::Blob { index: 2, why: BlobError::TooLong }, "ERR state 2 is longer than 8192 bytes"),
             (Error::Blob { index: 1, why: BlobError::OutOfBounds("tokens") }, "ERR state 1 holds a field 'tokens' out of its bounds"),
             (Error::Newer(b"user:1".as_slice().into()), "ERR bucket 'user:1': field 'newer' cannot be read"),
             (Error::Function { name: "f".into(), why: b"ERR Function not found".as_slice().into() }, "ERR function 'f': Function not found"),

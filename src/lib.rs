@@ -6,6 +6,7 @@
 //! | [`store`] | a bucket read from its hash and written back, replicated and announced |
 //! | [`strategy`] | how buckets are merged: built in, or a Redis Function |
 //! | [`config`] | the `claw.*` parameters |
+//! | [`regions`] | region sync: what other regions are sent, and when |
 //! | [`stats`] | what `INFO claw` shows |
 //! | [`error`] | every error and its text |
 //! | [`server`] | the module API: all unsafe code of this crate |
@@ -16,6 +17,7 @@
 mod commands;
 mod config;
 mod error;
+mod regions;
 mod server;
 mod stats;
 mod store;

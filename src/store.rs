@@ -1,9 +1,11 @@
 //! A bucket read from its hash, and written back.
 
 use crate::error::Error;
+use crate::regions::Part;
 use crate::server::{self, Context, EventClass, Key, Kind, Module, OwnedStr, Str};
 use claw_core::decimal::Decimal;
 use claw_core::limits::MICRO;
+use claw_core::policy::Policy;
 use claw_core::record::{Expiry, Field, Opened, Record};
 use std::ffi::CStr;
 
@@ -16,6 +18,44 @@ const GRACE_MS: u64 = 2_000;
 /// Most buckets have two fields only. A hash knows its length, and when all of
 /// its fields have been found there is no need to look for more.
 pub(crate) fn load(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Option<Record>, Error> {
+    load_expecting(ctx, key, now, false)
+}
+
+/// Opens a bucket at `now` (unix microseconds) as one that regions share.
+pub(crate) fn open_shared(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Opened, Error> {
+    let record = load_expecting(ctx, key, now, true)?;
+    let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+    let region = ctx.module().regions.region().ok_or(Error::Busy)?;
+    Ok(Opened::shared(record, settings.defaults(), &region, now))
+}
+
+/// Opens a bucket at `now` (unix microseconds), as one that regions share when it
+/// is or has to become one.
+pub(crate) fn open(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Opened, Error> {
+    let module = ctx.module();
+    let counted = module.regions.part(key.name()) == Part::Counted;
+    let record = load_expecting(ctx, key, now, counted)?;
+    let settings = module.settings.try_borrow().map_err(|_| Error::Busy)?;
+    if counted || record.as_ref().is_some_and(|record| record.debits.is_some()) {
+        let region = module.regions.region().ok_or(Error::Busy)?;
+        return Ok(Opened::shared(record, settings.defaults(), &region, now));
+    }
+    Ok(Opened::new(record, settings.defaults(), now))
+}
+
+/// The configured default policy.
+pub(crate) fn default_policy(ctx: &Context<'_>) -> Result<Policy, Error> {
+    let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+    Ok(settings.defaults().current())
+}
+
+/// [`load`], reading the debits at once when they are expected.
+fn load_expecting(
+    ctx: &Context<'_>,
+    key: &Key<'_>,
+    now: u64,
+    debits: bool,
+) -> Result<Option<Record>, Error> {
     match key.kind() {
         Kind::Missing => return Ok(None),
         Kind::Other => return Err(Error::WrongType),
@@ -37,27 +77,48 @@ pub(crate) fn load(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Option<
         })?;
         Ok(unseen)
     };
-    let (tokens, timestamp) =
-        key.get_two(module.field(Field::Tokens), module.field(Field::Timestamp));
-    read(Field::Tokens, tokens)?;
-    let mut left = read(Field::Timestamp, timestamp)?;
-    for field in [Field::Policy, Field::Weight, Field::Remainder] {
+    let [names @ .., debits_name] =
+        [Field::Tokens, Field::Timestamp, Field::Debits].map(|field| module.field(field));
+    let mut left;
+    if debits {
+        let [first, second] = names;
+        let [tokens, timestamp, counted] = key.get_three([first, second, debits_name]);
+        read(Field::Tokens, tokens)?;
+        read(Field::Timestamp, timestamp)?;
+        left = read(Field::Debits, counted)?;
+    } else {
+        let [first, second] = names;
+        let (tokens, timestamp) = key.get_two(first, second);
+        read(Field::Tokens, tokens)?;
+        left = read(Field::Timestamp, timestamp)?;
+    }
+    for field in [Field::Policy, Field::Weight, Field::Remainder, Field::Debits, Field::Regions] {
         if left == 0 {
             break;
         }
-        left = read(field, key.get(module.field(field)))?;
+        if field != Field::Debits || !debits {
+            left = read(field, key.get(module.field(field)))?;
+        }
     }
     record.foreign = left > 0;
     Ok(Some(record))
 }
 
 /// Writes a bucket, replicates the writes as effects, moves the key's expiry if
-/// it has to, and announces it all as the server's own HSET would.
-pub(crate) fn save(ctx: &Context<'_>, key: &Key<'_>, opened: &Opened) -> Result<(), Error> {
-    save_with(ctx, key, opened, None)
+/// it has to, announces it all as the server's own HSET would, and notes it for
+/// other regions.
+pub(crate) fn save(ctx: &Context<'_>, key: &Key<'_>, opened: &mut Opened) -> Result<(), Error> {
+    let regions = &ctx.module().regions;
+    if let (Part::Folded, Some(id)) = (regions.part(key.name()), regions.id()) {
+        opened.record_as(id);
+    }
+    save_with(ctx, key, opened, None)?;
+    regions.note(ctx.db(), key.name(), opened);
+    Ok(())
 }
 
-/// [`save`], and one more field with its value.
+/// [`save`], and one more field with its value, without noting it for other
+/// regions.
 pub(crate) fn save_with(
     ctx: &Context<'_>,
     key: &Key<'_>,
@@ -66,28 +127,47 @@ pub(crate) fn save_with(
 ) -> Result<(), Error> {
     let module = ctx.module();
     let name = key.name();
-    let old = opened.record().copied().unwrap_or_default();
+    let unwritten = Record::default();
+    let old = opened.record().unwrap_or(&unwritten);
     let mut new = opened.to_record();
+    let bucket = opened.bucket();
 
-    let tokens = amount(opened.bucket.tokens()).ok_or(Error::Panic)?;
-    let timestamp = OwnedStr::from_integer(opened.bucket.timestamp()).ok_or(Error::Panic)?;
+    let tokens = amount(bucket.tokens()).ok_or(Error::Panic)?;
+    let timestamp = OwnedStr::from_integer(bucket.timestamp()).ok_or(Error::Panic)?;
     let always = [
         module.field(Field::Tokens),
         tokens.as_str(),
         module.field(Field::Timestamp),
         timestamp.as_str(),
     ];
-    let Changes { mut set, deleted } = changes(module, &old, &new)?;
+    let Changes { mut set, deleted } = changes(module, old, &new)?;
+    let debits = match opened.as_shared() {
+        None => None,
+        Some(shared) => Some(module.regions.debits_of(shared).ok_or(Error::Busy)?),
+    };
     let more_written = besides.is_some();
     set.extend(besides);
 
     // Nothing below can fail.
     let [tokens_name, tokens, timestamp_name, timestamp] = always;
-    key.set_two((tokens_name, tokens), (timestamp_name, timestamp));
-    if set.is_empty() {
+    let debits_name = module.field(Field::Debits);
+    match &debits {
+        None => key.set_two((tokens_name, tokens), (timestamp_name, timestamp)),
+        Some(debits) => key.set_three(
+            (tokens_name, tokens),
+            (timestamp_name, timestamp),
+            (debits_name, debits.as_str()),
+        ),
+    }
+    if let (true, Some(debits)) = (set.is_empty(), &debits) {
+        ctx.replicate_six(c"HSET", name, always, [debits_name, debits.as_str()]);
+    } else if set.is_empty() {
         ctx.replicate_four(c"HSET", name, always);
     } else {
         let mut arguments = always.to_vec();
+        if let Some(debits) = &debits {
+            arguments.extend([debits_name, debits.as_str()]);
+        }
         for (field, value) in &set {
             key.set(*field, value.as_str());
             arguments.extend([*field, value.as_str()]);
@@ -102,8 +182,10 @@ pub(crate) fn save_with(
     }
     // Counted again: on reading, fields of ours that had expired by themselves
     // were taken for the user's.
-    new.foreign = (old.foreign || more_written) && key.len() > new.fields();
-    let moved = expire(ctx, key, new.expiry(&opened.bucket), opened.record().is_some());
+    let fields = new.fields().saturating_add(usize::from(opened.as_shared().is_some()));
+    new.foreign = (old.foreign || more_written) && key.len() > fields;
+    let expiry = new.expiry(opened, module.regions.is_awaited());
+    let moved = expire(ctx, key, expiry, opened.record().is_some());
 
     // Only now: whoever listens may do with the key what they like.
     ctx.signal_modified(name);
@@ -143,7 +225,22 @@ fn changes<'a>(module: &'a Module, old: &Record, new: &Record) -> Result<Changes
     if new.remainder != old.remainder {
         change(Field::Remainder, new.remainder.map(OwnedStr::from_integer))?;
     }
+    if new.regions != old.regions {
+        change(Field::Regions, new.regions.as_ref().map(|bytes| OwnedStr::new(bytes)))?;
+    }
     Ok(changes)
+}
+
+/// Moves the expiry of a key whose bucket stays as it is, if it has to.
+pub(crate) fn renew_expiry(ctx: &Context<'_>, key: &Key<'_>, opened: &Opened) {
+    let Some(record) = opened.record() else {
+        return;
+    };
+    let awaited = ctx.module().regions.is_awaited();
+    if let Some(event) = expire(ctx, key, record.expiry(opened, awaited), true) {
+        ctx.signal_modified(key.name());
+        ctx.notify(EventClass::Generic, event, key.name());
+    }
 }
 
 /// Moves the key's expiry if it has to, and returns the event to announce.

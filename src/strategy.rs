@@ -10,6 +10,9 @@ use serde::Serialize;
 use std::ffi::CString;
 use std::fmt;
 
+/// The name of [`Strategy::Debit`].
+const DEBIT: &str = "debit";
+
 /// Longest name of a function.
 const MAX_NAME: usize = 128;
 
@@ -18,6 +21,8 @@ const MAX_NAME: usize = 128;
 pub(crate) enum Strategy {
     /// One of the joins of `claw-core`.
     BuiltIn(merge::Strategy),
+    /// The debit counters of `claw-core`.
+    Debit,
     /// `fn:NAME`: the function's name, as the server allows it.
     Function(Box<str>),
 }
@@ -32,6 +37,7 @@ impl fmt::Display for Strategy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BuiltIn(strategy) => f.write_str(strategy.name()),
+            Self::Debit => f.write_str(DEBIT),
             Self::Function(name) => write!(f, "fn:{name}"),
         }
     }
@@ -42,6 +48,9 @@ impl Strategy {
     pub(crate) fn parse(text: &[u8]) -> Result<Self, Error> {
         if let Some(strategy) = merge::Strategy::by_name(text) {
             return Ok(Self::BuiltIn(strategy));
+        }
+        if text.eq_ignore_ascii_case(DEBIT.as_bytes()) {
+            return Ok(Self::Debit);
         }
         let named = text.strip_prefix(b"fn:").and_then(|name| std::str::from_utf8(name).ok());
         // The letters that the server allows in the name of a function.
@@ -65,6 +74,7 @@ impl Strategy {
     ) -> Result<State, Error> {
         match self {
             Self::BuiltIn(strategy) => Ok(local.join(remote, *strategy)),
+            Self::Debit => Err(Error::Debit("merges buckets by their counters, not as states")),
             Self::Function(name) => call(ctx, name, local, remote, now),
         }
     }

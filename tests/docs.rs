@@ -577,17 +577,19 @@ fn slug(title: &str) -> String {
 /// `CL.TAKE`.
 fn code(cell: &str) -> String {
     let code = cell.split('`').nth(1).unwrap_or_else(|| panic!("no code in {cell:?}"));
-    code.split(' ').next().unwrap().to_owned()
+    code.split(' ').next().unwrap().trim_matches('"').to_owned()
 }
 
 // The server's answers.
 
 /// The module's commands, in capitals.
+/// Subcommands are on the page of their container.
 fn command_names(conn: &mut Connection) -> BTreeSet<String> {
     let Value::Array(names) = cmd(conn, "COMMAND LIST FILTERBY MODULE claw").unwrap() else {
         panic!("COMMAND LIST answers with an array");
     };
-    names.iter().map(|name| text_of(name).to_uppercase()).collect()
+    let names = names.iter().map(|name| text_of(name).to_uppercase());
+    names.filter(|name| !name.contains('|')).collect()
 }
 
 /// The flags that every server shows, in its order.

@@ -466,10 +466,11 @@ fn bad_arguments_change_nothing() {
         ("CL.MERGE k FROM 18446744073709551616 s", "ERR numkeys must be an integer of 1 or more"),
         ("CL.MERGE k FROM 1 s s", "ERR unknown option 's'"),
         ("CL.MERGE k FROM 1 s STRATEGY", "ERR option 'STRATEGY' needs a value"),
-        ("CL.MERGE k FROM 1 s STRATEGY best", "ERR unknown strategy 'best': max, min, weighted, lww or fn:NAME"),
-        ("CL.MERGE k FROM 1 s STRATEGY fn:", "ERR unknown strategy 'fn:': max, min, weighted, lww or fn:NAME"),
-        ("CL.MERGE k FROM 1 s STRATEGY fn:a-b", "ERR unknown strategy 'fn:a-b': max, min, weighted, lww or fn:NAME"),
-        ("CL.MERGE k FROM 1 s STRATEGY debit", "ERR unknown strategy 'debit': max, min, weighted, lww or fn:NAME"),
+        ("CL.MERGE k FROM 1 s STRATEGY best", "ERR unknown strategy 'best': max, min, weighted, lww, debit or fn:NAME"),
+        ("CL.MERGE k FROM 1 s STRATEGY fn:", "ERR unknown strategy 'fn:': max, min, weighted, lww, debit or fn:NAME"),
+        ("CL.MERGE k FROM 1 s STRATEGY fn:a-b", "ERR unknown strategy 'fn:a-b': max, min, weighted, lww, debit or fn:NAME"),
+        ("CL.MERGE k FROM 1 s STRATEGY debit", "ERR strategy debit: a state that counts no debits cannot be merged"),
+        ("CL.VERIFY debit", "ERR strategy debit: merges buckets by their counters, not as states"),
         ("CL.MERGE k FROM 1 s STRATEGY max STRATEGY max", "ERR unknown option 'STRATEGY'"),
         ("CL.MERGE k FIELDS tokens", "ERR FIELDS needs a value for each field"),
         ("CL.MERGE k FIELDS tokens 5 timestamp", "ERR FIELDS needs a value for each field"),
@@ -488,7 +489,7 @@ fn bad_arguments_change_nothing() {
         ("CL.STATE", "ERR wrong number of arguments for 'cl.state' command"),
         ("CL.STATE k k", "ERR wrong number of arguments for 'cl.state' command"),
         ("CL.VERIFY", "ERR wrong number of arguments for 'cl.verify' command"),
-        ("CL.VERIFY best", "ERR unknown strategy 'best': max, min, weighted, lww or fn:NAME"),
+        ("CL.VERIFY best", "ERR unknown strategy 'best': max, min, weighted, lww, debit or fn:NAME"),
         ("CL.VERIFY max SAMPLES", "ERR option 'SAMPLES' needs a value"),
         ("CL.VERIFY max SAMPLES 0", "ERR samples must be an integer from 1 to 20000"),
         ("CL.VERIFY max SAMPLES 20001", "ERR samples must be an integer from 1 to 20000"),
@@ -529,7 +530,7 @@ fn a_bad_source_refuses_the_whole() {
     let blob = state(conn, "good");
     let cut = &blob[..blob.len() - 1];
     let longer = [&blob[..], b"x"].concat();
-    let huge = vec![0xc0; 5000];
+    let huge = vec![0xc0; 9000];
     let malformed = "is not a state as CL.STATE returns it";
     let bounds = |field: &str| format!("holds a field '{field}' out of its bounds");
     let table: Vec<(&[u8], String)> = vec![
@@ -538,7 +539,7 @@ fn a_bad_source_refuses_the_whole() {
         (b"\x80", malformed.into()),
         (cut, malformed.into()),
         (&longer, malformed.into()),
-        (&huge, "is longer than 4096 bytes".into()),
+        (&huge, "is longer than 8192 bytes".into()),
         (b"\x83\xa1v\x01\xa6tokens\xff\xa9timestamp\x01", malformed.into()),
         (b"\x83\xa1v\x01\xa6tokens\xa15\xa9timestamp\x01", malformed.into()),
         (b"\x84\xa1v\x01\xa6tokens\x05\xa6tokens\x05\xa9timestamp\x01", malformed.into()),
@@ -1518,13 +1519,13 @@ fn the_default_strategy_is_configured() {
         run(conn, &["CL.MERGE k FIELDS tokens 900 timestamp 1 STRATEGY min"]);
         assert_eq!(held(conn, "k"), "tokens 100", "{value}");
     }
-    for value in ["best", "fn:", "fn:a.b", "FN:x", "debit"] {
+    for value in ["best", "fn:", "fn:a.b", "FN:x"] {
         let text = error(conn, &format!("CONFIG SET claw.merge-strategy {value}"));
         assert_eq!(
             text,
             format!(
                 "ERR CONFIG SET failed (possibly related to argument 'claw.merge-strategy') - \
-                 unknown strategy '{value}': max, min, weighted, lww or fn:NAME"
+                 unknown strategy '{value}': max, min, weighted, lww, debit or fn:NAME"
             )
         );
         assert_eq!(strategy(conn), "fn:premium_first");

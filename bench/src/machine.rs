@@ -4,23 +4,24 @@ use crate::client::{CLIENTS, Client, Mode};
 use crate::error::Result;
 use crate::options::Options;
 use crate::report::thousands;
-use crate::servers::Servers;
+use crate::servers::Instance;
 use crate::workload::KEYS;
 use std::fmt::Write;
 use std::fs;
 use std::thread;
 
 /// The first lines of the report.
-pub fn header(servers: &mut Servers, client: &Client, options: &Options) -> Result<String> {
-    let info = servers.main.info("server")?;
+pub fn header(server: &mut Instance, client: &Client, options: &Options) -> Result<String> {
+    let info = server.info("server")?;
     let field = |name: &str| info.get(name).map(String::as_str);
-    let server = match field("valkey_version") {
+    let kind = match field("valkey_version") {
         Some(version) => format!("Valkey {version}"),
         None => format!("Redis {}", field("redis_version").unwrap_or("of unknown version")),
     };
-    let claw = servers.main.info("claw")?;
+    let claw = server.info("claw")?;
     let claw = claw.get("claw_version").map_or("of unknown version", String::as_str);
-    let with_cell = if options.redis_cell.is_some() { ", redis-cell" } else { "" };
+    let with_cell =
+        if options.redis_cell.is_some() && options.sync.is_none() { ", redis-cell" } else { "" };
     let load = read("/proc/loadavg");
     let load: Vec<&str> = load.split(' ').take(3).collect();
     let load = load.join(" ");
@@ -28,7 +29,7 @@ pub fn header(servers: &mut Servers, client: &Client, options: &Options) -> Resu
     let [pipelined, single] =
         Mode::ALL.map(|mode| thousands(mode.requests(options.requests) as f64));
     let rows = [
-        ("Server", format!("{server}, redis-claw {claw}{with_cell}")),
+        ("Server", format!("{kind}, redis-claw {claw}{with_cell}")),
         ("Client", format!("{}, {CLIENTS} clients, Unix socket", client.version()?)),
         ("CPU", format!("{}, {cores} cores", cpu())),
         ("Kernel", read("/proc/sys/kernel/osrelease")),

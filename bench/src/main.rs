@@ -1,5 +1,6 @@
 //! Measures `CL.TAKE` against its rivals with redis-benchmark, all of them in
-//! one server and in interleaved rounds, and prints ratios. See `--help`.
+//! one server and in interleaved rounds, and prints ratios; or, with `sync`, what
+//! region sync costs. See `--help`.
 //!
 //! | where | what |
 //! |---|---|
@@ -11,6 +12,7 @@
 //! | [`memory`] | what a bucket weighs |
 //! | [`machine`] | the header of the report |
 //! | [`report`] | its tables and targets |
+//! | [`sync`] | everything about region sync |
 
 mod client;
 mod error;
@@ -20,6 +22,7 @@ mod options;
 mod report;
 mod rounds;
 mod servers;
+mod sync;
 mod workload;
 
 use client::{Client, Mode};
@@ -41,8 +44,11 @@ fn main() -> Result<()> {
         return say(USAGE);
     };
     let client = Client::new(options.redis_benchmark.clone());
+    if let Some(parts) = &options.sync {
+        return sync::run(&client, &options, parts);
+    }
     let mut servers = Servers::start(&options)?;
-    say(&machine::header(&mut servers, &client, &options)?)?;
+    say(&machine::header(&mut servers.main, &client, &options)?)?;
     rounds::check(&mut servers, &options.workloads)?;
 
     let mut targets = None;

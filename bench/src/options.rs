@@ -1,6 +1,7 @@
 //! What is asked for on the command line and in the environment.
 
 use crate::error::{Error, Result};
+use crate::sync::{self, Part};
 use crate::workload::Workload;
 use std::env;
 use std::ffi::OsString;
@@ -9,8 +10,9 @@ use std::path::PathBuf;
 /// The text of `--help`.
 pub const USAGE: &str = "\
 Measures CL.TAKE against its rivals with redis-benchmark and prints ratios.
+With sync, measures what region sync costs and how fast it is instead.
 
-Usage: cargo run --release -p claw-bench -- [OPTIONS]
+Usage: cargo run --release -p claw-bench -- [sync] [OPTIONS]
 
 Options:
   --rounds N      rounds that count, after one to warm up (default 5)
@@ -19,6 +21,7 @@ Options:
   --only LIST     only these, separated by commas:
                   ping incr hset take refused policy pinned throttle cell lua
                   merge mergefn fcall memory
+                  and after sync: throughput convergence idle memory
   --help          prints this
 
 Environment:
@@ -39,6 +42,8 @@ pub struct Options {
     pub workloads: Vec<Workload>,
     /// Whether to measure memory as well.
     pub memory: bool,
+    /// The parts of [`sync`] to run, in place of everything else.
+    pub sync: Option<Vec<Part>>,
     /// redis-cell's module.
     pub redis_cell: Option<PathBuf>,
     /// The program that sends the requests.
@@ -47,7 +52,8 @@ pub struct Options {
 
 impl Options {
     /// Reads the environment and `args`; `None` if help is asked for.
-    pub fn read(mut args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
+    pub fn read(args: impl Iterator<Item = OsString>) -> Result<Option<Options>> {
+        let mut args = args.peekable();
         let variable = |name| env::var_os(name).filter(|value| !value.is_empty());
         let redis_cell = match variable("REDIS_CELL") {
             None => None,
@@ -61,6 +67,7 @@ impl Options {
             requests: 400_000,
             workloads: Workload::ALL.to_vec(),
             memory: true,
+            sync: None,
             redis_cell,
             redis_benchmark: variable("REDIS_BENCHMARK")
                 .unwrap_or_else(|| "redis-benchmark".into())
@@ -68,6 +75,9 @@ impl Options {
         };
         if options.redis_cell.is_none() {
             options.workloads.retain(|w| *w != Workload::Cell);
+        }
+        if args.next_if(|arg| arg == "sync").is_some() {
+            options.sync = Some(Part::ALL.to_vec());
         }
         while let Some(arg) = args.next() {
             let mut value = || {
@@ -87,6 +97,10 @@ impl Options {
 
     /// Restricts everything to a list of names.
     fn only(&mut self, list: &str) -> Result<()> {
+        if self.sync.is_some() {
+            self.sync = Some(sync::parts(list)?);
+            return Ok(());
+        }
         let names: Vec<&str> = list.split(',').map(str::trim).collect();
         for name in &names {
             let known = *name == "memory" || Workload::ALL.iter().any(|w| w.name() == *name);

@@ -10,10 +10,13 @@ pub struct Rates(Vec<(Workload, Vec<f64>)>);
 
 /// What a ratio was in all rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
+pub struct Spread {
+    /// Half are less, half are more.
+    pub median: f64,
+    /// The least.
+    pub min: f64,
+    /// The greatest.
+    pub max: f64,
 }
 
 /// The workloads that others are compared with.
@@ -106,7 +109,8 @@ impl Rates {
 }
 
 impl Spread {
-    fn of(mut values: Vec<f64>) -> Option<Spread> {
+    /// `None` of nothing.
+    pub fn of(mut values: Vec<f64>) -> Option<Spread> {
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
         let half = values.len() / 2;
@@ -118,7 +122,8 @@ impl Spread {
         Some(Spread { median: lower.midpoint(upper), min, max })
     }
 
-    fn short(self) -> String {
+    /// For a column of a table.
+    pub fn short(self) -> String {
         format!("{:.2} ({:.2}..{:.2})", self.median, self.min, self.max)
     }
 }

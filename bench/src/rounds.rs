@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 const SAMPLE: usize = 1_000;
 
 /// How many random requests per key make the keys: 1 - 1/e^3, or 95 %, of them.
-const PASSES: u64 = 3;
+pub const PASSES: u64 = 3;
 
 /// Makes sure that every workload does what it says.
 pub fn check(servers: &mut Servers, workloads: &[Workload]) -> Result<()> {
@@ -51,10 +51,10 @@ pub fn measure(
     Ok(rates)
 }
 
-/// Every round begins with another workload, and every second one runs
+/// Every round begins with another one, and every second one runs
 /// backwards: neither the place in a round nor the neighbour favours anybody.
-fn order(workloads: &[Workload], round: usize) -> Vec<Workload> {
-    let mut order = workloads.to_vec();
+pub fn order<T: Clone>(all: &[T], round: usize) -> Vec<T> {
+    let mut order = all.to_vec();
     let first = round.checked_rem(order.len()).unwrap_or(0);
     order.rotate_left(first);
     if !round.is_multiple_of(2) {
@@ -94,7 +94,7 @@ fn measure_one(
 }
 
 /// What the server counted of a workload's calls since it started.
-struct Calls {
+pub struct Calls {
     calls: u64,
     errors: u64,
     /// What our module counted, if the calls are ours.
@@ -102,17 +102,9 @@ struct Calls {
 }
 
 impl Calls {
-    fn read(instance: &mut Instance, workload: Workload) -> Result<Calls> {
-        let stats = instance.info("commandstats")?;
-        let stats = stats.get(&format!("cmdstat_{}", workload.command_name()));
-        // A command that was never called is not listed.
-        let stats: BTreeMap<&str, u64> = stats
-            .map(String::as_str)
-            .unwrap_or_default()
-            .split(',')
-            .filter_map(|field| field.split_once('='))
-            .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
-            .collect();
+    /// Asks a server.
+    pub fn read(instance: &mut Instance, workload: Workload) -> Result<Calls> {
+        let stats = stats(instance, &workload.command_name())?;
         let stat = |name: &str| stats.get(name).copied().unwrap_or(0);
         let counter = match workload.counter() {
             Counter::None => None,
@@ -135,7 +127,7 @@ impl Calls {
 
     /// Makes sure that since `before` all requests were made, none failed, and
     /// nearly all took tokens or were refused as they should.
-    fn check(&self, before: &Calls, workload: Workload, requests: u64) -> Result<()> {
+    pub fn check(&self, before: &Calls, workload: Workload, requests: u64) -> Result<()> {
         let title = workload.title();
         let calls = self.calls.saturating_sub(before.calls);
         if calls < requests {
@@ -159,6 +151,20 @@ impl Calls {
     }
 }
 
+/// How often a command was called.
+pub fn calls(instance: &mut Instance, command: &str) -> Result<u64> {
+    Ok(stats(instance, command)?.get("calls").copied().unwrap_or(0))
+}
+
+/// The whole numbers of a command's statistics. A command that was never called
+/// is not listed, and has none.
+fn stats(instance: &mut Instance, command: &str) -> Result<BTreeMap<String, u64>> {
+    let stats = instance.info("commandstats")?;
+    let stats = stats.get(&format!("cmdstat_{command}")).map(String::as_str).unwrap_or_default();
+    let fields = stats.split(',').filter_map(|field| field.split_once('='));
+    Ok(fields.filter_map(|(name, value)| Some((name.into(), value.parse().ok()?))).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +175,6 @@ mod tests {
         assert_eq!(order(&all, 0), all);
         assert_eq!(order(&all, 1), [Workload::Ping, Workload::Hset, Workload::Incr]);
         assert_eq!(order(&all, 2), [Workload::Hset, Workload::Ping, Workload::Incr]);
-        assert_eq!(order(&[], 1), []);
+        assert_eq!(order::<Workload>(&[], 1), []);
     }
 }

@@ -3,8 +3,7 @@
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::workload::{FUNCTION, KEYS, LUA, Workload};
-use claw_testkit::Server;
-use claw_testkit::server_binary;
+use claw_testkit::{Builder, Server, server_binary};
 use redis::{Cmd, Connection, Pipeline};
 use std::collections::BTreeMap;
 use std::env;
@@ -40,12 +39,12 @@ pub struct Servers {
 impl Servers {
     /// Starts what the workloads need and makes the keys that stay.
     pub fn start(options: &Options) -> Result<Servers> {
-        let program = server_binary();
-        let version = Command::new(&program).arg("--version").output();
-        version.map_err(|e| Error::new(format!("cannot run {}: {e}", program.display())))?;
-        let module = module()?;
-
-        let mut main = Instance::start(&module, options.redis_cell.as_deref())?;
+        let mut main = Server::builder();
+        if let Some(cell) = &options.redis_cell {
+            let path = cell.to_str().ok_or_else(|| Error::new("REDIS_CELL is not UTF-8"))?;
+            main = main.config_args("loadmodule", [path]);
+        }
+        let mut main = Instance::start(main)?;
         let script = redis::cmd("SCRIPT").arg("LOAD").arg(LUA).query(&mut main.conn)?;
         redis::cmd("FUNCTION").arg("LOAD").arg(FUNCTION).query::<()>(&mut main.conn)?;
         main.prepare()?;
@@ -53,7 +52,7 @@ impl Servers {
         let ours = match both {
             false => None,
             true => {
-                let mut ours = Instance::start(&module, None)?;
+                let mut ours = Instance::start(Server::builder())?;
                 ours.prepare()?;
                 Some(ours)
             }
@@ -71,22 +70,28 @@ impl Servers {
 }
 
 impl Instance {
-    /// Starts a server with our module, and before it another one.
-    fn start(module: &Path, other: Option<&Path>) -> Result<Instance> {
-        let mut builder = Server::builder().module(module);
-        if let Some(other) = other {
-            let path = other.to_str().ok_or_else(|| Error::new("REDIS_CELL is not UTF-8"))?;
-            builder = builder.config_args("loadmodule", [path]);
-        }
-        let server = builder.try_start().map_err(|log| {
+    /// Starts a server with our module.
+    pub fn start(builder: Builder) -> Result<Instance> {
+        let program = server_binary();
+        let version = Command::new(&program).arg("--version").output();
+        version.map_err(|e| Error::new(format!("cannot run {}: {e}", program.display())))?;
+        let server = builder.module(module()?).try_start().map_err(|log| {
             let lines: Vec<&str> = log.lines().collect();
             let tail = lines.split_at(lines.len().saturating_sub(LOG_LINES)).1.join("\n");
             Error::new(format!("the server did not come up:\n{tail}"))
         })?;
-        let conn = server.client().get_connection_with_timeout(PATIENCE)?;
-        conn.set_read_timeout(Some(PATIENCE))?;
-        conn.set_write_timeout(Some(PATIENCE))?;
+        let conn = connect(&server)?;
         Ok(Instance { server, conn })
+    }
+
+    /// Another connection, for another thread.
+    pub fn connect(&self) -> Result<Connection> {
+        connect(&self.server)
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.server.pid()
     }
 
     /// The socket that is measured.
@@ -167,6 +172,13 @@ impl Instance {
         }
         Ok(())
     }
+}
+
+fn connect(server: &Server) -> Result<Connection> {
+    let conn = server.client().get_connection_with_timeout(PATIENCE)?;
+    conn.set_read_timeout(Some(PATIENCE))?;
+    conn.set_write_timeout(Some(PATIENCE))?;
+    Ok(conn)
 }
 
 /// Our module, which cargo does not build for this program.

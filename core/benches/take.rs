@@ -9,6 +9,7 @@
 )]
 
 use claw_core::bucket::{Bucket, Weight};
+use claw_core::debit::Region;
 use claw_core::decimal::{self, Decimal};
 use claw_core::defaults::Defaults;
 use claw_core::policy::{Asked, Policy, StoredPolicy};
@@ -23,6 +24,7 @@ const NOW: u64 = 1_773_914_400_000_000;
 fn take(c: &mut Criterion) {
     let mut group = c.benchmark_group("take");
     let defaults = Defaults::new(Policy::DEFAULT);
+    let alone = Region::default();
     let left = |micros, timestamp| {
         Some(Record { tokens: Some(micros), timestamp: Some(timestamp), ..Record::default() })
     };
@@ -33,12 +35,12 @@ fn take(c: &mut Criterion) {
     ] {
         group.bench_function(name, |b| {
             b.iter(|| {
-                let mut opened = Opened::new(black_box(record), &defaults, black_box(NOW));
+                let mut opened = Opened::new(black_box(record.clone()), &defaults, black_box(NOW));
                 let asked = Asked::default();
                 opened.ask(black_box(&asked), defaults.current()).unwrap();
-                let answer = opened.bucket.take(black_box(tokens), false, NOW);
+                let answer = opened.take(black_box(tokens), false, NOW, &alone);
                 let record = opened.to_record();
-                (answer, record.expiry(&opened.bucket), record)
+                (answer, record.expiry(&opened, false), record)
             });
         });
     }

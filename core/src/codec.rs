@@ -4,22 +4,34 @@
 //! versions can add to it. Fields that this version does not know are kept, and
 //! stand in the next blob again.
 
-use crate::bucket::Weight;
+mod fields;
+mod reader;
+mod write;
+
+pub use fields::{RegionStates, decode_debits, decode_regions, encode_debits, encode_regions};
+
+use crate::bucket::{Bucket, Weight};
+use crate::debit::{Account, Debits, Entry, MAX_REPLICAS, Shared, Version};
 use crate::limits::{MAX_LEAD_US, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US};
 use crate::merge::State;
 use crate::policy::{Policy, StoredPolicy};
 use crate::record::Record;
+use crate::replica::ReplicaId;
+use fields::in_order;
 use rmpv::Value;
-use serde::Deserialize;
+use rmpv::encode::write_value;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// The version of the blob that this version writes. A reader takes any version:
-/// what changes its meaning gets another name.
-const VERSION: u32 = 1;
+/// what changes its meaning gets another name. Counting debits is stricter, and
+/// takes none above this.
+pub const VERSION: u32 = 1;
 
 /// Longest blob that is read, in bytes: bounds the memory of reading one.
-pub const MAX_BLOB: usize = 4_096;
+pub const MAX_BLOB: usize = 8_192;
 
 /// Deepest nesting that is read.
 const MAX_DEPTH: usize = 16;
@@ -48,7 +60,20 @@ impl fmt::Display for BlobError {
 /// Fields of a later version, by name.
 pub type Newer = BTreeMap<String, Value>;
 
-/// Writes a state, with the `newer` fields that came with it.
+/// What a state says besides the bucket itself.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Besides {
+    /// Of a bucket that regions share.
+    pub debits: Option<Debits>,
+    /// The region that sends it, in region sync.
+    pub from: Option<ReplicaId>,
+    /// When it was sent, on the clock of its timestamp: until then it refilled.
+    pub sent: Option<u64>,
+    /// Fields of a later version.
+    pub newer: Newer,
+}
+
+/// Writes a state.
 ///
 /// | field | content |
 /// |---|---|
@@ -58,97 +83,510 @@ pub type Newer = BTreeMap<String, Value>;
 /// | `remainder` | see [`crate::bucket::Bucket::remainder`] |
 /// | `weight` | 1..=10 |
 /// | `policy` | map of `capacity` (tokens), `refill` (millionths), `interval` (ms) and, when pinned, `pin` (its version); absent on the default policy |
+/// | `from` | the region that sends it, in region sync |
+/// | `default` | in a shared bucket without `policy`: the same map, of the policy in force |
+/// | `debits` | in a shared bucket: map of replica to array of epoch, spent and refunded (millionths) |
+/// | `debt`, `fraction` | in a shared bucket: see [`Debits`] |
+/// | `sent` | in a shared bucket: until when it has refilled since `timestamp`, in unix microseconds of the same clock |
+/// | `version` | in a shared bucket: array of number and origin of the last change of policy or weight |
 ///
 /// # Errors
 /// Never, in practice: a map of numbers can always be written.
-pub fn encode(state: &State, newer: &Newer) -> Result<Vec<u8>, BlobError> {
-    let bucket = &state.bucket;
-    let mut newer = newer.clone();
-    let mut fields: Vec<(Value, Value)> = vec![
-        ("v".into(), VERSION.into()),
-        ("tokens".into(), bucket.tokens().into()),
-        ("timestamp".into(), bucket.timestamp().into()),
-        ("remainder".into(), bucket.remainder().into()),
-        ("weight".into(), bucket.weight().get().into()),
-    ];
-    let besides = newer.remove(POLICY);
-    if let Some(StoredPolicy { policy, pin }) = state.policy {
-        let mut named: Vec<(Value, Value)> = vec![
-            ("capacity".into(), policy.capacity().into()),
-            ("refill".into(), policy.refill().into()),
-            ("interval".into(), policy.interval_ms().into()),
-        ];
-        named.extend(pin.map(|version| ("pin".into(), version.into())));
-        if let Some(Value::Map(besides)) = besides {
-            named.extend(besides);
-        }
-        fields.push((POLICY.into(), Value::Map(named)));
+pub fn encode(state: &State, besides: &Besides) -> Result<Vec<u8>, BlobError> {
+    let counted = besides.debits.as_ref().map(|debits| Counted {
+        accounts: &debits.accounts,
+        version: debits.version,
+        debt: debits.debt,
+        fraction: debits.fraction,
+    });
+    let mut bytes = Vec::new();
+    let blob = Blob {
+        bucket: state.bucket,
+        stored: state.policy,
+        from: besides.from,
+        counted,
+        newer: &besides.newer,
+        sent: besides.sent,
+    };
+    write_blob(&blob, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Writes a shared bucket as region `from` sends it. With `refilling`, the last
+/// field is `sent`, to be set by [`set_sent`] when it is sent. What `bytes` held
+/// before is gone.
+pub fn encode_shared(
+    from: ReplicaId,
+    bucket: &Shared,
+    stored: Option<StoredPolicy>,
+    refilling: bool,
+    bytes: &mut Vec<u8>,
+) {
+    let (debt, fraction) = bucket.debt();
+    let blob = Blob {
+        bucket: bucket.bucket(),
+        stored,
+        from: Some(from),
+        counted: Some(Counted {
+            accounts: bucket.accounts(),
+            version: bucket.version(),
+            debt,
+            fraction,
+        }),
+        newer: &Newer::new(),
+        // Written at its full width.
+        sent: refilling.then_some(u64::MAX),
+    };
+    bytes.clear();
+    // Without fields of later versions it cannot fail.
+    let _ = write_blob(&blob, bytes);
+}
+
+/// Sets the `sent` field (unix microseconds) of what [`encode_shared`] wrote.
+pub fn set_sent(blob: &mut [u8], sent: u64) {
+    let ends_with_sent = blob.ends_with(&u64::MAX.to_be_bytes());
+    if let (true, Some(place)) = (ends_with_sent, blob.last_chunk_mut()) {
+        *place = sent.to_be_bytes();
     }
-    fields.extend(newer.into_iter().map(|(name, value)| (name.into(), value)));
-    rmp_serde::to_vec(&Value::Map(fields)).map_err(|_| BlobError::Malformed)
+}
+
+/// What is written of a state.
+struct Blob<'a> {
+    bucket: Bucket,
+    stored: Option<StoredPolicy>,
+    from: Option<ReplicaId>,
+    counted: Option<Counted<'a>>,
+    newer: &'a Newer,
+    sent: Option<u64>,
+}
+
+struct Counted<'a> {
+    accounts: &'a [Account],
+    version: Version,
+    debt: u64,
+    fraction: u64,
+}
+
+fn write_blob(blob: &Blob<'_>, out: &mut Vec<u8>) -> Result<(), BlobError> {
+    let default = blob.counted.is_some() && blob.stored.is_none();
+    let newer = blob.newer.iter().filter(|(name, _)| name.as_str() != POLICY);
+    let fields = [
+        usize::from(blob.stored.is_some()),
+        usize::from(blob.from.is_some()),
+        usize::from(default),
+        if blob.counted.is_some() { 4 } else { 0 },
+        newer.clone().count(),
+        usize::from(blob.sent.is_some()),
+    ];
+    let fields = fields.into_iter().fold(5, usize::saturating_add);
+    write::map(out, fields);
+    number(out, "v", VERSION.into());
+    number(out, "tokens", blob.bucket.tokens());
+    number(out, "timestamp", blob.bucket.timestamp());
+    number(out, "remainder", blob.bucket.remainder());
+    number(out, "weight", blob.bucket.weight().get().into());
+    if let Some(StoredPolicy { policy, pin }) = blob.stored {
+        let newer = match blob.newer.get(POLICY) {
+            Some(Value::Map(newer)) => newer.as_slice(),
+            _ => &[],
+        };
+        write::text(out, POLICY);
+        write_policy(out, policy, pin, newer)?;
+    }
+    if let Some(from) = &blob.from {
+        write::text(out, "from");
+        write::text(out, from.as_bytes());
+    }
+    if default {
+        write::text(out, DEFAULT);
+        write_policy(out, blob.bucket.policy(), None, &[])?;
+    }
+    if let Some(counted) = &blob.counted {
+        let entries = counted.accounts.iter().filter(|account| account.entry.epoch != 0);
+        write::text(out, "debits");
+        write::map(out, entries.clone().count());
+        for Account { id, entry, .. } in entries {
+            write::text(out, id.as_bytes());
+            write::array(out, 3);
+            write::uint(out, entry.epoch);
+            write::uint(out, entry.spent);
+            write::uint(out, entry.refunded);
+        }
+        number(out, "debt", counted.debt);
+        number(out, "fraction", counted.fraction);
+        write::text(out, "version");
+        write::array(out, 2);
+        write::uint(out, counted.version.number);
+        write::text(
+            out,
+            counted.version.origin.as_ref().map_or(b"".as_slice(), ReplicaId::as_bytes),
+        );
+    }
+    for (name, value) in newer {
+        value_of_later(out, &name.as_str().into())?;
+        value_of_later(out, value)?;
+    }
+    match blob.sent {
+        None => Ok(()),
+        Some(sent) => {
+            number(out, SENT, sent);
+            Ok(())
+        }
+    }
+}
+
+fn write_policy(
+    out: &mut Vec<u8>,
+    policy: Policy,
+    pin: Option<u64>,
+    newer: &[(Value, Value)],
+) -> Result<(), BlobError> {
+    let own = if pin.is_some() { 4 } else { 3 };
+    write::map(out, newer.len().saturating_add(own));
+    number(out, "capacity", policy.capacity());
+    number(out, "refill", policy.refill());
+    number(out, "interval", policy.interval_ms());
+    if let Some(pin) = pin {
+        number(out, "pin", pin);
+    }
+    for (name, value) in newer {
+        value_of_later(out, name)?;
+        value_of_later(out, value)?;
+    }
+    Ok(())
+}
+
+fn number(out: &mut Vec<u8>, name: &str, value: u64) {
+    write::text(out, name);
+    write::uint(out, value);
+}
+
+/// A value of a later version, whatever it is.
+fn value_of_later(out: &mut Vec<u8>, value: &Value) -> Result<(), BlobError> {
+    write_value(out, value).map_err(|_| BlobError::Malformed)
 }
 
 /// The field of the policy; among the newer fields, what the policy has besides.
 const POLICY: &str = "policy";
 
+/// When it was sent; the last field of what regions send.
+const SENT: &str = "sent";
+
+/// The field of the policy in force, where it is the default.
+const DEFAULT: &str = "default";
+
+/// A state that was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    /// The bucket; its debits are among the besides.
+    pub record: Record,
+    /// Version of the writer.
+    pub version: u64,
+    /// The policy in force, when the bucket stores none and is shared.
+    pub default: Option<Policy>,
+    /// What it says besides.
+    pub besides: Besides,
+}
+
 /// Reads a blob; `now` (unix microseconds) bounds the timestamp.
 ///
 /// # Errors
 /// See [`BlobError`]. Any bytes are safe to give.
-pub fn decode(blob: &[u8], now: u64) -> Result<(Record, Newer), BlobError> {
+pub fn decode(blob: &[u8], now: u64) -> Result<Decoded, BlobError> {
     if blob.len() > MAX_BLOB {
         return Err(BlobError::TooLong);
     }
-    let mut fields = read(blob).ok_or(BlobError::Malformed)?;
-    integer(&mut fields, "v")?.ok_or(BlobError::Malformed)?;
-    let tokens = integer(&mut fields, "tokens")?.ok_or(BlobError::Malformed)?;
-    let timestamp = integer(&mut fields, "timestamp")?.ok_or(BlobError::Malformed)?;
-    let remainder = integer(&mut fields, "remainder")?;
-    let weight = integer(&mut fields, "weight")?;
-    let policy = match fields.remove(POLICY) {
-        None | Some(Value::Nil) => None,
-        Some(value) => {
-            let mut named = by_name(value).ok_or(BlobError::Malformed)?;
-            let mut number = |name| integer(&mut named, name);
-            let capacity = number("capacity")?.ok_or(BlobError::Malformed)?;
-            let refill = number("refill")?.ok_or(BlobError::Malformed)?;
-            let interval = number("interval")?.ok_or(BlobError::Malformed)?;
-            let pin = number("pin")?;
-            let policy = Policy::new(capacity, refill, interval)
-                .map_err(|_| BlobError::OutOfBounds("policy"))?;
-            if !named.is_empty() {
-                let besides = named.into_iter().map(|(name, value)| (name.into(), value));
-                fields.insert(POLICY.to_owned(), Value::Map(besides.collect()));
+    let read: ReadBlob = read_all(blob).ok_or(BlobError::Malformed)?;
+    let version = read.version.ok_or(BlobError::Malformed)?;
+    let tokens = read.tokens.ok_or(BlobError::Malformed)?;
+    let timestamp = read.timestamp.ok_or(BlobError::Malformed)?;
+    let mut newer = read.newer;
+    let policy = match read.policy {
+        None => None,
+        Some(read) => {
+            let stored = StoredPolicy { policy: read.policy()?, pin: read.pin };
+            if !read.newer.is_empty() {
+                let besides = read.newer.into_iter().map(|(name, value)| (name.into(), value));
+                newer.insert(POLICY.to_owned(), Value::Map(besides.collect()));
             }
-            Some(StoredPolicy { policy, pin })
+            Some(stored)
         }
     };
+    let default = read.default.map(|read| read.policy()).transpose()?;
     if tokens > MAX_MICRO_TOKENS {
         return Err(BlobError::OutOfBounds("tokens"));
     }
-    if timestamp > now.saturating_add(MAX_LEAD_US).min(MAX_TIMESTAMP_US) {
+    let latest = now.saturating_add(MAX_LEAD_US).min(MAX_TIMESTAMP_US);
+    if timestamp > latest {
         return Err(BlobError::OutOfBounds("timestamp"));
     }
-    let weight = match weight {
+    if read.sent.is_some_and(|sent| sent > latest) {
+        return Err(BlobError::OutOfBounds(SENT));
+    }
+    let weight = match read.weight {
         None => Weight::ONE,
         Some(weight) => Weight::new(weight).ok_or(BlobError::OutOfBounds("weight"))?,
+    };
+    let debits = match read.entries {
+        None => None,
+        Some(accounts) => {
+            let epochs_are_sane =
+                accounts.iter().all(|account| (1..=MAX_EPOCH).contains(&account.entry.epoch));
+            if !in_order(&accounts) || !epochs_are_sane {
+                return Err(BlobError::OutOfBounds("debits"));
+            }
+            Some(Debits {
+                version: read.changed.unwrap_or_default(),
+                debt: read.debt.unwrap_or(0),
+                fraction: read.fraction.unwrap_or(0),
+                accounts,
+            })
+        }
     };
     let record = Record {
         tokens: Some(tokens),
         timestamp: Some(timestamp),
         weight: Some(weight),
         policy,
-        remainder: Some(remainder.unwrap_or(0)),
+        remainder: Some(read.remainder.unwrap_or(0)),
+        debits: None,
+        regions: None,
         foreign: false,
     };
-    Ok((record, fields))
+    let besides = Besides { debits, from: read.from, sent: read.sent, newer };
+    Ok(Decoded { record, version, default, besides })
 }
 
-/// Takes an unsigned integer out of a map; `None` when it is not there.
-fn integer(fields: &mut Newer, name: &str) -> Result<Option<u64>, BlobError> {
-    match fields.remove(name) {
-        None => Ok(None),
-        Some(value) => value.as_u64().map(Some).ok_or(BlobError::Malformed),
+/// Largest epoch that is believed: far above any count of lives and keys, and far
+/// below where counting would stop.
+const MAX_EPOCH: u64 = 1 << 62;
+
+/// A blob as it was read, unchecked.
+#[derive(Default)]
+struct ReadBlob {
+    version: Option<u64>,
+    tokens: Option<u64>,
+    timestamp: Option<u64>,
+    remainder: Option<u64>,
+    weight: Option<u64>,
+    policy: Option<ReadPolicy>,
+    default: Option<ReadPolicy>,
+    from: Option<ReplicaId>,
+    entries: Option<Vec<Account>>,
+    debt: Option<u64>,
+    fraction: Option<u64>,
+    changed: Option<Version>,
+    sent: Option<u64>,
+    newer: Newer,
+}
+
+impl<'de> Deserialize<'de> for ReadBlob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = ReadBlob;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a state")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ReadBlob, A::Error> {
+                let mut read = ReadBlob::default();
+                let (mut policy_seen, mut version_seen) = (false, false);
+                while let Some(name) = map.next_key::<Name>()? {
+                    match name.as_str() {
+                        "v" => once(&mut read.version, &mut map)?,
+                        "tokens" => once(&mut read.tokens, &mut map)?,
+                        "timestamp" => once(&mut read.timestamp, &mut map)?,
+                        "remainder" => once(&mut read.remainder, &mut map)?,
+                        "weight" => once(&mut read.weight, &mut map)?,
+                        POLICY if !policy_seen => {
+                            // Nil stands for none.
+                            policy_seen = true;
+                            read.policy = map.next_value()?;
+                        }
+                        DEFAULT => once(&mut read.default, &mut map)?,
+                        "from" => once(&mut read.from, &mut map)?,
+                        "debits" => {
+                            let mut entries: Option<ReadEntries> = None;
+                            once(&mut entries, &mut map)?;
+                            if read.entries.is_some() {
+                                return Err(A::Error::custom("twice"));
+                            }
+                            read.entries = entries.map(|entries| entries.0);
+                        }
+                        "debt" => once(&mut read.debt, &mut map)?,
+                        "fraction" => once(&mut read.fraction, &mut map)?,
+                        "version" if !version_seen => {
+                            version_seen = true;
+                            let (number, Origin(origin)) = map.next_value()?;
+                            read.changed = Some(Version { number, origin });
+                        }
+                        SENT => once(&mut read.sent, &mut map)?,
+                        POLICY | "version" => return Err(A::Error::custom("twice")),
+                        other => {
+                            let other = other.to_owned();
+                            if read.newer.insert(other, map.next_value()?).is_some() {
+                                return Err(A::Error::custom("twice"));
+                            }
+                        }
+                    }
+                }
+                Ok(read)
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// Reads a value into its place; an error when it stands twice.
+fn once<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+    place: &mut Option<T>,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    match place {
+        Some(_) => Err(A::Error::custom("twice")),
+        None => {
+            *place = Some(map.next_value()?);
+            Ok(())
+        }
+    }
+}
+
+/// The name of a field. Those of this version fit in place.
+struct Name {
+    short: [u8; 16],
+    len: usize,
+    long: String,
+}
+
+impl Name {
+    fn as_str(&self) -> &str {
+        match self.short.get(..self.len) {
+            Some(short) => std::str::from_utf8(short).unwrap_or_default(),
+            None => &self.long,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Name, E> {
+                let mut name = Name { short: [0; 16], len: text.len(), long: String::new() };
+                match name.short.get_mut(..text.len()) {
+                    Some(place) => place.copy_from_slice(text.as_bytes()),
+                    None => text.clone_into(&mut name.long),
+                }
+                Ok(name)
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// The origin of a change: a replica's name, or nothing.
+struct Origin(Option<ReplicaId>);
+
+impl<'de> Deserialize<'de> for Origin {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = Name::deserialize(deserializer)?;
+        match name.as_str() {
+            "" => Ok(Self(None)),
+            name => name.parse().map(|id| Self(Some(id))).map_err(D::Error::custom),
+        }
+    }
+}
+
+/// The counters of a blob, in the order of the names.
+struct ReadEntries(Vec<Account>);
+
+impl<'de> Deserialize<'de> for ReadEntries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Counters;
+        impl<'de> Visitor<'de> for Counters {
+            type Value = ReadEntries;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("counters by replica")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ReadEntries, A::Error> {
+                let mut accounts =
+                    Vec::with_capacity(map.size_hint().unwrap_or(0).min(MAX_REPLICAS));
+                while let Some((id, (epoch, spent, refunded))) = map.next_entry()? {
+                    if accounts.len() >= MAX_REPLICAS {
+                        return Err(A::Error::custom("too many"));
+                    }
+                    let entry = Entry { epoch, spent, refunded };
+                    accounts.push(Account { id, entry, mark: None });
+                }
+                accounts.sort_by_key(|account: &Account| account.id);
+                Ok(ReadEntries(accounts))
+            }
+        }
+        deserializer.deserialize_map(Counters)
+    }
+}
+
+/// A policy as it was read, unchecked.
+#[derive(Default)]
+struct ReadPolicy {
+    capacity: Option<u64>,
+    refill: Option<u64>,
+    interval: Option<u64>,
+    pin: Option<u64>,
+    newer: Newer,
+}
+
+impl ReadPolicy {
+    fn policy(&self) -> Result<Policy, BlobError> {
+        let (Some(capacity), Some(refill), Some(interval)) =
+            (self.capacity, self.refill, self.interval)
+        else {
+            return Err(BlobError::Malformed);
+        };
+        Policy::new(capacity, refill, interval).map_err(|_| BlobError::OutOfBounds("policy"))
+    }
+}
+
+impl<'de> Deserialize<'de> for ReadPolicy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = ReadPolicy;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a policy")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ReadPolicy, A::Error> {
+                let mut read = ReadPolicy::default();
+                while let Some(name) = map.next_key::<Name>()? {
+                    match name.as_str() {
+                        "capacity" => once(&mut read.capacity, &mut map)?,
+                        "refill" => once(&mut read.refill, &mut map)?,
+                        "interval" => once(&mut read.interval, &mut map)?,
+                        "pin" => once(&mut read.pin, &mut map)?,
+                        other => {
+                            let other = other.to_owned();
+                            if read.newer.insert(other, map.next_value()?).is_some() {
+                                return Err(A::Error::custom("twice"));
+                            }
+                        }
+                    }
+                }
+                Ok(read)
+            }
+        }
+        deserializer.deserialize_map(Fields)
     }
 }
 
@@ -194,12 +632,17 @@ pub fn decode_newer(bytes: &[u8]) -> Option<Newer> {
 
 /// Reads a map that takes up all of `bytes`.
 fn read(bytes: &[u8]) -> Option<Newer> {
+    by_name(read_all(bytes)?)
+}
+
+/// Reads a value that takes up all of `bytes`.
+fn read_all<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
     let mut reader = rmp_serde::Deserializer::new(std::io::Cursor::new(bytes));
     // Deeper nesting than any of ours is malformed, not a deep recursion.
     reader.set_max_depth(MAX_DEPTH);
-    let value = Value::deserialize(&mut reader).ok()?;
+    let value = T::deserialize(&mut reader).ok()?;
     let used = usize::try_from(reader.get_ref().position()).ok()?;
-    if used == bytes.len() { by_name(value) } else { None }
+    (used == bytes.len()).then_some(value)
 }
 
 /// The values of a map by their names; `None` unless every key is a text and

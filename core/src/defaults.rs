@@ -5,6 +5,8 @@
 //! old rate up to that moment, the moments of change are remembered here.
 
 use crate::bucket::Bucket;
+use crate::debit::Shared;
+use crate::guard::Peers;
 use crate::policy::Policy;
 use std::collections::VecDeque;
 
@@ -78,14 +80,28 @@ impl Defaults {
     /// Credits a bucket that follows the default policy up to `now`, each stretch
     /// of time at the policy that held in it, and leaves it on the current one.
     pub(crate) fn advance(&self, bucket: &mut Bucket, now: u64) {
-        if bucket.timestamp() < self.since {
-            let start = bucket.timestamp();
-            for (policy, until) in self.earlier.iter().filter(|(_, until)| start < *until) {
-                bucket.switch(*policy);
-                bucket.advance((*until).min(now));
-            }
+        for (policy, until) in self.changes(bucket.timestamp()) {
+            bucket.switch(policy);
+            bucket.advance(until.min(now));
         }
         bucket.switch(self.current);
         bucket.advance(now);
+    }
+
+    /// [`Self::advance`] for a bucket that regions share.
+    pub(crate) fn advance_shared(&self, bucket: &mut Shared, now: u64, peers: &Peers) {
+        for (policy, until) in self.changes(bucket.timestamp()) {
+            bucket.switch(policy);
+            bucket.advance(until.min(now), peers);
+        }
+        bucket.switch(self.current);
+        bucket.advance(now, peers);
+    }
+
+    /// The earlier policies that ended after `start`, oldest first.
+    fn changes(&self, start: u64) -> impl Iterator<Item = (Policy, u64)> {
+        // Mostly the present policy has held all the while.
+        let earlier = if start < self.since { self.earlier.len() } else { 0 };
+        self.earlier.iter().take(earlier).filter(move |(_, until)| start < *until).copied()
     }
 }

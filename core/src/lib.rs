@@ -12,6 +12,10 @@
 //! | [`policy`] | capacity, refill, interval, and what of them is pinned |
 //! | [`defaults`] | the configured policy and what it was before |
 //! | [`bucket`] | the decision: credit, take, give, how long to wait |
+//! | [`debit`] | a bucket that regions share: debit counters, and their merge |
+//! | [`glob`] | patterns of keys |
+//! | [`guard`] | which regions are heard, and what share that leaves |
+//! | [`replica`] | the names of regions, and the epochs of their counters |
 //! | [`record`] | a bucket as the fields of a hash |
 //! | [`merge`] | two states of one bucket become one |
 //! | [`codec`] | a state as MessagePack |
@@ -20,12 +24,16 @@
 
 pub mod bucket;
 pub mod codec;
+pub mod debit;
 pub mod decimal;
 pub mod defaults;
+pub mod glob;
+pub mod guard;
 pub mod limits;
 pub mod merge;
 pub mod policy;
 pub mod record;
+pub mod replica;
 pub mod throttle;
 pub mod timestamp;
 pub mod verify;

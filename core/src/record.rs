@@ -1,11 +1,14 @@
 //! A bucket as the fields of a hash: what is read, and what is to be written.
 
-use crate::bucket::{Bucket, Weight};
+use crate::bucket::{Answer, Bucket, Weight};
+use crate::codec;
+use crate::debit::{Debits, Region, Shared, Terms, Version};
 use crate::decimal::{self, DecimalError};
 use crate::defaults::Defaults;
 use crate::limits::MAX_LEAD_US;
 use crate::merge::State;
 use crate::policy::{Asked, Policy, PolicyError, PolicyTextError, StoredPolicy};
+use crate::replica::ReplicaId;
 use crate::timestamp::{self, TimestampError};
 use std::fmt;
 
@@ -24,6 +27,10 @@ pub enum Field {
     /// The part of a millionth of a token held besides `tokens`, as numerator
     /// over 2520 times the interval in microseconds. Missing: 0.
     Remainder,
+    /// MessagePack: see [`Debits`]. Missing: the bucket is not shared.
+    Debits,
+    /// MessagePack: the latest state of each region, where a function folds them.
+    Regions,
 }
 
 impl Field {
@@ -36,6 +43,8 @@ impl Field {
             Self::Weight => "userWeight",
             Self::Policy => "policy",
             Self::Remainder => "remainder",
+            Self::Debits => "debits",
+            Self::Regions => "regions",
         }
     }
 }
@@ -55,6 +64,8 @@ pub enum FieldError {
     Policy(PolicyTextError),
     /// `remainder` is no integer.
     Remainder,
+    /// `debits` is nothing that this module wrote.
+    Debits,
 }
 
 impl fmt::Display for FieldError {
@@ -66,12 +77,13 @@ impl fmt::Display for FieldError {
             Self::Weight => f.write_str("is not an integer from 1 to 10"),
             Self::Policy(error) => error.fmt(f),
             Self::Remainder => f.write_str("is not an integer of 0 or more"),
+            Self::Debits => f.write_str("is not the MessagePack of debit counters"),
         }
     }
 }
 
 /// What a hash says of its bucket; `None` is a missing field.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
     /// Millionths of a token.
     pub tokens: Option<u64>,
@@ -83,6 +95,10 @@ pub struct Record {
     pub policy: Option<StoredPolicy>,
     /// Over 2520 times the interval in microseconds.
     pub remainder: Option<u64>,
+    /// What regions count, in a bucket that they share.
+    pub debits: Option<Box<Debits>>,
+    /// The latest state of each region, as [`codec::encode_regions`] writes it.
+    pub regions: Option<Box<[u8]>>,
     /// Whether the hash has fields of the user's own besides.
     pub foreign: bool,
 }
@@ -115,6 +131,10 @@ impl Record {
             Field::Remainder => {
                 self.remainder = Some(decimal::digits(text).map_err(|_| FieldError::Remainder)?);
             }
+            Field::Debits => {
+                self.debits = Some(codec::decode_debits(text).ok_or(FieldError::Debits)?.into());
+            }
+            Field::Regions => self.regions = Some(text.into()),
         }
         Ok(())
     }
@@ -128,6 +148,8 @@ impl Record {
             self.weight.is_some(),
             self.policy.is_some(),
             self.remainder.is_some(),
+            self.debits.is_some(),
+            self.regions.is_some(),
         ]
         .into_iter()
         .filter(|there| *there)
@@ -171,34 +193,198 @@ impl Record {
 
 /// A bucket opened by a call: credited up to now under the policy it was left
 /// with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Opened {
-    /// The bucket at the call's instant.
-    pub bucket: Bucket,
+    held: Held,
     /// What its `policy` field has to say from now on.
-    pub policy: Option<StoredPolicy>,
+    policy: Option<StoredPolicy>,
+    /// What its `regions` field has to say from now on.
+    regions: Option<Box<[u8]>>,
+    /// Whole tokens taken since it was opened.
+    admitted: u64,
     /// `None` for a missing key, which is a full bucket.
     record: Option<Record>,
 }
 
+/// Who may change the bucket.
+#[derive(Debug, Clone)]
+enum Held {
+    /// This server only.
+    Alone(Bucket),
+    /// Other regions too.
+    Shared(Box<Shared>),
+}
+
 impl Opened {
-    /// Opens a bucket at `now` (unix microseconds) as it was left.
+    fn of(held: Held, policy: Option<StoredPolicy>, record: Option<Record>) -> Self {
+        let regions = record.as_ref().and_then(|record| record.regions.clone());
+        Self { held, policy, regions, admitted: 0, record }
+    }
+
+    /// Opens a bucket at `now` (unix microseconds) as it was left. A bucket with
+    /// debits is [shared](Self::shared) without anybody else.
     #[must_use]
     pub fn new(record: Option<Record>, defaults: &Defaults, now: u64) -> Self {
-        let stored = record.unwrap_or_default();
+        if record.as_ref().is_some_and(|record| record.debits.is_some()) {
+            return Self::shared(record, defaults, &Region::default(), now);
+        }
         let now = defaults.clock(now);
-        Self { bucket: stored.bucket(defaults, now), policy: stored.policy, record }
+        let (bucket, policy) = match &record {
+            Some(stored) => (stored.bucket(defaults, now), stored.policy),
+            None => (Bucket::full(defaults.current(), Weight::ONE, now), None),
+        };
+        Self::of(Held::Alone(bucket), policy, record)
+    }
+
+    /// Opens a bucket that regions share.
+    #[must_use]
+    pub fn shared(
+        mut record: Option<Record>,
+        defaults: &Defaults,
+        region: &Region,
+        now: u64,
+    ) -> Self {
+        let now = defaults.clock(now);
+        let Some(stored) = &mut record else {
+            let bucket = Shared::full(defaults.current(), Weight::ONE, now);
+            return Self::of(Held::Shared(bucket.into()), None, record);
+        };
+        let timestamp = stored.timestamp.unwrap_or(now);
+        let policy = stored.policy.map_or_else(|| defaults.at(timestamp), |stored| stored.policy);
+        // The accounts go with the bucket; that they were stored stays.
+        let debits = stored
+            .debits
+            .as_mut()
+            .map(|debits| Debits { accounts: std::mem::take(&mut debits.accounts), ..**debits });
+        let mut bucket =
+            Shared::new(&stored.bucket_at_rest(policy, timestamp), debits.unwrap_or_default());
+        match stored.policy {
+            Some(_) => bucket.advance(now, &region.peers),
+            None => defaults.advance_shared(&mut bucket, now, &region.peers),
+        }
+        let policy = stored.policy;
+        Self::of(Held::Shared(bucket.into()), policy, record)
     }
 
     /// A bucket that a merge has put in the place of `record`.
     #[must_use]
     pub fn merged(record: Option<Record>, state: &State) -> Self {
-        Self { bucket: state.bucket, policy: state.policy, record }
+        let held = match record.as_ref().and_then(|record| record.debits.clone()) {
+            None => Held::Alone(state.bucket),
+            // Other strategies know tokens only: what was counted stays counted.
+            Some(debits) => {
+                let debits = Debits { debt: 0, fraction: 0, ..*debits };
+                Held::Shared(Shared::new(&state.bucket, debits).into())
+            }
+        };
+        Self::of(held, state.policy, record)
+    }
+
+    /// Notes the bucket as it is now as the state of region `id`.
+    pub fn record_as(&mut self, id: ReplicaId) {
+        // What cannot be read is begun anew.
+        let mut regions =
+            self.regions.as_deref().and_then(codec::decode_regions).unwrap_or_default();
+        regions.insert(id, State::of(self.bucket(), self.policy));
+        self.set_regions(&regions);
+    }
+
+    /// The state noted for region `id`.
+    #[must_use]
+    pub fn state_of(&self, id: ReplicaId) -> Option<State> {
+        self.regions.as_deref().and_then(codec::decode_regions)?.get(&id).copied()
+    }
+
+    /// Notes the states of all regions.
+    pub fn set_regions(&mut self, regions: &codec::RegionStates) {
+        self.regions = Some(codec::encode_regions(regions).into());
+    }
+
+    /// The bucket as its fields hold it.
+    #[must_use]
+    pub fn bucket(&self) -> Bucket {
+        match &self.held {
+            Held::Alone(bucket) => *bucket,
+            Held::Shared(bucket) => bucket.bucket(),
+        }
+    }
+
+    /// The bucket, when regions share it.
+    #[must_use]
+    pub fn as_shared(&self) -> Option<&Shared> {
+        match &self.held {
+            Held::Alone(_) => None,
+            Held::Shared(bucket) => Some(bucket),
+        }
+    }
+
+    /// [`Self::as_shared`], to be changed.
+    pub fn as_shared_mut(&mut self) -> Option<&mut Shared> {
+        match &mut self.held {
+            Held::Alone(_) => None,
+            Held::Shared(bucket) => Some(bucket),
+        }
+    }
+
+    /// What its `policy` field has to say from now on.
+    #[must_use]
+    pub fn policy(&self) -> Option<StoredPolicy> {
+        self.policy
+    }
+
+    /// Takes `tokens` whole tokens or nothing; with `partial`, what there is.
+    pub fn take(&mut self, tokens: u64, partial: bool, now: u64, region: &Region) -> Answer {
+        let answer = match &mut self.held {
+            Held::Alone(bucket) => bucket.take(tokens, partial, now),
+            Held::Shared(bucket) => {
+                bucket.take(region.writer.as_ref(), tokens, partial, now, region.peers.share())
+            }
+        };
+        self.admitted = self.admitted.saturating_add(answer.taken);
+        answer
+    }
+
+    /// Whole tokens taken since it was opened.
+    #[must_use]
+    pub fn admitted(&self) -> u64 {
+        self.admitted
+    }
+
+    /// Gives back `tokens` whole tokens, cut at the capacity.
+    pub fn give(&mut self, tokens: u64, now: u64, region: &Region) -> Answer {
+        match &mut self.held {
+            Held::Alone(bucket) => bucket.give(tokens, now),
+            Held::Shared(bucket) => {
+                bucket.give(region.writer.as_ref(), tokens, now, region.peers.share())
+            }
+        }
+    }
+
+    /// Whole tokens that can be taken.
+    #[must_use]
+    pub fn remaining(&self, region: &Region) -> u64 {
+        match &self.held {
+            Held::Alone(bucket) => bucket.remaining(),
+            Held::Shared(bucket) => bucket.remaining(region.peers.share()),
+        }
+    }
+
+    /// What a call that needs `tokens` of it answers when it is refused.
+    #[must_use]
+    pub fn refusal(&self, tokens: u64, now: u64, region: &Region) -> Answer {
+        let share = region.peers.share();
+        let (retry_after, answer) = match &self.held {
+            Held::Alone(bucket) => (bucket.until(tokens, now), bucket.answer(0, now)),
+            Held::Shared(bucket) => {
+                (bucket.until(tokens, now, share), bucket.answer(0, now, share))
+            }
+        };
+        Answer { retry_after, ..answer }
     }
 
     /// Puts the policy in force: the pinned one, else the call's, else the
-    /// default. Tokens are kept, cut at the new capacity; a missing bucket is
-    /// full whatever the capacity.
+    /// default. Tokens are kept, cut at the new capacity; of a shared bucket, what
+    /// is missing stays missing. A missing bucket is full whatever the capacity.
     ///
     /// # Errors
     /// When the call's options are out of bounds, even if a pin overrides them.
@@ -213,30 +399,93 @@ impl Opened {
         Ok(())
     }
 
-    /// Pins `policy`, one version after the present pin.
-    pub fn pin(&mut self, policy: Policy) {
+    /// Pins `policy`, one version after the present one.
+    pub fn pin(&mut self, policy: Policy, region: &Region) {
         let present = self.policy.and_then(|stored| stored.pin);
-        if let (Some(_), true) = (present, self.bucket.policy() == policy) {
+        if let (Some(_), true) = (present, self.bucket().policy() == policy) {
             return;
         }
-        let version = present.unwrap_or(0).saturating_add(1);
+        let version = self.next_version(region);
         self.policy = Some(StoredPolicy { policy, pin: Some(version) });
         self.switch(policy);
     }
 
     /// Goes back to the default policy and weight 1.
-    pub fn reset(&mut self, default: Policy) {
+    pub fn reset(&mut self, default: Policy, region: &Region) {
+        let changed = self.policy.is_some() || self.bucket().weight() != Weight::ONE;
+        if changed {
+            self.next_version(region);
+        }
         self.policy = None;
-        self.bucket.set_weight(Weight::ONE);
+        self.weigh(Weight::ONE);
         self.switch(default);
     }
 
-    fn switch(&mut self, policy: Policy) {
-        match self.record {
-            Some(_) => self.bucket.switch(policy),
-            None => {
-                self.bucket = Bucket::full(policy, self.bucket.weight(), self.bucket.timestamp());
+    /// Goes on with another weight.
+    pub fn set_weight(&mut self, weight: Weight, region: &Region) {
+        if self.bucket().weight() != weight {
+            self.next_version(region);
+            self.weigh(weight);
+        }
+    }
+
+    /// What was set of it on purpose.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        let version = self.as_shared().map(Shared::version).unwrap_or_default();
+        Terms { version, stored: self.policy, weight: self.bucket().weight() }
+    }
+
+    /// Takes over what another region set on purpose, later than was done here.
+    pub fn adopt(&mut self, terms: &Terms, default: Policy) {
+        let pinned = |stored: Option<StoredPolicy>| stored.is_some_and(|s| s.pin.is_some());
+        // A policy that calls bring is every region's own, unless the pin over it
+        // was taken away.
+        if pinned(terms.stored) || pinned(self.policy) {
+            self.policy = terms.stored;
+            self.switch(terms.stored.map_or(default, |stored| stored.policy));
+        }
+        self.weigh(terms.weight);
+        if let Held::Shared(bucket) = &mut self.held {
+            bucket.set_version(terms.version);
+        }
+    }
+
+    /// Begins a missing bucket as it is elsewhere.
+    pub fn begin_as(&mut self, terms: &Terms, default: Policy) {
+        self.policy = terms.stored;
+        self.switch(terms.stored.map_or(default, |stored| stored.policy));
+        self.adopt(terms, default);
+    }
+
+    /// Counts one change made on purpose, and returns its number.
+    fn next_version(&mut self, region: &Region) -> u64 {
+        let pin = self.policy.and_then(|stored| stored.pin).unwrap_or(0);
+        match &mut self.held {
+            Held::Alone(_) => pin.saturating_add(1),
+            Held::Shared(bucket) => {
+                let number = bucket.version().number.max(pin).saturating_add(1);
+                let origin = region.writer.as_ref().map(crate::replica::Writer::id);
+                bucket.set_version(Version { number, origin });
+                number
             }
+        }
+    }
+
+    fn weigh(&mut self, weight: Weight) {
+        match &mut self.held {
+            Held::Alone(bucket) => bucket.set_weight(weight),
+            Held::Shared(bucket) => bucket.set_weight(weight),
+        }
+    }
+
+    fn switch(&mut self, policy: Policy) {
+        match (&mut self.held, &self.record) {
+            (Held::Alone(bucket), Some(_)) => bucket.switch(policy),
+            (Held::Alone(bucket), None) => {
+                *bucket = Bucket::full(policy, bucket.weight(), bucket.timestamp());
+            }
+            (Held::Shared(bucket), _) => bucket.switch(policy),
         }
     }
 
@@ -250,29 +499,41 @@ impl Opened {
     /// it has to refill and has no timestamp yet: without one it never would.
     #[must_use]
     pub fn terms_changed(&self) -> bool {
-        self.record.is_some_and(|record| {
-            (record.timestamp.is_none() && !self.bucket.is_full())
-                || self.policy != record.policy
-                || self.bucket.weight() != record.weight.unwrap_or(Weight::ONE)
-        })
+        let Some(record) = &self.record else {
+            return false;
+        };
+        let (weight, full, version) = match &self.held {
+            Held::Alone(bucket) => (bucket.weight(), bucket.is_full(), None),
+            Held::Shared(bucket) => (bucket.weight(), bucket.is_full(), Some(bucket.version())),
+        };
+        let known = record.debits.as_ref().map(|debits| debits.version).unwrap_or_default();
+        (record.timestamp.is_none() && !full)
+            || self.policy != record.policy
+            || weight != record.weight.unwrap_or(Weight::ONE)
+            || version.is_some_and(|version| version != known)
     }
 
     /// The record to write for the bucket as it is now.
     ///
     /// The `remainder` field appears with the first remainder and then stays, so
-    /// that it need not be deleted again. A weight of 1 is written only where
-    /// the field is there already.
+    /// that it need not be deleted again; in a shared bucket it is not used. A
+    /// weight of 1 is written only where the field is there already. The debits
+    /// are [written](codec::encode_debits) from the shared bucket itself.
     #[must_use]
     pub fn to_record(&self) -> Record {
-        let stored = self.record.unwrap_or_default();
-        let weight = self.bucket.weight();
+        let unwritten = Record::default();
+        let stored = self.record.as_ref().unwrap_or(&unwritten);
+        let bucket = self.bucket();
+        let weight = bucket.weight();
+        let has_remainder = stored.remainder.is_some() && self.as_shared().is_none();
         Record {
-            tokens: Some(self.bucket.tokens()),
-            timestamp: Some(self.bucket.timestamp()),
+            tokens: Some(bucket.tokens()),
+            timestamp: Some(bucket.timestamp()),
             weight: Some(weight).filter(|w| *w != Weight::ONE || stored.weight.is_some()),
             policy: self.policy,
-            remainder: Some(self.bucket.remainder())
-                .filter(|r| *r != 0 || stored.remainder.is_some()),
+            remainder: Some(bucket.remainder()).filter(|r| *r != 0 || has_remainder),
+            debits: None,
+            regions: self.regions.clone(),
             foreign: stored.foreign,
         }
     }
@@ -302,20 +563,37 @@ const MAX_EXPIRY_MS: u128 = 1 << 62;
 /// What is added to the time until full, besides half of it.
 const EXPIRY_SLACK_US: u128 = 2_000_000;
 
+/// How much longer a bucket is kept that regions share: until then they know its
+/// debits, or it has been seen that they do not.
+const LINGER_US: u128 = 30_000_000;
+
 impl Record {
-    /// When the key of this record, whose bucket is `bucket`, may expire.
+    /// When the key of this record, as which `opened` is to be written, may
+    /// expire. `awaited` says that some region may not know its debits yet.
     #[must_use]
-    pub fn expiry(&self, bucket: &Bucket) -> Expiry {
+    pub fn expiry(&self, opened: &Opened, awaited: bool) -> Expiry {
         if self.is_kept() {
             return Expiry::Never;
         }
-        let (Some(wait), Some(whole)) = (bucket.us_until_full(), bucket.us_from_empty()) else {
-            return match bucket.is_full() {
-                true => Self::expiry_in(bucket.timestamp(), 0, 0),
-                false => Expiry::Never,
-            };
+        let bucket = opened.bucket();
+        let wait = opened.as_shared().map_or(bucket.us_until_full(), Shared::us_until_full);
+        let whole = bucket.us_from_empty();
+        let (wait, whole) = match opened.as_shared().is_some() || self.regions.is_some() {
+            false => (wait, whole),
+            true if awaited => return Expiry::Never,
+            true => {
+                let linger = |us: Option<u128>| us.map(|us| us.saturating_add(LINGER_US));
+                (linger(wait), linger(whole))
+            }
         };
-        Self::expiry_in(bucket.timestamp(), wait, whole)
+        match (wait, whole) {
+            (Some(wait), Some(whole)) => Self::expiry_in(bucket.timestamp(), wait, whole),
+            _ if bucket.is_full() => {
+                let wait = wait.unwrap_or(0);
+                Self::expiry_in(bucket.timestamp(), wait, wait)
+            }
+            _ => Expiry::Never,
+        }
     }
 
     fn expiry_in(timestamp: u64, wait: u128, whole: u128) -> Expiry {

@@ -11,16 +11,16 @@ use libfuzzer_sys::fuzz_target;
 const NOW: u64 = 1_773_914_400_000_000;
 
 fuzz_target!(|blob: &[u8]| {
-    let Ok((record, newer)) = decode(blob, NOW) else { return };
-    let state = State::new(&record, &Defaults::new(Policy::DEFAULT), NOW);
+    let Ok(decoded) = decode(blob, NOW) else { return };
+    let state = State::new(&decoded.record, &Defaults::new(Policy::DEFAULT), NOW);
     for strategy in Strategy::ALL {
         assert!(state.join(&state, strategy).same_from(&state, NOW));
     }
-    let written = encode(&state, &newer).expect("a state can be written");
+    let written = encode(&state, &decoded.besides).expect("a state can be written");
     // What was read from fewer bytes may take more to write.
-    if let Ok((again, kept)) = decode(&written, NOW) {
-        let again = State::new(&again, &Defaults::new(Policy::DEFAULT), NOW);
-        assert!(again.same_from(&state, NOW));
-        assert_eq!(kept, newer);
+    if let Ok(again) = decode(&written, NOW) {
+        let state_again = State::new(&again.record, &Defaults::new(Policy::DEFAULT), NOW);
+        assert!(state_again.same_from(&state, NOW));
+        assert_eq!(again.besides, decoded.besides);
     }
 });

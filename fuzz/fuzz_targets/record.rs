@@ -7,6 +7,7 @@
 #![no_main]
 
 use claw_core::bucket::{Answer, Weight};
+use claw_core::debit::Region;
 use claw_core::decimal::{self, Decimal};
 use claw_core::defaults::Defaults;
 use claw_core::limits::{MAX_LEAD_US, MAX_TOKENS, MICRO};
@@ -23,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
     let mut record = Record::default();
     for field in FIELDS {
         let Some(text) = lines.next() else { return };
-        let before = record;
+        let before = record.clone();
         if !text.is_empty() && record.read(field, text, NOW).is_err() {
             assert_eq!(record, before, "a bad text leaves the record alone");
         }
@@ -33,6 +34,7 @@ fuzz_target!(|data: &[u8]| {
         capacity: Some(stored.policy.capacity()),
         refill: Some((stored.policy.refill(), stored.policy.interval_ms())),
     });
+    let alone = Region::default();
     let mut defaults = Defaults::new(Policy::DEFAULT);
     let mut record = (!terms.starts_with(b"!")).then_some(record);
     let mut now = NOW;
@@ -40,25 +42,28 @@ fuzz_target!(|data: &[u8]| {
         let Some((action, number)) = line.split_first() else { continue };
         let number = decimal::digits(number).unwrap_or(1);
         let tokens = number.min(MAX_TOKENS);
-        let mut opened = Opened::new(record, &defaults, now);
-        check(&opened, record, now);
+        let mut opened = Opened::new(record.clone(), &defaults, now);
+        check(&opened, record.is_none(), now);
         match action {
             b't' | b'p' => {
                 opened.ask(&asked, defaults.current()).expect("the policy is within its bounds");
-                let held = opened.bucket.remaining();
-                let answer = opened.bucket.take(tokens, *action == b'p', now);
+                let held = opened.remaining(&alone);
+                let answer = opened.take(tokens, *action == b'p', now, &alone);
                 let due = if *action == b'p' { tokens.min(held) } else { tokens };
                 assert_eq!(answer.taken, if due <= held { due } else { 0 });
                 check_answer(&answer, &opened);
             }
             b'g' => {
-                let answer = opened.bucket.give(tokens, now);
+                let answer = opened.give(tokens, now, &alone);
                 assert!(answer.taken <= tokens);
                 check_answer(&answer, &opened);
             }
-            b'n' => opened.pin(asked.over(opened.bucket.policy()).expect("within its bounds")),
-            b'w' => opened.bucket.set_weight(Weight::new(number).unwrap_or(Weight::ONE)),
-            b'r' => opened.reset(defaults.current()),
+            b'n' => {
+                let policy = asked.over(opened.bucket().policy()).expect("within its bounds");
+                opened.pin(policy, &alone);
+            }
+            b'w' => opened.set_weight(Weight::new(number).unwrap_or(Weight::ONE), &alone),
+            b'r' => opened.reset(defaults.current(), &alone),
             b'd' => {
                 let policy = asked.over(defaults.current()).expect("within its bounds");
                 defaults.change(policy, now);
@@ -73,19 +78,19 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-fn check(opened: &Opened, record: Option<Record>, now: u64) {
-    let bucket = &opened.bucket;
+fn check(opened: &Opened, missing: bool, now: u64) {
+    let bucket = opened.bucket();
     assert!(bucket.tokens() <= bucket.policy().capacity_micros());
     assert!(bucket.timestamp() >= now, "it is credited up to now");
-    assert!(record.is_some() || bucket.is_full(), "what is missing is full");
+    assert!(!missing || bucket.is_full(), "what is missing is full");
 }
 
 fn check_answer(answer: &Answer, opened: &Opened) {
-    assert_eq!(answer.capacity, opened.bucket.policy().capacity());
+    assert_eq!(answer.capacity, opened.bucket().policy().capacity());
     assert!(answer.remaining <= answer.capacity);
     assert!(answer.retry_after.as_millis() >= -1);
     assert!(answer.reset_after.as_millis() >= -1);
-    assert_eq!(answer.reset_after.as_millis() == 0, opened.bucket.is_full());
+    assert_eq!(answer.reset_after.as_millis() == 0, opened.bucket().is_full());
 }
 
 /// The record as it comes back from its texts.
@@ -108,21 +113,21 @@ fn written(opened: &Opened, now: u64) -> Record {
     }
     assert_eq!(again, record);
     // No part of a millionth is lost on the way.
-    let (mut whole, mut halves) = (opened.bucket, opened.bucket);
+    let (mut whole, mut halves) = (opened.bucket(), opened.bucket());
     whole.advance(now.saturating_add(1_000_001));
     halves.advance(now.saturating_add(333));
     halves.advance(now.saturating_add(1_000_001));
     assert_eq!(whole, halves);
-    if let Expiry::At { earliest, latest, set } = record.expiry(&opened.bucket) {
+    if let Expiry::At { earliest, latest, set } = record.expiry(opened, false) {
         assert!(earliest <= set && set <= latest);
         // By then it is full.
         if let Some(then) = earliest.checked_mul(1_000) {
-            let mut later = opened.bucket;
+            let mut later = opened.bucket();
             later.advance(then);
             assert!(later.is_full());
         }
     }
-    let missing = opened.bucket.policy().capacity_micros() - opened.bucket.tokens();
+    let missing = opened.bucket().policy().capacity_micros() - opened.bucket().tokens();
     assert!(missing <= MAX_TOKENS * MICRO);
     record
 }

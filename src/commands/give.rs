@@ -5,7 +5,6 @@ use super::reply;
 use crate::error::Error;
 use crate::server::{self, Access, Args, Command, Context, Key, Keys, Spec};
 use crate::store;
-use claw_core::record::Opened;
 
 /// Gives back tokens that were taken and not used.
 pub(crate) struct Give;
@@ -31,16 +30,15 @@ impl Command for Give {
 
         let now = server::now();
         let key = Key::open_write(ctx, name);
-        let record = store::load(ctx, &key, now)?;
-        let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+        let mut opened = store::open(ctx, &key, now)?;
+        let region = ctx.module().regions.region().ok_or(Error::Busy)?;
         // The policy stays what it was left at: whoever gives back need not know
         // with which options the tokens were taken.
-        let mut opened = Opened::new(record, settings.defaults(), now);
-        let before = opened.bucket.tokens();
-        let answer = opened.bucket.give(tokens, now);
+        let before = opened.bucket().tokens();
+        let answer = opened.give(tokens, now, &region);
 
-        if opened.bucket.tokens() != before {
-            store::save(ctx, &key, &opened)?;
+        if opened.bucket().tokens() != before {
+            store::save(ctx, &key, &mut opened)?;
         }
         ctx.module().stats.count_give(answer.taken);
         reply::answer(ctx, &answer);

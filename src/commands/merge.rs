@@ -2,6 +2,11 @@
 //! `CL.MERGE key FIELDS field value [..] [STRATEGY s]` and
 //! `CL.MERGE key STATE blob [blob ..] [STRATEGY s]`
 
+mod debit;
+mod fold;
+
+pub(crate) use fold::again as fold_again;
+
 use super::options::KEY;
 use super::reply;
 use crate::error::{Error, Quantity};
@@ -10,10 +15,15 @@ use crate::server::{
 };
 use crate::store;
 use crate::strategy::Strategy;
-use claw_core::codec::{self, Newer};
+use claw_core::bucket::{Bucket, Weight};
+use claw_core::codec::{self, Besides, BlobError, Decoded, Newer};
+use claw_core::debit::Shared;
 use claw_core::defaults::Defaults;
+use claw_core::guard::Peers;
 use claw_core::merge::State;
+use claw_core::policy::Policy;
 use claw_core::record::{Field, Opened, Record};
+use claw_core::replica::ReplicaId;
 
 /// The field in which fields of later versions, that came in a state, are kept.
 const NEWER: &[u8] = b"newer";
@@ -81,18 +91,36 @@ fn merge(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
         };
         (sources, strategy)
     };
+    match strategy {
+        Strategy::Debit => debit::merge(ctx, name, sources.0, now),
+        Strategy::Function(_) if sources.0.iter().any(|source| source.from.is_some()) => {
+            fold::merge(ctx, name, sources.0, &strategy, now)
+        }
+        _ => merge_states(ctx, name, sources.0, &strategy, now),
+    }
+}
 
+/// Merges by a strategy that knows states only.
+fn merge_states(
+    ctx: &Context<'_>,
+    name: Str<'_>,
+    sources: Vec<Stored>,
+    strategy: &Strategy,
+    now: u64,
+) -> Result<(), Error> {
+    let by_hand = sources.iter().all(|source| source.from.is_none());
     // All is read and every key closed again before anything is merged, since a
     // function may make the server drop keys that have expired.
     let present = Stored::read(ctx, name, now)?;
     let mut merged: Option<Stored> = present.clone();
-    for source in sources.0 {
+    for source in sources {
         merged = Some(match merged {
             None => source,
             Some(local) => Stored {
                 state: strategy.merge(ctx, &local.state, &source.state, now)?,
                 newer: codec::join_newer(local.newer, source.newer)
                     .map_err(|_| Error::NewerTooLong)?,
+                ..local
             },
         });
     }
@@ -102,9 +130,9 @@ fn merge(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
     let newer_after = merged.as_ref().map(|merged| codec::encode_newer(&merged.newer));
     let same_state = match (&present, &merged) {
         (Some(present), Some(merged)) => match strategy {
-            Strategy::BuiltIn(strategy) => present.state.stands_for(&merged.state, strategy, now),
+            Strategy::BuiltIn(strategy) => present.state.stands_for(&merged.state, *strategy, now),
             // What a function returns is one of many ways to say the same.
-            Strategy::Function(_) => present.state.same_from(&merged.state, now),
+            Strategy::Debit | Strategy::Function(_) => present.state.same_from(&merged.state, now),
         },
         (None, None) => true,
         _ => false,
@@ -122,22 +150,33 @@ fn merge(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
             .and_then(|after| OwnedStr::new(&after))
             .map(|value| (newer_name.as_str(), value));
         store::save_with(ctx, &key, &opened, newer)?;
-        ctx.module().stats.merged.add(1);
+        // What peers send goes on to nobody: they tell everybody themselves.
+        if by_hand {
+            ctx.module().regions.note(ctx.db(), name, &opened);
+        }
     }
 
     let mut bucket = match merged {
         Some(merged) => merged.state.bucket,
         None => {
             let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
-            Opened::new(None, settings.defaults(), now).bucket
+            Opened::new(None, settings.defaults(), now).bucket()
         }
     };
     bucket.advance(now);
+    answer(ctx, unchanged, bucket.policy(), bucket.remaining());
+    Ok(())
+}
+
+/// `[changed, capacity, remaining]`, and the counters of it all.
+fn answer(ctx: &Context<'_>, unchanged: bool, policy: Policy, remaining: u64) {
+    if !unchanged {
+        ctx.module().stats.merged.add(1);
+    }
     ctx.reply_array(3);
     ctx.reply_integer(i64::from(!unchanged));
-    ctx.reply_integer(reply::signed(bucket.policy().capacity()));
-    ctx.reply_integer(reply::signed(bucket.remaining()));
-    Ok(())
+    ctx.reply_integer(reply::signed(policy.capacity()));
+    ctx.reply_integer(reply::signed(remaining));
 }
 
 /// `[STRATEGY s]` at the end.
@@ -164,6 +203,10 @@ fn is_word(text: Str<'_>, word: &[u8]) -> bool {
 pub(super) struct Stored {
     pub(super) state: State,
     pub(super) newer: Newer,
+    /// Where it was counted, if it was.
+    shared: Option<Shared>,
+    /// The region that sent it.
+    from: Option<ReplicaId>,
 }
 
 impl Stored {
@@ -181,8 +224,50 @@ impl Stored {
                     .ok_or_else(|| Error::Newer(name.as_bytes().into()))?;
             }
         }
-        let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
-        Ok(Some(Self { state: State::new(&record, settings.defaults(), now), newer }))
+        let state = {
+            let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+            State::new(&record, settings.defaults(), now)
+        };
+        if record.debits.is_none() {
+            return Ok(Some(Self { state, newer, shared: None, from: None }));
+        }
+        let opened = store::open(ctx, &key, now)?;
+        let state = State::of(opened.bucket(), opened.policy());
+        Ok(Some(Self { state, newer, shared: opened.as_shared().cloned(), from: None }))
+    }
+
+    /// What the blob of it says besides the bucket.
+    pub(super) fn besides(self) -> Besides {
+        let debits = self.shared.as_ref().map(Shared::debits);
+        Besides { debits, newer: self.newer, ..Besides::default() }
+    }
+
+    /// Takes a state that was sent; `index` counts from 1.
+    fn sent(decoded: Decoded, defaults: &Defaults, now: u64, index: usize) -> Result<Self, Error> {
+        let Decoded { record, version, default, besides } = decoded;
+        let state = State::new(&record, defaults, now);
+        let refused = |why| Error::Blob { index, why };
+        let shared = match besides.debits {
+            None => None,
+            Some(_) if version > u64::from(codec::VERSION) => {
+                return Err(refused(BlobError::OutOfBounds("v")));
+            }
+            Some(debits) => {
+                let stored = record.policy.map(|stored| stored.policy);
+                let policy = stored.or(default).unwrap_or(defaults.current());
+                let tokens = record.tokens.unwrap_or(0);
+                if tokens > policy.capacity_micros() {
+                    return Err(refused(BlobError::OutOfBounds("tokens")));
+                }
+                let weight = record.weight.unwrap_or(Weight::ONE);
+                let bucket = Bucket::new(policy, weight, tokens, 0, state.bucket.timestamp());
+                let mut shared = Shared::new(&bucket, debits);
+                // On the sender's clock, which need not be ours.
+                shared.advance(besides.sent.unwrap_or(0), &Peers::default());
+                Some(shared)
+            }
+        };
+        Ok(Self { state, newer: besides.newer, shared, from: besides.from })
     }
 }
 
@@ -197,10 +282,6 @@ impl Sources {
         now: u64,
     ) -> Result<Self, Error> {
         let form = args.next().ok_or(Error::NoSource)?;
-        let state = |record: Record, newer: Newer| Stored {
-            state: State::new(&record, defaults, now),
-            newer,
-        };
         if is_word(form, b"FROM") {
             let numkeys = args.next().ok_or(Error::NoValue("FROM"))?;
             let numkeys = numkeys.as_numkeys().ok_or(Error::OutOfRange(Quantity::NumKeys))?;
@@ -214,16 +295,17 @@ impl Sources {
         }
         if is_word(form, b"FIELDS") {
             let record = fields(args, now)?;
-            return Ok(Self(vec![state(record, Newer::new())]));
+            let state = State::new(&record, defaults, now);
+            return Ok(Self(vec![Stored { state, newer: Newer::new(), shared: None, from: None }]));
         }
         if is_word(form, b"STATE") {
             let mut sources = Vec::new();
             while let Some(blob) = args.peek().filter(|next| !is_word(*next, b"STRATEGY")) {
                 args.next();
                 let index = sources.len().saturating_add(1);
-                let (record, newer) = codec::decode(blob.as_bytes(), now)
+                let decoded = codec::decode(blob.as_bytes(), now)
                     .map_err(|why| Error::Blob { index, why })?;
-                sources.push(state(record, newer));
+                sources.push(Stored::sent(decoded, defaults, now, index)?);
             }
             if sources.is_empty() {
                 return Err(Error::NoValue("STATE"));

@@ -9,6 +9,7 @@ mod peek;
 mod policy;
 mod reply;
 mod state;
+mod sync;
 mod take;
 mod takeall;
 mod throttle;
@@ -28,12 +29,20 @@ pub(crate) fn register(registrar: &mut Registrar) {
     registrar.add::<merge::Merge>();
     registrar.add::<state::State>();
     registrar.add::<verify::Verify>();
+    registrar.add_container(&sync::SYNC);
+    registrar.add::<sync::Status>();
+    registrar.add::<sync::Now>();
+    registrar.add::<sync::Round>();
+    registrar.add::<sync::Help>();
     #[cfg(feature = "panic-probe")]
     registrar.add::<panic::Panic>();
 }
 
-/// The names of all commands.
-pub(crate) const NAMES: [&CStr; 9] = [
+/// See `claw_core::codec::RegionStates`.
+pub(crate) use merge::fold_again;
+
+/// The names under which the server keeps statistics.
+pub(crate) const NAMES: [&CStr; 13] = [
     take::Take::SPEC.name,
     peek::Peek::SPEC.name,
     give::Give::SPEC.name,
@@ -43,4 +52,8 @@ pub(crate) const NAMES: [&CStr; 9] = [
     merge::Merge::SPEC.name,
     state::State::SPEC.name,
     verify::Verify::SPEC.name,
+    c"cl.sync|status",
+    c"cl.sync|now",
+    c"cl.sync|round",
+    c"cl.sync|help",
 ];

@@ -5,7 +5,6 @@ use super::reply;
 use crate::error::Error;
 use crate::server::{self, Access, Args, Command, Context, Key, Keys, Spec};
 use crate::store;
-use claw_core::record::Opened;
 
 /// Answers as `CL.TAKE` would, and changes nothing.
 pub(crate) struct Peek;
@@ -32,11 +31,10 @@ impl Command for Peek {
 
         let now = server::now();
         let key = Key::open_read(ctx, name);
-        let record = store::load(ctx, &key, now)?;
-        let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
-        let mut opened = Opened::new(record, settings.defaults(), now);
-        opened.ask(&options.asked, settings.defaults().current())?;
-        reply::answer(ctx, &opened.bucket.take(tokens, false, now));
+        let mut opened = store::open(ctx, &key, now)?;
+        let region = ctx.module().regions.region().ok_or(Error::Busy)?;
+        opened.ask(&options.asked, store::default_policy(ctx)?)?;
+        reply::answer(ctx, &opened.take(tokens, false, now, &region));
         Ok(())
     }
 }

@@ -10,7 +10,6 @@ use crate::server::{
 use crate::store;
 use claw_core::bucket::Weight;
 use claw_core::decimal::Decimal;
-use claw_core::record::Opened;
 
 /// Reads, pins or unpins the policy of a bucket.
 pub(crate) struct Policy;
@@ -55,29 +54,28 @@ impl Command for Policy {
         let now = server::now();
         let reading = matches!(change, Change::None);
         let key = if reading { Key::open_read(ctx, name) } else { Key::open_write(ctx, name) };
-        let record = store::load(ctx, &key, now)?;
-        let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
-        let default = settings.defaults().current();
-        let mut opened = Opened::new(record, settings.defaults(), now);
+        let mut opened = store::open(ctx, &key, now)?;
+        let region = ctx.module().regions.region().ok_or(Error::Busy)?;
+        let default = store::default_policy(ctx)?;
         match change {
             Change::None => {}
-            Change::Reset => opened.reset(default),
+            Change::Reset => opened.reset(default, &region),
             Change::Set { asked, weight } => {
                 // What is left out stays as it is.
                 if !asked.is_empty() {
-                    opened.pin(asked.over(opened.bucket.policy())?);
+                    opened.pin(asked.over(opened.bucket().policy())?, &region);
                 }
                 if let Some(weight) = weight {
-                    opened.bucket.set_weight(weight);
+                    opened.set_weight(weight, &region);
                 }
             }
         }
 
-        let new = record.is_none() && opened.to_record().is_kept();
+        let new = opened.record().is_none() && opened.to_record().is_kept();
         if new || (!reading && opened.terms_changed()) {
-            store::save(ctx, &key, &opened)?;
+            store::save(ctx, &key, &mut opened)?;
         }
-        let policy = opened.bucket.policy();
+        let policy = opened.bucket().policy();
         ctx.reply_map(5);
         ctx.reply_bytes(b"capacity");
         ctx.reply_integer(reply::signed(policy.capacity()));
@@ -86,9 +84,9 @@ impl Command for Policy {
         ctx.reply_bytes(b"interval");
         ctx.reply_integer(reply::signed(policy.interval_ms()));
         ctx.reply_bytes(b"weight");
-        ctx.reply_integer(i64::from(opened.bucket.weight().get()));
+        ctx.reply_integer(i64::from(opened.bucket().weight().get()));
         ctx.reply_bytes(b"pinned");
-        ctx.reply_integer(i64::from(opened.policy.is_some_and(|stored| stored.pin.is_some())));
+        ctx.reply_integer(i64::from(opened.policy().is_some_and(|stored| stored.pin.is_some())));
         Ok(())
     }
 }

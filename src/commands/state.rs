@@ -30,7 +30,8 @@ impl Command for State {
             ctx.reply_null();
             return Ok(());
         };
-        let blob = codec::encode(&stored.state, &stored.newer)
+        let state = stored.state;
+        let blob = codec::encode(&state, &stored.besides())
             .map_err(|why| Error::Blob { index: 0, why })?;
         ctx.reply_bytes(&blob);
         Ok(())

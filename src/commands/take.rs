@@ -7,7 +7,6 @@ use crate::server::{
     self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec,
 };
 use crate::store;
-use claw_core::record::Opened;
 
 /// Takes tokens from a bucket, or nothing.
 pub(crate) struct Take;
@@ -40,17 +39,16 @@ impl Command for Take {
 
         let now = server::now();
         let key = Key::open_write(ctx, name);
-        let record = store::load(ctx, &key, now)?;
-        let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
-        let mut opened = Opened::new(record, settings.defaults(), now);
-        opened.ask(&options.asked, settings.defaults().current())?;
-        let answer = opened.bucket.take(tokens, options.partial, now);
+        let mut opened = store::open(ctx, &key, now)?;
+        let region = ctx.module().regions.region().ok_or(Error::Busy)?;
+        opened.ask(&options.asked, store::default_policy(ctx)?)?;
+        let answer = opened.take(tokens, options.partial, now, &region);
 
         // A new policy holds from the call that brings it, even a refused one:
         // else its bucket would go on refilling at the old rate. Asking for no
         // tokens is looking, which writes nothing.
         if answer.taken > 0 || (tokens > 0 && opened.terms_changed()) {
-            store::save(ctx, &key, &opened)?;
+            store::save(ctx, &key, &mut opened)?;
         }
         ctx.module().stats.count_take(tokens, answer.taken);
         reply::answer(ctx, &answer);

@@ -8,7 +8,6 @@ use crate::server::{
     self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec, Str,
 };
 use crate::store;
-use claw_core::bucket::Answer;
 use claw_core::policy::Asked;
 use claw_core::record::Opened;
 use std::collections::HashMap;
@@ -41,8 +40,8 @@ impl Command for TakeAll {
         let call = Call::parse(&mut args)?;
 
         let now = server::now();
-        let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
-        let default = settings.defaults().current();
+        let region = ctx.module().regions.region().ok_or(Error::Busy)?;
+        let default = store::default_policy(ctx)?;
 
         // Each bucket once, however often it is named.
         let mut buckets: Vec<Bucket<'_>> = Vec::with_capacity(call.charges.len());
@@ -53,8 +52,7 @@ impl Command for TakeAll {
                 Some(place) => *place,
                 None => {
                     let key = Key::open_write(ctx, charge.name);
-                    let record = store::load(ctx, &key, now)?;
-                    let opened = Opened::new(record, settings.defaults(), now);
+                    let opened = store::open(ctx, &key, now)?;
                     places.insert(charge.name.as_bytes(), buckets.len());
                     buckets.push(Bucket { key, opened, asked: charge.asked, owed: 0 });
                     buckets.len().saturating_sub(1)
@@ -71,7 +69,7 @@ impl Command for TakeAll {
             demands.push((place, charge.tokens, bucket.owed));
         }
         let refusing = demands.iter().position(|(place, _, owed)| {
-            buckets.get(*place).is_some_and(|bucket| bucket.opened.bucket.remaining() < *owed)
+            buckets.get(*place).is_some_and(|bucket| bucket.opened.remaining(&region) < *owed)
         });
 
         let mut answers = Vec::with_capacity(demands.len());
@@ -80,19 +78,16 @@ impl Command for TakeAll {
                 continue;
             };
             answers.push(match refusing {
-                None => opened.bucket.take(tokens, false, now),
+                None => opened.take(tokens, false, now, &region),
                 // What an earlier charge of this call takes from the same bucket
                 // has to be there too.
-                Some(_) => Answer {
-                    retry_after: opened.bucket.until(owed, now),
-                    ..opened.bucket.answer(0, now)
-                },
+                Some(_) => opened.refusal(owed, now, &region),
             });
         }
-        for bucket in &buckets {
+        for bucket in &mut buckets {
             // Asking for no tokens is looking, which writes nothing.
             if bucket.owed > 0 && (refusing.is_none() || bucket.opened.terms_changed()) {
-                store::save(ctx, &bucket.key, &bucket.opened)?;
+                store::save(ctx, &bucket.key, &mut bucket.opened)?;
             }
         }
 

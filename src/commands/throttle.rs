@@ -8,7 +8,6 @@ use crate::server::{
 };
 use crate::store;
 use claw_core::limits::MAX_TOKENS;
-use claw_core::record::Opened;
 use claw_core::throttle;
 
 /// Takes tokens with redis-cell's arguments, and answers in seconds.
@@ -51,27 +50,26 @@ impl Command for Throttle {
 
         let now = server::now();
         let key = Key::open_write(ctx, name);
-        let record = store::load(ctx, &key, now)?;
-        let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
-        let mut opened = Opened::new(record, settings.defaults(), now);
-        opened.ask(&asked, settings.defaults().current())?;
-        let before = opened.bucket.tokens();
+        let mut opened = store::open(ctx, &key, now)?;
+        let region = ctx.module().regions.region().ok_or(Error::Busy)?;
+        opened.ask(&asked, store::default_policy(ctx)?)?;
+        let before = opened.bucket().tokens();
         let (limited, answer) = match quantity {
             Move::Take(tokens) => {
-                let answer = opened.bucket.take(tokens, false, now);
+                let answer = opened.take(tokens, false, now, &region);
                 ctx.module().stats.count_take(tokens, answer.taken);
                 (answer.taken < tokens, answer)
             }
             Move::Give(tokens) => {
-                let answer = opened.bucket.give(tokens, now);
+                let answer = opened.give(tokens, now, &region);
                 ctx.module().stats.count_give(answer.taken);
                 (false, answer)
             }
         };
 
         let looking = matches!(quantity, Move::Take(0));
-        if opened.bucket.tokens() != before || (opened.terms_changed() && !looking) {
-            store::save(ctx, &key, &opened)?;
+        if opened.bucket().tokens() != before || (opened.terms_changed() && !looking) {
+            store::save(ctx, &key, &mut opened)?;
         }
         ctx.reply_array(5);
         ctx.reply_integer(i64::from(limited));

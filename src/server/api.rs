@@ -37,12 +37,15 @@ functions! {
     RedisModule_CreateCommand
     RedisModule_CreateString
     RedisModule_CreateStringFromLongLong
+    RedisModule_CreateStringFromString
+    RedisModule_CreateSubcommand
     RedisModule_FreeCallReply
     RedisModule_FreeServerInfo
     RedisModule_FreeString
     RedisModule_GetAbsExpire
     RedisModule_GetCommand
     RedisModule_GetContextFlags
+    RedisModule_GetSelectedDb
     RedisModule_GetServerInfo
     RedisModule_HashGet
     RedisModule_HashSet
@@ -66,13 +69,19 @@ functions! {
     RedisModule_ReplyWithLongLong
     RedisModule_ReplyWithMap
     RedisModule_ReplyWithNull
+    RedisModule_ReplyWithSimpleString
     RedisModule_ReplyWithStringBuffer
+    RedisModule_Scan
+    RedisModule_ScanCursorCreate
+    RedisModule_ScanCursorDestroy
+    RedisModule_SelectDb
     RedisModule_ServerInfoGetField
     RedisModule_SetAbsExpire
     RedisModule_SetCommandInfo
     RedisModule_SetModuleOptions
     RedisModule_SignalModifiedKey
     RedisModule_StringPtrLen
+    RedisModule_SubscribeToServerEvent
     RedisModule_ValueLength
 }
 

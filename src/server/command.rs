@@ -7,7 +7,7 @@ use super::module::Module;
 use super::string::Str;
 use crate::error::Error;
 use redis_module::raw;
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, CString, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
@@ -15,6 +15,9 @@ use std::ptr;
 pub(crate) trait Command {
     /// What the server is told about it.
     const SPEC: Spec;
+
+    /// The command that this is a subcommand of.
+    const CONTAINER: Option<&'static CStr> = None;
 
     /// Parses, decides, applies and replies. On an error nothing has been
     /// written and nothing replied.
@@ -160,23 +163,63 @@ pub(super) unsafe fn register<C: Command>(ctx: *mut raw::RedisModuleCtx) -> Opti
         Keys::FirstAndFrom => (1, 1, 1),
         Keys::Counted | Keys::None => (0, 0, 0),
     };
-    // SAFETY: constant strings and a handler with C's calling convention.
+    // SAFETY: constant strings and a handler with C's calling convention; a
+    // subcommand's container was registered before it.
     let status = unsafe {
-        call!(RedisModule_CreateCommand(
-            ctx,
-            spec.name.as_ptr(),
-            Some(handler::<C>),
-            spec.flags.as_ptr(),
-            first,
-            last,
-            step,
-        ))
+        let (name, flags, run) = (spec.name.as_ptr(), spec.flags.as_ptr(), Some(handler::<C> as _));
+        match C::CONTAINER {
+            None => call!(RedisModule_CreateCommand(ctx, name, run, flags, first, last, step)),
+            Some(container) => {
+                let container = call!(RedisModule_GetCommand(ctx, container.as_ptr()));
+                call!(RedisModule_CreateSubcommand(container, name, run, flags, first, last, step))
+            }
+        }
     };
     if status != OK {
         return Some(Registered::NameTaken);
     }
+    let full = full_name::<C>();
     // SAFETY: the command was made by this module just now.
-    let command = unsafe { call!(RedisModule_GetCommand(ctx, spec.name.as_ptr())) };
+    let command = unsafe { call!(RedisModule_GetCommand(ctx, full.as_ptr())) };
+    // SAFETY: as above.
+    unsafe { finish(command, spec) }
+}
+
+/// The name as the server lists it: `container|name` for a subcommand.
+pub(crate) fn full_name<C: Command>() -> CString {
+    let name = C::SPEC.name.to_bytes();
+    let full = match C::CONTAINER {
+        None => name.to_vec(),
+        Some(container) => [container.to_bytes(), b"|", name].concat(),
+    };
+    CString::new(full).unwrap_or_default()
+}
+
+/// Registers a command that only has subcommands.
+///
+/// # Safety
+/// `ctx` must be the context of `RedisModule_OnLoad`.
+pub(super) unsafe fn register_container(
+    ctx: *mut raw::RedisModuleCtx,
+    spec: &Spec,
+) -> Option<Registered> {
+    // SAFETY: constant strings; no handler means that there are subcommands.
+    let command = unsafe {
+        let (name, flags) = (spec.name.as_ptr(), spec.flags.as_ptr());
+        if call!(RedisModule_CreateCommand(ctx, name, None, flags, 0, 0, 0)) != OK {
+            return Some(Registered::NameTaken);
+        }
+        call!(RedisModule_GetCommand(ctx, name))
+    };
+    // SAFETY: the command was made by this module just now.
+    unsafe { finish(command, spec) }
+}
+
+/// Tells the server what it may know of a new command.
+///
+/// # Safety
+/// `command` must be a command of this module, or null.
+unsafe fn finish(command: *mut raw::RedisModuleCommand, spec: &Spec) -> Option<Registered> {
     if command.is_null() || !describe(command, spec) {
         return None;
     }
@@ -340,7 +383,11 @@ extern "C" fn handler<C: Command>(
         return OK;
     };
     // SAFETY: the server's own arguments, alive until we return.
-    let (ctx, args) = unsafe { (Context::new(raw_ctx, module), Args::new(argv, argc)) };
+    let (ctx, mut args) = unsafe { (Context::new(raw_ctx, module), Args::new(argv, argc)) };
+    if C::CONTAINER.is_some() {
+        // The name of the subcommand.
+        args.next();
+    }
     let outcome = guard(|| {
         if C::SPEC.keys.are_asked_for(&ctx) {
             C::SPEC.keys.tell(&ctx, args);

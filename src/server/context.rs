@@ -20,13 +20,23 @@ pub(crate) enum EventClass {
 pub(crate) struct Context<'a> {
     raw: *mut raw::RedisModuleCtx,
     module: &'a Module,
+    /// Whether it is the context of an event, not of a command.
+    between_commands: bool,
 }
 
 impl<'a> Context<'a> {
     /// # Safety
     /// `raw` must be the context of a call that lasts for `'a`.
     pub(super) unsafe fn new(raw: *mut raw::RedisModuleCtx, module: &'a Module) -> Self {
-        Self { raw, module }
+        Self { raw, module, between_commands: false }
+    }
+
+    /// The context of an event.
+    ///
+    /// # Safety
+    /// As for [`Self::new`].
+    pub(super) unsafe fn of_event(raw: *mut raw::RedisModuleCtx, module: &'a Module) -> Self {
+        Self { raw, module, between_commands: true }
     }
 
     pub(super) fn as_ptr(&self) -> *mut raw::RedisModuleCtx {
@@ -76,6 +86,32 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// [`Self::replicate_four`], and two more.
+    pub(crate) fn replicate_six(
+        &self,
+        command: &CStr,
+        key: Str<'_>,
+        arguments: [Str<'_>; 4],
+        more: [Str<'_>; 2],
+    ) {
+        let ([a, b, c, d], [e, f]) = (arguments, more);
+        // SAFETY: seven times "s", seven live strings.
+        unsafe {
+            call!(RedisModule_Replicate(
+                self.raw,
+                command.as_ptr(),
+                c"sssssss".as_ptr(),
+                key.as_ptr(),
+                a.as_ptr(),
+                b.as_ptr(),
+                c.as_ptr(),
+                d.as_ptr(),
+                e.as_ptr(),
+                f.as_ptr(),
+            ));
+        }
+    }
+
     /// Announces a keyspace event.
     pub(crate) fn notify(&self, class: EventClass, event: &CStr, key: Str<'_>) {
         let class = match class {
@@ -120,6 +156,12 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Replies with a simple string.
+    pub(crate) fn reply_status(&self, text: &CStr) {
+        // SAFETY: a live context; the server copies the text.
+        unsafe { call!(RedisModule_ReplyWithSimpleString(self.raw, text.as_ptr())) };
+    }
+
     /// Replies with nil.
     pub(crate) fn reply_null(&self) {
         // SAFETY: a live context.
@@ -128,9 +170,23 @@ impl<'a> Context<'a> {
 
     /// Whether the command was called from a Lua script or a function.
     pub(crate) fn in_script(&self) -> bool {
-        let script = c_int::try_from(raw::REDISMODULE_CTX_FLAGS_LUA).unwrap_or(0);
+        self.has_flag(raw::REDISMODULE_CTX_FLAGS_LUA)
+    }
+
+    /// Whether the server takes writes from clients, not from a primary.
+    pub(crate) fn is_primary(&self) -> bool {
+        self.has_flag(raw::REDISMODULE_CTX_FLAGS_MASTER)
+    }
+
+    /// Whether the server is reading its RDB or AOF.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.has_flag(raw::REDISMODULE_CTX_FLAGS_LOADING)
+    }
+
+    fn has_flag(&self, flag: u32) -> bool {
+        let flag = c_int::try_from(flag).unwrap_or(0);
         // SAFETY: a live context.
-        unsafe { call!(RedisModule_GetContextFlags(self.raw)) & script != 0 }
+        unsafe { call!(RedisModule_GetContextFlags(self.raw)) & flag != 0 }
     }
 
     /// Calls a read-only Redis Function without keys, as the user who runs the
@@ -140,13 +196,16 @@ impl<'a> Context<'a> {
     /// No key may be open: the function may make the server drop expired ones.
     pub(crate) fn call_function(&self, name: &CStr, args: [&[u8]; 2]) -> Result<Vec<u8>, Vec<u8>> {
         let [first, second] = args;
+        // Between commands there is no user whose rights could be checked: what is
+        // called then was configured by whoever may configure the server.
+        let format = if self.between_commands { c"Eccbb" } else { c"ECccbb" };
         // SAFETY: "E" gives errors as replies, "C" checks the user's rights, "c"
         // takes a C string and "b" a buffer with its length; all live.
         let reply = unsafe {
             call!(RedisModule_Call(
                 self.raw,
                 c"FCALL_RO".as_ptr(),
-                c"ECccbb".as_ptr(),
+                format.as_ptr(),
                 name.as_ptr(),
                 c"0".as_ptr(),
                 first.as_ptr(),
@@ -155,32 +214,83 @@ impl<'a> Context<'a> {
                 second.len(),
             ))
         };
-        if reply.is_null() {
-            return Err(b"the server cannot call functions here".to_vec());
+        // SAFETY: the reply to a call, used nowhere else.
+        match unsafe { take_text(reply) } {
+            None => Err(b"the server cannot call functions here".to_vec()),
+            Some((raw::REDISMODULE_REPLY_STRING, Some(text))) => Ok(text),
+            Some((raw::REDISMODULE_REPLY_ERROR, Some(text))) => Err(text),
+            Some(_) => Err(b"it returned something else than a string".to_vec()),
         }
-        // SAFETY: a live reply; its text is copied before it is freed.
-        unsafe {
-            let kind = call!(RedisModule_CallReplyType(reply)) as isize;
-            let mut len = 0_usize;
-            let start = call!(RedisModule_CallReplyStringPtr(reply, &mut len));
-            let text = if start.is_null() {
-                None
-            } else {
-                Some(std::slice::from_raw_parts(start.cast::<u8>(), len).to_vec())
-            };
-            call!(RedisModule_FreeCallReply(reply));
-            match (kind, text) {
-                (raw::REDISMODULE_REPLY_STRING, Some(text)) => Ok(text),
-                (raw::REDISMODULE_REPLY_ERROR, Some(text)) => Err(text),
-                _ => Err(b"it returned something else than a string".to_vec()),
-            }
+    }
+
+    /// How many masters of a cluster have slots, with those that do not answer; 1
+    /// when the server is in no cluster. `None` when it cannot tell.
+    pub(crate) fn masters(&self) -> Option<u16> {
+        if !self.has_flag(raw::REDISMODULE_CTX_FLAGS_CLUSTER) {
+            return Some(1);
         }
+        // SAFETY: "c" takes a C string, which is live.
+        let reply = unsafe {
+            call!(RedisModule_Call(self.raw, c"CLUSTER".as_ptr(), c"c".as_ptr(), c"INFO".as_ptr(),))
+        };
+        // SAFETY: the reply to a call, used nowhere else.
+        let (_, text) = unsafe { take_text(reply) }?;
+        let text = String::from_utf8(text?).ok()?;
+        let size = text.lines().find_map(|line| line.strip_prefix("cluster_size:"))?;
+        size.parse().ok()
+    }
+
+    /// The number of the database in use.
+    pub(crate) fn db(&self) -> u32 {
+        // SAFETY: a live context.
+        u32::try_from(unsafe { call!(RedisModule_GetSelectedDb(self.raw)) }).unwrap_or(0)
+    }
+
+    /// Goes to another database; `false` when there is none of that number.
+    pub(crate) fn select(&self, db: u32) -> bool {
+        let Ok(db) = c_int::try_from(db) else {
+            return false;
+        };
+        // SAFETY: a live context.
+        unsafe { call!(RedisModule_SelectDb(self.raw, db)) == raw::REDISMODULE_OK as c_int }
+    }
+
+    /// Writes a notice to the server's log.
+    pub(crate) fn log(&self, line: &str) {
+        // SAFETY: a live context.
+        unsafe { log(self.raw, Level::Notice, line) };
     }
 
     /// Replies with an error line.
     pub(crate) fn reply_error(&self, line: &CStr) {
         // SAFETY: a live context; the server copies the line.
         unsafe { call!(RedisModule_ReplyWithError(self.raw, line.as_ptr())) };
+    }
+}
+
+/// Frees a reply. Returns its type and, if it has one, its text; `None` without a
+/// reply.
+///
+/// # Safety
+/// `reply` must be the live reply to a call, or null.
+pub(super) unsafe fn take_text(
+    reply: *mut raw::RedisModuleCallReply,
+) -> Option<(isize, Option<Vec<u8>>)> {
+    if reply.is_null() {
+        return None;
+    }
+    // SAFETY: a live reply; its text is copied before it is freed.
+    unsafe {
+        let kind = call!(RedisModule_CallReplyType(reply)) as isize;
+        let mut len = 0_usize;
+        let start = call!(RedisModule_CallReplyStringPtr(reply, &mut len));
+        let text = if start.is_null() {
+            None
+        } else {
+            Some(std::slice::from_raw_parts(start.cast::<u8>(), len).to_vec())
+        };
+        call!(RedisModule_FreeCallReply(reply));
+        Some((kind, text))
     }
 }
 

@@ -33,6 +33,9 @@ unsafe extern "C" fn callback(ctx: *mut raw::RedisModuleInfoCtx, for_crash_repor
         for (name, value) in module.stats.counters() {
             section.number(name, value);
         }
+        for (name, value) in module.regions.counters() {
+            section.number(name, value);
+        }
         if for_crash_report == 0 {
             section.latencies();
         }

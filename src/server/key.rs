@@ -39,6 +39,11 @@ impl<'c> Key<'c> {
         Self::open(ctx, name, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE)
     }
 
+    /// Opens for reading without making the key look used.
+    pub(crate) fn open_unnoticed(ctx: &'c Context<'_>, name: Str<'c>) -> Self {
+        Self::open(ctx, name, raw::REDISMODULE_READ | raw::REDISMODULE_OPEN_KEY_NOTOUCH)
+    }
+
     fn open(ctx: &'c Context<'_>, name: Str<'c>, mode: u32) -> Self {
         let mode = c_int::try_from(mode).unwrap_or(0);
         // SAFETY: the context and the name live as long as the key.
@@ -111,6 +116,27 @@ impl<'c> Key<'c> {
         }
     }
 
+    /// Reads three fields of a hash in one call.
+    pub(crate) fn get_three(&self, fields: [Str<'_>; 3]) -> [Option<OwnedStr>; 3] {
+        let [first, second, third] = fields;
+        let (mut one, mut two, mut three) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+        // SAFETY: as in `get`.
+        unsafe {
+            call!(RedisModule_HashGet(
+                self.raw,
+                NO_FLAGS,
+                first.as_ptr(),
+                &raw mut one,
+                second.as_ptr(),
+                &raw mut two,
+                third.as_ptr(),
+                &raw mut three,
+                ptr::null_mut::<raw::RedisModuleString>(),
+            ));
+            [OwnedStr::from_raw(one), OwnedStr::from_raw(two), OwnedStr::from_raw(three)]
+        }
+    }
+
     /// Writes two fields, creating the hash when the key is missing.
     ///
     /// What the call returns tells whether fields were new, and `-1` style
@@ -126,6 +152,29 @@ impl<'c> Key<'c> {
                 first.1.as_ptr(),
                 second.0.as_ptr(),
                 second.1.as_ptr(),
+                ptr::null_mut::<raw::RedisModuleString>(),
+            ));
+        }
+    }
+
+    /// Writes three fields, creating the hash when the key is missing.
+    pub(crate) fn set_three(
+        &self,
+        first: (Str<'_>, Str<'_>),
+        second: (Str<'_>, Str<'_>),
+        third: (Str<'_>, Str<'_>),
+    ) {
+        // SAFETY: as in `set_two`.
+        unsafe {
+            call!(RedisModule_HashSet(
+                self.raw,
+                NO_FLAGS,
+                first.0.as_ptr(),
+                first.1.as_ptr(),
+                second.0.as_ptr(),
+                second.1.as_ptr(),
+                third.0.as_ptr(),
+                third.1.as_ptr(),
                 ptr::null_mut::<raw::RedisModuleString>(),
             ));
         }

@@ -1,10 +1,10 @@
 //! Loading and unloading the module.
 
 use super::args::Args;
-use super::command::{self, Command, Registered};
+use super::command::{self, Command, Registered, Spec};
 use super::context::{Level, log};
 use super::module::Module;
-use super::{api, info, settings};
+use super::{api, clients, events, info, settings};
 use crate::commands;
 use crate::config::{Parameter, Value};
 use redis_module::raw;
@@ -44,9 +44,20 @@ pub(crate) struct Registrar {
 impl Registrar {
     /// Adds one command.
     pub(crate) fn add<C: Command>(&mut self) {
-        let name = C::SPEC.name.to_string_lossy();
         // SAFETY: made only by `load`, with its context.
-        match unsafe { command::register::<C>(self.ctx) } {
+        let outcome = unsafe { command::register::<C>(self.ctx) };
+        self.see(&command::full_name::<C>().to_string_lossy(), outcome);
+    }
+
+    /// Adds a command that only has subcommands; these are to follow.
+    pub(crate) fn add_container(&mut self, spec: &Spec) {
+        // SAFETY: made only by `load`, with its context.
+        let outcome = unsafe { command::register_container(self.ctx, spec) };
+        self.see(&spec.name.to_string_lossy(), outcome);
+    }
+
+    fn see(&mut self, name: &str, outcome: Option<Registered>) {
+        match outcome {
             Some(Registered::Yes) => {}
             Some(Registered::NameTaken) => {
                 let line = format!("{name} belongs to another module already; leaving it alone");
@@ -84,6 +95,9 @@ pub unsafe extern "C" fn RedisModule_OnLoad(
     if let Ok(true) = loaded {
         return OK;
     }
+    if let Some(module) = Module::current() {
+        module.regions.end();
+    }
     Module::remove();
     ERR
 }
@@ -94,9 +108,43 @@ pub unsafe extern "C" fn RedisModule_OnLoad(
 /// To be called by the server only.
 #[unsafe(no_mangle)]
 #[allow(non_snake_case)]
-pub unsafe extern "C" fn RedisModule_OnUnload(_ctx: *mut raw::RedisModuleCtx) -> c_int {
-    Module::remove();
-    OK
+pub unsafe extern "C" fn RedisModule_OnUnload(ctx: *mut raw::RedisModuleCtx) -> c_int {
+    // SAFETY: the context of the unloading.
+    match catch_unwind(AssertUnwindSafe(|| unsafe { unload(ctx) })) {
+        Ok(Ok(())) => {
+            Module::remove();
+            OK
+        }
+        Ok(Err(why)) => {
+            // SAFETY: a live context.
+            unsafe { log(ctx, Level::Warning, why) };
+            ERR
+        }
+        Err(_) => ERR,
+    }
+}
+
+/// Ends everything but the module's state; or says why it has to stay.
+///
+/// # Safety
+/// As for `RedisModule_OnUnload`.
+unsafe fn unload(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static str> {
+    // SAFETY: promised by the caller.
+    let clients = unsafe { clients::to_part_with(ctx) }?;
+    if !Module::current().is_none_or(|module| module.regions.end()) {
+        // The code of a running thread must stay.
+        return Err(
+            "a thread of region sync still waits for the network; unload again in a second",
+        );
+    }
+    if !clients.is_empty() {
+        let what = format!("unloading: closing {} connections that used it", clients.len());
+        // SAFETY: a live context.
+        unsafe { log(ctx, Level::Notice, &what) };
+    }
+    // SAFETY: promised by the caller.
+    unsafe { clients::close(ctx, &clients) };
+    Ok(())
 }
 
 /// `false` when the module cannot be loaded; the reason is in the log.
@@ -149,7 +197,7 @@ unsafe fn load(
     let mut registrar = Registrar { ctx, failed: false };
     commands::register(&mut registrar);
     // SAFETY: the load-time context.
-    !registrar.failed && unsafe { info::register(ctx) }
+    !registrar.failed && unsafe { info::register(ctx) && events::subscribe(ctx) }
 }
 
 /// Reads the module's arguments: `name value` pairs, with or without `claw.`.

@@ -5,13 +5,16 @@
 
 mod api;
 mod args;
+mod clients;
 mod clock;
 mod command;
 mod context;
+mod events;
 mod info;
 mod key;
 mod load;
 mod module;
+mod scan;
 mod settings;
 mod string;
 
@@ -22,4 +25,5 @@ pub(crate) use context::{Context, EventClass};
 pub(crate) use key::{Key, Kind};
 pub(crate) use load::Registrar;
 pub(crate) use module::Module;
+pub(crate) use scan::Scan;
 pub(crate) use string::{OwnedStr, Str};

@@ -2,6 +2,7 @@
 
 use super::string::{OwnedStr, Str};
 use crate::config::Settings;
+use crate::regions::Regions;
 use crate::stats::Stats;
 use claw_core::record::Field;
 use redis_module::raw;
@@ -18,6 +19,8 @@ pub(crate) struct Module {
     pub(crate) settings: RefCell<Settings>,
     /// Counters for `INFO claw`.
     pub(crate) stats: Stats,
+    /// Region sync.
+    pub(crate) regions: Regions,
     lent: RefCell<Option<OwnedStr>>,
 }
 
@@ -41,6 +44,7 @@ impl Module {
             names: Names::new()?,
             settings: RefCell::new(Settings::default()),
             stats: Stats::default(),
+            regions: Regions::default(),
             lent: RefCell::new(None),
         };
         CURRENT.store(Box::into_raw(Box::new(module)), Ordering::Release);
@@ -77,6 +81,8 @@ impl Module {
             Field::Weight => names.weight.as_str(),
             Field::Policy => names.policy.as_str(),
             Field::Remainder => names.remainder.as_str(),
+            Field::Debits => names.debits.as_str(),
+            Field::Regions => names.regions.as_str(),
         }
     }
 }
@@ -89,6 +95,8 @@ struct Names {
     weight: OwnedStr,
     policy: OwnedStr,
     remainder: OwnedStr,
+    debits: OwnedStr,
+    regions: OwnedStr,
 }
 
 impl Names {
@@ -100,6 +108,8 @@ impl Names {
             weight: name(Field::Weight)?,
             policy: name(Field::Policy)?,
             remainder: name(Field::Remainder)?,
+            debits: name(Field::Debits)?,
+            regions: name(Field::Regions)?,
         })
     }
 }

@@ -31,6 +31,10 @@ pub(super) unsafe fn register(
             return false;
         };
         let private = ptr::without_provenance_mut::<c_void>(private);
+        let flags = match parameter.is_sensitive() {
+            true => raw::REDISMODULE_CONFIG_SENSITIVE,
+            false => raw::REDISMODULE_CONFIG_DEFAULT,
+        };
         let status = match (default, parameter.bounds()) {
             // SAFETY: live strings, which the server copies, and callbacks with
             // C's calling convention; the private data is a number.
@@ -58,7 +62,7 @@ pub(super) unsafe fn register(
                         ctx,
                         name.as_ptr(),
                         default.as_ptr(),
-                        raw::REDISMODULE_CONFIG_DEFAULT,
+                        flags,
                         Some(get_text),
                         Some(set_text),
                         None,

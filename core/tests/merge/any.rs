@@ -160,7 +160,7 @@ fn state(raw: Raw, before: Option<&State>, policies: &[Option<StoredPolicy>], of
         weight: Some(weight),
         policy: stored,
         remainder: Some(remainder),
-        foreign: false,
+        ..Record::default()
     };
     State::new(&record, &Defaults::new(of), NOW)
 }

@@ -1,5 +1,7 @@
 //! A bucket kept as the text fields of a hash, merged as `CL.MERGE` merges.
 
+use claw_core::codec::{self, Besides, BlobError, Newer};
+use claw_core::debit::Region;
 use claw_core::decimal::Decimal;
 use claw_core::defaults::Defaults;
 use claw_core::merge::{State, Strategy};
@@ -74,7 +76,7 @@ impl Hash {
     /// `CL.TAKE self tokens` at `now`; whether they were there.
     pub fn take(&mut self, tokens: u64, defaults: &Defaults, now: u64) -> bool {
         let mut opened = Opened::new(Some(self.read(now)), defaults, now);
-        let taken = opened.bucket.take(tokens, false, now).taken > 0;
+        let taken = opened.take(tokens, false, now, &Region::default()).taken > 0;
         if taken || opened.terms_changed() {
             self.write(&opened.to_record());
         }
@@ -84,7 +86,17 @@ impl Hash {
     /// `CL.GIVE self tokens` at `now`, also when nothing goes back.
     pub fn give(&mut self, tokens: u64, defaults: &Defaults, now: u64) {
         let mut opened = Opened::new(Some(self.read(now)), defaults, now);
-        opened.bucket.give(tokens, now);
+        opened.give(tokens, now, &Region::default());
         self.write(&opened.to_record());
     }
+}
+
+/// A state as a blob, with fields of later versions.
+pub fn encode(state: &State, newer: &Newer) -> Result<Vec<u8>, BlobError> {
+    codec::encode(state, &Besides { newer: newer.clone(), ..Besides::default() })
+}
+
+/// The record of a blob that counts no debits, and fields of later versions.
+pub fn decode(blob: &[u8], now: u64) -> Result<(Record, Newer), BlobError> {
+    codec::decode(blob, now).map(|decoded| (decoded.record, decoded.besides.newer))
 }

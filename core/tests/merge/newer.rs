@@ -1,6 +1,7 @@
 //! Fields of later versions: kept, joined, passed on.
 
 use crate::any::{self, NOW};
+use crate::hash::{decode, encode};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::codec::{self, MAX_BLOB, Newer};
 use claw_core::limits::MICRO;
@@ -43,8 +44,8 @@ proptest! {
 
     #[test]
     fn they_come_out_as_they_went_in(newer in newer()) {
-        let blob = codec::encode(&state(), &newer).unwrap();
-        prop_assert_eq!(&codec::decode(&blob, NOW).unwrap().1, &newer);
+        let blob = encode(&state(), &newer).unwrap();
+        prop_assert_eq!(&decode(&blob, NOW).unwrap().1, &newer);
         prop_assert_eq!(codec::decode_newer(&codec::encode_newer(&newer)), Some(newer));
     }
 
@@ -89,8 +90,8 @@ fn extensions() {
     let newer = Newer::from([("seen".to_owned(), Value::Ext(-1, vec![1, 2, 3, 4]))]);
     let kept = codec::decode_newer(&codec::encode_newer(&newer));
     assert_eq!(kept.as_ref(), Some(&newer), "in the hash");
-    let blob = codec::encode(&state(), &newer).unwrap();
-    let read = codec::decode(&blob, NOW).map(|(_, newer)| newer);
+    let blob = encode(&state(), &newer).unwrap();
+    let read = decode(&blob, NOW).map(|(_, newer)| newer);
     assert_eq!(read.as_ref(), Ok(&newer), "in the blob");
 }
 
@@ -102,8 +103,8 @@ fn not_a_number() {
         let newer = Newer::from([("x".to_owned(), nan)]);
         let joined = codec::join_newer(newer.clone(), newer.clone()).unwrap();
         assert_eq!(codec::encode_newer(&joined), codec::encode_newer(&newer));
-        let blob = codec::encode(&state(), &newer).unwrap();
-        let (_, read) = codec::decode(&blob, NOW).unwrap();
+        let blob = encode(&state(), &newer).unwrap();
+        let (_, read) = decode(&blob, NOW).unwrap();
         assert_eq!(codec::encode_newer(&read), codec::encode_newer(&newer));
     }
 }
@@ -125,10 +126,10 @@ fn inside_the_policy() {
     ];
     let mut blob = Vec::new();
     rmpv::encode::write_value(&mut blob, &Value::Map(fields)).unwrap();
-    let (record, newer) = codec::decode(&blob, NOW).unwrap();
+    let (record, newer) = decode(&blob, NOW).unwrap();
     let stored = record.policy.unwrap();
     let bucket = Bucket::new(stored.policy, Weight::ONE, 5, 0, NOW);
-    let again = codec::encode(&State::of(bucket, Some(stored)), &newer).unwrap();
+    let again = encode(&State::of(bucket, Some(stored)), &newer).unwrap();
     assert!(
         again.windows(5).any(|window| window == b"burst"),
         "a field of the policy that this version does not know is lost"
@@ -142,8 +143,8 @@ fn what_was_joined_can_be_read() {
     let newer =
         |name: &str| Newer::from([(name.to_owned(), Value::Binary(vec![7; MAX_BLOB * 3 / 4]))]);
     for each in [newer("a"), newer("b")] {
-        let blob = codec::encode(&state(), &each).unwrap();
-        assert_eq!(codec::decode(&blob, NOW).unwrap().1, each);
+        let blob = encode(&state(), &each).unwrap();
+        assert_eq!(decode(&blob, NOW).unwrap().1, each);
     }
     let joined = codec::join_newer(newer("a"), newer("b"));
     assert_eq!(joined, Err(codec::BlobError::TooLong));
@@ -151,6 +152,6 @@ fn what_was_joined_can_be_read() {
     let long = |name: &str| Newer::from([(name.to_owned(), Value::Binary(vec![7; 1_780]))]);
     let joined = codec::join_newer(long("a"), long("b")).unwrap();
     assert_eq!(codec::decode_newer(&codec::encode_newer(&joined)), Some(joined.clone()));
-    let blob = codec::encode(&state(), &joined).unwrap();
-    assert_eq!(codec::decode(&blob, NOW).unwrap().1, joined);
+    let blob = encode(&state(), &joined).unwrap();
+    assert_eq!(decode(&blob, NOW).unwrap().1, joined);
 }

@@ -97,7 +97,7 @@ proptest! {
         let (mut waits, mut saved) = ((0, 0), None);
         for (tick, amount) in calls {
             now = tick.after(now, waits.0, waits.1);
-            let bucket = server.ask(NONE, now).unwrap().bucket;
+            let bucket = server.ask(NONE, now).unwrap().bucket();
             if let Some((then, before)) = saved {
                 let terms = terms_of(&bucket);
                 let gained = terms.rate(bucket.weight().get()) * q(now - then);

@@ -3,7 +3,7 @@
 
 use crate::any;
 use crate::exact::{Options, Own, Terms};
-use crate::hash::Server;
+use crate::hash::{Server, alone};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::record::Expiry;
 use proptest::prelude::*;
@@ -37,18 +37,18 @@ proptest! {
         let now = any::START + lag;
         // The same policy as before, so that it stays what it is.
         let before = server.open(now).unwrap();
-        let options = before.policy.map_or(Options::default(), |stored| Options {
+        let options = before.policy().map_or(Options::default(), |stored| Options {
             capacity: Some(stored.policy.capacity()),
             refill: Some((stored.policy.refill(), stored.policy.interval_ms())),
         });
-        let tokens = amount.of(before.bucket.remaining(), before.bucket.policy().capacity());
+        let tokens = amount.of(before.remaining(&alone()), before.bucket().policy().capacity());
         server.take(tokens, options, true, now).unwrap();
         let own = exact.bucket.as_ref().map_or(Own::Default, |line| line.own);
-        let weight = before.bucket.weight();
+        let weight = before.bucket().weight();
         let foreign = server.key.as_ref().is_some_and(|fields| fields.contains_key("note"));
         let kept = foreign || matches!(own, Own::Pinned(_)) || weight != Weight::ONE;
 
-        let bucket = server.open(now).unwrap().bucket;
+        let bucket = server.open(now).unwrap().bucket();
         let full_at = |us| {
             let mut later = bucket;
             later.advance(us);
@@ -92,7 +92,7 @@ proptest! {
         let step = u64::try_from(wait * u128::from(later) / 1_000).unwrap_or(u64::MAX);
         let Some(then) = now.checked_add(step) else { return Ok(()) };
         let opened = server.open(then).unwrap();
-        match opened.to_record().expiry(&opened.bucket) {
+        match opened.to_record().expiry(&opened, false) {
             Expiry::At { earliest, latest, .. } => {
                 prop_assert!((earliest..=latest).contains(&set), "{earliest} {set} {latest}");
             }

@@ -3,6 +3,7 @@
 
 use crate::exact::{Options, Q, Reply, Terms, q};
 use claw_core::bucket::{Answer, Bucket, Weight};
+use claw_core::debit::Region;
 use claw_core::decimal::Decimal;
 use claw_core::defaults::Defaults;
 use claw_core::policy::{Asked, Policy};
@@ -77,7 +78,7 @@ impl Server {
                 None => fields.remove(field.name()),
             };
         }
-        let read = self.load(opened.bucket.timestamp());
+        let read = self.load(opened.bucket().timestamp());
         assert_eq!(read, Ok(Some(record)), "a record must be read as it was written");
     }
 
@@ -89,7 +90,7 @@ impl Server {
         now: u64,
     ) -> Result<Answer, FieldError> {
         let mut opened = self.ask(options, now)?;
-        let answer = opened.bucket.take(tokens, partial, now);
+        let answer = opened.take(tokens, partial, now, &alone());
         if answer.taken > 0 || opened.terms_changed() {
             self.save(&opened);
         }
@@ -97,14 +98,14 @@ impl Server {
     }
 
     pub fn peek(&self, tokens: u64, options: Options, now: u64) -> Result<Answer, FieldError> {
-        Ok(self.ask(options, now)?.bucket.take(tokens, false, now))
+        Ok(self.ask(options, now)?.take(tokens, false, now, &alone()))
     }
 
     pub fn give(&mut self, tokens: u64, now: u64) -> Result<Answer, FieldError> {
         let mut opened = self.open(now)?;
-        let before = opened.bucket.tokens();
-        let answer = opened.bucket.give(tokens, now);
-        if opened.bucket.tokens() != before {
+        let before = opened.bucket().tokens();
+        let answer = opened.give(tokens, now, &alone());
+        if opened.bucket().tokens() != before {
             self.save(&opened);
         }
         Ok(answer)
@@ -119,11 +120,11 @@ impl Server {
         let mut opened = self.open(now)?;
         let asked = Asked { capacity: options.capacity, refill: options.refill };
         if !asked.is_empty() {
-            let policy = asked.over(opened.bucket.policy());
-            opened.pin(policy.expect("options are within their bounds"));
+            let policy = asked.over(opened.bucket().policy());
+            opened.pin(policy.expect("options are within their bounds"), &alone());
         }
         if let Some(weight) = weight {
-            opened.bucket.set_weight(Weight::new(u64::from(weight)).expect("1..=10"));
+            opened.set_weight(Weight::new(u64::from(weight)).expect("1..=10"), &alone());
         }
         let new = self.key.is_none() && opened.to_record().is_kept();
         if new || opened.terms_changed() {
@@ -134,7 +135,7 @@ impl Server {
 
     pub fn reset(&mut self, now: u64) -> Result<(), FieldError> {
         let mut opened = self.open(now)?;
-        opened.reset(self.defaults.current());
+        opened.reset(self.defaults.current(), &alone());
         if opened.terms_changed() {
             self.save(&opened);
         }
@@ -144,8 +145,13 @@ impl Server {
     /// When the key may expire, if it exists.
     pub fn expiry(&self, now: u64) -> Result<Option<Expiry>, FieldError> {
         let opened = self.open(now)?;
-        Ok(self.key.as_ref().map(|_| opened.to_record().expiry(&opened.bucket)))
+        Ok(self.key.as_ref().map(|_| opened.to_record().expiry(&opened, false)))
     }
+}
+
+/// A server without peers.
+pub fn alone() -> Region {
+    Region::default()
 }
 
 pub fn policy(terms: Terms) -> Policy {

@@ -2,6 +2,7 @@
 
 use crate::any;
 use crate::exact::Options;
+use crate::hash::alone;
 use proptest::prelude::*;
 
 proptest! {
@@ -14,12 +15,12 @@ proptest! {
     ) {
         let now = any::START + lag;
         let before = server.open(now).unwrap();
-        let mut after = before;
-        let tokens = before.bucket.remaining().saturating_add(more.max(1));
-        let answer = after.bucket.take(tokens, false, now);
+        let mut after = before.clone();
+        let tokens = before.remaining(&alone()).saturating_add(more.max(1));
+        let answer = after.take(tokens, false, now, &alone());
         prop_assert_eq!(answer.taken, 0);
-        prop_assert_eq!(answer.remaining, before.bucket.remaining());
-        prop_assert_eq!(after.bucket, before.bucket);
+        prop_assert_eq!(answer.remaining, before.remaining(&alone()));
+        prop_assert_eq!(after.bucket(), before.bucket());
         prop_assert_eq!(after.to_record(), before.to_record());
         prop_assert!(!after.terms_changed());
     }
@@ -32,7 +33,7 @@ proptest! {
         refused in prop::collection::vec((any::tick(), 1_u64..1_000), 0..20),
     ) {
         // Options that are the stored ones are no new options either.
-        let stored = server.open(any::START).unwrap().policy;
+        let stored = server.open(any::START).unwrap().policy();
         let options = stored.map_or(Options::default(), |stored| Options {
             capacity: Some(stored.policy.capacity()),
             refill: Some((stored.policy.refill(), stored.policy.interval_ms())),
@@ -42,7 +43,7 @@ proptest! {
         for (tick, more) in refused {
             now = tick.after(now, 0, 0);
             let Ok(opened) = disturbed.ask(options, now) else { continue };
-            let tokens = opened.bucket.remaining() + more;
+            let tokens = opened.remaining(&alone()) + more;
             let answer = disturbed.take(tokens, options, false, now).unwrap();
             prop_assert_eq!(answer.taken, 0);
         }
@@ -59,7 +60,7 @@ proptest! {
         let mut server = server;
         let now = any::START + lag;
         let opened = server.ask(options, now).unwrap();
-        let tokens = amount.of(opened.bucket.remaining(), opened.bucket.policy().capacity());
+        let tokens = amount.of(opened.remaining(&alone()), opened.bucket().policy().capacity());
         let key = server.key.clone();
         let peeked = server.peek(tokens, options, now).unwrap();
         prop_assert_eq!(&server.key, &key);
@@ -73,7 +74,7 @@ proptest! {
         amount in any::amount(),
     ) {
         let mut server = server;
-        let before = server.open(any::START).unwrap().bucket;
+        let before = server.open(any::START).unwrap().bucket();
         let tokens = amount.of(before.remaining(), before.policy().capacity());
         let mut bucket = before;
         let taken = bucket.take(tokens, true, any::START).taken;
@@ -83,6 +84,6 @@ proptest! {
         // And more than was taken is cut at the capacity.
         let answer = server.give(u64::MAX, any::START).unwrap();
         prop_assert_eq!(answer.remaining, answer.capacity);
-        prop_assert!(server.open(any::START).unwrap().bucket.is_full());
+        prop_assert!(server.open(any::START).unwrap().bucket().is_full());
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::any;
 use crate::exact::{Options, q};
-use crate::hash::{held, parts, policy};
+use crate::hash::{alone, held, parts, policy};
 use claw_core::bucket::{Bucket, Wait, Weight};
 use claw_core::decimal;
 use claw_core::defaults::Defaults;
@@ -57,7 +57,7 @@ fn any_record() -> impl Strategy<Value = Record> {
     (option(), option(), weight, stored, option(), any::<bool>()).prop_map(
         |(tokens, timestamp, weight, policy, remainder, foreign)| {
             let weight = weight.and_then(|weight| Weight::new(u64::from(weight)));
-            Record { tokens, timestamp, weight, policy, remainder, foreign }
+            Record { tokens, timestamp, weight, policy, remainder, foreign, ..Record::default() }
         },
     )
 }
@@ -153,20 +153,20 @@ proptest! {
         defaults.change(policy(later), changed);
         let _ = defaults.at(now);
         for record in [None, Some(record)] {
-            let mut opened = Opened::new(record, &defaults, now);
+            let mut opened = Opened::new(record.clone(), &defaults, now);
             let Options { capacity, refill } = options;
             opened.ask(&Asked { capacity, refill }, defaults.current()).unwrap();
-            opened.bucket.take(number, true, now);
-            if let Expiry::At { earliest, latest, set } = opened.to_record().expiry(&opened.bucket) {
+            opened.take(number, true, now, &alone());
+            if let Expiry::At { earliest, latest, set } = opened.to_record().expiry(&opened, false) {
                 prop_assert!(earliest <= set && set <= latest);
             }
-            opened.pin(policy(default));
-            opened.pin(policy(later));
+            opened.pin(policy(default), &alone());
+            opened.pin(policy(later), &alone());
             prop_assert!(opened.to_record().is_kept());
-            opened.reset(defaults.current());
+            opened.reset(defaults.current(), &alone());
             let foreign = record.is_some_and(|record| record.foreign);
             prop_assert_eq!(opened.to_record().is_kept(), foreign);
-            prop_assert!(held(&opened.bucket) <= q(opened.bucket.policy().capacity()));
+            prop_assert!(held(&opened.bucket()) <= q(opened.bucket().policy().capacity()));
         }
     }
 

@@ -126,14 +126,14 @@ fn same_state(server: &Server, exact: &Exact, now: u64) -> Result<(), TestCaseEr
             return Ok(());
         }
     };
-    let bucket = opened.bucket;
+    let bucket = opened.bucket();
     prop_assert!(bucket.tokens() <= bucket.policy().capacity_micros());
     prop_assert!(bucket.remainder() < parts(bucket.policy()));
     prop_assert_eq!(held(&bucket), line.tokens);
     prop_assert_eq!(bucket.timestamp(), line.at);
     prop_assert_eq!(bucket.weight().get(), line.weight);
     prop_assert_eq!(bucket.policy(), policy(exact.terms(line.own)));
-    let pinned = opened.policy.map(|stored| stored.pin.is_some());
+    let pinned = opened.policy().map(|stored| stored.pin.is_some());
     prop_assert_eq!(
         pinned,
         match line.own {

@@ -2,7 +2,7 @@
 
 use crate::any;
 use crate::exact::{Options, q};
-use crate::hash::{Server, held};
+use crate::hash::{Server, alone, held};
 use claw_core::bucket::Wait;
 use proptest::prelude::*;
 
@@ -25,7 +25,7 @@ proptest! {
             server.take(u64::MAX, options, true, now).unwrap();
         }
         let opened = server.ask(options, now).unwrap();
-        let tokens = amount.of(opened.bucket.remaining(), opened.bucket.policy().capacity());
+        let tokens = amount.of(opened.remaining(&alone()), opened.bucket().policy().capacity());
         let first = server.take(tokens, options, partial, now).unwrap();
         match first.retry_after {
             Wait::Ms(0) => {
@@ -59,10 +59,10 @@ proptest! {
         let mut server = server;
         let now = any::START;
         let opened = server.ask(options, now).unwrap();
-        let tokens = amount.of(opened.bucket.remaining(), opened.bucket.policy().capacity());
+        let tokens = amount.of(opened.remaining(&alone()), opened.bucket().policy().capacity());
         let answer = server.take(tokens, options, true, now).unwrap();
         // A refused call without a new policy was not saved: then it is this.
-        let bucket = server.ask(options, now).unwrap().bucket;
+        let bucket = server.ask(options, now).unwrap().bucket();
         let full_at = |now| {
             let mut later = bucket;
             later.advance(now);
@@ -87,7 +87,7 @@ proptest! {
         (server, _) in any::pair(),
         steps in prop::collection::vec(any::monotone(), 1..20),
     ) {
-        let start = server.open(any::START).unwrap().bucket;
+        let start = server.open(any::START).unwrap().bucket();
         let (mut stepwise, mut now) = (start, any::START);
         for step in steps {
             let reset = stepwise.answer(0, now).reset_after.as_millis();
@@ -104,5 +104,5 @@ proptest! {
 /// What a call takes at an instant that no clock shows: one after the year 9999
 /// cannot be written and read again.
 fn take_unread(server: &Server, tokens: u64, options: Options, partial: bool, now: u64) -> u64 {
-    server.ask(options, now).unwrap().bucket.take(tokens, partial, now).taken
+    server.ask(options, now).unwrap().take(tokens, partial, now, &alone()).taken
 }

@@ -3,7 +3,7 @@
 
 use crate::any::{self, START};
 use crate::exact::{Options, Q, Terms, q, whole};
-use crate::hash::{Server, held};
+use crate::hash::{Server, alone, held};
 use proptest::prelude::*;
 
 /// A new bucket, which is full, under one policy for ever.
@@ -16,7 +16,7 @@ fn server(terms: Terms, weight: u8) -> Server {
 /// The instant after a step that lets nothing overflow: `permille` of the time
 /// until the bucket is full, but no more than a year, in microseconds.
 fn before_full(server: &Server, rate: &Q, now: u64, permille: u16) -> u64 {
-    let bucket = server.open(now).unwrap().bucket;
+    let bucket = server.open(now).unwrap().bucket();
     let until_full = (q(bucket.policy().capacity()) - held(&bucket)) / rate;
     let year = q(366_u64 * 86_400_000_000);
     now + whole(&(until_full.min(year) * q(permille) / q(1_000)))
@@ -66,7 +66,7 @@ proptest! {
         let mut take_all = |server: &mut Server, now| {
                 granted += q(server.take(u64::MAX, Options::default(), true, now).unwrap().taken);
             let due = terms.capacity() + &rate * q(now - START);
-            let bucket = server.open(now).unwrap().bucket;
+            let bucket = server.open(now).unwrap().bucket();
             prop_assert_eq!(&granted, &due.floor());
             prop_assert_eq!(&granted + held(&bucket), due);
             Ok(())
@@ -91,7 +91,7 @@ proptest! {
         let (mut now, mut granted) = (START, q(0));
         for (permille, amount, give) in calls {
             now = before_full(&server, &rate, now, permille);
-            let bucket = server.open(now).unwrap().bucket;
+            let bucket = server.open(now).unwrap().bucket();
             if give {
                 let room = whole(&(terms.capacity() - held(&bucket)));
                 let tokens = amount.of(0, terms.capacity).min(room);
@@ -104,7 +104,7 @@ proptest! {
                 prop_assert_eq!(answer.taken > 0, tokens > 0 && tokens <= bucket.remaining());
                 granted += q(answer.taken);
             }
-            let bucket = server.open(now).unwrap().bucket;
+            let bucket = server.open(now).unwrap().bucket();
             prop_assert_eq!(
                 &granted + held(&bucket),
                 terms.capacity() + &rate * q(now - START)
@@ -126,14 +126,14 @@ proptest! {
             now = tick.after(now, waits.0, waits.1);
             // A clock set back too far is an error; that is tested elsewhere.
             let Ok(opened) = server.open(now) else { continue };
-            let tokens = amount.of(opened.bucket.remaining(), opened.bucket.policy().capacity());
+            let tokens = amount.of(opened.remaining(&alone()), opened.bucket().policy().capacity());
             let answer = match give {
                 true => server.give(tokens, now).unwrap(),
                 false => server.take(tokens, options, false, now).unwrap(),
             };
             waits = (answer.retry_after.as_millis(), answer.reset_after.as_millis());
             prop_assert!(answer.remaining <= answer.capacity);
-            let bucket = server.open(now).unwrap().bucket;
+            let bucket = server.open(now).unwrap().bucket();
             prop_assert!(held(&bucket) <= q(bucket.policy().capacity()));
         }
     }

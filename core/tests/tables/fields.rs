@@ -1,5 +1,6 @@
 //! The fields of a bucket, those that are missing, and those that make no sense.
 
+use crate::alone;
 use claw_core::bucket::Weight;
 use claw_core::decimal::DecimalError;
 use claw_core::defaults::Defaults;
@@ -152,7 +153,7 @@ fn a_bucket_that_a_person_makes() {
             record.read(*field, text.as_bytes(), NOW).unwrap();
         }
         let opened = Opened::new(Some(record), &defaults, NOW + 10_000_000);
-        assert_eq!(opened.bucket.remaining(), *remaining, "{fields:?}");
+        assert_eq!(opened.remaining(&alone()), *remaining, "{fields:?}");
     }
 }
 
@@ -161,11 +162,11 @@ fn a_bucket_that_a_person_makes() {
 #[test]
 fn a_take_leaves_the_fields_that_are_there() {
     let defaults = Defaults::new(Policy::DEFAULT);
-    let mut record = read(Field::Tokens, "200").unwrap();
+    let written = read(Field::Tokens, "200").unwrap();
     for (weight, remainder) in [(None, None), (Some(Weight::ONE), Some(0))] {
-        record = Record { timestamp: Some(NOW), weight, remainder, ..record };
-        let mut opened = Opened::new(Some(record), &defaults, NOW);
-        opened.bucket.take(1, false, NOW);
+        let record = Record { timestamp: Some(NOW), weight, remainder, ..written.clone() };
+        let mut opened = Opened::new(Some(record.clone()), &defaults, NOW);
+        opened.take(1, false, NOW, &alone());
         let expected = Record { tokens: Some(199_000_000), ..record };
         assert_eq!(opened.to_record(), expected);
     }

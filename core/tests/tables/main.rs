@@ -17,3 +17,8 @@ mod fields;
 mod policy;
 mod throttle;
 mod timestamp;
+
+/// A server without peers.
+fn alone() -> claw_core::debit::Region {
+    claw_core::debit::Region::default()
+}

@@ -1,6 +1,7 @@
 //! `CL.THROTTLE key max_burst count period [quantity]` answers
 //! `[limited, limit, remaining, retry_after, reset_after]` in seconds.
 
+use crate::alone;
 use claw_core::defaults::Defaults;
 use claw_core::limits::MAX_TOKENS;
 use claw_core::policy::Policy;
@@ -24,17 +25,17 @@ impl Throttle {
     fn call(&mut self, quantity: i64, now: u64) -> [i64; 5] {
         let (max_burst, count, period) = self.terms;
         let asked = throttle::policy(max_burst, count, period).unwrap();
-        let mut opened = Opened::new(self.key, &Defaults::new(Policy::DEFAULT), now);
+        let mut opened = Opened::new(self.key.clone(), &Defaults::new(Policy::DEFAULT), now);
         opened.ask(&asked, Policy::DEFAULT).unwrap();
-        let before = opened.bucket.tokens();
+        let before = opened.bucket().tokens();
         let amount = quantity.unsigned_abs();
         let (limited, answer) = if quantity < 0 {
-            (false, opened.bucket.give(amount, now))
+            (false, opened.give(amount, now, &alone()))
         } else {
-            let answer = opened.bucket.take(amount, false, now);
+            let answer = opened.take(amount, false, now, &alone());
             (answer.taken < amount, answer)
         };
-        if opened.bucket.tokens() != before {
+        if opened.bucket().tokens() != before {
             self.key = Some(opened.to_record());
         }
         [

@@ -1,0 +1,122 @@
+//! What is kept as MessagePack in fields of the hash.
+
+use super::{Besides, MAX_BLOB, decode, encode, read, reader, write};
+use crate::debit::{Account, Debits, Entry, MAX_REPLICAS, Mark, Shared, Version};
+use crate::defaults::Defaults;
+use crate::limits::MAX_TIMESTAMP_US;
+use crate::merge::State;
+use crate::policy::Policy;
+use crate::replica::ReplicaId;
+use rmpv::Value;
+use std::collections::BTreeMap;
+
+/// The `debits` field of a bucket: an array of version number, its origin, debt,
+/// fraction, and an array of accounts; each of these an array of name, epoch,
+/// spent, refunded and, once the peer was heard, overflow and withheld. What
+/// `bytes` held before is gone.
+pub fn encode_debits(bucket: &Shared, bytes: &mut Vec<u8>) {
+    let out = bytes;
+    out.clear();
+    let (debt, fraction) = bucket.debt();
+    let version = bucket.version();
+    write::array(out, 5);
+    write::uint(out, version.number);
+    write::text(out, version.origin.as_ref().map_or(b"".as_slice(), ReplicaId::as_bytes));
+    write::uint(out, debt);
+    write::uint(out, fraction);
+    write::array(out, bucket.accounts().len());
+    for Account { id, entry, mark } in bucket.accounts() {
+        write::array(out, if mark.is_some() { 6 } else { 4 });
+        write::text(out, id.as_bytes());
+        write::uint(out, entry.epoch);
+        write::uint(out, entry.spent);
+        write::uint(out, entry.refunded);
+        if let Some(mark) = mark {
+            write_wide(out, mark.overflow);
+            write_wide(out, mark.withheld);
+        }
+    }
+}
+
+/// Reads what [`encode_debits`] wrote; `None` when it is something else. Any
+/// bytes are safe to give.
+#[must_use]
+pub fn decode_debits(bytes: &[u8]) -> Option<Debits> {
+    let mut rest = bytes;
+    let debits = read_debits(&mut rest)?;
+    rest.is_empty().then_some(debits)
+}
+
+fn read_debits(rest: &mut &[u8]) -> Option<Debits> {
+    if reader::array(rest)? != 5 {
+        return None;
+    }
+    let number = reader::uint(rest)?;
+    let origin = match reader::text(rest)? {
+        b"" => None,
+        origin => Some(ReplicaId::new(origin).ok()?),
+    };
+    let (debt, fraction) = (reader::uint(rest)?, reader::uint(rest)?);
+    let len = reader::array(rest)?;
+    if len > MAX_REPLICAS {
+        return None;
+    }
+    let mut accounts = Vec::with_capacity(len);
+    for _ in 0..len {
+        let fields = reader::array(rest)?;
+        let id = ReplicaId::new(reader::text(rest)?).ok()?;
+        let mut number = || reader::uint(rest);
+        let entry = Entry { epoch: number()?, spent: number()?, refunded: number()? };
+        let mark = match fields {
+            4 => None,
+            6 => Some(Mark { overflow: reader::wide(rest)?, withheld: reader::wide(rest)? }),
+            _ => return None,
+        };
+        accounts.push(Account { id, entry, mark });
+    }
+    let version = Version { number, origin };
+    in_order(&accounts).then_some(Debits { version, debt, fraction, accounts })
+}
+
+/// Whether the accounts stand by name, and each once.
+pub(super) fn in_order(accounts: &[Account]) -> bool {
+    accounts.is_sorted_by(|a, b| a.id < b.id)
+}
+
+/// A 128-bit integer: as an integer when it fits in 64 bits, else as its 16 bytes,
+/// greatest first. MessagePack has no wider integers.
+fn write_wide(out: &mut Vec<u8>, value: i128) {
+    match i64::try_from(value) {
+        Ok(small) => write::sint(out, small),
+        Err(_) => write::bytes(out, &value.to_be_bytes()),
+    }
+}
+
+/// The latest state of each region.
+pub type RegionStates = BTreeMap<ReplicaId, State>;
+
+/// The `regions` field: a map of region to what [`encode`] writes.
+#[must_use]
+pub fn encode_regions(regions: &RegionStates) -> Vec<u8> {
+    let blobs = regions.iter().map(|(id, state)| {
+        let blob = encode(state, &Besides::default()).unwrap_or_default();
+        (Value::from(id.as_str()), Value::Binary(blob))
+    });
+    rmp_serde::to_vec(&Value::Map(blobs.collect())).unwrap_or_default()
+}
+
+/// Reads what [`encode_regions`] wrote; `None` when it is something else.
+#[must_use]
+pub fn decode_regions(bytes: &[u8]) -> Option<RegionStates> {
+    if bytes.len() > MAX_BLOB {
+        return None;
+    }
+    let defaults = Defaults::new(Policy::DEFAULT);
+    let mut regions = RegionStates::new();
+    for (id, blob) in read(bytes)? {
+        // The timestamps were bounded when the states came in.
+        let record = decode(blob.as_slice()?, MAX_TIMESTAMP_US).ok()?.record;
+        regions.insert(id.parse().ok()?, State::new(&record, &defaults, 0));
+    }
+    (regions.len() <= MAX_REPLICAS).then_some(regions)
+}

@@ -1,0 +1,744 @@
+//! Debit counters: several regions, one limit.
+//!
+//! Each region decides alone, from what it knows. What regions exchange are
+//! *entries*: for every replica how much it has taken and given back, counters
+//! that only their owner increases, so that states can be lost, doubled and
+//! reordered. What each region keeps to itself is the *level*: how much is
+//! missing from the bucket, as a leaky bucket on its own clock.
+//!
+//! A debit from elsewhere arrives late, and raises the level here when it does.
+//! By then this bucket may have been full, and have let refill go to waste that
+//! the debit, had it come in time, would have used up. So a late debit first
+//! fills what overflowed here since the peer's previous complete round
+//! ([`Mark::overflow`]). And two regions that know the same debits may still
+//! differ in level, since they saw them at different times; then the lower level
+//! is right for both, which a merge finds by adding to the sender's level what the
+//! sender did not know.
+//!
+//! While a peer is silent, the guard credits only a share of the refill. What is
+//! withheld meanwhile absorbs the silent side's debits, and only theirs, whoever
+//! tells of them ([`Mark::withheld`]).
+//!
+//! The level is counted in millionths of a token times the interval in
+//! microseconds times 1000, in which refill, share and takes are all whole
+//! numbers. Everything is exact; what is beyond 128 bits saturates on the side
+//! that admits less.
+
+use crate::bucket::{Answer, Bucket, Wait, Weight};
+use crate::guard::{Peers, WHOLE};
+use crate::limits::{MICRO, SHARES};
+use crate::policy::{Policy, StoredPolicy};
+use crate::replica::{ReplicaId, Writer};
+
+/// When to ask again for what a region that is cut off cannot give, in
+/// milliseconds: nobody knows when the peers will be heard.
+const CUT_OFF_MS: u64 = 1_000;
+
+/// Most replicas that one bucket may know.
+pub const MAX_REPLICAS: usize = 16;
+
+/// The counters of one replica. Only the replica itself increases them; of two
+/// states the larger epoch wins, and within an epoch the larger of each counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Entry {
+    /// See [`Writer`]; 0 for no entry.
+    pub epoch: u64,
+    /// Millionths of a token taken in this epoch.
+    pub spent: u64,
+    /// Millionths of a token given back in this epoch.
+    pub refunded: u64,
+}
+
+impl Entry {
+    /// The later of two states of one entry.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        match self.epoch.cmp(&other.epoch) {
+            std::cmp::Ordering::Less => other,
+            std::cmp::Ordering::Greater => self,
+            std::cmp::Ordering::Equal => Self {
+                epoch: self.epoch,
+                spent: self.spent.max(other.spent),
+                refunded: self.refunded.max(other.refunded),
+            },
+        }
+    }
+
+    /// What `newer` says beyond this: millionths spent, and refunded.
+    #[must_use]
+    pub fn gain(self, newer: Self) -> (u64, u64) {
+        match newer.epoch.cmp(&self.epoch) {
+            std::cmp::Ordering::Greater => (newer.spent, newer.refunded),
+            std::cmp::Ordering::Less => (0, 0),
+            std::cmp::Ordering::Equal => (
+                newer.spent.saturating_sub(self.spent),
+                newer.refunded.saturating_sub(self.refunded),
+            ),
+        }
+    }
+}
+
+/// What has happened here since a peer's previous complete round, in the unit of
+/// the level. Negative when more than that has been used up since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mark {
+    /// Refill that a full bucket let go to waste.
+    pub overflow: i128,
+    /// Refill that the guard has withheld.
+    pub withheld: i128,
+}
+
+/// A replica as one bucket knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    /// Its name.
+    pub id: ReplicaId,
+    /// Its counters.
+    pub entry: Entry,
+    /// Since its previous round; `None` before the first, and for ourselves.
+    pub mark: Option<Mark>,
+}
+
+/// When the policy and weight were last set on purpose, and where: the later one
+/// wins everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Version {
+    /// Counts the changes; 0 for never.
+    pub number: u64,
+    /// Who made the change.
+    pub origin: Option<ReplicaId>,
+}
+
+/// What the `debits` field of a bucket holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Debits {
+    /// Of policy and weight.
+    pub version: Version,
+    /// Millionths of a token missing beyond an empty bucket.
+    pub debt: u64,
+    /// The part of a millionth held besides `tokens` less `debt`, as numerator
+    /// over 1000 times the interval in microseconds.
+    pub fraction: u64,
+    /// By name, each once.
+    pub accounts: Vec<Account>,
+}
+
+impl Debits {
+    /// Whether there is anything in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// This region among the others: who writes here, and who else there is.
+#[derive(Debug, Clone, Default)]
+pub struct Region {
+    /// Counts what is taken here; `None` where nothing is counted.
+    pub writer: Option<Writer>,
+    /// The other regions.
+    pub peers: Peers,
+}
+
+/// A bucket that regions share.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Shared {
+    policy: Policy,
+    weight: Weight,
+    /// What is missing from a full bucket at `timestamp`.
+    level: i128,
+    timestamp: u64,
+    version: Version,
+    accounts: Vec<Account>,
+}
+
+impl Clone for Shared {
+    fn clone(&self) -> Self {
+        Self { accounts: self.accounts.clone(), ..*self }
+    }
+
+    /// Uses the memory that is there again.
+    fn clone_from(&mut self, source: &Self) {
+        let mut accounts = std::mem::take(&mut self.accounts);
+        accounts.clone_from(&source.accounts);
+        *self = Self { accounts, ..*source };
+    }
+}
+
+/// What was set on purpose of a bucket: policy and weight, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Which change they are.
+    pub version: Version,
+    /// What the `policy` field says.
+    pub stored: Option<StoredPolicy>,
+    /// The weight.
+    pub weight: Weight,
+}
+
+impl Terms {
+    /// Whether `other` is to be taken over: it is the later change. Of two
+    /// regions that never changed anything the greater weight wins, and each
+    /// keeps the policy that its own calls bring.
+    #[must_use]
+    pub fn yields_to(&self, other: &Self) -> bool {
+        other.rank() > self.rank()
+    }
+
+    fn rank(&self) -> impl Ord + use<> {
+        let pinned = self.stored.filter(|stored| stored.pin.is_some());
+        // A bucket pinned before it was shared has no other version.
+        let number = self.version.number.max(pinned.and_then(|stored| stored.pin).unwrap_or(0));
+        let numbers = pinned.map(|stored| {
+            let policy = stored.policy;
+            (policy.capacity(), policy.refill(), policy.interval_ms())
+        });
+        (number, self.version.origin, numbers, self.weight)
+    }
+}
+
+/// A state of a shared bucket as another region sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// Whose round it belongs to; `None` when somebody merges by hand.
+    pub from: Option<ReplicaId>,
+    /// The bucket when it was sent.
+    pub bucket: Shared,
+}
+
+/// What a merge calls for besides writing its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Consequence {
+    /// The sender does not know how far its own counters have come, or ours were
+    /// begun anew: what we hold has to be sent out.
+    pub tell: bool,
+}
+
+impl Shared {
+    /// A full bucket that nobody has taken from.
+    #[must_use]
+    pub fn full(policy: Policy, weight: Weight, timestamp: u64) -> Self {
+        let version = Version::default();
+        Self { policy, weight, level: 0, timestamp, version, accounts: Vec::new() }
+    }
+
+    /// The bucket of a record, and what its `debits` field holds besides.
+    #[must_use]
+    pub fn new(bucket: &Bucket, debits: Debits) -> Self {
+        let policy = bucket.policy();
+        let mut shared = Self::full(policy, bucket.weight(), bucket.timestamp());
+        let whole = unit(policy);
+        shared.version = debits.version;
+        shared.accounts = debits.accounts;
+        let missing = policy.capacity_micros().saturating_sub(bucket.tokens());
+        let fraction = i128::from(debits.fraction).min(whole.saturating_sub(1));
+        // A debt stands only below an empty bucket: somebody may have written
+        // other tokens.
+        let debt = if bucket.tokens() == 0 { debits.debt } else { 0 };
+        // The remainder of an unshared bucket is a numerator over 2520 times the
+        // interval; what is lost here is below a billionth of a token.
+        let remainder = i128::from(bucket.remainder())
+            .saturating_mul(i128::from(WHOLE))
+            .checked_div(i128::from(SHARES))
+            .unwrap_or(0);
+        shared.level = i128::from(missing)
+            .saturating_add(i128::from(debt))
+            .saturating_mul(whole)
+            .saturating_sub(fraction.max(remainder))
+            .max(0);
+        shared
+    }
+
+    /// The bucket as a record holds it.
+    #[must_use]
+    pub fn bucket(&self) -> Bucket {
+        let (held, _) = self.split();
+        let tokens = u64::try_from(held.max(0)).unwrap_or(u64::MAX);
+        Bucket::new(self.policy, self.weight, tokens, 0, self.timestamp)
+    }
+
+    /// Millionths missing beyond an empty bucket, and the fraction held besides:
+    /// see [`Debits`].
+    #[must_use]
+    pub fn debt(&self) -> (u64, u64) {
+        let (held, fraction) = self.split();
+        (u64::try_from(held.saturating_neg()).unwrap_or(0), fraction)
+    }
+
+    /// What the `debits` field has to hold besides [`Self::bucket`].
+    #[must_use]
+    pub fn debits(&self) -> Debits {
+        let (held, fraction) = self.split();
+        Debits {
+            version: self.version,
+            debt: u64::try_from(held.min(0).saturating_neg()).unwrap_or(u64::MAX),
+            fraction,
+            accounts: self.accounts.clone(),
+        }
+    }
+
+    /// Whole millionths held, rounded down (negative: in debt), and the fraction
+    /// that is held besides.
+    fn split(&self) -> (i128, u64) {
+        let whole = unit(self.policy);
+        let held = capacity(self.policy).saturating_sub(self.level);
+        let micros = held.checked_div_euclid(whole).unwrap_or(0);
+        let fraction = held.checked_rem_euclid(whole).unwrap_or(0);
+        (micros, u64::try_from(fraction).unwrap_or(0))
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// The weight, which multiplies the refill.
+    #[must_use]
+    pub fn weight(&self) -> Weight {
+        self.weight
+    }
+
+    /// The instant of the state, in unix microseconds.
+    #[must_use]
+    pub fn timestamp(&self) -> u64 {
+        self.timestamp
+    }
+
+    /// What is missing from a full bucket, in millionths of a token times the
+    /// interval in microseconds times 1000.
+    #[must_use]
+    pub fn level(&self) -> i128 {
+        self.level
+    }
+
+    /// Of policy and weight.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// All replicas it knows, by name.
+    #[must_use]
+    pub fn accounts(&self) -> &[Account] {
+        &self.accounts
+    }
+
+    /// The counters of one replica; epoch 0 when it has none.
+    #[must_use]
+    pub fn entry(&self, id: ReplicaId) -> Entry {
+        self.account(id).map(|account| account.entry).unwrap_or_default()
+    }
+
+    /// Whether nothing is missing.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.level <= 0
+    }
+
+    fn account(&self, id: ReplicaId) -> Option<&Account> {
+        self.accounts.iter().find(|account| account.id == id)
+    }
+
+    /// The account of `id`, begun if need be; `None` when there are too many.
+    fn account_mut(&mut self, id: ReplicaId) -> Option<&mut Account> {
+        let place = self.accounts.partition_point(|account| account.id < id);
+        if self.accounts.get(place).is_none_or(|account| account.id != id) {
+            if self.accounts.len() >= MAX_REPLICAS {
+                return None;
+            }
+            self.accounts.insert(place, Account { id, entry: Entry::default(), mark: None });
+        }
+        self.accounts.get_mut(place)
+    }
+
+    /// Credits the refill up to `now` (unix microseconds), at the share that the
+    /// guard left of it, and notes what overflowed since each peer's round.
+    pub fn advance(&mut self, now: u64, peers: &Peers) {
+        for (until, share) in peers.phases(self.timestamp) {
+            if until > now {
+                break;
+            }
+            self.leak(until, share, peers);
+        }
+        // The share of the phase that `now` lies in.
+        let share = peers.phases(now).next().map_or(peers.share(), |(_, share)| share);
+        self.leak(now, share, peers);
+    }
+
+    fn leak(&mut self, now: u64, share: u16, peers: &Peers) {
+        let (start, level, rate) = (self.timestamp, self.level, self.rate());
+        let refill = |from: u64, until: u64, share: u16| {
+            let elapsed = i128::from(until.saturating_sub(from));
+            rate.saturating_mul(i128::from(share)).saturating_mul(elapsed)
+        };
+        let wasted = |until: u64| refill(start, until, share).saturating_sub(level).max(0);
+        let since = |from: u64| Mark {
+            overflow: wasted(now).saturating_sub(wasted(from)),
+            withheld: refill(from.max(start), now, WHOLE.saturating_sub(share)),
+        };
+        let grown = since(start);
+        for mark in self.accounts.iter_mut().filter_map(|account| account.mark.as_mut()) {
+            mark.overflow = mark.overflow.saturating_add(grown.overflow);
+            mark.withheld = mark.withheld.saturating_add(grown.withheld);
+        }
+        for peer in peers.all().iter().filter(|peer| peer.round() > start) {
+            if let Some(account) = self.account_mut(peer.id()) {
+                account.mark = Some(since(peer.round().min(now)));
+            }
+        }
+        self.level = level.saturating_sub(refill(start, now, share)).max(0);
+        self.timestamp = now.max(start);
+    }
+
+    /// Takes `tokens` whole tokens or nothing; with `partial`, what there is. The
+    /// bucket must have been advanced to `now`.
+    pub fn take(
+        &mut self,
+        writer: Option<&Writer>,
+        tokens: u64,
+        partial: bool,
+        now: u64,
+        share: u16,
+    ) -> Answer {
+        let wanted = if partial { tokens.min(self.remaining(share)) } else { tokens };
+        // A partial call succeeds with the first token, so it waits for one.
+        let least = if partial { tokens.min(1) } else { tokens };
+        if wanted < least || wanted > self.remaining(share) {
+            return Answer {
+                retry_after: self.until(least, now, share),
+                ..self.answer(0, now, share)
+            };
+        }
+        self.debit(writer, wanted.saturating_mul(MICRO));
+        self.answer(wanted, now, share)
+    }
+
+    /// Counts `micros` millionths as taken here, whatever there is.
+    pub fn debit(&mut self, writer: Option<&Writer>, micros: u64) {
+        if micros > 0 {
+            self.count(writer, |entry| {
+                entry.spent = entry.spent.checked_add(micros)?;
+                Some(())
+            });
+            let amount = i128::from(micros).saturating_mul(unit(self.policy));
+            self.level = self.level.saturating_add(amount);
+        }
+    }
+
+    /// Gives back `tokens` whole tokens, cut at the capacity. `taken` of the
+    /// answer counts the whole tokens that really went back. The bucket must
+    /// have been advanced to `now`.
+    pub fn give(&mut self, writer: Option<&Writer>, tokens: u64, now: u64, share: u16) -> Answer {
+        let whole = unit(self.policy);
+        let missing = self
+            .level
+            .checked_div(whole)
+            .unwrap_or(0)
+            .saturating_add(i128::from(self.level.checked_rem(whole).unwrap_or(0) != 0));
+        let micros = tokens.saturating_mul(MICRO).min(u64::try_from(missing).unwrap_or(0));
+        self.refund(writer, micros);
+        self.answer(micros / MICRO, now, share)
+    }
+
+    /// Counts `micros` millionths as given back here.
+    pub fn refund(&mut self, writer: Option<&Writer>, micros: u64) {
+        if micros > 0 {
+            self.count(writer, |entry| {
+                entry.refunded = entry.refunded.checked_add(micros)?;
+                Some(())
+            });
+            let amount = i128::from(micros).saturating_mul(unit(self.policy));
+            self.level = self.level.saturating_sub(amount).max(0);
+        }
+    }
+
+    /// Changes our own entry, in a new epoch when it was not begun in this life
+    /// or its counter is full. Without a writer nothing is counted.
+    fn count(&mut self, writer: Option<&Writer>, change: impl Fn(&mut Entry) -> Option<()>) {
+        let Some(writer) = writer else {
+            return;
+        };
+        let Some(account) = self.account_mut(writer.id()) else {
+            return;
+        };
+        let mut entry = account.entry;
+        if !writer.began(entry.epoch) || change(&mut entry).is_none() {
+            let epoch = writer.next_epoch(account.entry.epoch);
+            entry = Entry { epoch, spent: 0, refunded: 0 };
+            change(&mut entry);
+        }
+        account.entry = entry;
+    }
+
+    /// Goes on under another policy: what is missing stays missing. Credit the
+    /// old policy first, with [`Self::advance`].
+    pub fn switch(&mut self, policy: Policy) {
+        let (old, new) =
+            (i128::from(self.policy.interval_us().get()), i128::from(policy.interval_us().get()));
+        if old != new {
+            let scaled = |amount: i128| {
+                // Euclid's quotient of a positive divisor rounds down.
+                amount.saturating_mul(new).checked_div_euclid(old).unwrap_or(0)
+            };
+            self.level = scaled(self.level.saturating_neg()).saturating_neg();
+            for mark in self.accounts.iter_mut().filter_map(|account| account.mark.as_mut()) {
+                *mark = Mark { overflow: scaled(mark.overflow), withheld: scaled(mark.withheld) };
+            }
+        }
+        self.policy = policy;
+    }
+
+    /// Goes on with another weight. Credit the old one first, with
+    /// [`Self::advance`].
+    pub fn set_weight(&mut self, weight: Weight) {
+        self.weight = weight;
+    }
+
+    /// Notes that policy or weight were set here on purpose.
+    pub fn set_version(&mut self, version: Version) {
+        self.version = version;
+    }
+
+    /// Whole tokens that can be taken at this share of the limit.
+    #[must_use]
+    pub fn remaining(&self, share: u16) -> u64 {
+        let whole = unit(self.policy);
+        let held = self.room(share).max(0).checked_div(whole).unwrap_or(0);
+        u64::try_from(held).unwrap_or(u64::MAX) / MICRO
+    }
+
+    /// What the bucket answers when nothing is to wait for.
+    #[must_use]
+    pub fn answer(&self, taken: u64, now: u64, share: u16) -> Answer {
+        Answer {
+            taken,
+            capacity: self.policy.capacity(),
+            remaining: self.remaining(share),
+            retry_after: Wait::Ms(0),
+            reset_after: self.wait(self.level, now, share),
+        }
+    }
+
+    /// How long from `now` until the bucket can give `tokens` whole tokens, if
+    /// nobody takes any and the share stays. The bucket must have been advanced
+    /// to `now`.
+    ///
+    /// What cannot be had at this share at all will be there when the peers are
+    /// heard again: at the earliest as soon as at the full share, and not within
+    /// [`CUT_OFF_MS`].
+    #[must_use]
+    pub fn until(&self, tokens: u64, now: u64, share: u16) -> Wait {
+        if tokens > self.policy.capacity() {
+            return Wait::Never;
+        }
+        let wanted = i128::from(tokens.saturating_mul(MICRO)).saturating_mul(unit(self.policy));
+        if wanted <= self.room_of_empty(share) {
+            return self.wait(wanted.saturating_sub(self.room(share)), now, share);
+        }
+        match self.wait(wanted.saturating_sub(self.room(WHOLE)), now, WHOLE) {
+            Wait::Ms(ms) => Wait::Ms(ms.max(CUT_OFF_MS)),
+            Wait::Never => Wait::Never,
+        }
+    }
+
+    /// Microseconds from [`Self::timestamp`] until the bucket is full at the
+    /// whole share, rounded up; `None` when it never will be.
+    #[must_use]
+    pub fn us_until_full(&self) -> Option<u128> {
+        let rate = self.rate().saturating_mul(i128::from(WHOLE));
+        if self.level <= 0 {
+            return Some(0);
+        }
+        let us = div_ceil(self.level, rate)?;
+        u128::try_from(us).ok()
+    }
+
+    fn wait(&self, missing: i128, now: u64, share: u16) -> Wait {
+        if missing <= 0 {
+            return Wait::Ms(0);
+        }
+        // A share of nothing stays nothing: see `until`.
+        let share = if share == 0 { WHOLE } else { share };
+        let rate = self.rate().saturating_mul(i128::from(share));
+        let Some(us) = div_ceil(missing, rate) else {
+            return Wait::Never;
+        };
+        // After a clock step back the level starts in the future.
+        let lead = i128::from(self.timestamp.saturating_sub(now));
+        let ms = us.saturating_add(lead).saturating_add(999).checked_div(1_000).unwrap_or(0);
+        match u64::try_from(ms) {
+            Ok(ms) if i64::try_from(ms).is_ok() => Wait::Ms(ms),
+            _ => Wait::Never,
+        }
+    }
+
+    /// What can be taken at a share of the limit, in the unit of the level.
+    fn room(&self, share: u16) -> i128 {
+        self.room_of_empty(share).saturating_sub(self.level)
+    }
+
+    fn room_of_empty(&self, share: u16) -> i128 {
+        let micros = i128::from(self.policy.capacity_micros());
+        let part = micros
+            .saturating_mul(i128::from(self.policy.interval_us().get()))
+            .saturating_mul(i128::from(share));
+        // A share smaller than one token would let nothing through at all.
+        part.max(unit(self.policy).saturating_mul(i128::from(MICRO)))
+    }
+
+    /// Millionths of a token per interval.
+    fn rate(&self) -> i128 {
+        i128::from(self.policy.refill()).saturating_mul(i128::from(self.weight.get()))
+    }
+
+    /// Whether there is room for all replicas that `remote` knows.
+    #[must_use]
+    pub fn has_room_for(&self, remote: &Remote) -> bool {
+        let theirs = remote.bucket.accounts.iter().map(|account| account.id).chain(remote.from);
+        let new = theirs.filter(|id| self.account(*id).is_none()).count();
+        self.accounts.len().saturating_add(new) <= MAX_REPLICAS
+    }
+
+    /// Merges what another region sent. `fresh` says that this bucket was not
+    /// there before. Both are taken to be of this moment: the bucket must have
+    /// been advanced to `now`, and no clock of the sender matters.
+    ///
+    /// Which policy holds is for [`Terms`] to say; the caller has switched to it
+    /// already, if it had to.
+    pub fn receive(
+        &mut self,
+        fresh: bool,
+        remote: &Remote,
+        writer: Option<&Writer>,
+        peers: &Peers,
+    ) -> Consequence {
+        let sent = &remote.bucket;
+        let same = sent.policy == self.policy && sent.weight == self.weight;
+        let whole = unit(self.policy);
+        let me = writer.as_ref().map(|writer| writer.id());
+        let own = me.map(|me| self.entry(me)).unwrap_or_default();
+
+        let (mut spent, mut refunded, mut unknown) = (0_u128, 0_u128, 0_u128);
+        // Of replicas that are silent here, whoever tells of them.
+        let mut silent: Vec<(ReplicaId, u64)> = Vec::new();
+        let add = |sum: &mut u128, amount: u64| *sum = sum.saturating_add(u128::from(amount));
+        for account in sent.accounts.iter().filter(|account| Some(account.id) != me) {
+            let (more_spent, more_refunded) = self.entry(account.id).gain(account.entry);
+            if more_spent > 0 && peers.is_silent(account.id) {
+                silent.push((account.id, more_spent));
+            } else {
+                add(&mut spent, more_spent);
+            }
+            add(&mut refunded, more_refunded);
+        }
+        for account in &self.accounts {
+            // Refunds that the sender lacks are left out: the safe side.
+            add(&mut unknown, sent.entry(account.id).gain(account.entry).0);
+        }
+        let behind =
+            remote.from.is_some_and(|from| sent.entry(from).epoch < self.entry(from).epoch);
+        let mut news = false;
+        for account in sent.accounts.iter().filter(|account| account.entry.epoch != 0) {
+            if let Some(known) = self.account_mut(account.id) {
+                let joined = known.entry.join(account.entry);
+                news |= joined != known.entry;
+                known.entry = joined;
+            }
+        }
+        // Some peer cannot hear who sent this, and hears us.
+        let relay = news && remote.from.is_some_and(|from| peers.misses(from));
+        let mut consequence = Consequence { tell: behind || relay };
+        if let Some(writer) = writer {
+            let joined = self.entry(writer.id());
+            writer.seen(joined.epoch);
+            // Somebody has seen a later life of ours than this one: nobody has
+            // counted what we took since.
+            if writer.began(own.epoch) && joined.epoch > own.epoch {
+                let epoch = writer.next_epoch(joined.epoch);
+                if let Some(account) = self.account_mut(writer.id()) {
+                    account.entry = Entry { epoch, ..own };
+                }
+                consequence.tell = true;
+            }
+        }
+
+        let amount =
+            |micros: u128| i128::try_from(micros).unwrap_or(i128::MAX).saturating_mul(whole);
+        if fresh {
+            self.level = if same { sent.level } else { 0 };
+        } else {
+            let mark_of = |shared: &Self, id: Option<ReplicaId>| {
+                let account = id.and_then(|id| shared.account(id));
+                account.and_then(|account| account.mark).unwrap_or_default()
+            };
+            let debits = amount(spent);
+            let overflow = debits.min(mark_of(self, remote.from).overflow.max(0));
+            let mut late = debits.saturating_sub(overflow);
+            self.use_up(overflow, 0);
+            for (id, more) in silent {
+                let mark = mark_of(self, Some(id));
+                let debits = amount(u128::from(more));
+                let overflow = debits.min(mark.overflow.max(0));
+                let rest = debits.saturating_sub(overflow);
+                let withheld = rest.min(mark.withheld.max(0));
+                late = late.saturating_add(rest.saturating_sub(withheld));
+                self.use_up(overflow, withheld);
+            }
+            let level = self.level.saturating_add(late);
+            self.level = level.saturating_sub(amount(refunded)).max(0);
+            if same {
+                let theirs = sent.level.saturating_add(amount(unknown));
+                if theirs < self.level {
+                    self.use_up(self.level.saturating_sub(theirs), 0);
+                    self.level = theirs;
+                }
+            }
+        }
+        self.level = self.level.min(capacity(self.policy).saturating_add(self.most_debt(peers)));
+        // What a silent peer sends first may have lain on the line since before it
+        // fell silent. What it did meanwhile is still to come; its mark is reset by
+        // its next complete round.
+        let heard = remote.from.filter(|from| !peers.is_silent(*from));
+        if let Some(account) = heard.and_then(|from| self.account_mut(from)) {
+            account.mark = Some(Mark::default());
+        }
+        consequence
+    }
+
+    /// Takes from the marks of all peers what one debit has used up.
+    fn use_up(&mut self, overflow: i128, withheld: i128) {
+        for mark in self.accounts.iter_mut().filter_map(|account| account.mark.as_mut()) {
+            mark.overflow = mark.overflow.saturating_sub(overflow);
+            mark.withheld = mark.withheld.saturating_sub(withheld);
+        }
+    }
+
+    /// How far beyond empty the bucket can be: what all other regions can have
+    /// admitted unseen within the timeout.
+    fn most_debt(&self, peers: &Peers) -> i128 {
+        let others = i128::try_from(peers.regions().saturating_sub(1)).unwrap_or(0);
+        let refilled = self
+            .rate()
+            .saturating_mul(i128::from(peers.timeout_us()))
+            .saturating_mul(i128::from(WHOLE));
+        capacity(self.policy).saturating_add(refilled).saturating_mul(others)
+    }
+}
+
+/// One millionth of a token in the unit of the level.
+fn unit(policy: Policy) -> i128 {
+    i128::from(policy.interval_us().get()).saturating_mul(i128::from(WHOLE))
+}
+
+/// A full bucket in the unit of the level.
+fn capacity(policy: Policy) -> i128 {
+    i128::from(policy.capacity_micros()).saturating_mul(unit(policy))
+}
+
+/// The quotient rounded up, of positive numbers; `None` for a divisor of 0.
+fn div_ceil(dividend: i128, divisor: i128) -> Option<i128> {
+    let quotient = dividend.checked_div(divisor)?;
+    let rest = dividend.checked_rem(divisor)?;
+    Some(quotient.saturating_add(i128::from(rest > 0)))
+}

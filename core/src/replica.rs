@@ -1,0 +1,151 @@
+//! Who wrote something: the names of replicas and the epochs of their counters.
+
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::cell::Cell;
+use std::fmt;
+use std::str::FromStr;
+
+/// Longest name of a replica, in bytes.
+pub const MAX_ID: usize = 31;
+
+/// The name of one region's writer, `claw.replica-id`: 1..=31 letters, digits,
+/// dots, dashes or underscores. Ordered as text.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplicaId {
+    /// Filled up with zeros, which no name contains.
+    text: [u8; MAX_ID],
+    len: u8,
+}
+
+/// The text is not the name of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaIdError;
+
+impl fmt::Display for ReplicaIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "is not 1 to {MAX_ID} letters, digits, dots, dashes or underscores")
+    }
+}
+
+impl ReplicaId {
+    /// Reads a name.
+    ///
+    /// # Errors
+    /// When it is too long, empty, or has other characters.
+    pub fn new(name: &[u8]) -> Result<Self, ReplicaIdError> {
+        let allowed =
+            |b: &u8| matches!(b, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_');
+        let len = u8::try_from(name.len()).map_err(|_| ReplicaIdError)?;
+        let mut text = [0; MAX_ID];
+        let place = text.get_mut(..name.len()).ok_or(ReplicaIdError)?;
+        if name.is_empty() || !name.iter().all(allowed) {
+            return Err(ReplicaIdError);
+        }
+        place.copy_from_slice(name);
+        Ok(Self { text, len })
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// The name, as its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.text.get(..usize::from(self.len)).unwrap_or_default()
+    }
+}
+
+impl<'de> Deserialize<'de> for ReplicaId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = ReplicaId;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a replica")
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<ReplicaId, E> {
+                name.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Name)
+    }
+}
+
+impl FromStr for ReplicaId {
+    type Err = ReplicaIdError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::new(name.as_bytes())
+    }
+}
+
+impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How many low bits of an epoch tell one life of a writer from another.
+const LIFE_BITS: u32 = 20;
+
+/// One life of a replica's writer: from the start of a server, or its promotion,
+/// to its end.
+///
+/// Counters that a life has not begun are never continued, since the state they
+/// came from may be older than what the peers have seen. So a new life begins a
+/// new epoch wherever it takes for the first time. No clock is in an epoch: it is
+/// a count, which leads, and a number drawn for the life, which tells apart two
+/// lives that have counted equally far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Writer {
+    id: ReplicaId,
+    life: u64,
+    count: Cell<u64>,
+}
+
+impl Writer {
+    /// A writer that begins its life; of `life`, a random number, the low 20 bits
+    /// are used.
+    #[must_use]
+    pub fn new(id: ReplicaId, life: u64) -> Self {
+        Self { id, life: life & !(u64::MAX << LIFE_BITS), count: Cell::new(0) }
+    }
+
+    /// The replica whose counters it writes.
+    #[must_use]
+    pub fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// Whether the epoch was begun in this life.
+    #[must_use]
+    pub fn began(&self, epoch: u64) -> bool {
+        epoch >> LIFE_BITS != 0 && epoch & !(u64::MAX << LIFE_BITS) == self.life
+    }
+
+    /// Takes notice of an epoch of this replica that somebody has seen: the next
+    /// ones will be above it.
+    pub fn seen(&self, epoch: u64) {
+        self.count.set(self.count.get().max(epoch >> LIFE_BITS));
+    }
+
+    /// Begins an epoch above `epoch` and above all it has begun before.
+    pub fn next_epoch(&self, epoch: u64) -> u64 {
+        self.seen(epoch);
+        let most = u64::MAX >> LIFE_BITS;
+        self.count.set(self.count.get().saturating_add(1).min(most));
+        self.count.get() << LIFE_BITS | self.life
+    }
+}

@@ -1,0 +1,108 @@
+//! Random shared buckets over the full bounds.
+
+use claw_core::bucket::{Bucket, Weight};
+use claw_core::debit::{Account, Debits, Entry, MAX_REPLICAS, Mark, Shared, Version};
+use claw_core::limits::{MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TOKENS, MAX_WEIGHT};
+use claw_core::policy::Policy;
+use claw_core::replica::ReplicaId;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// A moment in 2026, where the histories begin.
+pub const START: u64 = 1_773_914_400_000_000;
+
+/// `default` cases, or as many as `PROPTEST_CASES` says.
+pub fn cases(default: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig { cases: asked.unwrap_or(default), ..ProptestConfig::default() }
+}
+
+/// 0..=max, each length in bits equally often.
+pub fn log_uniform(max: u64) -> impl Strategy<Value = u64> {
+    let bits = u64::BITS - max.leading_zeros();
+    (0..=bits, any::<u64>())
+        .prop_map(move |(bits, raw)| raw.checked_shr(u64::BITS - bits).unwrap_or(0).min(max))
+}
+
+/// Both signs, each length in bits equally often.
+fn wide() -> impl Strategy<Value = i128> {
+    (0..=i128::BITS, any::<i128>()).prop_map(|(bits, raw)| raw.checked_shr(bits).unwrap_or(0))
+}
+
+pub fn id() -> impl Strategy<Value = ReplicaId> {
+    "[a-c][a-zA-Z0-9._-]{0,3}|[a-z-]{31}|[0-9]".prop_map(|name| name.parse().unwrap())
+}
+
+pub fn policy() -> impl Strategy<Value = Policy> {
+    let capacity = prop_oneof![
+        3 => log_uniform(MAX_TOKENS).prop_map(|tokens| tokens.max(1)),
+        2 => 1_u64..=100,
+        1 => Just(MAX_TOKENS),
+    ];
+    let refill = prop_oneof![
+        3 => log_uniform(MAX_MICRO_TOKENS),
+        2 => (1_u64..=100).prop_map(|tokens| tokens * 1_000_000),
+        1 => Just(0),
+        1 => Just(MAX_MICRO_TOKENS),
+    ];
+    let interval = prop_oneof![
+        3 => log_uniform(MAX_INTERVAL_MS).prop_map(|ms| ms.max(1)),
+        2 => prop::sample::select(vec![1, 7, 1_000, 60_000]),
+        1 => Just(MAX_INTERVAL_MS),
+    ];
+    (capacity, refill, interval)
+        .prop_map(|(capacity, refill, interval)| Policy::new(capacity, refill, interval).unwrap())
+}
+
+pub fn weight() -> impl Strategy<Value = Weight> {
+    prop_oneof![Just(1), 1..=MAX_WEIGHT].prop_map(|w| Weight::new(u64::from(w)).unwrap())
+}
+
+pub fn entry() -> impl Strategy<Value = Entry> {
+    let counter = || prop_oneof![0_u64..4, log_uniform(u64::MAX)];
+    (counter(), counter(), counter()).prop_map(|(epoch, spent, refunded)| {
+        // Without an epoch there is no entry.
+        if epoch == 0 { Entry::default() } else { Entry { epoch, spent, refunded } }
+    })
+}
+
+fn mark() -> impl Strategy<Value = Mark> {
+    (wide(), wide()).prop_map(|(overflow, withheld)| Mark { overflow, withheld })
+}
+
+fn accounts() -> impl Strategy<Value = Vec<Account>> {
+    let account = || (entry(), prop::option::of(mark()));
+    let few = prop_oneof![4 => 0..4_usize, 1 => 0..=MAX_REPLICAS];
+    few.prop_flat_map(move |most| prop::collection::btree_map(id(), account(), 0..=most)).prop_map(
+        |accounts: BTreeMap<_, _>| {
+            let account = |(id, (entry, mark))| Account { id, entry, mark };
+            accounts.into_iter().map(account).collect()
+        },
+    )
+}
+
+pub fn debits() -> impl Strategy<Value = Debits> {
+    let version = (log_uniform(u64::MAX), prop::option::of(id()))
+        .prop_map(|(number, origin)| Version { number, origin });
+    (version, log_uniform(u64::MAX), log_uniform(u64::MAX), accounts()).prop_map(
+        |(version, debt, fraction, accounts)| Debits { version, debt, fraction, accounts },
+    )
+}
+
+/// A bucket in any state that it can be stored in.
+pub fn shared() -> impl Strategy<Value = Shared> {
+    let level = (any::<u64>(), prop::bool::weighted(0.3));
+    (policy(), weight(), level, debits(), log_uniform(20 * 86_400_000_000)).prop_map(
+        |(policy, weight, (tokens, empty), debits, age)| {
+            let held = tokens % (policy.capacity_micros() + 1);
+            let held = if empty { 0 } else { held };
+            let bucket = Bucket::new(policy, weight, held, 0, START - age);
+            // Of a whole millionth there is no fraction, and none is held beyond
+            // the capacity.
+            let parts = policy.interval_us().get() * 1_000;
+            let full = held == policy.capacity_micros();
+            let fraction = if full { 0 } else { debits.fraction % parts };
+            Shared::new(&bucket, Debits { fraction, ..debits })
+        },
+    )
+}

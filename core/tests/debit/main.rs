@@ -1,0 +1,36 @@
+//! A bucket that regions share: debit counters, what is stored of them, and the
+//! partition guard.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`golden`] | histories of the reference model, replayed exactly |
+//! | [`entries`] | counters are a lattice, epochs never come again |
+//! | [`stored`] | what is stored of a bucket is all of it |
+//! | [`blob`] | what regions send
+//! | [`receive`] | what a merge does, whatever was sent, and lives that end
+//! | [`time`] | credit, shares, waits and bounds |
+//! | [`guard`] | who is heard, and what share that leaves |
+//! | [`any`] | random shared buckets over the full bounds |
+//! | [`world`] | peers that are heard and fall silent |
+//!
+//! `PROPTEST_CASES=20000 cargo test --release -p claw-core --test debit` is a soak
+//! test.
+
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic"
+)]
+
+mod any;
+mod blob;
+mod entries;
+mod golden;
+mod guard;
+mod receive;
+mod stored;
+mod time;
+mod world;

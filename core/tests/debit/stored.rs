@@ -1,0 +1,149 @@
+//! What is stored of a shared bucket is all of it.
+
+use crate::any::{self, START, cases, debits, shared};
+use crate::world::{any_cut, cut};
+use claw_core::bucket::{Bucket, Weight};
+use claw_core::codec::{self, MAX_BLOB, decode_debits};
+use claw_core::debit::{Debits, MAX_REPLICAS, Region, Shared};
+use claw_core::decimal::Decimal;
+use claw_core::defaults::Defaults;
+use claw_core::limits::{MAX_INTERVAL_MS, MAX_TOKENS};
+use claw_core::policy::{Policy, StoredPolicy};
+use claw_core::record::{Field, FieldError, Opened, Record};
+use proptest::prelude::*;
+
+fn encode_debits(bucket: &Shared) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    codec::encode_debits(bucket, &mut bytes);
+    bytes
+}
+
+/// A bucket as the fields of a hash, and read from them again.
+fn reread(bucket: &Shared) -> Shared {
+    let (line, debits) = (bucket.bucket(), bucket.debits());
+    let stored = StoredPolicy { policy: line.policy(), pin: None };
+    let fields = [
+        (Field::Tokens, Decimal::new(line.tokens()).to_string().into_bytes()),
+        (Field::Timestamp, line.timestamp().to_string().into_bytes()),
+        (Field::Weight, line.weight().get().to_string().into_bytes()),
+        (Field::Policy, stored.to_string().into_bytes()),
+        (Field::Debits, encode_debits(bucket)),
+    ];
+    let mut record = Record::default();
+    for (field, text) in fields {
+        record.read(field, &text, START).unwrap();
+    }
+    assert_eq!(record.debits.as_deref(), Some(&debits));
+    let defaults = Defaults::new(Policy::DEFAULT);
+    let opened = Opened::shared(Some(record), &defaults, &Region::default(), line.timestamp());
+    opened.as_shared().unwrap().clone()
+}
+
+/// An empty bucket with these debits, or a fraction above.
+fn empty(debits: &Debits) -> Shared {
+    let policy = Policy::new(MAX_TOKENS, 0, MAX_INTERVAL_MS).unwrap();
+    Shared::new(&Bucket::new(policy, Weight::ONE, 0, 0, START), debits.clone())
+}
+
+proptest! {
+    #![proptest_config(cases(2_000))]
+
+    #[test]
+    fn a_bucket_is_read_as_it_was_written(bucket in shared()) {
+        prop_assert_eq!(reread(&bucket), bucket);
+    }
+
+    /// Also one that takes and a withheld refill have left at no whole millionth.
+    #[test]
+    fn a_bucket_in_use_is_read_as_it_was_written(
+        policy in any::policy(),
+        takes in prop::collection::vec((any::<u64>(), 0_u64..40_000_000, any_cut()), 1..18),
+    ) {
+        let mut bucket = Shared::full(policy, Weight::ONE, START - 1_000_000_000);
+        let mut now = bucket.timestamp();
+        for (micros, step, (silent, regions)) in takes {
+            now += step;
+            bucket.advance(now, &cut(silent, regions, now));
+            bucket.debit(None, micros % policy.capacity_micros());
+            prop_assert_eq!(reread(&bucket), bucket.clone());
+        }
+    }
+
+    #[test]
+    fn debits_are_read_as_they_were_written(debits in debits()) {
+        let bucket = empty(&debits);
+        let written = encode_debits(&bucket);
+        prop_assert!(written.len() <= MAX_BLOB, "{} bytes", written.len());
+        prop_assert_eq!(decode_debits(&written), Some(bucket.debits()));
+        prop_assert_eq!(bucket.debits().accounts, debits.accounts);
+        prop_assert_eq!(bucket.debits().version, debits.version);
+        prop_assert_eq!(bucket.debits().debt, debits.debt);
+    }
+
+    /// No bytes panic, and what is taken for debits is written as it was read.
+    #[test]
+    fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        check(&bytes);
+    }
+
+    #[test]
+    fn nearly_debits(
+        debits in debits(),
+        place in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = encode_debits(&empty(&debits));
+        check(&bytes[..cut.index(bytes.len())]);
+        let place = place.index(bytes.len());
+        bytes[place] = byte;
+        check(&bytes);
+    }
+}
+
+fn check(bytes: &[u8]) {
+    let mut record = Record::default();
+    match decode_debits(bytes) {
+        None => {
+            assert_eq!(record.read(Field::Debits, bytes, START), Err(FieldError::Debits));
+            assert_eq!(record, Record::default());
+        }
+        Some(debits) => {
+            let bucket = empty(&debits);
+            assert_eq!(decode_debits(&encode_debits(&bucket)), Some(bucket.debits()));
+            assert_eq!(bucket.accounts(), debits.accounts);
+            // Whatever it says, the bucket stays a bucket.
+            record.read(Field::Debits, bytes, START).unwrap();
+            let defaults = Defaults::new(Policy::DEFAULT);
+            for tokens in [Some(0), Some(1), None] {
+                let record = Record { tokens, timestamp: Some(START), ..record.clone() };
+                let mut opened =
+                    Opened::shared(Some(record), &defaults, &Region::default(), START + 1);
+                let answer = opened.take(1, true, START, &Region::default());
+                assert!(answer.remaining <= answer.capacity);
+            }
+        }
+    }
+}
+
+#[test]
+fn accounts_out_of_order_or_too_many_are_refused() {
+    let account = |name: &str| claw_core::debit::Account {
+        id: name.parse().unwrap(),
+        entry: claw_core::debit::Entry { epoch: 1, spent: 2, refunded: 3 },
+        mark: None,
+    };
+    let many = |count: usize| (0..count).map(|n| account(&format!("n{n:02}"))).collect();
+    let table = [
+        (vec![account("a"), account("b")], true),
+        (vec![account("b"), account("a")], false),
+        (vec![account("a"), account("a")], false),
+        (many(MAX_REPLICAS), true),
+        (many(MAX_REPLICAS + 1), false),
+    ];
+    for (accounts, good) in table {
+        let debits = Debits { accounts, ..Debits::default() };
+        let read = decode_debits(&encode_debits(&empty(&debits)));
+        assert_eq!(read, good.then_some(debits));
+    }
+}

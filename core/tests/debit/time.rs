@@ -1,0 +1,260 @@
+//! The level in time: credit, shares, waits, bounds, and that a region that is
+//! alone has the bucket that a server without regions has.
+
+use crate::any::{self, START, cases, shared};
+use crate::world::{self, SECOND, any_cut, cut, news, snapshots};
+use claw_core::bucket::{Answer, Bucket, Wait, Weight};
+use claw_core::debit::Shared;
+use claw_core::guard::{Guard, Peers, WHOLE};
+use claw_core::limits::{MAX_TOKENS, MICRO};
+use claw_core::policy::Policy;
+use claw_core::replica::Writer;
+use proptest::prelude::*;
+
+fn unit(policy: Policy) -> i128 {
+    i128::from(policy.interval_us().get()) * 1_000
+}
+
+fn capacity(policy: Policy) -> i128 {
+    i128::from(policy.capacity_micros()) * unit(policy)
+}
+
+/// A bucket that has been emptied in part at the start.
+fn begun(policy: Policy, weight: Weight, permille: u64) -> Shared {
+    let mut bucket = Shared::full(policy, weight, START);
+    bucket.debit(None, policy.capacity_micros() / 1_000 * permille);
+    bucket
+}
+
+fn guard() -> impl Strategy<Value = Guard> {
+    prop::sample::select(Guard::ALL.to_vec())
+}
+
+proptest! {
+    #![proptest_config(cases(1_000))]
+
+    /// When a bucket is looked at makes no difference: neither to its level nor to
+    /// what overflowed and was withheld since each peer's round.
+    #[test]
+    fn in_one_step_or_in_many(
+        (policy, weight, permille) in (any::policy(), any::weight(), 0_u64..=1_500),
+        guard in guard(),
+        news in news(3),
+        looks in prop::collection::vec(any::<bool>(), 41),
+        further in 0..10 * SECOND,
+    ) {
+        let snapshots = snapshots(guard, 4, &news);
+        let (mut seldom, mut often) = (begun(policy, weight, permille), begun(policy, weight, permille));
+        let mut before = &snapshots[0];
+        for (snapshot, look) in snapshots.iter().zip(looks) {
+            let (now, peers) = snapshot;
+            if look {
+                // Between the news, just before it, and with it. (Of a round that is
+                // complete within the very microsecond of a look, the bucket learns
+                // with the next one.)
+                often.advance(before.0 + (now - before.0) / 2, &before.1);
+                often.advance(*now - 1, &before.1);
+                often.advance(*now, peers);
+            }
+            before = snapshot;
+        }
+        let (now, peers) = (before.0 + further, &before.1);
+        seldom.advance(now, peers);
+        often.advance(now, peers);
+        prop_assert_eq!(seldom, often);
+    }
+
+    /// A share of the refill is credited, and the rest is withheld.
+    #[test]
+    fn a_share_of_the_refill(
+        (policy, weight) in (any::policy(), any::weight()),
+        permille in 0_u64..=1_500,
+        (silent, regions) in any_cut(),
+        elapsed in any::log_uniform(400 * 86_400 * SECOND),
+    ) {
+        let mut bucket = begun(policy, weight, permille);
+        let before = bucket.level();
+        let peers = cut(silent, regions, START);
+        bucket.advance(START, &peers);
+        let start = bucket.accounts().to_vec();
+        bucket.advance(START + elapsed, &peers);
+        let rate = i128::from(policy.refill()) * i128::from(weight.get()) * i128::from(elapsed);
+        let share = i128::from(peers.share());
+        prop_assert_eq!(bucket.level(), (before - rate * share).max(0));
+        for (account, start) in bucket.accounts().iter().zip(start) {
+            let (mark, start) = (account.mark.unwrap(), start.mark.unwrap());
+            prop_assert_eq!(mark.overflow - start.overflow, (rate * share - before).max(0));
+            prop_assert_eq!(mark.withheld - start.withheld, rate * (1_000 - share));
+        }
+    }
+
+    /// Waiting exactly as long as the answer says is enough, and a millisecond less
+    /// is not.
+    #[test]
+    fn retry_after_is_exact(
+        bucket in shared(),
+        (silent, regions) in any_cut(),
+        tokens in any::log_uniform(MAX_TOKENS),
+        (few, partial) in any::<(bool, bool)>(),
+    ) {
+        let mut bucket = bucket;
+        let peers = cut(silent, regions, START);
+        let share = peers.share();
+        bucket.advance(START, &peers);
+        let now = bucket.timestamp();
+        let most = (bucket.policy().capacity() * u64::from(share) / 1_000).max(1);
+        let tokens = if few { tokens % (most + 1) } else { tokens };
+        let answer = bucket.clone().take(None, tokens, partial, now, share);
+        let least = if partial { tokens.min(1) } else { tokens };
+        match answer.retry_after {
+            Wait::Ms(0) => prop_assert!(answer.taken == tokens || (partial && answer.taken >= least)),
+            Wait::Ms(wait) => {
+                prop_assert_eq!(answer.taken, 0);
+                let taken = |wait: u64| {
+                    let now = now.saturating_add(wait.saturating_mul(1_000));
+                    let mut bucket = bucket.clone();
+                    bucket.advance(now, &peers);
+                    bucket.take(None, tokens, partial, now, share).taken
+                };
+                prop_assert_eq!(taken(wait - 1), 0);
+                // What this share has no room for waits for the peers.
+                if share > 0 && least <= most && wait < u64::MAX / 2_000 {
+                    prop_assert!(taken(wait) >= least);
+                }
+            }
+            Wait::Never => {
+                let refill = bucket.policy().refill();
+                let long = bucket.us_until_full().is_none_or(|us| us > 1 << 62);
+                prop_assert!(least > bucket.policy().capacity() || refill == 0 || long);
+            }
+        }
+    }
+
+    /// A region alone answers as a bucket that is not shared, for the same history,
+    /// exactly: the level counts in units in which every credit is whole, and so
+    /// does the bucket with its remainder.
+    #[test]
+    fn alone_it_is_the_bucket(
+        (policy, weight) in (any::policy(), any::weight()),
+        calls in prop::collection::vec((0_u8..8, any::<u64>(), any::<u64>()), 1..60),
+    ) {
+        let writer = Writer::new("here".parse().unwrap(), 1);
+        let (mut bucket, mut shared) =
+            (Bucket::full(policy, weight, START), Shared::full(policy, weight, START));
+        let (mut now, alone) = (START, Peers::default());
+        // Long enough to fill the bucket now and then, not always.
+        let full = bucket.us_from_empty().map_or(SECOND, |us| u64::try_from(us).unwrap_or(SECOND));
+        for (call, a, b) in calls {
+            now = match a % 16 {
+                0 => now - b % (10 * SECOND),
+                1 => now + 1_000 * u64::from(b % 2 == 0),
+                _ => now + b % (full / 4 + 2).min(1 << 40),
+            };
+            bucket.advance(now);
+            shared.advance(now, &alone);
+            let capacity = policy.capacity();
+            let tokens = match call {
+                0 | 1 => a % 4,
+                2 => bucket.remaining(),
+                3 => bucket.remaining() + 1,
+                _ => a % (capacity + 2),
+            };
+            let answers = if call == 7 {
+                (bucket.give(tokens, now), shared.give(Some(&writer), tokens, now, WHOLE))
+            } else {
+                let partial = call == 6;
+                let taken = shared.take(Some(&writer), tokens, partial, now, WHOLE);
+                (bucket.take(tokens, partial, now), taken)
+            };
+            prop_assert_eq!(answers.0, answers.1);
+            prop_assert_eq!(bucket.tokens(), shared.bucket().tokens());
+            prop_assert_eq!(bucket.us_until_full(), shared.us_until_full());
+            prop_assert_eq!(bucket.timestamp(), shared.timestamp());
+        }
+        let entry = shared.entry(writer.id());
+        prop_assert!(entry.spent >= entry.refunded);
+    }
+
+    /// No policy, clock, call or share panics, and a bucket stays within its bounds.
+    #[test]
+    fn extremes(
+        bucket in shared(),
+        calls in prop::collection::vec(
+            (0_u8..9, any::log_uniform(u64::MAX), any::log_uniform(u64::MAX), any_cut()), 1..20),
+        policies in prop::collection::vec(any::policy(), 1..4),
+    ) {
+        let (mut bucket, writer) = (bucket, Writer::new("here".parse().unwrap(), u64::MAX));
+        let mut now = START;
+        for (call, a, b, (silent, regions)) in calls {
+            let mut peers = cut(silent, regions, now.max(1));
+            let share = peers.share();
+            let least = bucket.level();
+            match call {
+                0 => now = now.saturating_add(a).min(u64::MAX - 1),
+                1 => now = now.saturating_sub(a),
+                2 => bucket.debit(Some(&writer), a),
+                3 => bucket.refund(Some(&writer), a),
+                4 => bucket.switch(policies[usize::try_from(a % 3).unwrap() % policies.len()]),
+                5 => bucket.set_weight(Weight::new(a % 10 + 1).unwrap()),
+                6 => check(&bucket.take(Some(&writer), a, b % 2 == 0, now, share), &bucket),
+                7 => check(&bucket.give(Some(&writer), a, now, share), &bucket),
+                _ => drop(peers.tick(Some(b), world::at(a))),
+            }
+            bucket.advance(now, &peers);
+            prop_assert!(bucket.level() >= 0);
+            let line = bucket.bucket();
+            prop_assert!(line.tokens() <= bucket.policy().capacity_micros());
+            prop_assert!(bucket.remaining(WHOLE) <= bucket.policy().capacity());
+            prop_assert!(bucket.remaining(share) <= bucket.remaining(WHOLE));
+            prop_assert_eq!(line.tokens() / MICRO, bucket.remaining(WHOLE));
+            prop_assert!(least >= 0 && bucket.debits().fraction < unit(bucket.policy()).unsigned_abs() as u64);
+        }
+    }
+}
+
+fn check(answer: &Answer, bucket: &Shared) {
+    assert_eq!(answer.capacity, bucket.policy().capacity());
+    assert!(answer.remaining <= answer.capacity);
+    assert_eq!(answer.reset_after == Wait::Ms(0), bucket.is_full());
+}
+
+/// Below empty there is more than 64 bits can hold only where the policy is beyond
+/// reason; then as much as they hold is kept.
+#[test]
+fn the_deepest_debt() {
+    let policy = Policy::new(MAX_TOKENS, 0, 1_000).unwrap();
+    let mut bucket = Shared::full(policy, Weight::ONE, START);
+    for _ in 0..3 {
+        bucket.debit(None, u64::MAX);
+    }
+    let (line, debits) = (bucket.bucket(), bucket.debits());
+    assert_eq!((line.tokens(), debits.debt), (0, u64::MAX));
+    let again = Shared::new(&line, debits);
+    assert!(again.level() > capacity(policy));
+    assert_eq!(again.remaining(WHOLE), 0);
+}
+
+/// A share has no room for some calls: they wait for the peers, and are told the
+/// time at the whole share.
+#[test]
+fn what_a_share_has_no_room_for() {
+    let policy = Policy::new(100, 10 * MICRO, 1_000).unwrap();
+    let mut bucket = Shared::full(policy, Weight::ONE, START);
+    bucket.debit(None, 80 * MICRO);
+    // Tokens, share; taken, retry_after.
+    let table = [
+        (20, 1_000, 20, Wait::Ms(0)),
+        (30, 1_000, 0, Wait::Ms(1_000)),
+        (1, 500, 0, Wait::Ms(6_200)),
+        (50, 500, 0, Wait::Ms(16_000)),
+        (51, 500, 0, Wait::Ms(3_100)),
+        (20, 100, 0, Wait::Ms(1_000)),
+        (1, 1, 0, Wait::Ms(8_000_000)),
+        (101, 500, 0, Wait::Never),
+        (101, 1_000, 0, Wait::Never),
+    ];
+    for (tokens, share, taken, retry_after) in table {
+        let answer = bucket.clone().take(None, tokens, false, START, share);
+        assert_eq!((answer.taken, answer.retry_after), (taken, retry_after), "{tokens} {share}");
+    }
+}

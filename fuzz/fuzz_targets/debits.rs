@@ -1,0 +1,50 @@
+//! Any bytes in the field `debits` are an error or a bucket that regions share: it
+//! can be taken from, merged and written, and is read as it was written.
+
+#![no_main]
+
+use claw_core::codec::encode_debits;
+use claw_core::debit::{Region, Remote};
+use claw_core::defaults::Defaults;
+use claw_core::guard::{Guard, Instants, Peers};
+use claw_core::policy::Policy;
+use claw_core::record::{Field, Opened, Record};
+use claw_core::replica::Writer;
+use libfuzzer_sys::fuzz_target;
+
+const NOW: u64 = 1_773_914_400_000_000;
+
+fuzz_target!(|input: &[u8]| {
+    // The first byte says what the bucket holds and where the second field begins.
+    let Some((first, fields)) = input.split_first() else { return };
+    let (here, there) = fields.split_at((usize::from(*first) * 4).min(fields.len()));
+    let defaults = Defaults::new(Policy::DEFAULT);
+    let region = Region {
+        writer: Some(Writer::new("here".parse().expect("a name"), 7)),
+        peers: Peers::new(Guard::Share, 3, 2_000_000, Instants::default()),
+    };
+    let open = |debits: &[u8], tokens: u64| {
+        let mut record = Record { timestamp: Some(NOW), ..Record::default() };
+        record.tokens = Some(tokens);
+        record.read(Field::Debits, debits, NOW).ok()?;
+        Some(Opened::shared(Some(record), &defaults, &region, NOW))
+    };
+    let Some(mut here) = open(here, u64::from(first % 4) * 1_000_000) else { return };
+    if let Some(there) = open(there, 0) {
+        let bucket = there.as_shared().expect("it is shared").clone();
+        let remote = Remote { from: Some("there".parse().expect("a name")), bucket };
+        let local = here.as_shared_mut().expect("it is shared");
+        if local.has_room_for(&remote) {
+            local.receive(false, &remote, region.writer.as_ref(), &region.peers);
+        }
+    }
+    here.take(1, true, NOW, &region);
+    let shared = here.as_shared().expect("it is shared");
+    assert!(shared.level() >= 0);
+    let bucket = here.bucket();
+    assert!(bucket.tokens() <= bucket.policy().capacity_micros());
+    let mut written = Vec::new();
+    encode_debits(shared, &mut written);
+    let again = open(&written, bucket.tokens()).expect("what is written is read");
+    assert_eq!(again.as_shared(), Some(shared));
+});

@@ -1,0 +1,461 @@
+//! Regions, the links between them, their clocks, and time.
+//!
+//! Every interval a server sends each peer the states of the buckets it has changed
+//! since, and ends the round. What does not arrive is sent again in the next round;
+//! a link that was cut, or whose far end began a new life, starts with everything
+//! there is. A round that arrived whole is complete.
+
+use crate::random::Random;
+use crate::server::{Backup, Config, Name, Sent, Server};
+use claw_core::guard::{self, Instants};
+use claw_core::replica::ReplicaId;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+/// Microseconds in a second.
+pub const SECOND: u64 = 1_000_000;
+
+/// When every run begins, in unix microseconds.
+const START: u64 = 1_773_914_400 * SECOND;
+
+/// How often a server looks who is silent.
+const TICK_US: u64 = SECOND / 10;
+
+/// What the network does to messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Network {
+    /// From the end of one round to the beginning of the next.
+    pub interval_us: u64,
+    /// One way, at least.
+    pub delay_us: u64,
+    /// One way, at most so much more.
+    pub jitter_us: u64,
+    /// How many of a thousand states are lost, and how many rounds.
+    pub loss: u64,
+    /// How many of a thousand states come once more, later and out of order.
+    pub again: u64,
+}
+
+/// A server's clocks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Clock {
+    /// How far the wall clock is ahead.
+    pub ahead_us: u64,
+    /// How many microseconds a second both are fast.
+    pub fast_ppm: u64,
+}
+
+/// Something that happens at a server.
+#[derive(Debug, Clone)]
+pub enum Happening {
+    /// Somebody wants tokens.
+    Take(Name, u64),
+    /// Somebody gives tokens back.
+    Give(Name, u64),
+    /// Somebody pins a policy.
+    Pin(Name, claw_core::policy::Policy),
+    /// A full bucket is evicted.
+    Forget(Name),
+    /// The server stops and starts again with what it had.
+    Restart,
+    /// The server stops and starts again with nothing.
+    RestartEmpty,
+    /// A replica is made of what the server has now.
+    Replicate,
+    /// The server stops, and the replica is promoted.
+    Promote,
+    /// The wall clock is set ahead, or back.
+    Step(i64),
+    /// The links from this server to these become so.
+    Links(Vec<usize>, bool),
+}
+
+#[derive(Debug)]
+enum Event {
+    Happening(usize, Happening),
+    Tick(usize),
+    Send(usize),
+    Round(Round),
+    /// A copy of a state that was sent before.
+    Stray {
+        from: usize,
+        to: usize,
+        name: Name,
+        sent: Box<Sent>,
+    },
+}
+
+#[derive(Debug)]
+struct Round {
+    from: usize,
+    to: usize,
+    /// The life of the receiver that the connection is with.
+    life: u64,
+    /// The life of the sender.
+    run: u64,
+    states: Vec<(Name, Sent)>,
+    at: u64,
+    spent: u64,
+    complete: bool,
+    /// Whom the sender hears.
+    hears: Vec<ReplicaId>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Link {
+    down: bool,
+    /// Changed since they were last sent.
+    changed: BTreeSet<Name>,
+    /// Everything has to be sent.
+    all: bool,
+    /// When the latest round that arrived complete was sent.
+    known: u64,
+    /// When the latest round arrives: rounds do not overtake each other.
+    busy: u64,
+}
+
+/// Of a bucket, when how much was given out (or back), in millionths.
+pub type Admitted = BTreeMap<Name, Vec<(u64, i64)>>;
+
+/// Everything there is.
+#[derive(Debug)]
+pub struct World {
+    /// Of all regions.
+    pub config: Config,
+    /// Of all links.
+    pub network: Network,
+    servers: Vec<Server>,
+    clocks: Vec<(Clock, i64)>,
+    lives: Vec<u64>,
+    backups: Vec<Option<Backup>>,
+    links: Vec<Vec<Link>>,
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: Vec<Option<Event>>,
+    random: Random,
+    now: u64,
+    /// What was given out.
+    pub admitted: Admitted,
+    /// How many calls were refused.
+    pub refused: u64,
+    /// How long something admitted here has been unknown there, at most.
+    pub lag: u64,
+}
+
+impl World {
+    /// All regions start at the same moment, with nothing.
+    #[must_use]
+    pub fn new(config: Config, network: Network, clocks: &[Clock], seed: u64) -> Self {
+        let count = config.regions;
+        let mut world = Self {
+            config,
+            network,
+            servers: Vec::new(),
+            clocks: clocks.iter().map(|clock| (*clock, 0)).collect(),
+            lives: vec![0; count],
+            backups: vec![None; count],
+            links: vec![vec![Link { all: true, ..Link::default() }; count]; count],
+            queue: BinaryHeap::new(),
+            events: Vec::new(),
+            random: Random::new(seed),
+            now: 0,
+            admitted: Admitted::new(),
+            refused: 0,
+            lag: 0,
+        };
+        world.clocks.resize(count, (Clock::default(), 0));
+        for place in 0..count {
+            let now = world.instants(place);
+            let life = world.random.bits();
+            world.servers.push(Server::new(config, place, life, now));
+            let first = world.random.of(0, TICK_US);
+            world.push(first, Event::Tick(place));
+            let first = world.random.of(0, network.interval_us);
+            world.push(first, Event::Send(place));
+        }
+        world
+    }
+
+    /// Lets something happen at a server at `us` microseconds from the start.
+    pub fn plan(&mut self, us: u64, place: usize, happening: Happening) {
+        self.push(us, Event::Happening(place, happening));
+    }
+
+    /// Cuts the links from one side to the other, both ways or only one, between two
+    /// moments.
+    pub fn plan_cut(&mut self, (from, until): (u64, u64), sides: &[bool], both_ways: bool) {
+        for here in 0..sides.len() {
+            let others = (0..sides.len()).filter(|there| sides[here] != sides[*there]);
+            if both_ways || sides[here] {
+                let others: Vec<usize> = others.collect();
+                self.plan(from, here, Happening::Links(others.clone(), false));
+                self.plan(until, here, Happening::Links(others, true));
+            }
+        }
+    }
+
+    /// Two servers do not hear each other for a while.
+    pub fn plan_gap(&mut self, (from, until): (u64, u64), one: usize, other: usize) {
+        for (here, there) in [(one, other), (other, one)] {
+            self.plan(from, here, Happening::Links(vec![there], false));
+            self.plan(until, here, Happening::Links(vec![there], true));
+        }
+    }
+
+    /// How many servers there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// One of them.
+    pub fn server(&mut self, place: usize) -> &mut Server {
+        &mut self.servers[place]
+    }
+
+    /// The moment on the wall clock of a server.
+    #[must_use]
+    pub fn wall(&self, place: usize) -> u64 {
+        self.instants(place).wall
+    }
+
+    fn instants(&self, place: usize) -> Instants {
+        let (clock, stepped) = self.clocks[place];
+        let steady = self.now + self.now * clock.fast_ppm / SECOND;
+        let wall = (START + clock.ahead_us + steady).saturating_add_signed(stepped);
+        Instants { wall, steady }
+    }
+
+    fn push(&mut self, us: u64, event: Event) {
+        self.queue.push(Reverse((
+            us,
+            u64::try_from(self.events.len()).unwrap_or(0),
+            self.events.len(),
+        )));
+        self.events.push(Some(event));
+    }
+
+    /// Runs until `us` microseconds from the start.
+    pub fn run(&mut self, us: u64) {
+        while let Some(Reverse((at, _, event))) = self.queue.peek().copied() {
+            if at > us {
+                break;
+            }
+            self.queue.pop();
+            self.now = at;
+            if let Some(event) = self.events[event].take() {
+                self.handle(event);
+            }
+        }
+        self.now = us;
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Happening(place, happening) => self.happen(place, happening),
+            Event::Tick(place) => {
+                let now = self.instants(place);
+                if self.servers[place].tick(now) {
+                    // What came in before is passed on too.
+                    for link in &mut self.links[place] {
+                        link.all = true;
+                    }
+                }
+                self.push(self.now + TICK_US, Event::Tick(place));
+            }
+            Event::Send(place) => {
+                for to in (0..self.count()).filter(|to| *to != place) {
+                    self.send(place, to);
+                }
+                self.push(self.now + self.network.interval_us, Event::Send(place));
+            }
+            Event::Round(round) => self.arrive(round),
+            Event::Stray { from, to, name, sent } => {
+                if !self.links[from][to].down {
+                    self.receive(from, to, name, &sent);
+                }
+            }
+        }
+    }
+
+    fn happen(&mut self, place: usize, happening: Happening) {
+        let wall = self.wall(place);
+        let server = &mut self.servers[place];
+        let mut changed = None;
+        match happening {
+            Happening::Take(name, tokens) => {
+                if server.take(name, tokens, wall) {
+                    let micros = i64::try_from(tokens * SECOND).unwrap_or(i64::MAX);
+                    self.admitted.entry(name).or_default().push((self.now, micros));
+                    changed = Some(name);
+                } else {
+                    self.refused += 1;
+                }
+            }
+            Happening::Give(name, tokens) => {
+                let given = i64::try_from(server.give(name, tokens, wall)).unwrap_or(0);
+                self.admitted.entry(name).or_default().push((self.now, -given));
+                changed = Some(name).filter(|_| given > 0);
+            }
+            Happening::Pin(name, policy) => {
+                server.pin(name, policy, wall);
+                changed = Some(name);
+            }
+            Happening::Forget(name) => drop(server.forget_full(name, wall)),
+            Happening::Restart => self.begin_life(place),
+            Happening::RestartEmpty => {
+                server.wipe();
+                self.begin_life(place);
+            }
+            Happening::Replicate => self.backups[place] = Some(server.backup()),
+            Happening::Promote => {
+                if let Some(backup) = self.backups[place].take() {
+                    server.restore(backup);
+                }
+                self.begin_life(place);
+            }
+            Happening::Step(by) => self.clocks[place].1 += by,
+            Happening::Links(others, up) => {
+                for to in others {
+                    let link = &mut self.links[place][to];
+                    (link.down, link.all) = (!up, true);
+                }
+            }
+        }
+        if let Some(name) = changed {
+            self.note(place, name);
+        }
+    }
+
+    fn begin_life(&mut self, place: usize) {
+        self.lives[place] += 1;
+        let now = self.instants(place);
+        let life = self.random.bits();
+        self.servers[place].restart(life, now);
+        for other in 0..self.count() {
+            self.links[place][other].all = true;
+            self.links[other][place].all = true;
+        }
+    }
+
+    fn note(&mut self, place: usize, name: Name) {
+        for link in &mut self.links[place] {
+            link.changed.insert(name);
+        }
+    }
+
+    fn send(&mut self, from: usize, to: usize) {
+        let wall = self.wall(from);
+        let link = &mut self.links[from][to];
+        let server = &mut self.servers[from];
+        if link.down || self.random.permille(self.network.loss / 4) {
+            return;
+        }
+        let mut names = std::mem::take(&mut link.changed);
+        if std::mem::take(&mut link.all) {
+            names.extend(server.names());
+        }
+        let delay = self.network.delay_us + self.random.of(0, self.network.jitter_us);
+        let (mut states, mut again, mut complete) = (Vec::new(), Vec::new(), true);
+        for name in names {
+            // It may have expired since.
+            let Some(sent) = server.state(name, wall) else { continue };
+            if self.random.permille(self.network.again) {
+                again.push((self.now + delay + self.random.of(0, 3 * SECOND), name, sent.clone()));
+            }
+            if self.random.permille(self.network.loss) {
+                link.changed.insert(name);
+                complete = false;
+            } else {
+                states.push((name, sent));
+            }
+        }
+        link.busy = link.busy.max(self.now + delay);
+        let (at, arrives) = (self.now, link.busy);
+        let (life, run, spent) = (self.lives[to], self.lives[from], server.spent());
+        let hears = server.hears();
+        self.push(
+            arrives,
+            Event::Round(Round { from, to, life, run, states, at, spent, complete, hears }),
+        );
+        for (at, name, sent) in again {
+            self.push(at, Event::Stray { from, to, name, sent: Box::new(sent) });
+        }
+    }
+
+    fn arrive(&mut self, round: Round) {
+        let Round { from, to, life, run, states, at, spent, complete, hears } = round;
+        if self.links[from][to].down || life != self.lives[to] {
+            self.links[from][to].all = true;
+            return;
+        }
+        for (name, sent) in &states {
+            self.receive(from, to, *name, sent);
+        }
+        let (now, id) = (self.instants(to), self.servers[from].id());
+        // When it was sent, on a clock of the sender's.
+        let round = guard::Round {
+            id,
+            run: &run.to_be_bytes(),
+            sent: at,
+            spent,
+            masters: 1,
+            complete,
+            hears: Some(&hears),
+        };
+        self.servers[to].heard(&round, now);
+        if complete {
+            let link = &mut self.links[from][to];
+            self.lag = self.lag.max(self.now - link.known);
+            link.known = at;
+        }
+    }
+
+    fn receive(&mut self, from: usize, to: usize, name: Name, sent: &Sent) {
+        let (wall, id) = (self.wall(to), self.servers[from].id());
+        if self.servers[to].receive(name, sent, id, wall) {
+            self.note(to, name);
+        }
+    }
+
+    /// The longest that anything admitted anywhere has been unknown elsewhere.
+    #[must_use]
+    pub fn worst_lag(&self) -> u64 {
+        let pairs = |here: usize| (0..self.count()).filter(move |there| *there != here);
+        let waits = (0..self.count())
+            .flat_map(|here| pairs(here).map(move |there| (here, there)))
+            .map(|(here, there)| self.now - self.links[here][there].known);
+        waits.fold(self.lag, u64::max)
+    }
+
+    /// Nobody takes any more, nothing is lost any more, and everybody sends everybody
+    /// everything, twice.
+    pub fn settle(&mut self) {
+        self.queue.clear();
+        self.events.clear();
+        for _ in 0..2 {
+            let mut rounds = Vec::new();
+            for from in 0..self.count() {
+                let wall = self.wall(from);
+                for to in (0..self.count()).filter(|to| *to != from) {
+                    let server = &mut self.servers[from];
+                    let names = server.names().into_iter();
+                    let states = names.filter_map(|name| Some((name, server.state(name, wall)?)));
+                    let (states, spent, hears) = (states.collect(), server.spent(), server.hears());
+                    self.links[from][to].down = false;
+                    let (at, life, run) = (self.now, self.lives[to], self.lives[from]);
+                    let complete = true;
+                    rounds.push(Round { from, to, life, run, states, at, spent, complete, hears });
+                }
+            }
+            self.now += self.network.delay_us;
+            for round in rounds {
+                self.arrive(round);
+            }
+        }
+    }
+
+    /// Lets time pass in which nothing happens at all.
+    pub fn wait(&mut self, us: u64) {
+        self.now += us;
+    }
+}

@@ -1,0 +1,49 @@
+//! A few runs of each kind. `make simulate` makes thousands.
+
+use claw_core::guard::Guard;
+use claw_core::merge::Strategy;
+use claw_sim::even::Even;
+use claw_sim::runs::{self, Trouble};
+use claw_sim::scenarios::{SCENARIOS, Way};
+use claw_sim::server::Method;
+
+#[test]
+fn what_must_hold_holds() {
+    for trouble in Trouble::ALL {
+        for seed in 0..12 {
+            let outcome = runs::run(trouble, seed);
+            assert!(outcome.is_ok(), "{trouble:?}, seed {seed}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn demand_below_the_rate_is_never_refused() {
+    for guard in Guard::ALL {
+        for seed in 0..3 {
+            assert_eq!(Even::random(seed, guard).run(seed), Ok(()), "{guard:?}, seed {seed}");
+        }
+    }
+}
+
+/// The same seed is the same run.
+#[test]
+fn a_run_can_be_looked_at_again() {
+    let run = || format!("{:?}", runs::run(Trouble::Network, 7));
+    assert_eq!(run(), run());
+}
+
+/// Only debit counters give out what one bucket would: never more than 1 % beside it.
+#[test]
+fn only_debit_enforces_a_shared_limit() {
+    for scenario in SCENARIOS {
+        let ideal = scenario.ideal();
+        let given = scenario.given(Way::Of(Method::Debit));
+        assert!(given.abs_diff(ideal) * 100 <= ideal, "{}: {given} of {ideal}", scenario.name);
+    }
+    let [_, overload, ..] = SCENARIOS;
+    for (strategy, times) in [(Strategy::Min, 2), (Strategy::Max, 9), (Strategy::Lww, 2)] {
+        let given = overload.given(Way::Of(Method::States(strategy)));
+        assert!(given > times * overload.ideal(), "{}: {given}", strategy.name());
+    }
+}

@@ -1,0 +1,85 @@
+//! `CL.MERGE .. STRATEGY debit`: counters are joined, and what they have gained
+//! is debited here. See `claw_core::debit`.
+
+use super::{Stored, answer};
+use crate::error::Error;
+use crate::server::{Context, Key, Str};
+use crate::store;
+use claw_core::debit::{Entry, Remote, Shared, Terms};
+use claw_core::record::Opened;
+use claw_core::replica::ReplicaId;
+
+pub(super) fn merge(
+    ctx: &Context<'_>,
+    name: Str<'_>,
+    sources: Vec<Stored>,
+    now: u64,
+) -> Result<(), Error> {
+    const UNCOUNTED: Error = Error::Debit("a state that counts no debits cannot be merged");
+    let by_hand = sources.iter().all(|source| source.from.is_none());
+    let regions = &ctx.module().regions;
+    let default = store::default_policy(ctx)?;
+    let key = Key::open_write(ctx, name);
+    let mut opened = store::open_shared(ctx, &key, now)?;
+    let region = regions.region().ok_or(Error::Busy)?;
+    let before = Seen::of(&opened);
+
+    let (mut fresh, mut tell) = (opened.record().is_none(), by_hand);
+    let relay = |from: Option<ReplicaId>| from.is_some_and(|from| region.peers.misses(from));
+    for Stored { state, shared, from, .. } in sources {
+        let bucket = shared.ok_or(UNCOUNTED)?;
+        let terms =
+            Terms { version: bucket.version(), stored: state.policy, weight: bucket.weight() };
+        if fresh {
+            opened.begin_as(&terms, default);
+        } else if opened.terms().yields_to(&terms) {
+            opened.adopt(&terms, default);
+            tell |= relay(from);
+        }
+        let remote = Remote { from, bucket };
+        let local = opened.as_shared_mut().ok_or(UNCOUNTED)?;
+        let writer = region.writer.as_ref();
+        if !local.has_room_for(&remote) {
+            return Err(Error::TooManyReplicas);
+        }
+        let received = local.receive(fresh, &remote, writer, &region.peers);
+        tell |= received.tell;
+        fresh = false;
+        if from.is_some() {
+            regions.received.set(regions.received.get().saturating_add(1));
+        }
+    }
+
+    // Time alone is no change: it will have passed for the next call too.
+    let unchanged = before == Seen::of(&opened) && opened.record().is_none() == fresh;
+    let remaining = opened.remaining(&region);
+    if !unchanged {
+        store::save_with(ctx, &key, &opened, None)?;
+    }
+    if tell && !fresh {
+        regions.note(ctx.db(), name, &opened);
+    }
+    answer(ctx, unchanged, opened.bucket().policy(), remaining);
+    Ok(())
+}
+
+/// What of a bucket does not change by itself.
+#[derive(PartialEq)]
+struct Seen {
+    level: i128,
+    entries: Vec<(ReplicaId, Entry)>,
+    terms: Option<Terms>,
+}
+
+impl Seen {
+    fn of(opened: &Opened) -> Self {
+        let shared = opened.as_shared();
+        let accounts = shared.map(Shared::accounts).unwrap_or_default();
+        let counted = accounts.iter().filter(|account| account.entry.epoch != 0);
+        Self {
+            level: shared.map(Shared::level).unwrap_or(0),
+            entries: counted.map(|account| (account.id, account.entry)).collect(),
+            terms: Some(opened.terms()),
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! Region sync: which keys other regions share, and what they are sent.
+//!
+//! The commands note each bucket they change; the threads of `claw-sync` send it
+//! to every peer. What comes in are ordinary commands. So nothing here waits for
+//! the network, and no thread ever needs the server's lock.
+
+mod sweep;
+mod update;
+
+use crate::config::{self, Settings};
+use crate::server::{Context, OwnedStr, Str};
+use crate::strategy::Strategy;
+use claw_core::codec;
+use claw_core::debit::{Region, Shared};
+use claw_core::glob;
+use claw_core::guard::{self, Instants, Peer, Peers, WHOLE};
+use claw_core::merge::State;
+use claw_core::record::Opened;
+use claw_core::replica::{ReplicaId, Writer};
+use claw_sync::{
+    Config, Identity, Limits, Messages, PeerState, PeerStatus, Pusher, Round, Tls, Value,
+};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::collections::hash_map::RandomState;
+use std::ffi::CStr;
+use std::hash::{BuildHasher, Hasher};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use sweep::Sweep;
+pub(crate) use sweep::tick;
+pub(crate) use update::Update;
+
+/// How long a change may wait for a peer before the buckets are kept that would
+/// expire meanwhile.
+const AWAITED: Duration = Duration::from_secs(10);
+
+/// How long stopping the threads may hold up the server.
+const STOPPING: Duration = Duration::from_millis(500);
+
+/// How often the masters of this region's cluster are counted, in microseconds.
+const COUNTING_US: u64 = 500_000;
+
+/// Most buckets that wait for a function.
+const MOST_CHANGED: usize = 100_000;
+
+/// Everything of region sync that lives on the main thread.
+#[derive(Debug)]
+pub(crate) struct Regions {
+    /// This region among the others, as the buckets see it.
+    region: RefCell<Region>,
+    sharing: RefCell<Option<Sharing>>,
+    /// Senders of an earlier configuration whose threads still hang.
+    stopping: RefCell<Vec<Pusher<Update>>>,
+    sweep: RefCell<Sweep>,
+    /// Buckets that a function has to make anew, since they were changed here.
+    changed: RefCell<VecDeque<(u32, Box<[u8]>)>>,
+    /// Where blobs are written, so that their place need not be made each time.
+    scratch: RefCell<Vec<u8>>,
+    /// Some peer may not know all that was counted here.
+    awaited: Cell<bool>,
+    /// Tokens admitted in this life, of shared buckets.
+    spent: Arc<AtomicU64>,
+    /// How many masters this region has.
+    masters: Arc<AtomicU16>,
+    /// Whom this region hears, for the threads to say.
+    hears: Arc<Mutex<Vec<ReplicaId>>>,
+    /// What some peer says is passed on to another that does not hear it.
+    passes_on: Cell<bool>,
+    /// When they were counted, see [`Regions::instants`].
+    counted_masters: Cell<u64>,
+    /// Tells this process from the one before.
+    run: u64,
+    born: Instant,
+    /// States that came from peers and were merged.
+    pub(crate) received: Cell<u64>,
+}
+
+/// Sync as it is on.
+#[derive(Debug)]
+struct Sharing {
+    id: ReplicaId,
+    strategy: Strategy,
+    /// `None` for all.
+    keys: Option<String>,
+    pusher: Pusher<Update>,
+}
+
+impl Sharing {
+    fn takes_part(&self, key: Str<'_>) -> bool {
+        let matches = |pattern: &String| glob::matches(pattern.as_bytes(), key.as_bytes());
+        self.keys.as_ref().is_none_or(matches)
+    }
+}
+
+/// A number that no other process, and no other call, draws.
+fn random() -> u64 {
+    // The keys of every RandomState come from the system's randomness.
+    RandomState::new().build_hasher().finish()
+}
+
+impl Default for Regions {
+    fn default() -> Self {
+        Self {
+            region: RefCell::default(),
+            sharing: RefCell::default(),
+            stopping: RefCell::default(),
+            sweep: RefCell::default(),
+            changed: RefCell::default(),
+            scratch: RefCell::default(),
+            awaited: Cell::new(false),
+            spent: Arc::default(),
+            masters: Arc::new(AtomicU16::new(1)),
+            hears: Arc::default(),
+            passes_on: Cell::new(false),
+            counted_masters: Cell::new(0),
+            run: random(),
+            born: Instant::now(),
+            received: Cell::new(0),
+        }
+    }
+}
+
+/// How a key takes part in region sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Not at all.
+    None,
+    /// What is taken of it is counted.
+    Counted,
+    /// Its state is sent as it is.
+    Sent,
+    /// Its state is sent, and the regions' states are folded by a function.
+    Folded,
+}
+
+impl Regions {
+    /// This region as the buckets see it. It is changed between commands only.
+    pub(crate) fn region(&self) -> Option<std::cell::Ref<'_, Region>> {
+        self.region.try_borrow().ok()
+    }
+
+    /// The name of this region.
+    pub(crate) fn id(&self) -> Option<ReplicaId> {
+        self.region()?.writer.as_ref().map(Writer::id)
+    }
+
+    /// Tells this process from the one before.
+    pub(crate) fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// How a key takes part.
+    pub(crate) fn part(&self, key: Str<'_>) -> Part {
+        let Ok(sharing) = self.sharing.try_borrow() else {
+            return Part::None;
+        };
+        match &*sharing {
+            Some(sharing) if sharing.takes_part(key) => match sharing.strategy {
+                Strategy::Debit => Part::Counted,
+                Strategy::BuiltIn(_) => Part::Sent,
+                Strategy::Function(_) => Part::Folded,
+            },
+            _ => Part::None,
+        }
+    }
+
+    /// Whether some peer may not know all that was counted here.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.awaited.get()
+    }
+
+    /// Notes a changed bucket, which `opened` has become, for all peers.
+    pub(crate) fn note(&self, db: u32, key: Str<'_>, opened: &Opened) {
+        let (Ok(sharing), Ok(region)) = (self.sharing.try_borrow(), self.region.try_borrow())
+        else {
+            return;
+        };
+        let Some(sharing) = sharing.as_ref().filter(|sharing| sharing.takes_part(key)) else {
+            return;
+        };
+        let (id, share) = (sharing.id, region.peers.share());
+        let note = |fill: &dyn Fn(&mut Update)| sharing.pusher.note(db, key.as_bytes(), fill);
+        match (&sharing.strategy, opened.as_shared()) {
+            (Strategy::Debit, Some(bucket)) => {
+                note(&|update| update.count(id, bucket, opened.policy(), share));
+            }
+            (Strategy::Debit, None) => return,
+            // What the function made of all regions' states is not ours to send.
+            (Strategy::Function(_), _) => match opened.state_of(id) {
+                Some(own) => {
+                    self.fold_later(db, key);
+                    note(&|update| *update = Update::Written(id, own));
+                }
+                None => return,
+            },
+            _ => {
+                let state = State::of(opened.bucket(), opened.policy());
+                note(&|update| *update = Update::Written(id, state));
+            }
+        }
+        self.count(opened);
+    }
+
+    /// Has a function make a bucket anew, between commands: within a command it
+    /// may be that none can be called.
+    fn fold_later(&self, db: u32, key: Str<'_>) {
+        if let Ok(mut changed) = self.changed.try_borrow_mut() {
+            // With more the walk over all keys finds the rest.
+            if changed.len() < MOST_CHANGED {
+                changed.push_back((db, key.as_bytes().into()));
+            }
+        }
+    }
+
+    /// The next bucket that a function has to make anew.
+    fn next_changed(&self) -> Option<(u32, Box<[u8]>)> {
+        self.changed.try_borrow_mut().ok()?.pop_front()
+    }
+
+    /// The strategy of what is sent.
+    fn strategy(&self) -> Option<Strategy> {
+        let sharing = self.sharing.try_borrow().ok()?;
+        sharing.as_ref().map(|sharing| sharing.strategy.clone())
+    }
+
+    /// Whether what some peer says is passed on to another that does not hear it.
+    fn passes_on(&self) -> bool {
+        self.passes_on.get()
+    }
+
+    /// Counts what `opened` has admitted.
+    fn count(&self, opened: &Opened) {
+        self.spent.fetch_add(opened.admitted(), Ordering::Relaxed);
+    }
+
+    /// The `debits` field of a shared bucket.
+    pub(crate) fn debits_of(&self, bucket: &Shared) -> Option<OwnedStr> {
+        let mut scratch = self.scratch.try_borrow_mut().ok()?;
+        codec::encode_debits(bucket, &mut scratch);
+        OwnedStr::new(&scratch)
+    }
+
+    /// This moment on both clocks; `wall` in unix microseconds.
+    pub(crate) fn instants(&self, wall: u64) -> Instants {
+        let steady = u64::try_from(self.born.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Instants { wall, steady }
+    }
+
+    /// A peer was heard. `false` when there are too many to know.
+    pub(crate) fn heard(&self, round: &guard::Round<'_>, wall: u64) -> bool {
+        let now = self.instants(wall);
+        self.region.try_borrow_mut().is_ok_and(|mut region| region.peers.heard(round, now))
+    }
+
+    /// Goes by the configuration as it is now, and by the server's role: only a
+    /// primary counts and sends. Returns what is to be logged.
+    pub(crate) fn apply(&self, settings: &Settings, primary: bool, wall: u64) -> Option<String> {
+        let sync = settings.sync();
+        let now = self.instants(wall);
+        let (Ok(mut region), Ok(mut sharing)) =
+            (self.region.try_borrow_mut(), self.sharing.try_borrow_mut())
+        else {
+            return None;
+        };
+        let id = sync.replica_id.filter(|_| primary);
+        if region.writer.as_ref().map(Writer::id) != id {
+            // A new life: what was counted before it is never counted on.
+            region.writer = id.map(|id| Writer::new(id, random()));
+        }
+        if sync.replica_id.is_none() || sync.peers.is_empty() {
+            region.peers = Peers::default();
+        } else {
+            let regions = sync.peers.len().saturating_add(1);
+            let timeout = sync.partition_timeout_ms.saturating_mul(1_000);
+            region.peers.configure(sync.guard, regions, timeout, now);
+            region.peers.set_id(sync.replica_id);
+        }
+        if let Some(before) = sharing.take() {
+            self.stop(before.pusher);
+        }
+        let id = id.filter(|_| !sync.peers.is_empty())?;
+        let (spent, masters) = (Arc::clone(&self.spent), Arc::clone(&self.masters));
+        let hears = Arc::clone(&self.hears);
+        let messages = Heartbeat { id, run: self.run, born: self.born, spent, masters, hears };
+        let started = pusher_config(sync).and_then(|config| {
+            Pusher::start(config, Arc::new(messages)).map_err(|why| why.to_string())
+        });
+        match started {
+            Ok(pusher) => {
+                let keys = Some(sync.keys.clone()).filter(|keys| keys != "*");
+                *sharing = Some(Sharing { id, strategy: sync.strategy.clone(), keys, pusher });
+                None
+            }
+            Err(why) => Some(format!("region sync cannot start: {why}")),
+        }
+    }
+
+    fn stop(&self, pusher: Pusher<Update>) {
+        if let (Err(pusher), Ok(mut stopping)) =
+            (pusher.stop(STOPPING), self.stopping.try_borrow_mut())
+        {
+            stopping.push(pusher);
+        }
+    }
+
+    /// Ends all threads; `false` when one of them still hangs.
+    pub(crate) fn end(&self) -> bool {
+        let sharing = self.sharing.try_borrow_mut().ok().and_then(|mut sharing| sharing.take());
+        if let Some(sharing) = sharing {
+            self.stop(sharing.pusher);
+        }
+        self.join(STOPPING)
+    }
+
+    /// Waits for senders of earlier configurations.
+    fn join(&self, patience: Duration) -> bool {
+        let Ok(mut stopping) = self.stopping.try_borrow_mut() else {
+            return false;
+        };
+        let hanging = std::mem::take(&mut *stopping);
+        stopping.extend(hanging.into_iter().filter_map(|pusher| pusher.stop(patience).err()));
+        stopping.is_empty()
+    }
+
+    /// Whether anything is sent.
+    pub(crate) fn is_on(&self) -> bool {
+        self.sharing.try_borrow().is_ok_and(|sharing| sharing.is_some())
+    }
+
+    /// Does a round at once, without waiting for it. `false` when sync is off.
+    pub(crate) fn flush(&self) -> bool {
+        self.with_pusher(Pusher::flush).is_some()
+    }
+
+    /// What every sender says of itself; empty when sync is off.
+    pub(crate) fn status(&self) -> Vec<PeerStatus> {
+        self.with_pusher(Pusher::status).unwrap_or_default()
+    }
+
+    /// Name and value of each number for `INFO claw`: sums over all peers, but for
+    /// the lag, which is that of the peer furthest behind.
+    pub(crate) fn counters(&self) -> [(&'static CStr, u64); 15] {
+        let peers = self.status();
+        let sum = |of: fn(&PeerStatus) -> u64| peers.iter().map(of).fold(0, u64::saturating_add);
+        let connected = |peer: &PeerStatus| u64::from(peer.state == PeerState::Connected);
+        let lag = peers.iter().map(|peer| peer.lag.as_millis()).max().unwrap_or(0);
+        let (silent, share) = self.region().map_or((0, WHOLE), |region| {
+            let silent = region.peers.all().iter().filter(|peer| Peer::is_silent(peer)).count();
+            (silent, region.peers.share())
+        });
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        [
+            (c"sync_peers", count(peers.len())),
+            (c"sync_peers_connected", sum(connected)),
+            (c"sync_peers_silent", count(silent)),
+            (c"sync_share_permille", u64::from(share)),
+            (c"sync_lag_ms", u64::try_from(lag).unwrap_or(u64::MAX)),
+            (c"sync_queue", sum(|peer| peer.queued)),
+            (c"sync_states_sent", sum(|peer| peer.states_sent)),
+            (c"sync_states_refused", sum(|peer| peer.states_refused)),
+            (c"sync_states_received", self.received.get()),
+            (c"sync_bytes_sent", sum(|peer| peer.bytes_sent)),
+            (c"sync_rounds", sum(|peer| peer.rounds)),
+            (c"sync_connections", sum(|peer| peer.connections)),
+            (c"sync_errors", sum(|peer| peer.errors)),
+            (c"sync_overruns", sum(|peer| peer.overruns)),
+            (c"sync_walks", self.walks()),
+        ]
+    }
+
+    fn with_pusher<T>(&self, ask: impl FnOnce(&Pusher<Update>) -> T) -> Option<T> {
+        let sharing = self.sharing.try_borrow().ok()?;
+        sharing.as_ref().map(|sharing| ask(&sharing.pusher))
+    }
+
+    /// Looks who has fallen silent. Returns the new share when it has changed.
+    fn watch(&self, ctx: &Context<'_>, wall: u64) -> Option<u16> {
+        let now = self.instants(wall);
+        let mut region = self.region.try_borrow_mut().ok()?;
+        if self.is_on() && now.steady.saturating_sub(self.counted_masters.get()) >= COUNTING_US {
+            self.counted_masters.set(now.steady);
+            if let Some(masters) = ctx.masters() {
+                // A cluster that is being made has none yet.
+                let masters = masters.max(1);
+                self.masters.store(masters, Ordering::Relaxed);
+                region.peers.set_masters(masters);
+            }
+        }
+        let changed = region.peers.tick(Some(self.spent.load(Ordering::Relaxed)), now);
+        let silent =
+            region.peers.share() != WHOLE || region.peers.all().iter().any(Peer::is_silent);
+        let waits = self.with_pusher(|pusher| pusher.unacknowledged_for() > AWAITED);
+        self.awaited.set(silent || waits.unwrap_or(false));
+        self.passes_on.set(region.peers.passes_on());
+        let mut hears = self.hears.lock().unwrap_or_else(PoisonError::into_inner);
+        if !region.peers.heard_now().eq(hears.iter().copied()) {
+            *hears = region.peers.heard_now().collect();
+        }
+        changed.then(|| region.peers.share())
+    }
+}
+
+fn pusher_config(sync: &config::Sync) -> Result<Config, String> {
+    let mut peers = sync.peers.clone();
+    if !sync.password_file.is_empty() {
+        let text = std::fs::read_to_string(&sync.password_file)
+            .map_err(|why| format!("claw.peers-password-file: {why}"))?;
+        let password = text.lines().next().unwrap_or_default();
+        peers = peers.into_iter().map(|peer| peer.with_password(password)).collect();
+    }
+    if let Some(peer) = peers.iter().find(|peer| peer.lacks_password()) {
+        return Err(format!("{peer} has a user and no password"));
+    }
+    let file = |name: &String| Some(PathBuf::from(name)).filter(|_| !name.is_empty());
+    let words = |words: &[&str]| words.iter().map(|word| word.as_bytes().to_vec()).collect();
+    Ok(Config {
+        peers,
+        interval: Duration::from_millis(sync.interval_ms),
+        command: claw_sync::Command {
+            before: words(&["CL.MERGE"]),
+            between: words(&["STATE"]),
+            after: words(&["STRATEGY", &sync.strategy.to_string()]),
+        },
+        tls: Tls {
+            ca: file(&sync.tls_ca_cert_file),
+            cert: file(&sync.tls_cert_file),
+            key: file(&sync.tls_key_file),
+        },
+        limits: Limits::default(),
+    })
+}
+
+/// What ends every round.
+#[derive(Debug)]
+struct Heartbeat {
+    id: ReplicaId,
+    run: u64,
+    born: Instant,
+    spent: Arc<AtomicU64>,
+    masters: Arc<AtomicU16>,
+    hears: Arc<Mutex<Vec<ReplicaId>>>,
+}
+
+impl Messages for Heartbeat {
+    fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>> {
+        let spent = self.spent.load(Ordering::Relaxed).to_string();
+        let run = format!("{:x}", self.run);
+        let sent = self.born.elapsed().as_micros().to_string();
+        let masters = self.masters.load(Ordering::Relaxed).to_string();
+        let mut words = vec!["CL.SYNC", "ROUND", self.id.as_str(), &run, &sent, &spent, &masters];
+        if round.opening {
+            words.push("OPENING");
+        } else if !round.complete {
+            words.push("PARTIAL");
+        }
+        let hears = self.hears.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        words.push("HEARS");
+        words.extend(hears.iter().map(ReplicaId::as_str));
+        Some(words.into_iter().map(|word| word.as_bytes().to_vec()).collect())
+    }
+
+    fn stamp(&self, state: &mut [u8]) {
+        codec::set_sent(state, update::now());
+    }
+
+    fn heard(&self, _peer: usize, reply: &Value) -> Identity {
+        let text = |value: Option<&Value>| match value {
+            Some(Value::BulkString(bytes)) if !bytes.is_empty() => Some(bytes.clone()),
+            _ => None,
+        };
+        let Value::Array(reply) = reply else {
+            return Identity::default();
+        };
+        Identity {
+            replica: text(reply.first()).and_then(|name| String::from_utf8(name).ok()),
+            run: text(reply.get(1)),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Events of the server: the passing of time, and the change of its role.
+
+use super::api::call;
+use super::context::Context;
+use super::module::Module;
+use crate::regions;
+use redis_module::raw;
+use std::ffi::{c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+const OK: c_int = raw::REDISMODULE_OK as c_int;
+
+/// The versions of the events' structures that are asked for.
+const EVENT_VERSION: u64 = 1;
+
+/// Subscribes, and starts region sync if it is configured.
+///
+/// # Safety
+/// `ctx` must be the context of `RedisModule_OnLoad`.
+pub(super) unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> bool {
+    let subscribed = [
+        (raw::REDISMODULE_EVENT_CRON_LOOP, time as Handler),
+        (raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED, role as Handler),
+    ]
+    .into_iter()
+    .all(|(id, handler)| {
+        let event = raw::RedisModuleEvent { id, dataver: EVENT_VERSION };
+        // SAFETY: a callback with C's calling convention.
+        unsafe { call!(RedisModule_SubscribeToServerEvent(ctx, event, Some(handler))) == OK }
+    });
+    if let (true, Some(module)) = (subscribed, Module::current()) {
+        // SAFETY: the load-time context.
+        let ctx = unsafe { Context::of_event(ctx, module) };
+        module.regions.restart(&ctx, ctx.is_primary());
+    }
+    subscribed
+}
+
+type Handler =
+    unsafe extern "C" fn(*mut raw::RedisModuleCtx, raw::RedisModuleEvent, u64, *mut c_void);
+
+/// The server's cron: some times a second.
+unsafe extern "C" fn time(
+    ctx: *mut raw::RedisModuleCtx,
+    _event: raw::RedisModuleEvent,
+    _kind: u64,
+    _data: *mut c_void,
+) {
+    // SAFETY: the event's context.
+    unsafe {
+        handle(ctx, |ctx| {
+            if !ctx.is_loading() {
+                regions::tick(ctx, ctx.is_primary());
+            }
+        });
+    }
+}
+
+/// The server became a primary or a replica.
+unsafe extern "C" fn role(
+    ctx: *mut raw::RedisModuleCtx,
+    _event: raw::RedisModuleEvent,
+    _kind: u64,
+    _data: *mut c_void,
+) {
+    // SAFETY: the event's context.
+    unsafe {
+        handle(ctx, |ctx| ctx.module().regions.restart(ctx, ctx.is_primary()));
+    }
+}
+
+/// Nothing may unwind into the server.
+///
+/// # Safety
+/// `ctx` must be the context of an event.
+unsafe fn handle(ctx: *mut raw::RedisModuleCtx, run: impl FnOnce(&Context<'_>)) {
+    let Some(module) = Module::current() else {
+        return;
+    };
+    // SAFETY: promised by the caller.
+    let ctx = unsafe { Context::of_event(ctx, module) };
+    if catch_unwind(AssertUnwindSafe(|| run(&ctx))).is_err() {
+        ctx.log("a panic was caught in an event");
+    }
+}

@@ -1,0 +1,154 @@
+//! What the owner decides: the configuration, and the traits it implements.
+
+use crate::url::PeerUrl;
+use redis::Value;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How to push, and to whom.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The peers, at most [`MAX_PEERS`](crate::MAX_PEERS). Their index here is
+    /// the `peer` of [`Round`] and [`Messages::heard`].
+    pub peers: Vec<PeerUrl>,
+    /// From one round to the next. Values below a millisecond count as one.
+    pub interval: Duration,
+    /// The command that brings one state to a peer.
+    pub command: Command,
+    /// Certificates for peers with `rediss://`.
+    pub tls: Tls,
+    /// Bounds of memory and patience.
+    pub limits: Limits,
+}
+
+/// A command around a key and the state of it:
+/// `before.. key between.. state after..`.
+#[derive(Debug, Clone, Default)]
+pub struct Command {
+    /// The words before the key, such as `CL.MERGE`. At least one.
+    pub before: Vec<Vec<u8>>,
+    /// The words between key and state, such as `STATE`.
+    pub between: Vec<Vec<u8>>,
+    /// The words after the state, such as `STRATEGY debit`.
+    pub after: Vec<Vec<u8>>,
+}
+
+/// Files in PEM format. They are read once, by [`Pusher::start`](crate::Pusher::start).
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// The authorities that may have signed a peer's certificate. Without it,
+    /// those of the operating system.
+    pub ca: Option<PathBuf>,
+    /// The certificate to show to peers, which servers ask for unless they have
+    /// `tls-auth-clients no`. Goes with `key`.
+    pub cert: Option<PathBuf>,
+    /// The private key of `cert`, not encrypted.
+    pub key: Option<PathBuf>,
+}
+
+/// Bounds of memory and patience.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// How many states may wait for one peer, those on their way included.
+    pub entries: usize,
+    /// How many bytes these may have: keys, states, and a fixed amount for each;
+    /// before they are handed out, [`Note::size`] in place of the state. Peers
+    /// share states, so that what several peers wait for is counted, but not
+    /// stored, several times.
+    pub bytes: usize,
+    /// How many bytes to send before waiting for replies.
+    pub chunk_bytes: usize,
+    /// How many commands to send before waiting for replies.
+    pub chunk_commands: usize,
+    /// How long connecting may take, for each address of a name.
+    pub connect_timeout: Duration,
+    /// How long a peer may be silent while a reply or room to write is awaited.
+    pub io_timeout: Duration,
+}
+
+impl Default for Limits {
+    /// 200 000 states, 64 MiB, chunks of 1 MiB or 10 000 commands, and 1 second.
+    ///
+    /// With a round trip of 100 ms that is up to 100 000 states a second.
+    fn default() -> Self {
+        Self {
+            entries: 200_000,
+            bytes: 64 << 20,
+            chunk_bytes: 1 << 20,
+            chunk_commands: 10_000,
+            connect_timeout: Duration::from_secs(1),
+            io_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What the owner notes of one key. To be filled in quickly, on the main thread,
+/// where an earlier one was before, whose memory can be used again; it is made to
+/// bytes on another thread.
+pub trait Note: Default + Send + 'static {
+    /// Appends the state as it goes over the wire, but for what
+    /// [`Messages::stamp`] writes into it. Called once for each state that is
+    /// handed out, on the thread that does so.
+    fn encode(&self, out: &mut Vec<u8>);
+
+    /// How many bytes of memory it takes, for [`Limits::bytes`]: what it owns on
+    /// the heap is to be added by types that own some. Called on the main thread.
+    fn size(&self) -> usize {
+        size_of_val(self)
+    }
+}
+
+/// One exchange with one node of a peer: what its heartbeat can say.
+#[derive(Debug, Clone, Copy)]
+pub struct Round {
+    /// The peer, as index into [`Config::peers`].
+    pub peer: usize,
+    /// Whether this node has acknowledged, or refused for good, every state that
+    /// was noted before `noted_until` and belongs to it, in this life of the
+    /// owner. False as long as the peer needs a walk over all buckets, see
+    /// [`Pusher::needs_resend`](crate::Pusher::needs_resend).
+    pub complete: bool,
+    /// The first heartbeat of a connection, before any state. It is there to
+    /// learn who answers; `complete` is false.
+    pub opening: bool,
+    /// The moment up to which states were handed to this round. It never goes
+    /// back, except that an opening heartbeat has the present.
+    pub noted_until: Instant,
+}
+
+/// Who answered a heartbeat.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The name of the peer, for [`PeerStatus::replica`](crate::PeerStatus::replica).
+    pub replica: Option<String>,
+    /// What is different whenever the server has become another process, or has
+    /// lost its data: the `run_id` of `INFO server`, for instance. A node that
+    /// answers with one it has not had before needs all states again. Without
+    /// it, every reconnection is taken for one to the same process.
+    pub run: Option<Vec<u8>>,
+}
+
+/// What goes over the wire besides states. Called on the peers' threads, at
+/// times from several at once; the calls should be short.
+pub trait Messages: Send + Sync + 'static {
+    /// The words of the command that ends a round, such as `CL.SYNC ROUND eu-west
+    /// 12345`. It goes to every node of the peer, `None` sends nothing: so it can
+    /// be kept for complete rounds.
+    ///
+    /// A node that answers the heartbeat with an error, whichever, counts as
+    /// failed: the connection is given up and tried again after a while.
+    fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>>;
+
+    /// Completes a state in the moment that it is sent: once for each peer and
+    /// attempt.
+    fn stamp(&self, state: &mut [u8]) {
+        let _ = state;
+    }
+
+    /// A node has answered its heartbeat. The reply has been made by others, is
+    /// in RESP2, at most a mebibyte, and no error.
+    fn heard(&self, peer: usize, reply: &Value) -> Identity {
+        let _ = (peer, reply);
+        Identity::default()
+    }
+}

@@ -1,0 +1,228 @@
+//! One connection to one server.
+//!
+//! The protocol is the redis crate's, the connection is not. Its `Connection`
+//! cannot be shut down from another thread; it awaits every reply of a pipeline
+//! even when none comes, each for the whole time-out; for TLS it reads the
+//! system's certificates on every connection and fails if one of them is bad,
+//! even when a file of one's own is to be used.
+
+use crate::breaker::{Breaker, Guard};
+use crate::cluster::Endpoint;
+use crate::config::Limits;
+use crate::status::{Board, add};
+use crate::url::PeerUrl;
+use crate::wire;
+use redis::io::tcp::socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use redis::{Parser, Value};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+
+/// The most bytes one reply may have. What is read ahead counts towards it.
+const MAX_REPLY: u64 = 1 << 20;
+/// The most addresses of one name that are tried.
+const MAX_ADDRESSES: usize = 4;
+
+/// Why a connection cannot be used.
+#[derive(Debug)]
+pub(crate) struct Fault(pub String);
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How to get at the servers of one peer.
+#[derive(Debug)]
+pub(crate) struct Access {
+    pub url: PeerUrl,
+    /// Present exactly when the URL asks for TLS.
+    pub tls: Option<Arc<ClientConfig>>,
+    pub limits: Limits,
+    pub breaker: Arc<Breaker>,
+}
+
+/// An open connection, logged in.
+pub(crate) struct Connection {
+    stream: Stream,
+    parser: Parser,
+    /// The database selected.
+    pub db: u32,
+    // Dropped last: it shuts the socket down.
+    _guard: Guard,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Connection {
+    /// Connects and logs in.
+    pub fn open(to: &Endpoint, access: &Access, board: &Board) -> Result<Self, Fault> {
+        let (socket, guard) = connect(to, access)?;
+        add(&board.connections, 1);
+        let stream = match &access.tls {
+            None => Stream::Plain(socket),
+            Some(config) => Stream::Tls(Box::new(encrypt(to, Arc::clone(config), socket)?)),
+        };
+        let mut connection = Self { stream, parser: Parser::new(), db: 0, _guard: guard };
+        connection.log_in(&access.url, board)?;
+        Ok(connection)
+    }
+
+    fn log_in(&mut self, url: &PeerUrl, board: &Board) -> Result<(), Fault> {
+        let Some(password) = url.password() else {
+            return Ok(());
+        };
+        let words: &[&str] = match url.user() {
+            Some(user) => &["AUTH", user, password],
+            None => &["AUTH", password],
+        };
+        match self.call(words, board)? {
+            Value::ServerError(error) => {
+                // Servers repeat arguments in some errors, in part even: only
+                // texts that are known not to go any further.
+                let detail = error.details().unwrap_or_default();
+                let why = if detail.contains("without any password configured") {
+                    "the peer's default user has no password"
+                } else if error.code() == "WRONGPASS" {
+                    "invalid user name or password, or the user is disabled"
+                } else {
+                    "the peer refused it"
+                };
+                Err(Fault(format!("AUTH failed: {} {why}", wire::one_line(error.code()))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends one command and awaits its reply, which may be an error.
+    pub fn call<W: AsRef<[u8]>>(&mut self, words: &[W], board: &Board) -> Result<Value, Fault> {
+        let mut bytes = Vec::new();
+        wire::command(&mut bytes, words);
+        self.send(&bytes, board)?;
+        self.reply()
+    }
+
+    /// Sends commands.
+    pub fn send(&mut self, bytes: &[u8], board: &Board) -> Result<(), Fault> {
+        let stream: &mut dyn Write = match &mut self.stream {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => stream.as_mut(),
+        };
+        stream
+            .write_all(bytes)
+            .and_then(|()| stream.flush())
+            .map_err(|e| Fault(format!("cannot write: {}", explained(&e))))?;
+        add(&board.bytes_sent, bytes.len());
+        Ok(())
+    }
+
+    /// Awaits one reply.
+    pub fn reply(&mut self) -> Result<Value, Fault> {
+        let stream: &mut dyn Read = match &mut self.stream {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => stream.as_mut(),
+        };
+        let mut bounded = Bounded { stream, left: MAX_REPLY, failed: None };
+        let result = self.parser.parse_value(&mut bounded);
+        result.map_err(|e| match bounded.failed {
+            Some(why) => Fault(format!("no reply: {why}")),
+            None => Fault(format!("no reply that can be read: {e}")),
+        })
+    }
+}
+
+/// Reads at most so many bytes, and goes on when a signal interrupts.
+struct Bounded<'a> {
+    stream: &'a mut dyn Read,
+    left: u64,
+    /// The library keeps the error to itself.
+    failed: Option<String>,
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            self.failed = Some("it is longer than a mebibyte".into());
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        loop {
+            match self.stream.read(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    self.failed = Some(explained(&e));
+                    return Err(e);
+                }
+                Ok(0) => {
+                    self.failed = Some(explained(&io::ErrorKind::UnexpectedEof.into()));
+                    return Ok(0);
+                }
+                Ok(n) => {
+                    self.left = self.left.saturating_sub(u64::try_from(n).unwrap_or(u64::MAX));
+                    return Ok(n);
+                }
+            }
+        }
+    }
+}
+
+/// An error in words that tell more than those of the system.
+fn explained(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "timed out".into(),
+        io::ErrorKind::UnexpectedEof => "the connection was closed".into(),
+        _ => error.to_string(),
+    }
+}
+
+fn connect(to: &Endpoint, access: &Access) -> Result<(TcpStream, Guard), Fault> {
+    let fault = |e: io::Error| Fault(format!("cannot connect to {to}: {}", explained(&e)));
+    let mut last = None;
+    for address in addresses(to).map_err(fault)?.into_iter().take(MAX_ADDRESSES) {
+        match connect_to(address, access) {
+            Ok(connected) => return Ok(connected),
+            Err(e) => last = Some(e),
+        }
+    }
+    Err(fault(last.unwrap_or_else(|| io::Error::other("the name has no address"))))
+}
+
+/// Looking up a name blocks for as long as the system's resolver likes, and
+/// cannot be ended from outside. Addresses need no look-up.
+fn addresses(to: &Endpoint) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = to.host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, to.port)]);
+    }
+    Ok((to.host.as_str(), to.port).to_socket_addrs()?.collect())
+}
+
+fn connect_to(address: SocketAddr, access: &Access) -> io::Result<(TcpStream, Guard)> {
+    let limits = &access.limits;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let guard = access.breaker.guard(&socket)?;
+    socket.connect_timeout(&SockAddr::from(address), limits.connect_timeout)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_read_timeout(Some(limits.io_timeout))?;
+    socket.set_write_timeout(Some(limits.io_timeout))?;
+    Ok((socket.into(), guard))
+}
+
+fn encrypt(
+    to: &Endpoint,
+    config: Arc<ClientConfig>,
+    mut socket: TcpStream,
+) -> Result<StreamOwned<ClientConnection, TcpStream>, Fault> {
+    let fault = |why: &dyn fmt::Display| Fault(format!("no TLS with {to}: {why}"));
+    let name = ServerName::try_from(to.host.clone()).map_err(|e| fault(&e))?;
+    let mut session = ClientConnection::new(config, name).map_err(|e| fault(&e))?;
+    while session.is_handshaking() {
+        session.complete_io(&mut socket).map_err(|e| fault(&explained(&e)))?;
+    }
+    Ok(StreamOwned::new(session, socket))
+}

@@ -1,0 +1,267 @@
+//! What threads share about one peer: its backlog, and what it lacks besides.
+
+use crate::backlog::{Backlog, Noted, Overrun, earlier};
+use crate::breaker::Breaker;
+use crate::config::Limits;
+use crate::front::{Entry, Mark};
+use crate::status::{Board, add};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Everything about one peer that more than its own thread needs.
+pub(crate) struct Desk {
+    pub index: usize,
+    pub board: Board,
+    pub breaker: Arc<Breaker>,
+    limits: Limits,
+    queue: Mutex<Queue>,
+    bell: Condvar,
+}
+
+#[derive(Debug)]
+struct Queue {
+    backlog: Backlog,
+    lack: Lack,
+    connected: bool,
+    /// Since when a state has been waiting that is not in the backlog any more.
+    lost_since: Option<u64>,
+    noted_until: Instant,
+    /// How often something was lost: what a round has completed is only what was
+    /// lost before it began.
+    losses: u64,
+    /// It is time for a round.
+    tick: bool,
+    stopping: bool,
+}
+
+/// Whether the peer lacks states that are not in its backlog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lack {
+    /// It has, or will get from the backlog, everything.
+    Nothing,
+    /// It needs a walk over all buckets.
+    Walk,
+    /// That walk is under way.
+    Walking(u64),
+    /// That walk has noted everything, and the backlog has it.
+    Noted,
+}
+
+/// Why a peer's thread goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wake {
+    Round,
+    Stop,
+}
+
+/// What one round is to send.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub states: Vec<Noted>,
+    /// Once these have arrived the peer has everything noted so far.
+    pub completes: bool,
+    pub noted_until: Instant,
+    pub losses: u64,
+}
+
+/// What the hand-out thread brings.
+#[derive(Debug)]
+pub(crate) struct Delivery<'a> {
+    pub entries: &'a [Entry],
+    pub since: u64,
+    pub overrun: bool,
+    pub marks: &'a [Mark],
+    pub noted_until: Instant,
+    pub tick: bool,
+}
+
+impl Desk {
+    pub fn new(index: usize, board: Board, limits: Limits, now: Instant) -> Self {
+        let queue = Queue {
+            backlog: Backlog::new(),
+            // What other processes have told this peer is unknown.
+            lack: Lack::Walk,
+            connected: false,
+            lost_since: None,
+            noted_until: now,
+            losses: 0,
+            tick: true,
+            stopping: false,
+        };
+        let desk = Self {
+            index,
+            board,
+            breaker: Arc::default(),
+            limits,
+            queue: Mutex::new(queue),
+            bell: Condvar::new(),
+        };
+        desk.publish(&desk.lock());
+        desk
+    }
+
+    /// Puts what was handed out on this peer's backlog.
+    pub fn deliver(&self, delivery: &Delivery) {
+        let mut queue = self.lock();
+        let me = u32::try_from(self.index).ok().and_then(|i| 1_u32.checked_shl(i)).unwrap_or(0);
+        for mark in delivery.marks {
+            if let Mark::Begin { walk, peers } = *mark
+                && peers & me != 0
+                && queue.connected
+                && queue.lack != Lack::Nothing
+            {
+                queue.lack = Lack::Walking(walk);
+            }
+        }
+        if delivery.overrun {
+            self.lose(&mut queue, delivery.since);
+        }
+        for entry in delivery.entries {
+            // It cannot be told and needs everything later anyway.
+            let pointless = !queue.connected && queue.lack == Lack::Walk;
+            if pointless {
+                queue.lost_since = earlier(queue.lost_since, Some(delivery.since));
+                break;
+            }
+            let put = queue.backlog.put(entry.clone(), delivery.since, &self.limits);
+            if put == Err(Overrun) {
+                self.lose(&mut queue, delivery.since);
+            }
+        }
+        for mark in delivery.marks {
+            if let Mark::End { walk } = *mark
+                && queue.lack == Lack::Walking(walk)
+            {
+                queue.lack = Lack::Noted;
+            }
+        }
+        queue.noted_until = delivery.noted_until;
+        queue.tick |= delivery.tick;
+        self.publish(&queue);
+        if queue.tick {
+            self.bell.notify_one();
+        }
+    }
+
+    /// Waits for the next round, at most until `retry`.
+    pub fn wait(&self, retry: Option<Instant>) -> Wake {
+        let mut queue = self.lock();
+        loop {
+            if queue.stopping {
+                return Wake::Stop;
+            }
+            if std::mem::take(&mut queue.tick) {
+                return Wake::Round;
+            }
+            queue = match retry.map(|at| at.saturating_duration_since(Instant::now())) {
+                None => self.bell.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(left) if left.is_zero() => return Wake::Round,
+                Some(left) => {
+                    self.bell.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Takes the backlog for a round.
+    pub fn take(&self) -> Batch {
+        let mut queue = self.lock();
+        let batch = Batch {
+            states: queue.backlog.take(),
+            completes: matches!(queue.lack, Lack::Nothing | Lack::Noted),
+            noted_until: queue.noted_until,
+            losses: queue.losses,
+        };
+        self.publish(&queue);
+        batch
+    }
+
+    /// The batch has been dealt with: these states did not reach the peer.
+    pub fn give_back(&self, failed: Vec<Noted>) {
+        let mut queue = self.lock();
+        queue.backlog.settle();
+        for noted in failed {
+            let since = noted.since;
+            if queue.backlog.put_back(noted, &self.limits) == Err(Overrun) {
+                self.lose(&mut queue, since);
+            }
+        }
+        self.publish(&queue);
+    }
+
+    /// A round that completes the peer has reached every node of it. `losses` is
+    /// that of its batch.
+    pub fn completed(&self, losses: u64) {
+        let mut queue = self.lock();
+        if queue.losses == losses && matches!(queue.lack, Lack::Nothing | Lack::Noted) {
+            queue.lack = Lack::Nothing;
+            queue.lost_since = None;
+        }
+        self.publish(&queue);
+    }
+
+    /// Some node can be told something now, or none can.
+    pub fn set_connected(&self, connected: bool) {
+        let mut queue = self.lock();
+        if queue.connected != connected {
+            queue.connected = connected;
+            self.board.wants_walk.store(connected && queue.lack == Lack::Walk, Ordering::Relaxed);
+            self.publish(&queue);
+        }
+    }
+
+    /// Somebody answers there who may not have what was acknowledged before.
+    pub fn stranger(&self, now: u64) {
+        let mut queue = self.lock();
+        queue.lack = Lack::Walk;
+        queue.losses = queue.losses.wrapping_add(1);
+        queue.lost_since = earlier(queue.lost_since, Some(now));
+        self.ask_for_walk(&queue);
+    }
+
+    /// States were lost on this side, if `batch` those of a batch taken.
+    pub fn lost(&self, batch: bool, now: u64) {
+        let mut queue = self.lock();
+        self.lose(&mut queue, now);
+        if batch {
+            queue.backlog.settle();
+        }
+        self.publish(&queue);
+    }
+
+    /// Ends the thread: now if it waits, and soon if it is connected.
+    pub fn stop(&self) {
+        self.lock().stopping = true;
+        self.bell.notify_all();
+        self.breaker.break_all();
+    }
+
+    fn lose(&self, queue: &mut Queue, since: u64) {
+        queue.lost_since =
+            [queue.lost_since, queue.backlog.oldest(), Some(since)].into_iter().fold(None, earlier);
+        queue.backlog.clear();
+        queue.lack = Lack::Walk;
+        queue.losses = queue.losses.wrapping_add(1);
+        add(&self.board.overruns, 1);
+        self.ask_for_walk(queue);
+    }
+
+    /// Asks last: who sees it finds the reason in the status.
+    fn ask_for_walk(&self, queue: &Queue) {
+        self.publish(queue);
+        self.board.wants_walk.store(queue.connected, Ordering::Release);
+    }
+
+    fn publish(&self, queue: &Queue) {
+        let oldest = earlier(queue.backlog.oldest(), queue.lost_since);
+        self.board.oldest.store(oldest.unwrap_or(0), Ordering::Relaxed);
+        let queued = u64::try_from(queue.backlog.len()).unwrap_or(u64::MAX);
+        self.board.queued.store(queued, Ordering::Relaxed);
+        self.board.lacking.store(queue.lack != Lack::Nothing, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

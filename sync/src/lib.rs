@@ -1,0 +1,80 @@
+//! The sending side of region sync.
+//!
+//! The owner, a Redis server's main thread, [notes](Pusher::note) every bucket
+//! that changes. Background threads hand the latest state of each to every
+//! [peer](PeerUrl), as ordinary commands over an ordinary connection, and end
+//! each round with a heartbeat that says whether the peer now has everything.
+//!
+//! ```text
+//!  note() ──► Front ──► hand-out thread ──► Desk of peer 0 ──► Link ──► servers
+//!  (main)     in order  every interval  └─► Desk of peer 1 ──► Link ──► servers
+//! ```
+//!
+//! | file | what is in it |
+//! | --- | --- |
+//! | `pusher.rs` | [`Pusher`]: what the owner calls; the hand-out thread |
+//! | `front.rs` | what has been noted since the last hand-out |
+//! | `backlog.rs` | what one peer is still to get, latest state per key |
+//! | `desk.rs` | what threads share about one peer; what the peer lacks |
+//! | `peer.rs` | the thread of one peer: the loop over rounds |
+//! | `link.rs` | the nodes of one peer: connecting, routing, pipelining, heartbeats |
+//! | `connection.rs` | one connection: socket, time-outs, AUTH, replies |
+//! | `breaker.rs` | ends blocked connections from outside |
+//! | `cluster.rs` | slots and the topology of Redis Clusters |
+//! | `reply.rs` | which errors are worth another try |
+//! | `wire.rs` | commands as bytes |
+//! | `backoff.rs` | how long to wait after a failure |
+//! | `tls.rs` | certificates |
+//! | `url.rs` | [`PeerUrl`]: `redis://user:password@host:port` |
+//! | `status.rs` | [`PeerStatus`] and the counters behind it |
+//! | `config.rs` | [`Config`] and the traits that the owner implements |
+//!
+//! # What a peer is sent
+//!
+//! On connecting: `AUTH` when the URL has a password, then `CLUSTER SLOTS`, then
+//! the opening heartbeat. No `HELLO`, no `CLIENT`, no `PING`. After that the
+//! configured command for each state, the heartbeat, `SELECT` when states are in
+//! a database other than the connection's, and on clusters `ASKING` while slots
+//! move.
+//!
+//! So these are the least rights of the user on the peer, after `on >password
+//! ~keys -@all`:
+//!
+//! | peer | rights |
+//! | --- | --- |
+//! | always | the two commands: `+cl.merge +cl.sync\|round` |
+//! | with databases other than 0 | `+select` |
+//! | a cluster | `+cluster\|slots +asking`, on every node |
+//!
+//! On a server that is no cluster the question for the slots may be refused: the
+//! refusal shows in its `ACL LOG`, once for each connection.
+//!
+//! # Threads
+//!
+//! One that hands out and one for each peer. [`Pusher::stop`] joins them. They
+//! take no lock that is held for longer than a moment, and none that the main
+//! thread waits for is held during input or output. No thread calls into the
+//! server.
+
+mod backlog;
+mod backoff;
+mod breaker;
+mod cluster;
+mod config;
+mod connection;
+mod desk;
+mod front;
+mod link;
+mod peer;
+mod pusher;
+mod reply;
+mod status;
+mod tls;
+mod url;
+mod wire;
+
+pub use config::{Command, Config, Identity, Limits, Messages, Note, Round, Tls};
+pub use pusher::{Pusher, StartError};
+pub use redis::Value;
+pub use status::{PeerState, PeerStatus};
+pub use url::{MAX_PEERS, PeerError, PeerUrl, parse_peers};

@@ -1,0 +1,614 @@
+//! The nodes of one peer: a single server, or the masters of a cluster.
+//!
+//! A single server is treated as a cluster of one node that has all slots.
+//! Nodes fail one by one: what is for the others goes on.
+
+use crate::backlog::Noted;
+use crate::backoff::Backoff;
+use crate::cluster::{Endpoint, MAX_MASTERS, SLOTS, Topology, slot_of};
+use crate::config::{Command, Messages, Round};
+use crate::connection::{Access, Connection, Fault};
+use crate::reply::{Verdict, judge, text};
+use crate::status::{Board, PeerState, add};
+use crate::wire;
+use redis::Value;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// How often states of one round are sent elsewhere, when slots move.
+const REDIRECTIONS: usize = 5;
+
+/// The connections to one peer.
+pub(crate) struct Link<'a> {
+    peer: usize,
+    access: Access,
+    command: &'a Command,
+    board: &'a Board,
+    messages: Arc<dyn Messages>,
+    seed: Endpoint,
+    nodes: Vec<Node>,
+    /// The node of each slot; `None` when the peer is a single server.
+    slots: Option<Box<[Option<usize>]>>,
+    /// It is known which nodes there are.
+    explored: bool,
+    /// That may have changed.
+    stale: bool,
+    exploring: Backoff,
+    /// Which process was last met where.
+    runs: Vec<(Endpoint, Vec<u8>)>,
+    stranger: bool,
+    /// Buffers that are used again.
+    bytes: Vec<u8>,
+    blob: Vec<u8>,
+}
+
+struct Node {
+    endpoint: Endpoint,
+    connection: Option<Connection>,
+    /// The opening heartbeat has been answered.
+    greeted: bool,
+    backoff: Backoff,
+}
+
+impl Node {
+    fn new(endpoint: Endpoint, connection: Option<Connection>) -> Self {
+        Self { endpoint, connection, greeted: false, backoff: Backoff::default() }
+    }
+
+    fn ready(&self) -> bool {
+        self.greeted && self.connection.is_some()
+    }
+}
+
+/// A state on its way to a node.
+struct Parcel {
+    noted: Noted,
+    /// The node is only about to get the slot: say ASKING first.
+    asking: bool,
+}
+
+/// What one node is sent in one pass.
+struct Lane {
+    node: usize,
+    waiting: VecDeque<Parcel>,
+    sent: VecDeque<Parcel>,
+}
+
+/// Where a state has to go.
+enum Way {
+    Owner,
+    Ask(Endpoint),
+}
+
+impl<'a> Link<'a> {
+    pub fn new(
+        peer: usize,
+        access: Access,
+        command: &'a Command,
+        board: &'a Board,
+        messages: Arc<dyn Messages>,
+    ) -> Self {
+        let seed = Endpoint { host: access.url.host().to_owned(), port: access.url.port() };
+        Self {
+            peer,
+            access,
+            command,
+            board,
+            messages,
+            seed,
+            nodes: Vec::new(),
+            slots: None,
+            explored: false,
+            stale: false,
+            exploring: Backoff::default(),
+            runs: Vec::new(),
+            stranger: false,
+            bytes: Vec::new(),
+            blob: Vec::new(),
+        }
+    }
+
+    /// Connects whatever is not connected and due. Returns whether any node is
+    /// ready.
+    pub fn prepare(&mut self) -> bool {
+        if (!self.explored || self.stale) && self.exploring.due(Instant::now()) {
+            match self.explore() {
+                Ok(()) => {
+                    (self.explored, self.stale) = (true, false);
+                    self.exploring.reset();
+                }
+                Err(fault) => {
+                    self.exploring.fail(Instant::now());
+                    self.board.error(&fault.0);
+                }
+            }
+        }
+        for index in 0..self.nodes.len() {
+            if let Err(fault) = self.greet(index) {
+                self.fail(index, &fault.0);
+            }
+        }
+        self.show_state();
+        self.is_ready()
+    }
+
+    /// Whether any node can be sent something.
+    pub fn is_ready(&self) -> bool {
+        self.nodes.iter().any(Node::ready)
+    }
+
+    /// Whether a key belongs to a node that can be sent something, or may do so.
+    pub fn may_reach(&self, key: &[u8]) -> bool {
+        self.owner(key).and_then(|at| self.nodes.get(at)).is_none_or(Node::ready)
+    }
+
+    /// Whether some node has turned out to be a process not met before.
+    pub fn take_stranger(&mut self) -> bool {
+        std::mem::take(&mut self.stranger)
+    }
+
+    /// When something that has failed is to be tried again.
+    pub fn retry(&self) -> Option<Instant> {
+        let missing = self.nodes.iter().filter(|node| !node.ready());
+        let nodes = missing.filter_map(|node| node.backoff.until());
+        let exploring = if self.explored && !self.stale { None } else { self.exploring.until() };
+        nodes.chain(exploring).min()
+    }
+
+    fn show_state(&self) {
+        let ready = self.nodes.iter().filter(|node| node.ready()).count();
+        let failed = self.board.errors.load(Ordering::Relaxed) > 0;
+        self.board.set_state(match ready {
+            0 if failed => PeerState::BackingOff,
+            0 => PeerState::Connecting,
+            _ if ready == self.nodes.len() => PeerState::Connected,
+            _ => PeerState::Partial,
+        });
+    }
+
+    /// Finds out which nodes there are.
+    fn explore(&mut self) -> Result<(), Fault> {
+        for index in 0..self.nodes.len() {
+            let Some(node) = self.nodes.get_mut(index) else { break };
+            let Some(connection) = &mut node.connection else { continue };
+            match ask_for_slots(connection, &node.endpoint, self.board) {
+                Ok(topology) => return self.adopt(topology, None),
+                Err(fault) => self.fail(index, &fault.0),
+            }
+        }
+        let others = self.nodes.iter().map(|node| &node.endpoint);
+        let others = others.filter(|endpoint| **endpoint != self.seed).cloned();
+        let candidates: Vec<Endpoint> = std::iter::once(self.seed.clone()).chain(others).collect();
+        let mut first = None;
+        for endpoint in candidates {
+            let found = Connection::open(&endpoint, &self.access, self.board).and_then(|mut c| {
+                let topology = ask_for_slots(&mut c, &endpoint, self.board)?;
+                Ok((topology, c))
+            });
+            match found {
+                Ok((topology, connection)) => {
+                    return self.adopt(topology, Some((endpoint, connection)));
+                }
+                Err(fault) => first = first.or(Some(fault)),
+            }
+        }
+        Err(first.unwrap_or_else(|| Fault("there is no node to ask".into())))
+    }
+
+    /// Goes over to these nodes, keeping the connections to those that stay.
+    fn adopt(
+        &mut self,
+        topology: Option<Topology>,
+        fresh: Option<(Endpoint, Connection)>,
+    ) -> Result<(), Fault> {
+        let mut fresh = fresh;
+        let mut before = std::mem::take(&mut self.nodes);
+        let mut node = |endpoint: Endpoint| {
+            let known = before.iter().position(|node| node.endpoint == endpoint);
+            let mut node = match known {
+                Some(at) => before.swap_remove(at),
+                None => Node::new(endpoint, None),
+            };
+            if node.connection.is_none()
+                && let Some((_, connection)) = fresh.take_if(|(at, _)| *at == node.endpoint)
+            {
+                node.connection = Some(connection);
+                node.greeted = false;
+            }
+            node
+        };
+        let Some(topology) = topology else {
+            self.nodes = vec![node(self.seed.clone())];
+            self.slots = None;
+            return Ok(());
+        };
+        if topology.masters.is_empty() {
+            return Err(Fault("the peer is a cluster in which no node has slots".into()));
+        }
+        self.nodes = topology.masters.into_iter().map(&mut node).collect();
+        let mut slots = vec![None; usize::from(SLOTS)];
+        for (first, last, master) in topology.ranges {
+            for slot in slots.get_mut(usize::from(first)..=usize::from(last)).unwrap_or_default() {
+                *slot = Some(master);
+            }
+        }
+        self.slots = Some(slots.into());
+        // A node that leaves and comes back may have missed something.
+        let nodes = &self.nodes;
+        self.runs.retain(|(at, _)| nodes.iter().any(|node| node.endpoint == *at));
+        Ok(())
+    }
+
+    /// Connects a node and learns who it is.
+    fn greet(&mut self, index: usize) -> Result<(), Fault> {
+        let Some(node) = self.nodes.get_mut(index) else { return Ok(()) };
+        if node.ready() || !node.backoff.due(Instant::now()) {
+            return Ok(());
+        }
+        let connection = match node.connection.take() {
+            Some(connection) => connection,
+            None => Connection::open(&node.endpoint, &self.access, self.board)?,
+        };
+        let connection = node.connection.insert(connection);
+        let round =
+            Round { peer: self.peer, complete: false, opening: true, noted_until: Instant::now() };
+        let reply = match self.messages.heartbeat(&round) {
+            Some(words) => Some(connection.call(&words, self.board)?),
+            None => None,
+        };
+        node.greeted = true;
+        match reply {
+            Some(reply) => self.heard(index, &reply),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives a node up for a while.
+    fn fail(&mut self, index: usize, why: &str) {
+        self.board.error(why);
+        let Some(node) = self.nodes.get_mut(index) else { return };
+        node.connection = None;
+        node.greeted = false;
+        node.backoff.fail(Instant::now());
+        if self.slots.is_some() {
+            self.stale = true;
+        }
+    }
+
+    /// Sends states to wherever they belong. Returns those that did not arrive.
+    pub fn deliver(&mut self, states: Vec<Noted>) -> Vec<Noted> {
+        let mut failed = Vec::new();
+        let mut todo: Vec<(Noted, Way)> =
+            states.into_iter().map(|noted| (noted, Way::Owner)).collect();
+        for _ in 0..=REDIRECTIONS {
+            if todo.is_empty() {
+                return failed;
+            }
+            let mut lanes = self.lanes(todo, &mut failed);
+            todo = Vec::new();
+            while lanes.iter().any(|lane| !lane.waiting.is_empty()) {
+                for lane in &mut lanes {
+                    self.fill(lane, &mut failed);
+                }
+                for lane in &mut lanes {
+                    self.drain(lane, &mut todo, &mut failed);
+                }
+            }
+        }
+        failed.extend(todo.into_iter().map(|(noted, _)| noted));
+        failed
+    }
+
+    /// Sorts states by node.
+    fn lanes(&mut self, todo: Vec<(Noted, Way)>, failed: &mut Vec<Noted>) -> Vec<Lane> {
+        let mut lanes: Vec<Lane> = (0..self.nodes.len())
+            .map(|node| Lane { node, waiting: VecDeque::new(), sent: VecDeque::new() })
+            .collect();
+        for (noted, way) in todo {
+            let (node, asking) = match way {
+                Way::Ask(endpoint) => (self.node_at(&endpoint), true),
+                Way::Owner => (self.owner(noted.entry.key()), false),
+            };
+            let ready = node.filter(|at| self.nodes.get(*at).is_some_and(Node::ready));
+            match ready.and_then(|at| lanes.get_mut(at)) {
+                Some(lane) => lane.waiting.push_back(Parcel { noted, asking }),
+                None => {
+                    // A slot without a node, or a node that is not known.
+                    self.stale |= node.is_none();
+                    failed.push(noted);
+                }
+            }
+        }
+        for lane in &mut lanes {
+            let node = self.nodes.get(lane.node).and_then(|node| node.connection.as_ref());
+            let current = node.map_or(0, |connection| connection.db);
+            // The database that is selected comes first.
+            lane.waiting.make_contiguous().sort_by_key(|parcel| {
+                let db = parcel.noted.entry.db();
+                (db != current, db)
+            });
+        }
+        lanes
+    }
+
+    fn owner(&self, key: &[u8]) -> Option<usize> {
+        match &self.slots {
+            None => Some(0),
+            Some(slots) => slots.get(usize::from(slot_of(key))).copied().flatten(),
+        }
+    }
+
+    fn node_at(&self, endpoint: &Endpoint) -> Option<usize> {
+        self.nodes.iter().position(|node| node.endpoint == *endpoint)
+    }
+
+    /// Sends the next states of a lane, all of one database.
+    fn fill(&mut self, lane: &mut Lane, failed: &mut Vec<Noted>) {
+        let Some(db) = lane.waiting.front().map(|parcel| parcel.noted.entry.db()) else { return };
+        match self.select(lane.node, db) {
+            Ok(true) => {}
+            Ok(false) => {
+                // The peer has no such database, and will not have it later.
+                let here = |parcel: &Parcel| parcel.noted.entry.db() == db;
+                while lane.waiting.pop_front_if(|parcel| here(parcel)).is_some() {
+                    add(&self.board.states_refused, 1);
+                }
+                return;
+            }
+            Err(fault) => return self.give_up(lane, &fault.0, failed),
+        }
+        self.bytes.clear();
+        let limits = &self.access.limits;
+        while lane.sent.len() < limits.chunk_commands.max(1)
+            && (self.bytes.is_empty() || self.bytes.len() < limits.chunk_bytes)
+            && let Some(parcel) = lane.waiting.pop_front_if(|p| p.noted.entry.db() == db)
+        {
+            self.blob.clear();
+            self.blob.extend_from_slice(parcel.noted.entry.state());
+            self.messages.stamp(&mut self.blob);
+            if parcel.asking {
+                wire::command(&mut self.bytes, &["ASKING"]);
+            }
+            state(&mut self.bytes, self.command, parcel.noted.entry.key(), &self.blob);
+            lane.sent.push_back(parcel);
+        }
+        let Some(node) = self.nodes.get_mut(lane.node) else { return };
+        let result = match &mut node.connection {
+            Some(connection) => connection.send(&self.bytes, self.board),
+            None => Err(Fault("the connection is gone".into())),
+        };
+        // One large state shall not hold memory for good.
+        self.bytes.shrink_to(limits.chunk_bytes.saturating_mul(2));
+        self.blob.shrink_to(limits.chunk_bytes);
+        if let Err(fault) = result {
+            self.give_up(lane, &fault.0, failed);
+        }
+    }
+
+    /// Goes over to a database. Awaits the reply before anything else is sent:
+    /// were it refused, states would end up in another database. Returns false
+    /// if there is no such database.
+    fn select(&mut self, node: usize, db: u32) -> Result<bool, Fault> {
+        let node = self.nodes.get_mut(node).and_then(|node| node.connection.as_mut());
+        let Some(connection) = node else {
+            return Err(Fault("the connection is gone".into()));
+        };
+        if connection.db == db {
+            return Ok(true);
+        }
+        let reply = connection.call(&["SELECT", &db.to_string()], self.board)?;
+        match judge(&reply) {
+            Verdict::Done => {
+                connection.db = db;
+                Ok(true)
+            }
+            Verdict::Refused(why) => {
+                self.board.error(&format!("SELECT {db}: {why}"));
+                Ok(false)
+            }
+            Verdict::Later(why) => Err(Fault(format!("SELECT {db}: {why}"))),
+            Verdict::Moved { .. } | Verdict::Ask { .. } => {
+                Err(Fault(format!("SELECT {db}: redirected")))
+            }
+        }
+    }
+
+    /// Reads the replies to what was sent.
+    fn drain(&mut self, lane: &mut Lane, todo: &mut Vec<(Noted, Way)>, failed: &mut Vec<Noted>) {
+        let mut later = None;
+        while let Some(parcel) = lane.sent.pop_front() {
+            let reply = match self.reply(lane.node, parcel.asking) {
+                Ok(reply) => reply,
+                Err(fault) => {
+                    failed.push(parcel.noted);
+                    return self.give_up(lane, &fault.0, failed);
+                }
+            };
+            match judge(&reply) {
+                Verdict::Done => add(&self.board.states_sent, 1),
+                Verdict::Refused(why) => {
+                    add(&self.board.states_refused, 1);
+                    self.board.error(&why);
+                }
+                Verdict::Later(why) => {
+                    failed.push(parcel.noted);
+                    later = Some(why);
+                }
+                Verdict::Moved { slot, to } => match self.moved(lane.node, slot, &to) {
+                    Ok(()) => todo.push((parcel.noted, Way::Owner)),
+                    Err(why) => {
+                        failed.push(parcel.noted);
+                        later = Some(why);
+                    }
+                },
+                Verdict::Ask { to } => {
+                    let asked = self.nodes.get(lane.node).map(|node| &node.endpoint);
+                    match asked.and_then(|asked| Endpoint::redirected(&to, asked)) {
+                        Some(to) => todo.push((parcel.noted, Way::Ask(to))),
+                        None => failed.push(parcel.noted),
+                    }
+                }
+            }
+        }
+        if let Some(why) = later {
+            self.give_up(lane, &why, failed);
+        }
+    }
+
+    fn reply(&mut self, node: usize, asking: bool) -> Result<Value, Fault> {
+        let node = self.nodes.get_mut(node).and_then(|node| node.connection.as_mut());
+        let connection = node.ok_or_else(|| Fault("the connection is gone".into()))?;
+        if asking && let Value::ServerError(error) = connection.reply()? {
+            // What follows it was answered as if it had not been sent.
+            return Err(Fault(format!("ASKING: {}", text(&error))));
+        }
+        connection.reply()
+    }
+
+    /// A slot has another owner.
+    fn moved(&mut self, node: usize, slot: u16, to: &str) -> Result<(), String> {
+        self.stale = true;
+        let asked = self.nodes.get(node).map(|node| node.endpoint.clone());
+        let to = asked.and_then(|asked| Endpoint::redirected(to, &asked));
+        let Some(slots) = &mut self.slots else {
+            self.explored = false;
+            return Err("the peer is a cluster, its user needs the right to CLUSTER SLOTS".into());
+        };
+        let Some(to) = to else {
+            return Err("the peer redirects to an address that cannot be read".into());
+        };
+        let index = match self.nodes.iter().position(|node| node.endpoint == to) {
+            Some(index) => index,
+            None if self.nodes.len() < MAX_MASTERS => {
+                self.nodes.push(Node::new(to, None));
+                self.nodes.len().saturating_sub(1)
+            }
+            None => return Err("the peer redirects to too many nodes".into()),
+        };
+        if let Some(slot) = slots.get_mut(usize::from(slot)) {
+            *slot = Some(index);
+        }
+        // It may not be connected: then the states fail and are sent next time.
+        if let Err(fault) = self.greet(index) {
+            self.fail(index, &fault.0);
+        }
+        Ok(())
+    }
+
+    /// What a lane still has does not arrive, and its node rests for a while.
+    fn give_up(&mut self, lane: &mut Lane, why: &str, failed: &mut Vec<Noted>) {
+        failed.extend(lane.sent.drain(..).chain(lane.waiting.drain(..)).map(|p| p.noted));
+        self.fail(lane.node, why);
+    }
+
+    /// Ends a round: a heartbeat to every node that is ready. `complete` says
+    /// whether they have everything. Returns whether all nodes have answered.
+    pub fn heartbeat(&mut self, complete: bool, noted_until: Instant) -> bool {
+        let round = Round { peer: self.peer, complete, opening: false, noted_until };
+        let began = Instant::now();
+        let mut asked = Vec::new();
+        for index in 0..self.nodes.len() {
+            let Some(node) = self.nodes.get_mut(index).filter(|node| node.ready()) else {
+                continue;
+            };
+            let Some(connection) = &mut node.connection else { continue };
+            let Some(words) = self.messages.heartbeat(&round) else {
+                node.backoff.reset();
+                continue;
+            };
+            self.bytes.clear();
+            wire::command(&mut self.bytes, &words);
+            match connection.send(&self.bytes, self.board) {
+                Ok(()) => asked.push(index),
+                Err(fault) => self.fail(index, &fault.0),
+            }
+        }
+        for index in &asked {
+            let connection = self.nodes.get_mut(*index).and_then(|node| node.connection.as_mut());
+            let Some(connection) = connection else { continue };
+            let result = connection.reply().and_then(|reply| self.heard(*index, &reply));
+            match (result, self.nodes.get_mut(*index)) {
+                (Ok(()), Some(node)) => node.backoff.reset(),
+                (Ok(()), None) => {}
+                (Err(fault), _) => self.fail(*index, &fault.0),
+            }
+        }
+        if !asked.is_empty() {
+            let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.board.round_trip.store(took, Ordering::Relaxed);
+        }
+        let all = self.nodes.iter().all(Node::ready) && !self.nodes.is_empty();
+        self.show_state();
+        all
+    }
+
+    /// Takes notice of the reply to a heartbeat.
+    fn heard(&mut self, index: usize, reply: &Value) -> Result<(), Fault> {
+        if let Value::ServerError(error) = reply {
+            return Err(Fault(format!("heartbeat: {}", text(error))));
+        }
+        let identity = self.messages.heard(self.peer, reply);
+        if let Some(name) = &identity.replica {
+            self.board.set_replica(name);
+        }
+        let (Some(run), Some(node)) = (identity.run, self.nodes.get(index)) else {
+            return Ok(());
+        };
+        match self.runs.iter_mut().find(|(at, _)| *at == node.endpoint) {
+            Some((_, known)) if *known == run => {}
+            Some((_, known)) => {
+                *known = run;
+                self.stranger = true;
+            }
+            None => {
+                self.runs.push((node.endpoint.clone(), run));
+                self.stranger = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds the command that brings a state.
+fn state(out: &mut Vec<u8>, command: &Command, key: &[u8], blob: &[u8]) {
+    let fixed = [&command.before, &command.between, &command.after];
+    let words = fixed.iter().fold(2_usize, |sum, part| sum.saturating_add(part.len()));
+    wire::begin(out, words);
+    let all = |out: &mut Vec<u8>, words: &[Vec<u8>]| {
+        for word in words {
+            wire::word(out, word);
+        }
+    };
+    all(out, &command.before);
+    wire::word(out, key);
+    all(out, &command.between);
+    wire::word(out, blob);
+    all(out, &command.after);
+}
+
+/// Which master has which slots; `None` if the server is no cluster, or does
+/// not allow the question.
+fn ask_for_slots(
+    connection: &mut Connection,
+    at: &Endpoint,
+    board: &Board,
+) -> Result<Option<Topology>, Fault> {
+    match connection.call(&["CLUSTER", "SLOTS"], board)? {
+        Value::ServerError(error) => match judge(&Value::ServerError(error.clone())) {
+            Verdict::Later(why) if !no_cluster(&error) => {
+                Err(Fault(format!("CLUSTER SLOTS: {why}")))
+            }
+            _ => Ok(None),
+        },
+        reply => match Topology::read(&reply, at) {
+            Some(topology) => Ok(Some(topology)),
+            None => Err(Fault("CLUSTER SLOTS: a reply that cannot be read".into())),
+        },
+    }
+}
+
+fn no_cluster(error: &redis::ServerError) -> bool {
+    error.code() == "NOPERM" || error.details().is_some_and(|d| d.starts_with("unknown command"))
+}

@@ -1,0 +1,407 @@
+//! What the owner calls, and the thread that hands out.
+
+use crate::config::{Command, Config, Limits, Messages, Note};
+use crate::connection::Access;
+use crate::desk::{Delivery, Desk};
+use crate::front::{Front, Handful};
+use crate::link::Link;
+use crate::peer;
+use crate::status::{Board, PeerStatus};
+use crate::tls;
+use crate::url::{MAX_PEERS, PeerUrl};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Pushes the latest states of changed buckets to every peer.
+///
+/// The methods are for one thread, the owner's main thread; none of them waits
+/// for a peer, except [`stop`](Pusher::stop) for at most its patience. Dropping
+/// a pusher tells its threads to end, but does not wait until they have.
+pub struct Pusher<N: Note> {
+    shared: Arc<Shared<N>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared<N> {
+    front: Mutex<Front<N>>,
+    bell: Condvar,
+    desks: Vec<Desk>,
+    urls: Vec<PeerUrl>,
+    limits: Limits,
+    /// In microseconds.
+    interval: AtomicU64,
+    began: Instant,
+    /// Since when the oldest state that is just being handed out has been
+    /// waiting; 0 for none.
+    handing: AtomicU64,
+    alive: Mutex<usize>,
+    last_out: Condvar,
+}
+
+/// Why a pusher could not be started.
+#[derive(Debug)]
+pub enum StartError {
+    /// There are more than [`MAX_PEERS`] peers.
+    TooManyPeers,
+    /// The command has no first word.
+    NoCommand,
+    /// A certificate or key cannot be used: file and reason.
+    Tls(String),
+    /// The system gives no thread.
+    Thread(std::io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooManyPeers => write!(f, "there are more than {MAX_PEERS} peers"),
+            Self::NoCommand => write!(f, "the command to push with has no words"),
+            Self::Tls(why) => write!(f, "TLS: {why}"),
+            Self::Thread(why) => write!(f, "cannot start a thread: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl<N: Note> Pusher<N> {
+    /// Starts one thread for each peer and one that hands out; none when there
+    /// are no peers. Certificates are read here, and only if a peer needs them;
+    /// connections are made by the threads.
+    ///
+    /// # Errors
+    /// See [`StartError`]. No thread is left then.
+    pub fn start(config: Config, messages: Arc<dyn Messages>) -> Result<Self, StartError> {
+        let Config { peers, interval, command, tls, limits } = config;
+        if peers.len() > MAX_PEERS {
+            return Err(StartError::TooManyPeers);
+        }
+        if command.before.is_empty() {
+            return Err(StartError::NoCommand);
+        }
+        let tls = if peers.iter().any(PeerUrl::is_tls) {
+            Some(tls::prepare(&tls).map_err(StartError::Tls)?)
+        } else {
+            None
+        };
+        let began = Instant::now();
+        let desk = |(index, url): (usize, &PeerUrl)| {
+            Desk::new(index, Board::new(url.password()), limits.clone(), began)
+        };
+        let shared = Arc::new(Shared {
+            front: Mutex::new(Front::new()),
+            bell: Condvar::new(),
+            desks: peers.iter().enumerate().map(desk).collect(),
+            urls: peers.clone(),
+            limits: limits.clone(),
+            interval: AtomicU64::new(0),
+            began,
+            handing: AtomicU64::new(0),
+            alive: Mutex::new(0),
+            last_out: Condvar::new(),
+        });
+        let mut pusher = Self { shared, threads: Vec::new() };
+        pusher.set_interval(interval);
+        if peers.is_empty() {
+            return Ok(pusher);
+        }
+        let command = Arc::new(command);
+        for (index, url) in peers.into_iter().enumerate() {
+            let tls = tls.clone().filter(|_| url.is_tls());
+            let (limits, command) = (limits.clone(), Arc::clone(&command));
+            let messages = Arc::clone(&messages);
+            pusher.spawn(format!("claw-peer-{index}"), move |shared| {
+                shared.serve(index, &command, &messages, || {
+                    (url.clone(), tls.clone(), limits.clone())
+                });
+            })?;
+        }
+        pusher.spawn("claw-sync".into(), Shared::hand_out_until_stopped)?;
+        Ok(pusher)
+    }
+
+    fn spawn(
+        &mut self,
+        name: String,
+        run: impl FnOnce(&Shared<N>) + Send + 'static,
+    ) -> Result<(), StartError> {
+        let shared = Arc::clone(&self.shared);
+        {
+            let mut alive = shared.alive();
+            *alive = alive.saturating_add(1);
+        }
+        let leaving = Leaving(shared);
+        let body = move || run(&leaving.0);
+        // If there is no thread, what it was to run is dropped, and so counts as
+        // having left; those before it end when the pusher is dropped.
+        match thread::Builder::new().name(name).spawn(body) {
+            Ok(thread) => {
+                self.threads.push(thread);
+                Ok(())
+            }
+            Err(why) => {
+                self.shared.signal();
+                for thread in self.threads.drain(..) {
+                    let _ = thread.join();
+                }
+                Err(StartError::Thread(why))
+            }
+        }
+    }
+
+    /// Changes the time from one round to the next.
+    pub fn set_interval(&self, interval: Duration) {
+        let micros = interval.max(SHORTEST_INTERVAL).as_micros();
+        let micros = u64::try_from(micros).unwrap_or(u64::MAX);
+        self.shared.interval.store(micros, Ordering::Relaxed);
+        self.shared.bell.notify_all();
+    }
+
+    /// Notes the latest state of a key, which `fill` writes over what was there
+    /// before, be it of another key. It replaces any state of the same key that
+    /// has not been sent; so one that is noted often is sent once a round.
+    ///
+    /// Without room for it, see [`Limits`], the peers will
+    /// [need a resend](Pusher::needs_resend).
+    pub fn note(&self, db: u32, key: &[u8], fill: impl FnOnce(&mut N)) {
+        let shared = &*self.shared;
+        if shared.desks.is_empty() {
+            return;
+        }
+        let mut front = shared.front();
+        if front.stopping {
+            return;
+        }
+        if front.note((db, key), fill, &shared.limits, || shared.now()) {
+            drop(front);
+            shared.bell.notify_one();
+        }
+    }
+
+    /// Whether a connected peer lacks states that only a walk over all live
+    /// buckets can bring: it has been met for the first time, is another process
+    /// than before, or its backlog was dropped. Cheap.
+    ///
+    /// The owner answers with [`resend_begins`](Pusher::resend_begins), notes
+    /// every live bucket, in as many turns as it likes, and closes with
+    /// [`resend_ends`](Pusher::resend_ends). Until then, and until all of that
+    /// has arrived, rounds with this peer are not
+    /// [complete](crate::Round::complete).
+    #[must_use]
+    pub fn needs_resend(&self) -> bool {
+        self.shared.desks.iter().any(|desk| desk.board.wants_walk.load(Ordering::Acquire))
+    }
+
+    /// A walk over all live buckets begins now. If one is under way, this one
+    /// takes its place, and that one is not to be ended.
+    pub fn resend_begins(&self) {
+        let mut peers = 0;
+        for (desk, index) in self.shared.desks.iter().zip(0_u32..) {
+            if desk.board.wants_walk.swap(false, Ordering::Acquire) {
+                peers |= 1_u32.checked_shl(index).unwrap_or(0);
+            }
+        }
+        self.shared.front().walk_begins(peers);
+    }
+
+    /// The walk has noted every live bucket.
+    pub fn resend_ends(&self) {
+        self.shared.front().walk_ends();
+    }
+
+    /// How many states wait for the peer with the longest backlog of those that
+    /// are connected: a walk should pause while that is a large part of
+    /// [`Limits::entries`], or it overruns what it is to fill. Cheap.
+    #[must_use]
+    pub fn longest_queue(&self) -> u64 {
+        let desks = self.shared.desks.iter().filter(|desk| desk.board.is_connected());
+        desks.map(|desk| desk.board.queued.load(Ordering::Relaxed)).max().unwrap_or(0)
+    }
+
+    /// The longest that any noted state has been waiting to be acknowledged by
+    /// any peer; zero when none is waiting. States that a peer has refused for
+    /// good do not wait. Those dropped for want of room wait until a resend has
+    /// arrived. Cheap.
+    #[must_use]
+    pub fn unacknowledged_for(&self) -> Duration {
+        let now = self.shared.now();
+        let front = self.shared.front().since().unwrap_or(0);
+        let handing = self.shared.handing.load(Ordering::Relaxed);
+        let age = |since: u64| match since {
+            0 => Duration::ZERO,
+            since => Duration::from_micros(now.saturating_sub(since)),
+        };
+        let desks = self.shared.desks.iter().map(|desk| desk.board.lag(now));
+        desks.chain([age(front), age(handing)]).max().unwrap_or_default()
+    }
+
+    /// Has a round done at once, without waiting for it. Peers that rest after
+    /// a failure are not disturbed.
+    pub fn flush(&self) {
+        self.shared.front().flush = true;
+        self.shared.bell.notify_one();
+    }
+
+    /// How each peer is doing, in the order of [`Config::peers`].
+    #[must_use]
+    pub fn status(&self) -> Vec<PeerStatus> {
+        let now = self.shared.now();
+        let peers = self.shared.desks.iter().zip(&self.shared.urls);
+        peers.map(|(desk, url)| desk.board.status(url.to_string(), now)).collect()
+    }
+
+    /// Ends all threads and waits until they have ended: their connections are
+    /// shut down, so that this takes a few milliseconds, also when a peer hangs.
+    /// What has not been sent is lost.
+    ///
+    /// # Errors
+    /// The pusher itself when some thread has not ended after `patience`; then
+    /// this code must stay in memory, and another call may have more luck.
+    /// Looking up the name of a host is what can take so long.
+    pub fn stop(mut self, patience: Duration) -> Result<(), Self> {
+        self.shared.signal();
+        let alive = self.shared.alive();
+        let (alive, _) = self
+            .shared
+            .last_out
+            .wait_timeout_while(alive, patience, |alive| *alive > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        let left = *alive;
+        drop(alive);
+        if left > 0 {
+            return Err(self);
+        }
+        // They have nothing to do any more but to return.
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+        Ok(())
+    }
+}
+
+/// What [`status`](Pusher::status) says.
+impl<N: Note> fmt::Debug for Pusher<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pusher").field("peers", &self.status()).finish_non_exhaustive()
+    }
+}
+
+impl<N: Note> Drop for Pusher<N> {
+    fn drop(&mut self) {
+        self.shared.signal();
+    }
+}
+
+/// Counts a thread as gone when dropped, be it in a panic.
+struct Leaving<N: Note>(Arc<Shared<N>>);
+
+impl<N: Note> Drop for Leaving<N> {
+    fn drop(&mut self) {
+        let mut alive = self.0.alive();
+        *alive = alive.saturating_sub(1);
+        self.0.last_out.notify_all();
+    }
+}
+
+impl<N: Note> Shared<N> {
+    /// Microseconds on the pusher's clock, from 1.
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    fn front(&self) -> MutexGuard<'_, Front<N>> {
+        self.front.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alive(&self) -> MutexGuard<'_, usize> {
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn signal(&self) {
+        self.front().stopping = true;
+        self.bell.notify_all();
+        for desk in &self.desks {
+            desk.stop();
+        }
+    }
+
+    /// The body of a peer's thread.
+    fn serve(
+        &self,
+        index: usize,
+        command: &Command,
+        messages: &Arc<dyn Messages>,
+        access: impl Fn() -> (PeerUrl, Option<Arc<rustls::ClientConfig>>, Limits),
+    ) {
+        let Some(desk) = self.desks.get(index) else { return };
+        let link = || {
+            let (url, tls, limits) = access();
+            let access = Access { url, tls, limits, breaker: Arc::clone(&desk.breaker) };
+            Link::new(index, access, command, &desk.board, Arc::clone(messages))
+        };
+        peer::run(desk, || self.now(), link);
+    }
+
+    /// The body of the hand-out thread.
+    fn hand_out_until_stopped(&self) {
+        while catch_unwind(AssertUnwindSafe(|| self.hand_out())).is_err() {
+            let now = self.now();
+            self.handing.store(0, Ordering::Relaxed);
+            for desk in &self.desks {
+                desk.board.error("internal error: a panic was caught");
+                desk.lost(false, now);
+            }
+        }
+    }
+
+    fn hand_out(&self) {
+        let mut spare = Handful::empty();
+        let mut last_tick = self.began;
+        while let Some((mut handful, tick)) = self.collect(last_tick, spare) {
+            if tick {
+                last_tick = Instant::now();
+            }
+            let entries = handful.entries();
+            let delivery = Delivery {
+                entries: &entries,
+                since: handful.since.unwrap_or_else(|| self.now()),
+                overrun: handful.overrun,
+                marks: &handful.marks,
+                noted_until: handful.taken_at,
+                tick,
+            };
+            for desk in &self.desks {
+                desk.deliver(&delivery);
+            }
+            self.handing.store(0, Ordering::Relaxed);
+            handful.trim();
+            spare = handful;
+        }
+    }
+
+    /// Waits until it is time, and takes what has been noted. Says whether it is
+    /// time for a round, too; `None` when it is time to end.
+    fn collect(&self, last_tick: Instant, spare: Handful<N>) -> Option<(Handful<N>, bool)> {
+        let mut front = self.front();
+        loop {
+            if front.stopping {
+                return None;
+            }
+            let interval = Duration::from_micros(self.interval.load(Ordering::Relaxed));
+            let left = interval.saturating_sub(last_tick.elapsed());
+            let tick = front.flush || left.is_zero();
+            if tick || front.crowded() {
+                front.flush = false;
+                self.handing.store(front.since().unwrap_or(0), Ordering::Relaxed);
+                return Some((front.take(spare), tick));
+            }
+            front = self.bell.wait_timeout(front, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}

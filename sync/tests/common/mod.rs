@@ -1,0 +1,168 @@
+//! What the tests share: a payload, an owner of a pusher, and their waiting.
+
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use claw_sync::{
+    Command, Config, Identity, Limits, Messages, Note, PeerState, PeerStatus, PeerUrl, Pusher,
+    Round, Tls, Value,
+};
+use claw_testkit::{Server, eventually};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How long a test waits for what should happen soon.
+pub const SOON: Duration = Duration::from_secs(20);
+pub const TICK: Duration = Duration::from_millis(5);
+/// How long stopping may take before it has failed.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// An interval that never ends: rounds happen when the test flushes.
+pub const NEVER: Duration = Duration::from_secs(3600);
+
+#[derive(Default)]
+pub struct Text(pub String);
+
+impl Note for Text {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.0.as_bytes());
+    }
+}
+
+/// Heartbeats that ask `INFO server` for the run id, or any other command.
+pub struct Owner {
+    pub heartbeat: Vec<Vec<u8>>,
+    /// The rounds there were heartbeats for.
+    pub rounds: Mutex<Vec<Round>>,
+    pub silent: AtomicBool,
+}
+
+impl Owner {
+    pub fn new(heartbeat: &str) -> Arc<Owner> {
+        Arc::new(Owner {
+            heartbeat: words(heartbeat),
+            rounds: Mutex::default(),
+            silent: false.into(),
+        })
+    }
+
+    pub fn complete(&self, peer: usize) -> usize {
+        let rounds = self.rounds.lock().unwrap();
+        rounds.iter().filter(|round| round.peer == peer && round.complete).count()
+    }
+}
+
+impl Messages for Owner {
+    fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>> {
+        self.rounds.lock().unwrap().push(*round);
+        (!self.silent.load(Ordering::Relaxed)).then(|| self.heartbeat.clone())
+    }
+
+    fn heard(&self, _peer: usize, reply: &Value) -> Identity {
+        let Value::BulkString(text) = reply else {
+            return Identity::default();
+        };
+        let text = String::from_utf8(text.clone()).unwrap();
+        let run = text.lines().find_map(|line| line.strip_prefix("run_id:"));
+        Identity { replica: run.map(|_| "a-server".into()), run: run.map(|run| run.trim().into()) }
+    }
+}
+
+pub fn words(text: &str) -> Vec<Vec<u8>> {
+    text.split_ascii_whitespace().map(|word| word.as_bytes().to_vec()).collect()
+}
+
+/// A server without the module.
+pub fn plain() -> Server {
+    Server::builder().without_module().start()
+}
+
+/// States become the field `state` of hashes.
+pub fn config<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> Config {
+    Config {
+        peers: urls.into_iter().map(|url| PeerUrl::parse(url.as_ref()).unwrap()).collect(),
+        interval: Duration::from_millis(10),
+        command: Command { before: words("HSET"), between: words("state"), after: Vec::new() },
+        tls: Tls::default(),
+        limits: Limits::default(),
+    }
+}
+
+pub fn start(config: Config) -> (Pusher<Text>, Arc<Owner>) {
+    start_with(config, "INFO server")
+}
+
+pub fn start_with(config: Config, heartbeat: &str) -> (Pusher<Text>, Arc<Owner>) {
+    let owner = Owner::new(heartbeat);
+    let pusher = Pusher::start(config, Arc::clone(&owner) as Arc<dyn Messages>).unwrap();
+    (pusher, owner)
+}
+
+pub fn status(pusher: &Pusher<Text>, peer: usize) -> PeerStatus {
+    pusher.status().remove(peer)
+}
+
+pub fn soon(what: &str, mut condition: impl FnMut() -> bool) {
+    eventually(SOON, TICK, what, &mut condition);
+}
+
+/// As [`soon`], and says how the peers are when it did not come true.
+pub fn await_status(pusher: &Pusher<Text>, what: &str, condition: impl Fn(&[PeerStatus]) -> bool) {
+    let began = std::time::Instant::now();
+    loop {
+        let all = pusher.status();
+        if condition(&all) {
+            return;
+        }
+        assert!(began.elapsed() < SOON, "waited in vain for {what}: {all:#?}");
+        std::thread::sleep(TICK);
+    }
+}
+
+pub fn await_connected(pusher: &Pusher<Text>) {
+    await_status(pusher, "all peers to be connected", |all| {
+        all.iter().all(|peer| peer.state == PeerState::Connected)
+    });
+}
+
+pub fn note(pusher: &Pusher<Text>, db: u32, key: &str, state: &str) {
+    pusher.note(db, key.as_bytes(), |text: &mut Text| state.clone_into(&mut text.0));
+}
+
+/// Does what the owner has to when a peer needs all states.
+pub fn resend(pusher: &Pusher<Text>, states: &[(u32, &str, &str)]) {
+    soon("a resend to be needed", || pusher.needs_resend());
+    pusher.resend_begins();
+    for (db, key, state) in states {
+        note(pusher, *db, key, state);
+    }
+    pusher.resend_ends();
+}
+
+/// Connects all peers and gives them the empty resend that they begin with.
+pub fn settle(pusher: &Pusher<Text>) {
+    await_connected(pusher);
+    resend(pusher, &[]);
+    pusher.flush();
+    await_status(pusher, "peers to lack nothing", |all| all.iter().all(|peer| !peer.lacking));
+}
+
+pub fn state(server: &Server, db: u32, key: &str) -> Option<String> {
+    let mut conn = server.connection();
+    redis::cmd("SELECT").arg(db).exec(&mut conn).unwrap();
+    redis::cmd("HGET").arg(key).arg("state").query(&mut conn).unwrap()
+}
+
+pub fn await_state(server: &Server, db: u32, key: &str, expected: &str) {
+    soon(&format!("{key} to be {expected}"), || {
+        state(server, db, key).as_deref() == Some(expected)
+    });
+}
+
+pub fn stop(pusher: Pusher<Text>) {
+    assert!(pusher.stop(PATIENCE).is_ok(), "threads are left");
+}
+
+pub fn signal(server: &Server, signal: libc::c_int) {
+    // SAFETY: the process is a child that has not been waited for.
+    assert_eq!(unsafe { libc::kill(server.pid().cast_signed(), signal) }, 0);
+}

@@ -1,0 +1,125 @@
+//! Peers that hang, and how they are left alone.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod common;
+
+use claw_sync::{Limits, PeerState};
+use common::*;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+/// Time-outs so long that nothing but a shutdown ends the waiting in time.
+fn patient() -> Limits {
+    let long = Duration::from_secs(600);
+    Limits { connect_timeout: long, io_timeout: long, ..Limits::default() }
+}
+
+#[test]
+fn a_peer_that_hangs_disturbs_no_other() {
+    let (hanging, well) = (plain(), plain());
+    let (pusher, owner) = start(config([hanging.url(), well.url()]));
+    settle(&pusher);
+    signal(&hanging, libc::SIGSTOP);
+    note(&pusher, 0, "k", "1");
+    await_state(&well, 0, "k", "1");
+    await_status(&pusher, "the time-out", |all| {
+        all[0].last_error.as_ref().is_some_and(|error| error.contains("timed out"))
+    });
+    let before = owner.complete(1);
+    note(&pusher, 0, "k", "2");
+    await_state(&well, 0, "k", "2");
+    soon("rounds with the other", || owner.complete(1) > before);
+    assert!(pusher.unacknowledged_for() > Duration::ZERO);
+    assert_eq!(status(&pusher, 1).lag, Duration::ZERO);
+    signal(&hanging, libc::SIGCONT);
+    await_state(&hanging, 0, "k", "2");
+    soon("nothing to wait", || pusher.unacknowledged_for() == Duration::ZERO);
+    stop(pusher);
+}
+
+#[test]
+fn stopping_does_not_wait_for_a_reply() {
+    let server = plain();
+    let (pusher, _) = start(claw_sync::Config { limits: patient(), ..config([server.url()]) });
+    settle(&pusher);
+    signal(&server, libc::SIGSTOP);
+    note(&pusher, 0, "k", "1");
+    soon("a reply to be awaited", || pusher.unacknowledged_for() > Duration::from_millis(100));
+    stop(pusher);
+    signal(&server, libc::SIGCONT);
+}
+
+#[test]
+fn stopping_does_not_wait_for_room_to_write() {
+    let server = plain();
+    let (pusher, _) = start(claw_sync::Config { limits: patient(), ..config([server.url()]) });
+    settle(&pusher);
+    signal(&server, libc::SIGSTOP);
+    // More than the buffers of both ends hold.
+    note(&pusher, 0, "k", &"x".repeat(50 << 20));
+    soon("the buffers to fill", || pusher.unacknowledged_for() > Duration::from_millis(300));
+    stop(pusher);
+    signal(&server, libc::SIGCONT);
+}
+
+#[test]
+fn stopping_does_not_wait_for_a_connection() {
+    // Once the queue of a listener is full, attempts to connect get no answer.
+    let full = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = full.local_addr().unwrap();
+    let mut queue = Vec::new();
+    // SAFETY: the descriptor is that of an open socket.
+    unsafe { libc::listen(std::os::fd::AsRawFd::as_raw_fd(&full), 0) };
+    while let Ok(one) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        queue.push(one);
+        assert!(queue.len() < 100, "the queue does not fill");
+    }
+    let (pusher, _) =
+        start(claw_sync::Config { limits: patient(), ..config([format!("redis://{address}")]) });
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(status(&pusher, 0).state, PeerState::Connecting);
+    stop(pusher);
+}
+
+#[test]
+fn a_peer_that_speaks_nonsense_is_left() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let speaker = std::thread::spawn(move || {
+        // Each would read forever, or until memory is gone.
+        for nonsense in ["HTTP/1.1 400\r\n\r\n", "$4000000000\r\n", "*1000000000\r\n"] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = std::io::Write::write_all(&mut stream, nonsense.as_bytes());
+            let chunk = vec![b'+'; 1 << 16];
+            // Ends when the other side has had enough.
+            while std::io::Write::write_all(&mut stream, &chunk).is_ok() {}
+        }
+    });
+    let (pusher, _) = start(config([format!("redis://{address}")]));
+    await_status(&pusher, "three failures", |all| all[0].errors >= 3);
+    speaker.join().unwrap();
+    stop(pusher);
+}
+
+#[test]
+fn noting_does_not_wait_for_anybody() {
+    let server = plain();
+    let (pusher, _) = start(claw_sync::Config { limits: patient(), ..config([server.url()]) });
+    settle(&pusher);
+    signal(&server, libc::SIGSTOP);
+    note(&pusher, 0, "k", "0");
+    soon("a reply to be awaited", || pusher.unacknowledged_for() > Duration::from_millis(100));
+    // That it ends at all, with time-outs of ten minutes, is what is tested.
+    let began = Instant::now();
+    for n in 0..100_000_u32 {
+        note(&pusher, n % 3, &format!("k{n}"), "x");
+        pusher.flush();
+        let _ = (pusher.needs_resend(), pusher.unacknowledged_for(), pusher.longest_queue());
+    }
+    assert_eq!(pusher.status().len(), 1);
+    assert!(began.elapsed() < Duration::from_secs(300));
+    signal(&server, libc::SIGCONT);
+    await_status(&pusher, "everything to be sent", |all| all[0].queued == 0);
+    stop(pusher);
+}

@@ -1,0 +1,169 @@
+//! Regions that are Redis Clusters: each master sends what is in its own slots.
+
+use crate::line::Line;
+use crate::world::{PATIENCE, TICK, Told, client, field, soak};
+use claw_testkit::{Cluster, Server, cmd, eventually, free_port, int, ints, run, slot_of};
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+#[test]
+fn two_clusters_share_their_limits() {
+    let (near, mut far) = (Cluster::start(3, 0), Cluster::start(3, 1));
+    let join = |cluster: &Cluster, id: &str, peer: &Cluster| {
+        for node in cluster.nodes() {
+            // Any node will do; the others are found.
+            let peers =
+                format!("CONFIG SET claw.peers redis://127.0.0.1:{}", peer.nodes()[0].port());
+            run(&mut node.connection(), &[&peers, &format!("CONFIG SET claw.replica-id {id}")]);
+        }
+    };
+    join(&near, "near", &far);
+    join(&far, "far", &near);
+    let take = |cluster: &Cluster, key: &str, tokens: i64| {
+        let node = cluster.node_for_slot(slot_of(key));
+        ints(
+            &mut cluster.nodes()[node].connection(),
+            &format!("CL.TAKE {key} {tokens} CAPACITY 100 REFILL 0"),
+        )
+    };
+    let sees = |cluster: &Cluster, key: &str, left: i64| {
+        eventually(PATIENCE, TICK, &format!("{left} of {key}"), || {
+            let node = cluster.node_for_slot(slot_of(key));
+            let conn = &mut cluster.nodes()[node].connection();
+            let look = format!("CL.PEEK {key} 0 CAPACITY 100 REFILL 0");
+            cmd(conn, &look).is_ok() && ints(conn, &look)[2] == left
+        });
+    };
+    let keys: Vec<String> = (0..30).map(|n| format!("user:{n}")).collect();
+    // Before sync has been seen to be on, nothing is counted.
+    eventually(PATIENCE, TICK, "sync to be on everywhere", || {
+        near.nodes().iter().chain(far.nodes()).all(|node| {
+            let conn = &mut node.connection();
+            let replica = claw_testkit::info_field(conn, "replication", "role").unwrap() == "slave";
+            replica
+                || claw_testkit::info_field(conn, "claw", "claw_sync_peers_connected").unwrap()
+                    == "1"
+        })
+    });
+    for key in &keys {
+        assert_eq!(take(&near, key, 10)[0], 10);
+        assert_eq!(take(&far, key, 20)[0], 20);
+    }
+    for key in &keys {
+        sees(&near, key, 70);
+        sees(&far, key, 70);
+    }
+    // One of the far masters dies; its replica goes on.
+    let slot = slot_of(&keys[0]);
+    let dead = far.node_for_slot(slot);
+    let heir = far.replicas_of(dead)[0];
+    // A replica that has just come may be sent nothing before a second is over.
+    let conn = &mut far.nodes()[dead].connection();
+    run(conn, &[&format!("SET {{{}}}:last 1", keys[0])]);
+    assert_eq!(int(conn, "WAIT 1 5000"), 1);
+    far.kill(dead);
+    eventually(PATIENCE, TICK, "the replica to take over", || {
+        let conn = &mut far.nodes()[heir].connection();
+        claw_testkit::info_field(conn, "replication", "role").as_deref() == Some("master")
+            && cmd(conn, &format!("CL.PEEK {}", keys[0])).is_ok()
+    });
+    let conn = &mut far.nodes()[heir].connection();
+    assert_eq!(ints(conn, &format!("CL.TAKE {} 5 CAPACITY 100 REFILL 0", keys[0]))[0], 5);
+    sees(&near, &keys[0], 65);
+    assert_eq!(take(&near, &keys[0], 5)[0], 5);
+    eventually(PATIENCE, TICK, "the heir to know", || {
+        let look = format!("CL.PEEK {} 0 CAPACITY 100 REFILL 0", keys[0]);
+        ints(conn, &look)[2] == 60
+    });
+}
+
+/// A cluster whose peers reach its nodes by lines.
+struct Remote {
+    cluster: Cluster,
+    lines: Vec<Line>,
+}
+
+impl Remote {
+    fn start(guard: &str) -> Remote {
+        let lines = RefCell::new(Vec::new());
+        let cluster = Cluster::start_with(3, 0, |node| {
+            let port = free_port();
+            let line = Line::to(port, Duration::ZERO);
+            let announced = line.port().to_string();
+            lines.borrow_mut().push(line);
+            node.port(port)
+                .config("cluster-announce-port", announced)
+                .config("claw.partition-guard", guard)
+                .config("claw.partition-timeout-ms", "1000")
+        });
+        Remote { cluster, lines: lines.into_inner() }
+    }
+
+    fn join(&self, id: &str, peer: &Remote) {
+        for node in self.cluster.nodes() {
+            let peers = format!("CONFIG SET claw.peers redis://127.0.0.1:{}", peer.lines[0].port());
+            run(&mut node.connection(), &[&peers, &format!("CONFIG SET claw.replica-id {id}")]);
+        }
+    }
+
+    fn owner(&self, key: &str) -> &Server {
+        &self.cluster.nodes()[self.cluster.node_for_slot(slot_of(key))]
+    }
+
+    fn cut(&self, cut: bool) {
+        self.lines.iter().for_each(|line| line.set_cut(cut));
+    }
+}
+
+fn two(guard: &str) -> [Remote; 2] {
+    let regions = [Remote::start(guard), Remote::start(guard)];
+    regions[0].join("near", &regions[1]);
+    regions[1].join("far", &regions[0]);
+    connected(&regions);
+    regions
+}
+
+fn connected(regions: &[Remote; 2]) {
+    eventually(PATIENCE, TICK, "sync to be on everywhere", || {
+        regions.iter().flat_map(|region| region.cluster.nodes()).all(|node| {
+            let conn = &mut node.connection();
+            field(conn, "sync_peers_connected") == 1 && field(conn, "sync_share_permille") == 1000
+        })
+    });
+}
+
+/// Whoever speaks for a cluster, it is heard when all of its masters are. So what
+/// one has admitted in a cut is told before the share is whole again, and nobody is
+/// refused who asks for nine tenths of the limit. What a cluster spends on one bucket
+/// none of its peers can tell: `share` is `equal`.
+#[test]
+fn clusters_that_are_cut_apart() {
+    const TAKE: &str = "CL.TAKE k 1 CAPACITY 90 REFILL 60";
+    for guard in ["equal", "share"] {
+        let regions = two(guard);
+        let told: [Told; 2] = Default::default();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for (region, told) in regions.iter().zip(&told) {
+                let stop = &stop;
+                scope.spawn(move || client(region.owner("k"), TAKE, 27.0, told, stop));
+            }
+            thread::sleep(Duration::from_secs(4));
+            regions.iter().for_each(|region| region.cut(true));
+            thread::sleep(Duration::from_secs(4 * soak()));
+            let shares = regions
+                .each_ref()
+                .map(|region| field(&mut region.owner("k").connection(), "sync_share_permille"));
+            regions.iter().for_each(|region| region.cut(false));
+            connected(&regions);
+            thread::sleep(Duration::from_secs(3));
+            stop.store(true, SeqCst);
+            assert_eq!(shares, [500, 500], "{guard}");
+        });
+        let count = |of: fn(&Told) -> &AtomicU64| told.each_ref().map(|told| of(told).load(SeqCst));
+        assert_eq!(count(|told| &told.refused), [0, 0], "{guard} at nine tenths of the limit");
+        assert!(count(|told| &told.granted).iter().all(|granted| *granted > 200));
+    }
+}

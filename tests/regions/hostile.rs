@@ -1,0 +1,136 @@
+//! A peer that sends what it should not.
+
+use crate::world::{World, field};
+use claw_core::codec::{self, Besides};
+use claw_testkit::{digest, ints, run};
+use redis::{Connection, Value};
+use std::time::Duration;
+
+fn merge(conn: &mut Connection, blob: &[u8]) -> Result<Value, String> {
+    let mut command = redis::cmd("CL.MERGE");
+    command.arg("k").arg("STATE").arg(blob).arg("STRATEGY").arg("debit");
+    command.query(conn).map_err(|error| error.to_string())
+}
+
+/// A map of MessagePack with one field changed.
+fn with(blob: &[u8], name: &str, value: rmpv::Value) -> Vec<u8> {
+    let mut bytes = blob;
+    let rmpv::Value::Map(mut fields) = rmpv::decode::read_value(&mut bytes).unwrap() else {
+        panic!("a map");
+    };
+    fields.retain(|(key, _)| key.as_str() != Some(name));
+    fields.push((name.into(), value));
+    let mut changed = Vec::new();
+    rmpv::encode::write_value(&mut changed, &rmpv::Value::Map(fields)).unwrap();
+    changed
+}
+
+#[test]
+fn bad_states_are_refused_whole_and_counted() {
+    let world = World::start(2, Duration::ZERO);
+    let conn = &mut world.connection(0);
+    run(conn, &["CL.TAKE k 3 CAPACITY 10 REFILL 0"]);
+    world.wait_until_quiet();
+    let Value::BulkString(good) = redis::cmd("CL.STATE").arg("k").query(conn).unwrap() else {
+        panic!("a state");
+    };
+    assert!(
+        codec::decode(&good, u64::MAX / 2).is_ok_and(|read| read.besides != Besides::default())
+    );
+    let counters =
+        |epoch: u64, spent: u64| rmpv::Value::Array(vec![epoch.into(), spent.into(), 0.into()]);
+    let entries = |list: Vec<(String, rmpv::Value)>| {
+        rmpv::Value::Map(list.into_iter().map(|(id, entry)| (id.into(), entry)).collect())
+    };
+    let many = (0..17).map(|n| (format!("x{n}"), counters(1 << 20, 1))).collect();
+    let rows: Vec<(&str, Vec<u8>)> = vec![
+        ("nothing", Vec::new()),
+        ("noise", vec![0xc1, 0xff, 0x00, 0x93]),
+        ("half of it", good[..good.len() / 2].to_vec()),
+        ("no counters", {
+            let mut bytes = good.as_slice();
+            let rmpv::Value::Map(mut fields) = rmpv::decode::read_value(&mut bytes).unwrap() else {
+                panic!("a map");
+            };
+            fields.retain(|(key, _)| key.as_str() != Some("debits"));
+            let mut changed = Vec::new();
+            rmpv::encode::write_value(&mut changed, &rmpv::Value::Map(fields)).unwrap();
+            changed
+        }),
+        ("too many replicas", with(&good, "debits", entries(many))),
+        ("epoch 0", with(&good, "debits", entries(vec![("r1".into(), counters(0, 5))]))),
+        (
+            "a huge epoch",
+            with(&good, "debits", entries(vec![("r1".into(), counters(u64::MAX, 5))])),
+        ),
+        ("no name", with(&good, "debits", entries(vec![("r 1".into(), counters(1, 5))]))),
+        ("tokens above the capacity", with(&good, "tokens", 10_000_001.into())),
+        ("a later version", with(&good, "v", 2.into())),
+        ("a name that is none", with(&good, "from", "a b".into())),
+        ("a change of nobody", with(&good, "version", rmpv::Value::Array(vec![5.into()]))),
+        ("a weight of 11", with(&good, "weight", 11.into())),
+        ("a negative debt", with(&good, "debt", (-1).into())),
+    ];
+    let before = digest(conn);
+    for (index, (what, blob)) in rows.iter().enumerate() {
+        let answer = merge(conn, blob);
+        assert!(
+            answer.as_ref().is_err_and(|why| why.contains("ERR") || why.contains("state")),
+            "{what}: {answer:?}"
+        );
+        assert_eq!(field(conn, "merge_errors"), index as u64 + 1, "{what}");
+        assert_eq!(digest(conn), before, "{what}");
+    }
+    // Sent from elsewhere what is right still merges, and again changes nothing.
+    let more = with(&good, "debits", entries(vec![("r1".into(), counters(1 << 20, 2_000_000))]));
+    let more = with(&more, "from", "r1".into());
+    merge(conn, &more).unwrap();
+    assert_eq!(ints(conn, "CL.PEEK k 0 CAPACITY 10 REFILL 0")[2], 5);
+    let after = digest(conn);
+    merge(conn, &more).unwrap();
+    assert_eq!(digest(conn), after);
+    assert!(world.servers[0].is_alive());
+    world.no_warnings();
+}
+
+#[test]
+fn rounds_of_nobody_are_refused() {
+    let world = World::start(2, Duration::ZERO);
+    let conn = &mut world.connection(0);
+    let rows = [
+        (
+            "CL.SYNC ROUND r0 x 1 1 1",
+            "ERR replica-id 'r0' is this server's own: every region needs another one",
+        ),
+        (
+            "CL.SYNC ROUND a/b x 1 1 1",
+            "ERR replica-id 'a/b' is not 1 to 31 letters, digits, dots, dashes or underscores",
+        ),
+        ("CL.SYNC ROUND r1 x x 1 1", "ERR sent must be an integer from 0 to 18446744073709551615"),
+        ("CL.SYNC ROUND r1 x 1 x 1", "ERR spent must be an integer from 0 to 18446744073709551615"),
+        ("CL.SYNC ROUND r1 x 1 1 0", "ERR masters must be an integer from 1 to 65535"),
+        ("CL.SYNC ROUND r1 x 1 1 65536", "ERR masters must be an integer from 1 to 65535"),
+        ("CL.SYNC ROUND r1 x 1 1 1 FOO", "ERR unknown option 'FOO'"),
+        ("CL.SYNC ROUND r1 x 1 1 1 PARTIAL 1", "ERR unknown option '1'"),
+        ("CL.SYNC ROUND r1 x 1 1 1 PARTIAL OPENING", "ERR unknown option 'OPENING'"),
+        (
+            "CL.SYNC ROUND r1 x 1 1 1 HEARS r2 a/b",
+            "ERR replica-id 'a/b' is not 1 to 31 letters, digits, dots, dashes or underscores",
+        ),
+        (
+            "CL.SYNC ROUND r1 x 1 1 1 HEARS a b c d e f g h i j k l m n o p q",
+            "ERR more than 16 replicas in one bucket",
+        ),
+    ];
+    for (line, text) in rows {
+        assert_eq!(claw_testkit::error(conn, line), text);
+    }
+    // Names without end: only so many are known.
+    let mut refused = 0;
+    for n in 0..100 {
+        refused +=
+            u32::from(claw_testkit::cmd(conn, &format!("CL.SYNC ROUND n{n} x 1 1 1")).is_err());
+    }
+    assert_eq!(refused, 100 - 14);
+    assert_eq!(ints(conn, "CL.TAKE k 1")[0], 1);
+}

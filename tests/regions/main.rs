@@ -1,0 +1,22 @@
+//! Region sync on real servers with real takes in every region. What goes between
+//! two regions goes through a line that can be slow, and be cut: see `line.rs`.
+
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_precision_loss,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+mod clusters;
+mod hostile;
+mod limit;
+mod line;
+mod partition;
+mod restart;
+mod settings;
+mod strategies;
+mod terms;
+mod world;

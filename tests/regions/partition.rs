@@ -1,0 +1,207 @@
+//! Regions that cannot hear each other.
+
+use crate::world::{PATIENCE, TICK, Told, World, client, field, sampler, soak, status};
+use claw_testkit::{eventually, int, ints, run};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The lines between 2 and the others.
+fn cut(world: &World, cut: bool) {
+    world.set_cut(0, 2, cut);
+    world.set_cut(1, 2, cut);
+}
+
+fn guarded(guard: &'static str) -> World {
+    World::start_with(3, Duration::ZERO, &|_, builder| {
+        builder.config("claw.partition-guard", guard).config("claw.partition-timeout-ms", "1000")
+    })
+}
+
+/// At nine tenths of the limit, evenly spread, nobody is refused: not before the
+/// cut, not in it and not after.
+#[test]
+fn nobody_within_the_limit_is_refused() {
+    for guard in ["equal", "share"] {
+        let world = guarded(guard);
+        let told: [Told; 3] = Default::default();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for region in 0..3 {
+                let (server, told, stop) = (&world.servers[region], &told[region], &stop);
+                let take = "CL.TAKE k 1 CAPACITY 90 REFILL 60";
+                scope.spawn(move || client(server, take, 0.9 * 60.0 / 3.0, told, stop));
+            }
+            thread::sleep(Duration::from_secs(3));
+            cut(&world, true);
+            thread::sleep(Duration::from_secs(6 * soak()));
+            cut(&world, false);
+            let healed = Instant::now();
+            world.wait_until_connected();
+            println!("{guard}: recovered after {:?}", healed.elapsed());
+            thread::sleep(Duration::from_secs(3));
+            stop.store(true, SeqCst);
+        });
+        let sum = |of: fn(&Told) -> u64| told.iter().map(of).sum::<u64>();
+        let refused = sum(|told| told.refused.load(SeqCst));
+        assert_eq!(refused, 0, "{guard}");
+        world.wait_until_quiet();
+        assert_eq!(world.spent("k"), sum(|told| told.granted.load(SeqCst)), "{guard}");
+        world.no_warnings();
+    }
+}
+
+/// At three times the limit the sum stays within the bound, which does not depend
+/// on how long the cut lasts.
+#[test]
+fn the_bound_holds_in_a_cut() {
+    let (capacity, refill, timeout) = (60.0, 60.0, 1.0);
+    for guard in ["equal", "share"] {
+        let world = guarded(guard);
+        let told: [Told; 3] = Default::default();
+        let stop = AtomicBool::new(false);
+        let began = Instant::now();
+        thread::scope(|scope| {
+            for region in 0..3 {
+                let (server, told, stop) = (&world.servers[region], &told[region], &stop);
+                let take = "CL.TAKE k 1 CAPACITY 60 REFILL 60";
+                scope.spawn(move || client(server, take, refill, told, stop));
+                scope.spawn(move || sampler(server, "k", 60.0, stop));
+            }
+            thread::sleep(Duration::from_secs(2));
+            cut(&world, true);
+            thread::sleep(Duration::from_secs(8 * soak()));
+            let shares: Vec<u64> = (0..3)
+                .map(|region| field(&mut world.connection(region), "sync_share_permille"))
+                .collect();
+            println!("{guard}: shares in the cut {shares:?}");
+            // One side against the other: together no more than the whole.
+            assert!(shares[0] + shares[2] <= 1_010, "{shares:?}");
+            if guard == "equal" {
+                assert_eq!(shares, [666, 666, 333]);
+            }
+            cut(&world, false);
+            world.wait_until_connected();
+            thread::sleep(Duration::from_secs(2));
+            stop.store(true, SeqCst);
+        });
+        let seconds = began.elapsed().as_secs_f64();
+        let granted: u64 = told.iter().map(|told| told.granted.load(SeqCst)).sum();
+        // Until the cut is noticed nothing is known: half a second more is generous.
+        let late = timeout + 0.5;
+        let bound = capacity + refill * seconds + 2.0 * (capacity + refill * late) + refill * late;
+        let one = capacity + refill * seconds;
+        println!("{guard}: granted {granted}, one bucket {one:.0}, bound {bound:.0}");
+        assert!((granted as f64) <= bound, "{guard}: {granted} of {bound}");
+        assert!(granted as f64 >= 0.9 * one, "{guard}: {granted} of {one}");
+        world.wait_until_quiet();
+        assert_eq!(world.spent("k"), granted, "{guard}");
+        world.no_warnings();
+    }
+}
+
+/// A peer that hangs holds nobody up, and its states are sent when it is back.
+#[test]
+fn a_peer_that_hangs_slows_nobody() {
+    let world = World::start(3, Duration::ZERO);
+    let stopped = world.servers[2].pid().to_string();
+    let signal = |signal: &str| {
+        let done = std::process::Command::new("kill").args([signal, &stopped]).status();
+        assert!(done.unwrap().success());
+    };
+    signal("-STOP");
+    let conn = &mut world.connection(0);
+    let began = Instant::now();
+    let mut longest = Duration::ZERO;
+    for _ in 0..2_000 {
+        let before = Instant::now();
+        assert_eq!(ints(conn, "CL.TAKE k 1 CAPACITY 5000 REFILL 0")[0], 1);
+        longest = longest.max(before.elapsed());
+    }
+    println!("2000 takes in {:?}, the longest {longest:?}", began.elapsed());
+    // A peer's time-outs are a second; nobody waits for one.
+    assert!(longest < Duration::from_millis(900), "{longest:?}");
+    let other = &mut world.connection(1);
+    eventually(PATIENCE, TICK, "the third region to know", || {
+        ints(other, "CL.PEEK k 0 CAPACITY 5000 REFILL 0")[2] == 3_000
+    });
+    signal("-CONT");
+    let back = &mut world.connection(2);
+    eventually(PATIENCE, TICK, "the one that hung to know", || {
+        ints(back, "CL.PEEK k 0 CAPACITY 5000 REFILL 0")[2] == 3_000
+    });
+}
+
+/// A full bucket goes by itself, unless somebody may not know what it counts.
+#[test]
+fn idle_buckets_expire_unless_a_peer_does_not_know() {
+    let world = World::start(2, Duration::ZERO);
+    let conn = &mut world.connection(0);
+    ints(conn, "CL.TAKE gone 1 CAPACITY 5 REFILL 5");
+    let ttl = int(conn, "TTL gone");
+    assert!((20..=60).contains(&ttl), "{ttl}");
+    world.set_cut(0, 1, true);
+    ints(conn, "CL.TAKE kept 1 CAPACITY 5 REFILL 5");
+    eventually(PATIENCE, TICK, "both to be kept", || {
+        int(conn, "TTL kept") == -1 && int(conn, "TTL gone") == -1
+    });
+    world.set_cut(0, 1, false);
+    world.wait_until_connected();
+    eventually(PATIENCE, TICK, "both to expire", || {
+        int(conn, "TTL kept") >= 0 && int(conn, "TTL gone") >= 0
+    });
+}
+
+/// Two regions that do not hear each other are told by a third, which both hear: they
+/// need no guard, and their limit stays one.
+#[test]
+fn a_region_between_two_others_passes_on() {
+    const LOOK: &str = "CL.PEEK k 0";
+    let world = World::start_with(3, Duration::ZERO, &|_, builder| {
+        builder.config("claw.partition-guard", "equal").config("claw.partition-timeout-ms", "500")
+    });
+    let agree = |left: i64| {
+        eventually(PATIENCE, TICK, &format!("{left} everywhere"), || world.left(LOOK) == [left; 3]);
+    };
+    let heard = |region: usize, of: &str| {
+        let heard = status(&mut world.connection(region), "heard");
+        heard.into_iter().find(|peer| peer["replica_id"] == of).unwrap()["silent"].clone()
+    };
+    run(&mut world.connection(2), &["CL.POLICY k CAPACITY 1000 REFILL 0", "CL.TAKE k 100"]);
+    agree(900);
+    world.set_cut(0, 1, true);
+    // On both sides of it before anybody has noticed.
+    run(&mut world.connection(0), &["CL.TAKE k 10"]);
+    run(&mut world.connection(1), &["CL.TAKE k 20"]);
+    agree(870);
+    eventually(PATIENCE, TICK, "the third to pass on", || {
+        [(0, "r1"), (1, "r0")].into_iter().all(|(region, of)| heard(region, of) == "relayed")
+    });
+    assert_eq!([heard(0, "r2"), heard(2, "r0"), heard(2, "r1")], ["no", "no", "no"]);
+    for region in 0..3 {
+        assert_eq!(field(&mut world.connection(region), "sync_share_permille"), 1_000);
+        assert_eq!(field(&mut world.connection(region), "sync_peers_silent"), 0);
+    }
+    for region in [0, 1, 0, 1] {
+        run(&mut world.connection(region), &["CL.TAKE k 100"]);
+        let left = world.left(LOOK)[region];
+        agree(left);
+    }
+    run(&mut world.connection(1), &["CL.GIVE k 50"]);
+    agree(520);
+    run(&mut world.connection(0), &["CL.POLICY k CAPACITY 2000 REFILL 0"]);
+    agree(1_520);
+    // Without the third they are alone.
+    world.set_cut(0, 2, true);
+    eventually(PATIENCE, TICK, "one to be alone", || {
+        let share = |region| field(&mut world.connection(region), "sync_share_permille");
+        [share(0), share(1), share(2)] == [333, 666, 666]
+    });
+    world.set_cut(0, 1, false);
+    world.set_cut(0, 2, false);
+    world.wait_until_connected();
+    assert_eq!([heard(0, "r1"), heard(1, "r0")], ["no", "no"]);
+    world.wait_until_quiet();
+    assert_eq!(world.spent("k"), 480);
+    world.no_warnings();
+}

@@ -1,0 +1,120 @@
+//! What region sync is configured with, and what it is sent as.
+
+use crate::world::{PATIENCE, TICK, World, entries, field, status};
+use claw_testkit::{Server, cmd, error, eventually, int, ints, module_path, run};
+use std::fs;
+use std::time::Duration;
+
+#[test]
+fn only_keys_that_match_are_shared() {
+    let world = World::start_with(2, Duration::ZERO, &|_, builder| {
+        builder.config("claw.sync-keys", "user:*")
+    });
+    let (conn, other) = (&mut world.connection(0), &mut world.connection(1));
+    for key in ["user:1", "page:1"] {
+        run(conn, &[&format!("CL.TAKE {key} 3 CAPACITY 10 REFILL 0")]);
+    }
+    eventually(PATIENCE, TICK, "the shared key", || int(other, "EXISTS user:1") == 1);
+    world.wait_until_quiet();
+    assert_eq!(int(other, "EXISTS page:1"), 0);
+    assert_eq!(int(conn, "HEXISTS page:1 debits"), 0);
+    // Changed while it runs.
+    run(conn, &["CONFIG SET claw.sync-keys *", "CL.TAKE page:1 1 CAPACITY 10 REFILL 0"]);
+    eventually(PATIENCE, TICK, "the other key", || {
+        run(conn, &["CL.TAKE page:1 0", "CL.TAKE page:2 1 CAPACITY 10 REFILL 0"]);
+        int(other, "EXISTS page:2") == 1
+    });
+}
+
+#[test]
+fn every_database_is_covered() {
+    let world = World::start(2, Duration::ZERO);
+    let (conn, other) = (&mut world.connection(0), &mut world.connection(1));
+    for db in [0, 3, 15] {
+        run(
+            conn,
+            &[&format!("SELECT {db}"), &format!("CL.TAKE k {} CAPACITY 50 REFILL 0", db + 1)],
+        );
+    }
+    for db in [0, 3, 15] {
+        run(other, &[&format!("SELECT {db}")]);
+        eventually(PATIENCE, TICK, &format!("database {db}"), || {
+            ints(other, "CL.PEEK k 0 CAPACITY 50 REFILL 0")[2] == 49 - db
+        });
+    }
+}
+
+/// A user with no more rights than the documentation names, whose password is in a
+/// file.
+#[test]
+fn a_user_with_the_least_rights_will_do() {
+    let peer = Server::builder().config("claw.replica-id", "far").start();
+    let far = &mut peer.connection();
+    run(far, &["ACL SETUSER claw on >s3cr3t -@all +cl.merge +cl.sync|round ~*"]);
+    let near = Server::builder().start();
+    let conn = &mut near.connection();
+    let file = near.dir().join("password");
+    fs::write(&file, "s3cr3t\n").unwrap();
+    run(
+        conn,
+        &[
+            &format!("CONFIG SET claw.peers-password-file {}", file.display()),
+            &format!("CONFIG SET claw.peers redis://claw@127.0.0.1:{}", peer.port()),
+            "CONFIG SET claw.replica-id near",
+        ],
+    );
+    eventually(PATIENCE, TICK, "to be connected", || field(conn, "sync_peers_connected") == 1);
+    run(conn, &["CL.TAKE k 4 CAPACITY 10 REFILL 0"]);
+    eventually(PATIENCE, TICK, "the take to be known", || int(far, "EXISTS k") == 1);
+    assert_eq!(ints(far, "CL.PEEK k 0 CAPACITY 10 REFILL 0")[2], 6);
+    assert_eq!(status(conn, "peers")[0]["replica_id"], "far");
+    // A wrong one is told, and shown nowhere.
+    fs::write(&file, "wr0ng\n").unwrap();
+    run(conn, &["CONFIG SET claw.sync-interval-ms 60"]);
+    eventually(PATIENCE, TICK, "an error", || !status(conn, "peers")[0]["last_error"].is_empty());
+    let texts = [format!("{:?}", cmd(conn, "CL.SYNC STATUS")), near.log(), peer.log()];
+    assert!(texts.iter().all(|text| !text.contains("s3cr3t") && !text.contains("wr0ng")));
+}
+
+#[test]
+fn the_module_is_unloaded_with_sync_on() {
+    let world = World::start(2, Duration::ZERO);
+    let (conn, other) = (&mut world.connection(0), &mut world.connection(1));
+    run(conn, &["CL.TAKE k 4 CAPACITY 10 REFILL 0"]);
+    world.wait_until_quiet();
+    run(conn, &["MODULE UNLOAD claw"]);
+    assert!(error(conn, "CL.TAKE k").starts_with("ERR unknown command"));
+    // The other side goes on, and so does this one when it is loaded again.
+    run(other, &["CL.TAKE k 1 CAPACITY 10 REFILL 0"]);
+    let load = format!(
+        "MODULE LOADEX {} CONFIG claw.replica-id r0 ARGS sync-interval-ms 20",
+        module_path().display()
+    );
+    run(conn, &[&load, &format!("CONFIG SET claw.peers {}", world.peers(0))]);
+    world.wait_until_connected();
+    eventually(PATIENCE, TICK, "both to agree", || {
+        let left = world.left("CL.PEEK k 0 CAPACITY 10 REFILL 0");
+        left == [5, 5]
+    });
+    // Also while a peer hangs; at most it has to be asked twice.
+    world.set_cut(0, 1, true);
+    run(conn, &["CL.TAKE k 1 CAPACITY 10 REFILL 0"]);
+    eventually(PATIENCE, TICK, "to be unloaded", || cmd(conn, "MODULE UNLOAD claw").is_ok());
+    assert_eq!(int(conn, "EXISTS k"), 1);
+    world.no_warnings();
+}
+
+/// Where a server is named and has no peers, nothing is counted; where it is none
+/// of both, nothing changes.
+#[test]
+fn without_peers_buckets_stay_as_they_are() {
+    let server = Server::builder().config("claw.replica-id", "alone").start();
+    let conn = &mut server.connection();
+    run(conn, &["CL.TAKE k 4 CAPACITY 10 REFILL 0"]);
+    assert_eq!(int(conn, "HLEN k"), 3);
+    assert!(entries(conn, "k").is_empty());
+    assert_eq!(
+        error(conn, "CL.SYNC NOW"),
+        "ERR region sync is off: claw.replica-id and claw.peers are not both set"
+    );
+}

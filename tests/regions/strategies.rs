@@ -1,0 +1,85 @@
+//! Strategies other than debit over the same transport.
+
+use crate::world::{PATIENCE, TICK, World};
+use claw_testkit::{eventually, run};
+use redis::Connection;
+use std::time::Duration;
+
+const FUNCTIONS: &str = "#!lua name=merges
+local function average(_, args)
+  local a, b = cmsgpack.unpack(args[1]), cmsgpack.unpack(args[2])
+  return cmsgpack.pack({ tokens = math.floor((a.tokens + b.tokens) / 2),
+    timestamp = math.max(a.timestamp, b.timestamp) })
+end
+local function local_wins(_, args)
+  return args[1]
+end
+redis.register_function{ function_name = 'average', callback = average, flags = { 'no-writes' } }
+redis.register_function{ function_name = 'local_wins', callback = local_wins, flags = { 'no-writes' } }
+";
+
+fn started(strategy: &'static str) -> World {
+    let world = World::start_with(3, Duration::ZERO, &|_, builder| {
+        builder.config("claw.sync-strategy", strategy).config("claw.refill-rate-per-sec", "0")
+    });
+    for server in &world.servers {
+        let mut conn = server.connection();
+        let load: redis::RedisResult<String> =
+            redis::cmd("FUNCTION").arg("LOAD").arg(FUNCTIONS).query(&mut conn);
+        load.unwrap();
+    }
+    world
+}
+
+fn take(conn: &mut Connection, tokens: u64) {
+    run(conn, &[&format!("CL.TAKE k {tokens}")]);
+}
+
+/// Takes in every region, at the same time as far as the regions know.
+fn drained(world: &World, tokens: [u64; 3]) -> Vec<i64> {
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        world.set_cut(a, b, true);
+    }
+    for (region, tokens) in tokens.into_iter().enumerate() {
+        take(&mut world.connection(region), tokens);
+        // The clock of Redis 7.0 has milliseconds.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        world.set_cut(a, b, false);
+    }
+    eventually(PATIENCE, TICK, "all to agree", || {
+        world.wait_until_quiet();
+        let left = world.left("CL.PEEK k 0");
+        left.iter().all(|tokens| *tokens == left[0] && *tokens != 1000)
+    });
+    world.left("CL.PEEK k 0")
+}
+
+#[test]
+fn built_in_strategies_converge() {
+    for (strategy, expected) in [("max", 900), ("min", 700), ("weighted", 700), ("lww", 800)] {
+        let world = started(strategy);
+        let left = drained(&world, [100, 300, 200]);
+        assert_eq!(left, [expected; 3], "{strategy}");
+        world.no_warnings();
+    }
+}
+
+#[test]
+fn functions_converge() {
+    // ((900 + 700) / 2 + 800) / 2, and the first by name.
+    for (strategy, expected) in [("fn:average", 800), ("fn:local_wins", 900)] {
+        let world = started(strategy);
+        let left = drained(&world, [100, 300, 200]);
+        assert_eq!(left, [expected; 3], "{strategy}");
+        // From there on, again.
+        take(&mut world.connection(1), 10);
+        eventually(PATIENCE, TICK, "all to agree again", || {
+            world.wait_until_quiet();
+            let left = world.left("CL.PEEK k 0");
+            left.iter().all(|tokens| *tokens == left[0])
+        });
+        world.no_warnings();
+    }
+}

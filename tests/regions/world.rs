@@ -1,0 +1,214 @@
+//! Several regions, the lines between them, and clients.
+
+use crate::line::Line;
+use claw_core::codec;
+use claw_core::debit::Entry;
+use claw_testkit::{Builder, Server, ask, cmd, eventually, free_port, info_field, ints};
+use redis::{Connection, Value};
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TICK: Duration = Duration::from_millis(20);
+
+/// By how much to lengthen the tests: `CLAW_SOAK`, else 1.
+pub fn soak() -> u64 {
+    env::var("CLAW_SOAK").map_or(1, |text| text.parse().expect("CLAW_SOAK is a number"))
+}
+
+/// Regions `r0`, `r1`, ..; each is a peer of every other.
+pub struct World {
+    pub servers: Vec<Server>,
+    /// `lines[from][to]`
+    lines: Vec<Vec<Option<Line>>>,
+}
+
+/// What a region is started with, besides its name and peers.
+pub type Adjust<'a> = &'a dyn Fn(usize, Builder) -> Builder;
+
+impl World {
+    pub fn start(regions: usize, delay: Duration) -> World {
+        World::start_with(regions, delay, &|_, builder| builder)
+    }
+
+    pub fn start_with(regions: usize, delay: Duration, adjust: Adjust<'_>) -> World {
+        let ports: Vec<u16> = (0..regions).map(|_| free_port()).collect();
+        let line = |from: usize, to: usize| (from != to).then(|| Line::to(ports[to], delay));
+        let lines: Vec<Vec<Option<Line>>> =
+            (0..regions).map(|from| (0..regions).map(|to| line(from, to)).collect()).collect();
+        let servers = (0..regions)
+            .map(|region| {
+                let builder = Server::builder()
+                    .port(ports[region])
+                    .config("enable-module-command", "yes")
+                    .config("claw.replica-id", format!("r{region}"))
+                    .config_args("claw.peers", [peers(&lines[region])]);
+                adjust(region, builder).start()
+            })
+            .collect();
+        let world = World { servers, lines };
+        world.wait_until_connected();
+        world
+    }
+
+    pub fn connection(&self, region: usize) -> Connection {
+        self.servers[region].connection()
+    }
+
+    /// What `claw.peers` of a region is.
+    pub fn peers(&self, region: usize) -> String {
+        peers(&self.lines[region])
+    }
+
+    pub fn wait_until_connected(&self) {
+        for (region, server) in self.servers.iter().enumerate() {
+            let conn = &mut server.connection();
+            let others = self.servers.len() - 1;
+            eventually(PATIENCE, TICK, &format!("r{region} to be connected"), || {
+                let heard = status(conn, "heard").len() == others;
+                heard
+                    && field(conn, "sync_peers_connected") == others as u64
+                    && field(conn, "sync_share_permille") == 1000
+                    && status(conn, "peers").iter().all(|peer| peer["lacking"] == "no")
+            });
+        }
+    }
+
+    /// Cuts or heals the lines between two regions, both ways.
+    pub fn set_cut(&self, a: usize, b: usize, cut: bool) {
+        for (from, to) in [(a, b), (b, a)] {
+            self.lines[from][to].as_ref().unwrap().set_cut(cut);
+        }
+    }
+
+    /// Waits until nothing is under way.
+    pub fn wait_until_quiet(&self) {
+        for server in &self.servers {
+            let conn = &mut server.connection();
+            eventually(PATIENCE, TICK, "all to be sent", || field(conn, "sync_queue") == 0);
+        }
+        // What was noted and not handed out yet.
+        thread::sleep(Duration::from_millis(300));
+        for server in &self.servers {
+            let conn = &mut server.connection();
+            eventually(PATIENCE, TICK, "all to be sent", || field(conn, "sync_queue") == 0);
+        }
+    }
+
+    /// The counters of a bucket, which have to be the same in every region.
+    pub fn entries(&self, key: &str) -> BTreeMap<String, Entry> {
+        let mut all: Vec<_> =
+            (0..self.servers.len()).map(|r| entries(&mut self.connection(r), key)).collect();
+        let first = all.remove(0);
+        for other in all {
+            assert_eq!(other, first, "the counters of {key}");
+        }
+        first
+    }
+
+    /// The sum of all tokens taken and not given back, as every region knows it.
+    pub fn spent(&self, key: &str) -> u64 {
+        self.entries(key).values().map(|entry| (entry.spent - entry.refunded) / 1_000_000).sum()
+    }
+
+    /// Tokens left, as each region sees them.
+    pub fn left(&self, look: &str) -> Vec<i64> {
+        (0..self.servers.len()).map(|r| ints(&mut self.connection(r), look)[2]).collect()
+    }
+
+    pub fn no_warnings(&self) {
+        for server in &self.servers {
+            let told: Vec<String> = server.warnings();
+            assert_eq!(told, Vec::<String>::new());
+        }
+    }
+}
+
+fn peers(lines: &[Option<Line>]) -> String {
+    let url = |line: &Line| format!("redis://127.0.0.1:{}", line.port());
+    lines.iter().flatten().map(url).collect::<Vec<_>>().join(" ")
+}
+
+/// A number of `INFO claw`.
+pub fn field(conn: &mut Connection, name: &str) -> u64 {
+    info_field(conn, "claw", &format!("claw_{name}")).unwrap().parse().unwrap()
+}
+
+/// A list of `CL.SYNC STATUS`, its values as text.
+pub fn status(conn: &mut Connection, list: &str) -> Vec<BTreeMap<String, String>> {
+    let status: BTreeMap<String, Value> = ask(conn, "CL.SYNC STATUS");
+    let rows: Vec<BTreeMap<String, String>> =
+        redis::from_redis_value(status[list].clone()).unwrap();
+    rows
+}
+
+pub fn entries(conn: &mut Connection, key: &str) -> BTreeMap<String, Entry> {
+    let Value::BulkString(blob) = cmd(conn, &format!("CL.STATE {key}")).unwrap() else {
+        return BTreeMap::new();
+    };
+    let decoded = codec::decode(&blob, u64::MAX / 2).unwrap();
+    let accounts = decoded.besides.debits.map(|debits| debits.accounts).unwrap_or_default();
+    accounts.into_iter().map(|account| (account.id.to_string(), account.entry)).collect()
+}
+
+/// What clients of one region were told.
+#[derive(Default)]
+pub struct Told {
+    pub granted: AtomicU64,
+    pub refused: AtomicU64,
+}
+
+/// A client that takes one token at a time, `per_second` times a second, until
+/// `stop`; whatever it is told, no reply may show more than the capacity.
+pub fn client(server: &Server, take: &str, per_second: f64, told: &Told, stop: &AtomicBool) {
+    let conn = &mut server.connection();
+    let began = Instant::now();
+    let mut calls = 0_u32;
+    while !stop.load(SeqCst) {
+        let [taken, capacity, remaining, ..] = ints(conn, take)[..] else { panic!("five numbers") };
+        assert!((0..=capacity).contains(&remaining), "{remaining} of {capacity}");
+        let counter = if taken == 1 { &told.granted } else { &told.refused };
+        counter.fetch_add(1, SeqCst);
+        calls += 1;
+        let due = began + Duration::from_secs_f64(f64::from(calls) / per_second);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Looks at the hash of a bucket until `stop`: never above its capacity.
+pub fn sampler(server: &Server, key: &str, capacity: f64, stop: &AtomicBool) {
+    let conn = &mut server.connection();
+    while !stop.load(SeqCst) {
+        let tokens: Option<f64> = ask(conn, &format!("HGET {key} tokens"));
+        assert!(tokens.is_none_or(|tokens| (0.0..=capacity).contains(&tokens)), "{tokens:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A library that moves a server's clock, and the file that says by how much; or
+/// nothing, said aloud, where it cannot be built.
+pub fn clock(offset_us: i64, test: &str) -> Option<(PathBuf, PathBuf)> {
+    let dir = env::temp_dir().join(format!("claw-regions-{}-{test}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let (library, file) = (dir.join("libclock.so"), dir.join("clock"));
+    let rustc = env::var_os("RUSTC")
+        .map_or_else(|| Path::new(env!("CARGO")).with_file_name("rustc"), PathBuf::from);
+    let built = Command::new(rustc)
+        .args(["--edition", "2024", "--crate-type", "cdylib"])
+        .args(["-C", "panic=abort", "-C", "opt-level=2", "-o"])
+        .arg(&library)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile/shim.rs"))
+        .status();
+    if !built.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED {test}: the library that sets the clock cannot be built here");
+        return None;
+    }
+    fs::write(&file, offset_us.to_string()).unwrap();
+    Some((library, file))
+}
