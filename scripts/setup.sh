@@ -2,7 +2,7 @@
 # Installs what building and running needs and is not there yet, with the
 # system's package manager; without the rights to do so it says what to install.
 #
-# usage: scripts/setup.sh [build] [test]     (default: build)
+# usage: scripts/setup.sh [build] [test] [docker]     (default: build)
 set -euo pipefail
 
 wants=("${@:-build}")
@@ -10,6 +10,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 # One line per need: what proves that it is there, then its package by manager.
 missing=()
+compose=
 need() { # need CHECK APT DNF APK PACMAN BREW
     local check=$1
     shift
@@ -18,8 +19,9 @@ need() { # need CHECK APT DNF APK PACMAN BREW
 
 libclang() {
     [ -n "${LIBCLANG_PATH:-}" ] && return 0
-    ldconfig -p 2>/dev/null | grep -q 'libclang[-.]' && return 0
-    compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null && return 0
+    # libclang-cpp is another library.
+    ldconfig -p 2>/dev/null | grep -Eq 'libclang(-[0-9.]+)?\.so' && return 0
+    compgen -G '/usr/lib/llvm-*/lib/libclang[-.][0-9s]*' >/dev/null && return 0
     compgen -G '/usr/lib*/libclang.so*' >/dev/null && return 0
     [ "$(uname)" = Darwin ] && xcode-select -p >/dev/null 2>&1
 }
@@ -39,6 +41,15 @@ for want in "${wants[@]}"; do
         need 'have node' nodejs nodejs nodejs nodejs node
         need 'have npm' npm npm npm npm node
         ;;
+    docker) # an engine, Compose, and what makes images where there is no registry
+        compose=yes
+        # A package of its own in newer Debians.
+        client=docker.io
+        if apt-cache show docker-cli >/dev/null 2>&1; then client=docker-cli; fi
+        need 'have docker' "$client" docker docker docker docker
+        need 'have dockerd' docker.io docker docker docker docker
+        need 'have debootstrap' debootstrap debootstrap debootstrap debootstrap debootstrap
+        ;;
     *)
         echo "setup.sh: unknown part '$want'" >&2
         exit 2
@@ -50,7 +61,44 @@ if ! have cargo; then
     echo "setup.sh: no Rust toolchain: install one from https://rustup.rs" >&2
     exit 1
 fi
-[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" = 0 ]; then as_root=(); elif have sudo; then as_root=(sudo); else as_root=(false); fi
+
+# Compose 2 is not in Debian 12, whose docker-compose is version 1: taken from
+# Debian 13, as one program. Needs no more than apt and dpkg, which check it.
+add_compose() (
+    set -e
+    dir=$(mktemp -d)
+    trap 'rm -rf "$dir"' EXIT
+    cd "$dir"
+    mkdir -p lists/partial cache/archives/partial
+    keys=/usr/share/keyrings/debian-archive-keyring.gpg
+    echo "deb [signed-by=$keys] ${DEBIAN_MIRROR:-http://deb.debian.org/debian} trixie main" >sources
+    apt=(apt-get -qq -o "Dir::Etc::SourceList=$dir/sources" -o Dir::Etc::SourceParts=/dev/null
+        -o "Dir::State::Lists=$dir/lists" -o "Dir::Cache=$dir/cache"
+        -o Acquire::Check-Valid-Until=false -o Acquire::Languages=none -o APT::Sandbox::User=root)
+    "${apt[@]}" update
+    "${apt[@]}" download docker-compose
+    dpkg-deb -x docker-compose_*.deb .
+    plugins=/usr/local/lib/docker/cli-plugins
+    "${as_root[@]}" install -D -m 755 usr/libexec/docker/cli-plugins/docker-compose \
+        "$plugins/docker-compose"
+)
+provide_compose() {
+    [ -n "$compose" ] || return 0
+    docker compose version >/dev/null 2>&1 && return
+    if have apt-get && have dpkg-deb; then
+        echo "setup.sh: installing: Docker Compose, from Debian 13" >&2
+        add_compose >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 && return
+    fi
+    echo "setup.sh: no Docker Compose 2: please install the plug-in, https://docs.docker.com/compose" >&2
+    exit 1
+}
+
+if [ ${#missing[@]} -eq 0 ]; then
+    provide_compose
+    exit 0
+fi
 
 column() { # the N-th word of every missing entry
     local entry words
@@ -60,7 +108,6 @@ column() { # the N-th word of every missing entry
     done | sort -u | tr '\n' ' '
 }
 
-if [ "$(id -u)" = 0 ]; then as_root=(); elif have sudo; then as_root=(sudo); else as_root=(false); fi
 if have apt-get; then
     packages=$(column 0)
     install=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends)
@@ -101,3 +148,4 @@ rm -f "$log"
 if have systemctl && [ "${#as_root[@]}" = 0 ] && [ -n "${CI:-}" ]; then
     systemctl stop redis-server >/dev/null 2>&1 || true
 fi
+provide_compose

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Builds the module as it is released, for the Dockerfile and scripts/dist.sh:
+# the same source, toolchain and C toolchain give the same bytes, wherever the
+# source and Cargo's directories are.
+#
+# usage: scripts/release-build.sh [TARGET]
+#
+# What makes it so: dependencies only from Cargo.lock, one codegen unit, no path
+# of this machine in messages, line tables or C objects, no time of day, and no
+# line tables at all in the end. The path of the module is printed last.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Named even when it is this machine's own: Cargo makes a difference.
+target=${1:-$(rustc -vV | sed -n 's/^host: //p')}
+out=${CARGO_TARGET_DIR:-target}
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
+export CARGO_PROFILE_RELEASE_STRIP=debuginfo
+# Nothing the caller's environment or Cargo configuration adds.
+unset RUSTFLAGS RUSTC_WRAPPER
+export CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$PWD=/redis-claw"$'\x1f'"--remap-path-prefix=$cargo_home/registry/src=/crates"
+export CFLAGS="-ffile-prefix-map=$PWD=/redis-claw -ffile-prefix-map=$cargo_home/registry/src=/crates"
+
+cargo build --release --locked --package redis-claw --lib --target "$target" >&2
+echo "$out/$target/release/libredis_claw.so"
