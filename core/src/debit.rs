@@ -28,7 +28,7 @@ use crate::bucket::{Answer, Bucket, Wait, Weight};
 use crate::guard::{Peers, WHOLE};
 use crate::limits::{MICRO, SHARES};
 use crate::policy::{Policy, StoredPolicy};
-use crate::replica::{ReplicaId, Writer};
+use crate::replica::{MAX_OWN_EPOCH, ReplicaId, Writer};
 
 /// When to ask again for what a region that is cut off cannot give, in
 /// milliseconds: nobody knows when the peers will be heard.
@@ -262,19 +262,14 @@ impl Shared {
     #[must_use]
     pub fn debt(&self) -> (u64, u64) {
         let (held, fraction) = self.split();
-        (u64::try_from(held.saturating_neg()).unwrap_or(0), fraction)
+        (u64::try_from(held.min(0).saturating_neg()).unwrap_or(u64::MAX), fraction)
     }
 
     /// What the `debits` field has to hold besides [`Self::bucket`].
     #[must_use]
     pub fn debits(&self) -> Debits {
-        let (held, fraction) = self.split();
-        Debits {
-            version: self.version,
-            debt: u64::try_from(held.min(0).saturating_neg()).unwrap_or(u64::MAX),
-            fraction,
-            accounts: self.accounts.clone(),
-        }
+        let (debt, fraction) = self.debt();
+        Debits { version: self.version, debt, fraction, accounts: self.accounts.clone() }
     }
 
     /// Whole millionths held, rounded down (negative: in debt), and the fraction
@@ -342,14 +337,30 @@ impl Shared {
 
     /// The account of `id`, begun if need be; `None` when there are too many.
     fn account_mut(&mut self, id: ReplicaId) -> Option<&mut Account> {
-        let place = self.accounts.partition_point(|account| account.id < id);
-        if self.accounts.get(place).is_none_or(|account| account.id != id) {
+        let find = |accounts: &[Account]| accounts.binary_search_by_key(&id, |known| known.id);
+        if find(&self.accounts).is_err() {
             if self.accounts.len() >= MAX_REPLICAS {
-                return None;
+                // Who has counted nothing is known for its mark alone. Without it
+                // what comes late from there is debited in full: the safe side.
+                let idle = self.accounts.iter().position(|known| known.entry.epoch == 0)?;
+                self.accounts.remove(idle);
             }
+            let place = find(&self.accounts).unwrap_or_else(|place| place);
             self.accounts.insert(place, Account { id, entry: Entry::default(), mark: None });
         }
-        self.accounts.get_mut(place)
+        find(&self.accounts).ok().and_then(|place| self.accounts.get_mut(place))
+    }
+
+    /// Whether what `writer` takes can be counted: not when the bucket knows too
+    /// many others.
+    #[must_use]
+    pub fn can_count(&self, writer: Option<&Writer>) -> bool {
+        let full = self.accounts.len() >= MAX_REPLICAS;
+        let may = |writer: &Writer| {
+            let id = writer.id();
+            !full || self.accounts.iter().any(|known| known.id == id || known.entry.epoch == 0)
+        };
+        writer.is_none_or(may)
     }
 
     /// Credits the refill up to `now` (unix microseconds), at the share that the
@@ -477,10 +488,7 @@ impl Shared {
         let (old, new) =
             (i128::from(self.policy.interval_us().get()), i128::from(policy.interval_us().get()));
         if old != new {
-            let scaled = |amount: i128| {
-                // Euclid's quotient of a positive divisor rounds down.
-                amount.saturating_mul(new).checked_div_euclid(old).unwrap_or(0)
-            };
+            let scaled = |amount: i128| rescale(amount, old, new);
             self.level = scaled(self.level.saturating_neg()).saturating_neg();
             for mark in self.accounts.iter_mut().filter_map(|account| account.mark.as_mut()) {
                 *mark = Mark { overflow: scaled(mark.overflow), withheld: scaled(mark.withheld) };
@@ -592,12 +600,27 @@ impl Shared {
         i128::from(self.policy.refill()).saturating_mul(i128::from(self.weight.get()))
     }
 
-    /// Whether there is room for all replicas that `remote` knows.
+    /// Whether there is room for all replicas that `remote` knows, and for our own
+    /// counters besides.
     #[must_use]
-    pub fn has_room_for(&self, remote: &Remote) -> bool {
-        let theirs = remote.bucket.accounts.iter().map(|account| account.id).chain(remote.from);
-        let new = theirs.filter(|id| self.account(*id).is_none()).count();
-        self.accounts.len().saturating_add(new) <= MAX_REPLICAS
+    pub fn has_room_for(&self, remote: &Remote, me: Option<ReplicaId>) -> bool {
+        let counted =
+            |shared: &Self, id| shared.account(id).is_some_and(|known| known.entry.epoch != 0);
+        let known = self.accounts.iter().filter(|known| known.entry.epoch != 0).count();
+        let theirs = remote.bucket.accounts.iter().filter(|theirs| theirs.entry.epoch != 0);
+        let new = theirs.filter(|theirs| !counted(self, theirs.id)).count();
+        let besides = |id| !counted(self, id) && !counted(&remote.bucket, id);
+        let own = me.filter(|me| besides(*me));
+        let sender = remote.from.filter(|from| besides(*from) && Some(*from) != own);
+        let more = usize::from(own.is_some()).saturating_add(usize::from(sender.is_some()));
+        known.saturating_add(new).saturating_add(more) <= MAX_REPLICAS
+    }
+
+    /// Whether what `remote` says of our own counters can be: so far above them
+    /// that no life of ours could go on beyond, it cannot.
+    #[must_use]
+    pub fn believes(&self, remote: &Remote, me: Option<ReplicaId>) -> bool {
+        me.is_none_or(|me| remote.bucket.entry(me).epoch <= MAX_OWN_EPOCH)
     }
 
     /// Merges what another region sent. `fresh` says that this bucket was not
@@ -734,6 +757,16 @@ fn unit(policy: Policy) -> i128 {
 /// A full bucket in the unit of the level.
 fn capacity(policy: Policy) -> i128 {
     i128::from(policy.capacity_micros()).saturating_mul(unit(policy))
+}
+
+/// `amount * new / old` rounded down, of positive `old` and `new`. The product alone
+/// need not fit.
+fn rescale(amount: i128, old: i128, new: i128) -> i128 {
+    // Euclid's quotient of a positive divisor rounds down.
+    let whole = amount.checked_div_euclid(old).unwrap_or(0);
+    let rest = amount.checked_rem_euclid(old).unwrap_or(0);
+    let rest = rest.saturating_mul(new).checked_div_euclid(old).unwrap_or(0);
+    whole.saturating_mul(new).saturating_add(rest)
 }
 
 /// The quotient rounded up, of positive numbers; `None` for a divisor of 0.

@@ -4,11 +4,13 @@
 use crate::any::{self, START, cases, shared};
 use crate::world::{self, SECOND, any_cut, cut, news, snapshots};
 use claw_core::bucket::{Answer, Bucket, Wait, Weight};
+use claw_core::codec;
 use claw_core::debit::Shared;
 use claw_core::guard::{Guard, Peers, WHOLE};
 use claw_core::limits::{MAX_TOKENS, MICRO};
 use claw_core::policy::Policy;
 use claw_core::replica::Writer;
+use num_bigint::BigInt;
 use proptest::prelude::*;
 
 fn unit(policy: Policy) -> i128 {
@@ -86,6 +88,27 @@ proptest! {
             prop_assert_eq!(mark.overflow - start.overflow, (rate * share - before).max(0));
             prop_assert_eq!(mark.withheld - start.withheld, rate * (1_000 - share));
         }
+    }
+
+    /// What is missing stays missing under another policy, whatever the intervals;
+    /// less than a millionth of a token is lost, on the side that admits less.
+    #[test]
+    fn a_switch_keeps_what_is_missing(
+        bucket in shared(),
+        policy in any::policy(),
+        debit in any::log_uniform(u64::MAX),
+    ) {
+        let mut bucket = bucket;
+        bucket.debit(None, debit);
+        // In a unit in which both are whole numbers, of up to 200 bits.
+        let missing = |bucket: &Shared, other: Policy| {
+            BigInt::from(bucket.level()) * BigInt::from(unit(other))
+        };
+        let (before, old) = (missing(&bucket, policy), bucket.policy());
+        bucket.switch(policy);
+        let after = missing(&bucket, old);
+        let micro = BigInt::from(unit(old)) * BigInt::from(unit(policy));
+        prop_assert!(before <= after && after < before + micro);
     }
 
     /// Waiting exactly as long as the answer says is enough, and a millisecond less
@@ -229,6 +252,10 @@ fn the_deepest_debt() {
     }
     let (line, debits) = (bucket.bucket(), bucket.debits());
     assert_eq!((line.tokens(), debits.debt), (0, u64::MAX));
+    // The text of the field says the same.
+    let mut text = Vec::new();
+    codec::encode_debits(&bucket, &mut text);
+    assert_eq!(codec::decode_debits(&text).map(|read| read.debt), Some(u64::MAX));
     let again = Shared::new(&line, debits);
     assert!(again.level() > capacity(policy));
     assert_eq!(again.remaining(WHOLE), 0);
