@@ -146,6 +146,14 @@ impl Parameter {
         matches!(self, Self::Peers)
     }
 
+    /// Whether the value names a file.
+    fn is_file(self) -> bool {
+        matches!(
+            self,
+            Self::PeersPasswordFile | Self::TlsCaCertFile | Self::TlsCertFile | Self::TlsKeyFile
+        )
+    }
+
     /// Reads a module argument.
     pub(crate) fn parse(self, text: &str) -> Result<Value, Error> {
         let Some((least, most)) = self.bounds() else {
@@ -188,7 +196,7 @@ pub(crate) struct Settings {
 }
 
 /// What region sync goes by.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Sync {
     pub(crate) strategy: Strategy,
     pub(crate) replica_id: Option<ReplicaId>,
@@ -384,8 +392,10 @@ impl Settings {
                 return Err(Error::OutOfRange(Quantity::Capacity));
             }
             (other, value) => {
+                let before = self.sync.clone();
                 self.sync.set(other, value)?;
-                self.sync_changed = true;
+                // What is in a file may have changed.
+                self.sync_changed |= other.is_file() || self.sync != before;
                 return Ok(());
             }
         }

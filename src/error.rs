@@ -78,6 +78,8 @@ pub(crate) enum Error {
     OwnReplicaId(ReplicaId),
     /// CL.SYNC ROUND or NOW on a server without a name or peers.
     NotARegion,
+    /// Region sync is configured, and still off.
+    SyncOff(&'static str),
     /// `debit` was asked for where it cannot be.
     Debit(&'static str),
     /// A bucket of too many replicas.
@@ -220,6 +222,7 @@ impl Error {
             Self::NotARegion => {
                 "region sync is off: claw.replica-id and claw.peers are not both set".to_owned()
             }
+            Self::SyncOff(why) => format!("region sync is off: {why}"),
             Self::Debit(why) => format!("strategy debit: {why}"),
             Self::TooManyReplicas => format!("more than {MAX_REPLICAS} replicas in one bucket"),
             Self::Busy => "the module is busy with a change of its configuration".to_owned(),
@@ -287,6 +290,7 @@ mod tests {
             (Error::UnknownGuard(b"on".as_slice().into()), "ERR unknown partition guard 'on': off, equal or share"),
             (Error::OwnReplicaId(id), "ERR replica-id 'eu' is this server's own: every region needs another one"),
             (Error::NotARegion, "ERR region sync is off: claw.replica-id and claw.peers are not both set"),
+            (Error::SyncOff("why"), "ERR region sync is off: why"),
             (Error::Debit("why"), "ERR strategy debit: why"),
             (Error::TooManyReplicas, "ERR more than 16 replicas in one bucket"),
             (range(Quantity::Spent), "ERR spent must be an integer from 0 to 18446744073709551615"),

@@ -29,9 +29,22 @@ pub(crate) fn open_shared(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<
     Ok(Opened::shared(record, settings.defaults(), &region, now))
 }
 
+/// [`look`]s at a bucket to take from it or give back, which has to be counted where
+/// regions share it.
+pub(crate) fn open(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Opened, Error> {
+    let opened = look(ctx, key, now)?;
+    if let Some(bucket) = opened.as_shared() {
+        let region = ctx.module().regions.region().ok_or(Error::Busy)?;
+        if !bucket.can_count(region.writer.as_ref()) {
+            return Err(Error::TooManyReplicas);
+        }
+    }
+    Ok(opened)
+}
+
 /// Opens a bucket at `now` (unix microseconds), as one that regions share when it
 /// is or has to become one.
-pub(crate) fn open(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Opened, Error> {
+pub(crate) fn look(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Opened, Error> {
     let module = ctx.module();
     let counted = module.regions.part(key.name()) == Part::Counted;
     let record = load_expecting(ctx, key, now, counted)?;
@@ -71,7 +84,6 @@ fn load_expecting(
         unseen = unseen.saturating_sub(1);
         let text = value.as_str().as_bytes();
         record.read(field, text, now).map_err(|why| {
-            module.stats.corrupt.add(1);
             let (key, value) = (key.name().as_bytes().into(), text.into());
             Error::Field { key, field, value, why }
         })?;
@@ -231,6 +243,13 @@ fn changes<'a>(module: &'a Module, old: &Record, new: &Record) -> Result<Changes
     Ok(changes)
 }
 
+/// Whether the expiry of a key whose bucket stays as it is has to be moved.
+pub(crate) fn expiry_is_due(ctx: &Context<'_>, key: &Key<'_>, opened: &Opened) -> bool {
+    let awaited = ctx.module().regions.is_awaited();
+    let due = |record: &Record| move_to(record.expiry(opened, awaited), key.expiry()).is_some();
+    opened.record().is_some_and(due)
+}
+
 /// Moves the expiry of a key whose bucket stays as it is, if it has to.
 pub(crate) fn renew_expiry(ctx: &Context<'_>, key: &Key<'_>, opened: &Opened) {
     let Some(record) = opened.record() else {
@@ -252,17 +271,13 @@ fn expire(
 ) -> Option<&'static CStr> {
     let name = key.name();
     let present = existed.then(|| key.expiry()).flatten();
-    match (expiry, present) {
-        (Expiry::Never, None) => None,
-        (Expiry::Never, Some(_)) => {
+    match move_to(expiry, present)? {
+        None => {
             key.set_expiry(None);
             ctx.replicate(c"PERSIST", name, &[]);
             Some(c"persist")
         }
-        (Expiry::At { earliest, latest, .. }, Some(at)) if (earliest..=latest).contains(&at) => {
-            None
-        }
-        (Expiry::At { set, .. }, _) => {
+        Some(set) => {
             // A merge can bring a state so old that it has long been full.
             let set = set.max((server::now() / 1_000).saturating_add(GRACE_MS));
             let at = OwnedStr::from_integer(set)?;
@@ -270,6 +285,19 @@ fn expire(
             ctx.replicate(c"PEXPIREAT", name, &[at.as_str()]);
             Some(c"expire")
         }
+    }
+}
+
+/// Where an expiry has to be moved to, in unix milliseconds, or `Some(None)` to
+/// nowhere; `None` when it may stay.
+fn move_to(expiry: Expiry, present: Option<u64>) -> Option<Option<u64>> {
+    match (expiry, present) {
+        (Expiry::Never, None) => None,
+        (Expiry::Never, Some(_)) => Some(None),
+        (Expiry::At { earliest, latest, .. }, Some(at)) if (earliest..=latest).contains(&at) => {
+            None
+        }
+        (Expiry::At { set, .. }, _) => Some(Some(set)),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::limits::{MAX_LEAD_US, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US};
 use crate::merge::State;
 use crate::policy::{Policy, StoredPolicy};
 use crate::record::Record;
-use crate::replica::ReplicaId;
+use crate::replica::{MAX_EPOCH, ReplicaId};
 use fields::in_order;
 use rmpv::Value;
 use rmpv::encode::write_value;
@@ -356,10 +356,6 @@ pub fn decode(blob: &[u8], now: u64) -> Result<Decoded, BlobError> {
     let besides = Besides { debits, from: read.from, sent: read.sent, newer };
     Ok(Decoded { record, version, default, besides })
 }
-
-/// Largest epoch that is believed: far above any count of lives and keys, and far
-/// below where counting would stop.
-const MAX_EPOCH: u64 = 1 << 62;
 
 /// A blob as it was read, unchecked.
 #[derive(Default)]

@@ -100,6 +100,19 @@ impl fmt::Debug for ReplicaId {
 /// How many low bits of an epoch tell one life of a writer from another.
 const LIFE_BITS: u32 = 20;
 
+/// Largest epoch that is believed.
+pub const MAX_EPOCH: u64 = 3 << 62;
+
+/// Largest epoch of our own that is believed when somebody tells of it: far above
+/// any count of lives and keys (a million new keys a second for a hundred days), and
+/// far enough below [`MAX_EPOCH`] for counting to go on.
+pub const MAX_OWN_EPOCH: u64 = 1 << 63;
+
+/// How far the count of a writer follows at once what somebody has seen of it. Only
+/// the key of an epoch beyond goes on from there: one damaged state must not decide
+/// over all keys.
+const LEAP: u64 = 1 << 40;
+
 /// One life of a replica's writer: from the start of a server, or its promotion,
 /// to its end.
 ///
@@ -136,16 +149,21 @@ impl Writer {
     }
 
     /// Takes notice of an epoch of this replica that somebody has seen: the next
-    /// ones will be above it.
+    /// ones will be above it, unless it is [far](LEAP) above those so far.
     pub fn seen(&self, epoch: u64) {
-        self.count.set(self.count.get().max(epoch >> LIFE_BITS));
+        let (count, seen) = (self.count.get(), epoch >> LIFE_BITS);
+        if seen.saturating_sub(count) <= LEAP {
+            self.count.set(count.max(seen));
+        }
     }
 
-    /// Begins an epoch above `epoch` and above all it has begun before.
+    /// Begins an epoch above `epoch`, the last one of a key, and above all that this
+    /// life has begun of others.
     pub fn next_epoch(&self, epoch: u64) -> u64 {
         self.seen(epoch);
         let most = u64::MAX >> LIFE_BITS;
         self.count.set(self.count.get().saturating_add(1).min(most));
-        self.count.get() << LIFE_BITS | self.life
+        let above = (epoch >> LIFE_BITS).saturating_add(1);
+        self.count.get().max(above).min(most) << LIFE_BITS | self.life
     }
 }

@@ -108,7 +108,7 @@ fn merge_states(
     strategy: &Strategy,
     now: u64,
 ) -> Result<(), Error> {
-    let by_hand = sources.iter().all(|source| source.from.is_none());
+    let received = sources.iter().filter(|source| source.from.is_some()).count();
     // All is read and every key closed again before anything is merged, since a
     // function may make the server drop keys that have expired.
     let present = Stored::read(ctx, name, now)?;
@@ -151,11 +151,14 @@ fn merge_states(
             .map(|value| (newer_name.as_str(), value));
         store::save_with(ctx, &key, &opened, newer)?;
         // What peers send goes on to nobody: they tell everybody themselves.
-        if by_hand {
+        if received == 0 {
             ctx.module().regions.note(ctx.db(), name, &opened);
         }
     }
 
+    for _ in 0..received {
+        ctx.module().regions.receive();
+    }
     let mut bucket = match merged {
         Some(merged) => merged.state.bucket,
         None => {
@@ -231,7 +234,7 @@ impl Stored {
         if record.debits.is_none() {
             return Ok(Some(Self { state, newer, shared: None, from: None }));
         }
-        let opened = store::open(ctx, &key, now)?;
+        let opened = store::look(ctx, &key, now)?;
         let state = State::of(opened.bucket(), opened.policy());
         Ok(Some(Self { state, newer, shared: opened.as_shared().cloned(), from: None }))
     }

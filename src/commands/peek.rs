@@ -31,7 +31,7 @@ impl Command for Peek {
 
         let now = server::now();
         let key = Key::open_read(ctx, name);
-        let mut opened = store::open(ctx, &key, now)?;
+        let mut opened = store::look(ctx, &key, now)?;
         let region = ctx.module().regions.region().ok_or(Error::Busy)?;
         opened.ask(&options.asked, store::default_policy(ctx)?)?;
         reply::answer(ctx, &opened.take(tokens, false, now, &region));

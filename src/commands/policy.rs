@@ -54,7 +54,7 @@ impl Command for Policy {
         let now = server::now();
         let reading = matches!(change, Change::None);
         let key = if reading { Key::open_read(ctx, name) } else { Key::open_write(ctx, name) };
-        let mut opened = store::open(ctx, &key, now)?;
+        let mut opened = store::look(ctx, &key, now)?;
         let region = ctx.module().regions.region().ok_or(Error::Busy)?;
         let default = store::default_policy(ctx)?;
         match change {

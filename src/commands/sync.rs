@@ -140,11 +140,17 @@ impl Command for Now {
     const CONTAINER: Option<&'static CStr> = Some(SYNC.name);
 
     fn run(ctx: &Context<'_>, _args: Args<'_>) -> Result<(), Error> {
-        if !ctx.module().regions.flush() {
-            return Err(Error::NotARegion);
+        if ctx.module().regions.flush() {
+            ctx.reply_status(c"OK");
+            return Ok(());
         }
-        ctx.reply_status(c"OK");
-        Ok(())
+        let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+        let sync = settings.sync();
+        Err(match sync.replica_id.is_some() && !sync.peers.is_empty() {
+            false => Error::NotARegion,
+            true if !ctx.is_primary() => Error::SyncOff("a replica sends nothing"),
+            true => Error::SyncOff("it could not start, and the server's log says why"),
+        })
     }
 }
 

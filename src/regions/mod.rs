@@ -21,10 +21,11 @@ use claw_sync::{
     Config, Identity, Limits, Messages, PeerState, PeerStatus, Pusher, Round, Tls, Value,
 };
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::ffi::CStr;
 use std::hash::{BuildHasher, Hasher};
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +40,9 @@ const AWAITED: Duration = Duration::from_secs(10);
 
 /// How long stopping the threads may hold up the server.
 const STOPPING: Duration = Duration::from_millis(500);
+
+/// How long after a refused unloading everything begins again.
+const RESUMING: Duration = Duration::from_secs(5);
 
 /// How often the masters of this region's cluster are counted, in microseconds.
 const COUNTING_US: u64 = 500_000;
@@ -56,7 +60,10 @@ pub(crate) struct Regions {
     stopping: RefCell<Vec<Pusher<Update>>>,
     sweep: RefCell<Sweep>,
     /// Buckets that a function has to make anew, since they were changed here.
-    changed: RefCell<VecDeque<(u32, Box<[u8]>)>>,
+    changed: RefCell<BTreeSet<Place>>,
+    /// The last of them that it was given: the next in order comes next, so that
+    /// no bucket waits for another that is changed all the time.
+    folded: RefCell<Place>,
     /// Where blobs are written, so that their place need not be made each time.
     scratch: RefCell<Vec<u8>>,
     /// Some peer may not know all that was counted here.
@@ -76,7 +83,14 @@ pub(crate) struct Regions {
     born: Instant,
     /// States that came from peers and were merged.
     pub(crate) received: Cell<u64>,
+    /// As which role the configuration was [applied](Regions::apply).
+    primary: Cell<bool>,
+    /// When to begin again after an unloading that was refused.
+    resumes: Cell<Option<Instant>>,
 }
+
+/// A database and a key in it.
+type Place = (u32, Box<[u8]>);
 
 /// Sync as it is on.
 #[derive(Debug)]
@@ -109,6 +123,7 @@ impl Default for Regions {
             stopping: RefCell::default(),
             sweep: RefCell::default(),
             changed: RefCell::default(),
+            folded: RefCell::default(),
             scratch: RefCell::default(),
             awaited: Cell::new(false),
             spent: Arc::default(),
@@ -119,6 +134,8 @@ impl Default for Regions {
             run: random(),
             born: Instant::now(),
             received: Cell::new(0),
+            primary: Cell::new(false),
+            resumes: Cell::new(None),
         }
     }
 }
@@ -210,14 +227,25 @@ impl Regions {
         if let Ok(mut changed) = self.changed.try_borrow_mut() {
             // With more the walk over all keys finds the rest.
             if changed.len() < MOST_CHANGED {
-                changed.push_back((db, key.as_bytes().into()));
+                changed.insert((db, key.as_bytes().into()));
             }
         }
     }
 
     /// The next bucket that a function has to make anew.
-    fn next_changed(&self) -> Option<(u32, Box<[u8]>)> {
-        self.changed.try_borrow_mut().ok()?.pop_front()
+    fn next_changed(&self) -> Option<Place> {
+        let mut changed = self.changed.try_borrow_mut().ok()?;
+        let mut folded = self.folded.try_borrow_mut().ok()?;
+        let next = changed.range((Bound::Excluded(&*folded), Bound::Unbounded)).next();
+        let next = next.or_else(|| changed.first())?.clone();
+        changed.remove(&next);
+        folded.clone_from(&next);
+        Some(next)
+    }
+
+    /// A state came from a peer and was merged.
+    pub(crate) fn receive(&self) {
+        self.received.set(self.received.get().saturating_add(1));
     }
 
     /// The strategy of what is sent.
@@ -265,12 +293,14 @@ impl Regions {
         else {
             return None;
         };
+        self.primary.set(primary);
         let id = sync.replica_id.filter(|_| primary);
         if region.writer.as_ref().map(Writer::id) != id {
             // A new life: what was counted before it is never counted on.
             region.writer = id.map(|id| Writer::new(id, random()));
         }
-        if sync.replica_id.is_none() || sync.peers.is_empty() {
+        if id.is_none() || sync.peers.is_empty() {
+            // A replica is told nothing by any peer, and does not miss it.
             region.peers = Peers::default();
         } else {
             let regions = sync.peers.len().saturating_add(1);
@@ -312,7 +342,21 @@ impl Regions {
         if let Some(sharing) = sharing {
             self.stop(sharing.pusher);
         }
-        self.join(STOPPING)
+        let ended = self.join(STOPPING);
+        if !ended {
+            // The module stays: unless it is unloaded soon, sync goes on.
+            self.resumes.set(Instant::now().checked_add(RESUMING));
+        }
+        ended
+    }
+
+    /// Whether the configuration has to be [applied](Self::apply) again.
+    fn is_stale(&self, primary: bool) -> bool {
+        let resumes = self.resumes.get().is_some_and(|at| Instant::now() >= at);
+        if resumes {
+            self.resumes.set(None);
+        }
+        resumes || self.primary.get() != primary
     }
 
     /// Waits for senders of earlier configurations.

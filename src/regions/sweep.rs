@@ -11,14 +11,26 @@ use crate::strategy::Strategy;
 use claw_sync::Pusher;
 use std::time::{Duration, Instant};
 
-/// The longest that the walk holds up the server at a time.
+/// The longest that work between commands holds up the server at a time.
 const SLICE: Duration = Duration::from_micros(800);
+
+/// How much of that functions may take when there is a walk besides.
+const FOLDING: Duration = Duration::from_micros(400);
+
+/// The shortest time from one slice to the next, however often the server calls.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// From the end of one walk to the beginning of the next that nobody asked for.
 const REPAIR: Duration = Duration::from_secs(60);
 
 /// The walk waits while more states than this wait to be sent to a peer.
 const MOST_QUEUED: u64 = 50_000;
+
+/// The longest that it waits for a peer that takes nothing off.
+const HOLD: Duration = Duration::from_secs(10);
+
+/// The shortest time from one complaint in the log to the next.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Where the walk is.
 #[derive(Debug, Default)]
@@ -34,12 +46,21 @@ pub(super) struct Sweep {
     passes_on: bool,
     /// How many have been completed.
     pub(super) completed: u64,
+    /// When the last slice of work began.
+    worked: Option<Instant>,
+    /// Since when the walk has been waiting for a peer.
+    held: Option<Instant>,
+    /// When the log was last told of a function that failed.
+    complained: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Walk {
     db: u32,
     scan: Scan,
+    /// For a peer that lacks something. It is not begun anew for another one, or
+    /// peers that need one all the time would let none end.
+    asked: bool,
 }
 
 /// The work between commands: to be called some times a second.
@@ -50,25 +71,35 @@ pub(crate) fn tick(ctx: &Context<'_>, primary: bool) {
         ctx.module().settings.try_borrow_mut().is_ok_and(
             |mut settings: std::cell::RefMut<'_, Settings>| settings.take_sync_changed(),
         );
-    if changed {
+    if changed || regions.is_stale(primary) {
         regions.restart(ctx, primary);
     }
     regions.join(Duration::ZERO);
     if let Some(share) = regions.watch(ctx, now) {
         ctx.log(&format!("region sync: this region now admits {share} permille of every limit"));
     }
-    fold_changed(ctx);
-    sweep(ctx);
+    // What a walk notes, and what is folded, is written too.
+    if ctx.must_not_write() {
+        return;
+    }
+    let Ok(mut sweep) = regions.sweep.try_borrow_mut() else {
+        return;
+    };
+    let begun = Instant::now();
+    if sweep.worked.is_none_or(|before| begun.duration_since(before) >= PAUSE) {
+        sweep.worked = Some(begun);
+        fold_changed(ctx, &mut sweep, begun);
+        walk(ctx, &mut sweep, begun);
+    }
 }
 
 /// Lets the function of the strategy make the buckets anew that were changed here.
-fn fold_changed(ctx: &Context<'_>) {
+fn fold_changed(ctx: &Context<'_>, sweep: &mut Sweep, begun: Instant) {
     let regions = &ctx.module().regions;
     let Some(strategy @ Strategy::Function(_)) = regions.strategy() else {
         return;
     };
-    let until = Instant::now().checked_add(SLICE);
-    while until.is_some_and(|until| Instant::now() < until) {
+    while begun.elapsed() < FOLDING {
         let Some((db, name)) = regions.next_changed() else {
             return;
         };
@@ -77,12 +108,23 @@ fn fold_changed(ctx: &Context<'_>) {
         };
         if let Err(why) = commands::fold_again(ctx, name.as_str(), &strategy) {
             ctx.module().stats.merge_errors.add(1);
-            ctx.log(&format!("region sync: {}", why.reason()));
+            if sweep.complained.is_none_or(|before| before.elapsed() >= QUIET) {
+                sweep.complained = Some(Instant::now());
+                ctx.log(&format!("region sync: {}", why.reason()));
+            }
         }
     }
 }
 
 impl Regions {
+    /// Begins as the server is configured, when the module is loaded.
+    pub(crate) fn begin(&self, ctx: &Context<'_>) {
+        if let Ok(mut settings) = ctx.module().settings.try_borrow_mut() {
+            settings.take_sync_changed();
+        }
+        self.restart(ctx, ctx.is_primary());
+    }
+
     /// Goes by the configuration and role as they are now, and says in the log
     /// what cannot be.
     pub(crate) fn restart(&self, ctx: &Context<'_>, primary: bool) {
@@ -100,12 +142,10 @@ impl Regions {
     }
 }
 
-fn sweep(ctx: &Context<'_>) {
+/// Goes on with the walk, or begins it when it is time.
+fn walk(ctx: &Context<'_>, sweep: &mut Sweep, begun: Instant) {
     let regions = &ctx.module().regions;
     let Some(resend) = regions.with_pusher(Pusher::needs_resend) else {
-        return;
-    };
-    let Ok(mut sweep) = regions.sweep.try_borrow_mut() else {
         return;
     };
     // Expiries are looked after as soon as they have to.
@@ -114,21 +154,29 @@ fn sweep(ctx: &Context<'_>) {
     let turned = regions.is_awaited() != sweep.awaited || (sweep.passes_on && !passes_on);
     sweep.awaited = regions.is_awaited();
     let due = sweep.ended.is_none_or(|ended| ended.elapsed() >= REPAIR);
-    if resend || (sweep.walk.is_none() && (turned || due)) {
+    let begins = match &sweep.walk {
+        None => resend || turned || due,
+        Some(walk) => resend && !walk.asked,
+    };
+    if begins {
         sweep.again = false;
-        sweep.walk = Some(Walk { db: 0, scan: Scan::new() });
+        sweep.walk = Some(Walk { db: 0, scan: Scan::new(), asked: resend });
         regions.with_pusher(Pusher::resend_begins);
     } else {
         sweep.again |= turned;
     }
-    let until = Instant::now().checked_add(SLICE);
-    while until.is_some_and(|until| Instant::now() < until) {
+    while begun.elapsed() < SLICE {
         let Some(walk) = &mut sweep.walk else {
             return;
         };
         // What the walk notes has to be sent before it notes more.
         if regions.with_pusher(Pusher::longest_queue).is_none_or(|queue| queue > MOST_QUEUED) {
-            return;
+            let since = *sweep.held.get_or_insert_with(Instant::now);
+            if since.elapsed() < HOLD {
+                return;
+            }
+        } else {
+            sweep.held = None;
         }
         if !ctx.select(walk.db) {
             regions.with_pusher(Pusher::resend_ends);
@@ -142,7 +190,8 @@ fn sweep(ctx: &Context<'_>) {
             visit(ctx, walk.db, name);
         }
         if !more {
-            *walk = Walk { db: walk.db.saturating_add(1), scan: Scan::new() };
+            walk.db = walk.db.saturating_add(1);
+            walk.scan = Scan::new();
         }
     }
 }
@@ -159,7 +208,7 @@ fn visit(ctx: &Context<'_>, db: u32, name: &OwnedStr) {
         return;
     }
     // A bucket that cannot be read is for the command that uses it to report.
-    let Ok(opened) = store::open(ctx, &key, server::now()) else {
+    let Ok(opened) = store::look(ctx, &key, server::now()) else {
         return;
     };
     let Some(record) = opened.record() else {
@@ -175,7 +224,9 @@ fn visit(ctx: &Context<'_>, db: u32, name: &OwnedStr) {
         return;
     }
     regions.note(db, name, &opened);
-    drop(key);
-    let key = Key::open_write(ctx, name);
-    store::renew_expiry(ctx, &key, &opened);
+    if store::expiry_is_due(ctx, &key, &opened) {
+        drop(key);
+        let key = Key::open_write_unnoticed(ctx, name);
+        store::renew_expiry(ctx, &key, &opened);
+    }
 }

@@ -30,6 +30,7 @@ macro_rules! functions {
 }
 
 functions! {
+    RedisModule_AvoidReplicaTraffic
     RedisModule_Call
     RedisModule_CallReplyStringPtr
     RedisModule_CallReplyType

@@ -396,6 +396,9 @@ extern "C" fn handler<C: Command>(
         C::run(&ctx, args)
     });
     if let Err(error) = outcome {
+        if let (Error::Field { .. }, Some(module)) = (&error, Module::current()) {
+            module.stats.corrupt.add(1);
+        }
         if matches!(error, Error::Panic) {
             let name = C::SPEC.name.to_string_lossy();
             // SAFETY: a live context.

@@ -183,6 +183,14 @@ impl<'a> Context<'a> {
         self.has_flag(raw::REDISMODULE_CTX_FLAGS_LOADING)
     }
 
+    /// Whether replicas and AOF must be told nothing now, since the server has
+    /// paused its clients: it would stop itself rather than let them differ. Only
+    /// what happens between commands has to ask.
+    pub(crate) fn must_not_write(&self) -> bool {
+        // SAFETY: takes nothing.
+        unsafe { call!(RedisModule_AvoidReplicaTraffic()) != 0 }
+    }
+
     fn has_flag(&self, flag: u32) -> bool {
         let flag = c_int::try_from(flag).unwrap_or(0);
         // SAFETY: a live context.

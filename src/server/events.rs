@@ -31,7 +31,7 @@ pub(super) unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> bool {
     if let (true, Some(module)) = (subscribed, Module::current()) {
         // SAFETY: the load-time context.
         let ctx = unsafe { Context::of_event(ctx, module) };
-        module.regions.restart(&ctx, ctx.is_primary());
+        module.regions.begin(&ctx);
     }
     subscribed
 }

@@ -33,10 +33,11 @@ unsafe extern "C" fn callback(ctx: *mut raw::RedisModuleInfoCtx, for_crash_repor
         for (name, value) in module.stats.counters() {
             section.number(name, value);
         }
-        for (name, value) in module.regions.counters() {
-            section.number(name, value);
-        }
+        // A crash report must not wait for a thread, nor ask the server.
         if for_crash_report == 0 {
+            for (name, value) in module.regions.counters() {
+                section.number(name, value);
+            }
             section.latencies();
         }
     }));

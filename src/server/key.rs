@@ -44,6 +44,12 @@ impl<'c> Key<'c> {
         Self::open(ctx, name, raw::REDISMODULE_READ | raw::REDISMODULE_OPEN_KEY_NOTOUCH)
     }
 
+    /// Opens for reading and writing without making the key look used.
+    pub(crate) fn open_write_unnoticed(ctx: &'c Context<'_>, name: Str<'c>) -> Self {
+        let mode = raw::REDISMODULE_READ | raw::REDISMODULE_WRITE;
+        Self::open(ctx, name, mode | raw::REDISMODULE_OPEN_KEY_NOTOUCH)
+    }
+
     fn open(ctx: &'c Context<'_>, name: Str<'c>, mode: u32) -> Self {
         let mode = c_int::try_from(mode).unwrap_or(0);
         // SAFETY: the context and the name live as long as the key.

@@ -1,8 +1,8 @@
 //! A peer that sends what it should not.
 
-use crate::world::{World, field};
+use crate::world::{PATIENCE, TICK, World, entries, field};
 use claw_core::codec::{self, Besides};
-use claw_testkit::{digest, ints, run};
+use claw_testkit::{digest, eventually, ints, run};
 use redis::{Connection, Value};
 use std::time::Duration;
 
@@ -63,6 +63,10 @@ fn bad_states_are_refused_whole_and_counted() {
             "a huge epoch",
             with(&good, "debits", entries(vec![("r1".into(), counters(u64::MAX, 5))])),
         ),
+        (
+            "an epoch of our own that cannot be",
+            with(&good, "debits", entries(vec![("r0".into(), counters((1 << 63) + 1, 5))])),
+        ),
         ("no name", with(&good, "debits", entries(vec![("r 1".into(), counters(1, 5))]))),
         ("tokens above the capacity", with(&good, "tokens", 10_000_001.into())),
         ("a later version", with(&good, "v", 2.into())),
@@ -91,6 +95,28 @@ fn bad_states_are_refused_whole_and_counted() {
     assert_eq!(digest(conn), after);
     assert!(world.servers[0].is_alive());
     world.no_warnings();
+}
+
+/// What somebody says of one bucket decides over no other.
+#[test]
+fn a_leap_of_our_own_counters_stays_with_its_key() {
+    let world = World::start(2, Duration::ZERO);
+    let (conn, other) = (&mut world.connection(0), &mut world.connection(1));
+    run(conn, &["CL.TAKE k 3 CAPACITY 10 REFILL 0"]);
+    let Value::BulkString(good) = redis::cmd("CL.STATE").arg("k").query(conn).unwrap() else {
+        panic!("a state");
+    };
+    let counters = rmpv::Value::Array(vec![(1_u64 << 62).into(), 1_000_000.into(), 0.into()]);
+    let far = with(&good, "debits", rmpv::Value::Map(vec![("r0".into(), counters)]));
+    merge(conn, &with(&far, "from", "r1".into())).unwrap();
+    for (key, taken) in [("k", 2), ("fresh", 4)] {
+        run(conn, &[&format!("CL.TAKE {key} {taken} CAPACITY 10 REFILL 0")]);
+        eventually(PATIENCE, TICK, key, || {
+            let mine = entries(other, key).get("r0").copied().unwrap_or_default();
+            mine.spent >= taken * 1_000_000
+        });
+    }
+    assert_eq!(field(other, "merge_errors"), 0);
 }
 
 #[test]

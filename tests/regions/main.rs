@@ -10,6 +10,7 @@
     clippy::unwrap_used
 )]
 
+mod between;
 mod clusters;
 mod hostile;
 mod limit;

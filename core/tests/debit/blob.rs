@@ -3,10 +3,10 @@
 use crate::any::{START, cases, id, shared};
 use claw_core::bucket::Weight;
 use claw_core::codec::{self, Besides, BlobError, Decoded, MAX_BLOB, Newer};
-use claw_core::debit::{MAX_REPLICAS, Shared};
+use claw_core::debit::{Account, Debits, Entry, MAX_REPLICAS, Shared};
 use claw_core::merge::State;
 use claw_core::policy::{Policy, StoredPolicy};
-use claw_core::replica::{ReplicaId, Writer};
+use claw_core::replica::{MAX_EPOCH, MAX_OWN_EPOCH, ReplicaId, Writer};
 use proptest::prelude::*;
 
 /// The bucket that was sent, when it was sent.
@@ -39,7 +39,7 @@ fn counted(bucket: &Shared) -> Shared {
 }
 
 fn sane(bucket: &Shared) -> bool {
-    bucket.accounts().iter().all(|account| account.entry.epoch <= 1 << 62)
+    bucket.accounts().iter().all(|account| account.entry.epoch <= MAX_EPOCH)
 }
 
 proptest! {
@@ -123,13 +123,19 @@ fn entries_out_of_bounds() {
     };
     assert!(renamed(b"r01", b"q99").is_ok());
     assert!(renamed(b"r01", b"r00").is_err());
-    // No epoch is far above all counts.
+    // No epoch is far above all counts, and whoever is told of the largest one of
+    // its own that is believed goes on from there.
     let writer = Writer::new("a".parse().unwrap(), 1);
-    writer.seen(1 << 62);
-    let mut late = bucket(0);
-    late.debit(Some(&writer), 1);
-    let late = written(writer.id(), &late, None, false);
-    assert_eq!(codec::decode(&late, START).map(drop), Err(BlobError::OutOfBounds("debits")));
+    let counting = |epoch: u64| {
+        let entry = Entry { epoch, spent: 1, refunded: 0 };
+        let accounts = vec![Account { id: writer.id(), entry, mark: None }];
+        let debits = Debits { accounts, ..Debits::default() };
+        let shared = Shared::new(&bucket(0).bucket(), debits);
+        codec::decode(&written(writer.id(), &shared, None, false), START).map(drop)
+    };
+    assert_eq!(counting(MAX_EPOCH), Ok(()));
+    assert_eq!(counting(MAX_EPOCH + 1), Err(BlobError::OutOfBounds("debits")));
+    assert_eq!(counting(writer.next_epoch(MAX_OWN_EPOCH)), Ok(()));
     // Sent from far ahead.
     let mut ahead = written(writer.id(), &bucket(1), None, true);
     assert_eq!(codec::decode(&ahead, START).map(drop), Err(BlobError::OutOfBounds("sent")));

@@ -3,11 +3,11 @@
 use crate::any::{START, cases, shared};
 use crate::world::{any_cut, cut, peer};
 use claw_core::bucket::Weight;
-use claw_core::debit::{Entry, Remote, Shared};
+use claw_core::debit::{Account, Debits, Entry, Mark, Remote, Shared};
 use claw_core::guard::{Guard, Instants, Peers, WHOLE};
 use claw_core::limits::MICRO;
 use claw_core::policy::Policy;
-use claw_core::replica::{ReplicaId, Writer};
+use claw_core::replica::{MAX_OWN_EPOCH, ReplicaId, Writer};
 use proptest::prelude::*;
 
 fn unit(policy: Policy) -> i128 {
@@ -46,7 +46,7 @@ proptest! {
         let writer = Writer::new("here".parse().unwrap(), 7);
         let writer = Some(&writer).filter(|_| writes);
         let remote = Remote { from: from.map(peer), bucket: sent.clone() };
-        prop_assume!(bucket.has_room_for(&remote));
+        prop_assume!(bucket.has_room_for(&remote, writer.map(Writer::id)));
         let before = bucket.clone();
         bucket.receive(fresh, &remote, writer, &peers);
         prop_assert!(bucket.level() >= 0);
@@ -218,4 +218,81 @@ fn what_was_withheld() {
     bucket.receive(false, &remote, None, &peers);
     assert!(!peers.is_silent(peer(2)));
     assert_eq!(bucket.level() / unit(policy), 10 * i128::from(MICRO));
+}
+
+fn named(names: std::ops::Range<usize>, epoch: u64) -> Vec<Account> {
+    let id = |n: usize| format!("r{n:02}").parse().unwrap();
+    let entry = Entry { epoch, spent: MICRO * epoch, refunded: 0 };
+    names.map(|n| Account { id: id(n), entry, mark: Some(Mark::default()) }).collect()
+}
+
+fn knowing(accounts: Vec<Account>) -> Shared {
+    let (capacity, refill, interval) = POLICY;
+    let policy = Policy::new(capacity, refill, interval).unwrap();
+    let bucket = Shared::full(policy, Weight::ONE, START).bucket();
+    Shared::new(&bucket, Debits { accounts, ..Debits::default() })
+}
+
+/// There is always room left for what is taken here, and whoever has counted
+/// nothing makes room for whoever has.
+#[test]
+fn room_for_replicas() {
+    let here = Writer::new("here".parse().unwrap(), 7);
+    let me = Some(here.id());
+    let from = Some("r01".parse().unwrap());
+    let news = |names, from| Remote { from, bucket: knowing(named(names, 1)) };
+    // Known here with counters, and without; told of; who tells; whether there is room.
+    let new = Some("new".parse().unwrap());
+    let table = [
+        (0..15, 15..15, 0..15, from, true),
+        (0..14, 14..15, 14..15, from, true),
+        (0..14, 14..16, 15..16, from, true),
+        (0..15, 15..16, 15..16, from, false),
+        (0..15, 15..15, 0..0, new, false),
+        (0..14, 14..16, 0..0, new, true),
+        (0..0, 0..16, 0..15, from, true),
+        (0..0, 0..16, 0..15, new, false),
+        (0..0, 0..0, 0..16, from, false),
+    ];
+    for (counted, idle, told, from, fits) in table {
+        let what = format!("{counted:?} {idle:?} {told:?} {from:?}");
+        let accounts = [named(counted, 1), named(idle, 0)].concat();
+        let mut bucket = knowing(accounts);
+        let remote = news(told, from);
+        assert_eq!(bucket.has_room_for(&remote, me), fits, "{what}");
+        if fits {
+            bucket.receive(false, &remote, Some(&here), &Peers::default());
+            for account in remote.bucket.accounts() {
+                assert_eq!(bucket.entry(account.id), account.entry, "{what}");
+            }
+            assert!(bucket.can_count(Some(&here)), "{what}");
+            bucket.debit(Some(&here), 5);
+            assert_eq!(bucket.entry(here.id()).spent, 5, "{what}");
+        }
+    }
+    assert!(!knowing(named(0..16, 1)).can_count(Some(&here)));
+    assert!(knowing(named(0..16, 1)).can_count(None));
+    assert!(knowing([named(0..15, 1), named(15..16, 0)].concat()).can_count(Some(&here)));
+}
+
+/// A state that is out of all proportion decides over its own key alone.
+#[test]
+fn a_leap_of_our_own_epochs() {
+    let here = Writer::new("here".parse().unwrap(), 7);
+    let (before, far) = (here.next_epoch(0), (1 << 62) | 9);
+    here.seen(far);
+    let beyond = here.next_epoch(far);
+    assert!(beyond > far && here.began(beyond));
+    let next = here.next_epoch(0);
+    assert!(before < next && next < before + (9 << 20), "{before} {next}");
+    // What could be a count of ours is followed.
+    here.seen(1 << 59);
+    assert!(here.next_epoch(0) > 1 << 59);
+    let told = |epoch| {
+        let entry = Entry { epoch, spent: 1, refunded: 0 };
+        let account = Account { id: here.id(), entry, mark: None };
+        let remote = Remote { from: None, bucket: knowing(vec![account]) };
+        knowing(Vec::new()).believes(&remote, Some(here.id()))
+    };
+    assert!(told(MAX_OWN_EPOCH) && !told(MAX_OWN_EPOCH + 1));
 }

@@ -7,7 +7,7 @@ use crate::server::{Context, Key, Str};
 use crate::store;
 use claw_core::debit::{Entry, Remote, Shared, Terms};
 use claw_core::record::Opened;
-use claw_core::replica::ReplicaId;
+use claw_core::replica::{ReplicaId, Writer};
 
 pub(super) fn merge(
     ctx: &Context<'_>,
@@ -39,14 +39,18 @@ pub(super) fn merge(
         let remote = Remote { from, bucket };
         let local = opened.as_shared_mut().ok_or(UNCOUNTED)?;
         let writer = region.writer.as_ref();
-        if !local.has_room_for(&remote) {
+        let me = writer.map(Writer::id);
+        if !local.believes(&remote, me) {
+            return Err(Error::Debit("a state counts further for this region than it can have"));
+        }
+        if !local.has_room_for(&remote, me) {
             return Err(Error::TooManyReplicas);
         }
         let received = local.receive(fresh, &remote, writer, &region.peers);
         tell |= received.tell;
         fresh = false;
         if from.is_some() {
-            regions.received.set(regions.received.get().saturating_add(1));
+            regions.receive();
         }
     }
 

@@ -41,7 +41,7 @@ pub(super) fn merge(
             states.insert(from, state);
         }
         let regions = &ctx.module().regions;
-        regions.received.set(regions.received.get().saturating_add(1));
+        regions.receive();
     }
     if states.len() > claw_core::debit::MAX_REPLICAS {
         return Err(Error::TooManyReplicas);
