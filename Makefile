@@ -15,7 +15,8 @@
 
 SHELL := /bin/bash
 MODULE := $(or $(CARGO_TARGET_DIR),target)/release/libredis_claw.so
-SERVER := $(shell command -v redis-server || command -v valkey-server)
+# Looked up when it is used: `build` may have installed it by then.
+SERVER = $(shell command -v redis-server || command -v valkey-server)
 SOAK ?= 60
 FUZZ ?= 300
 RUNS ?= 600

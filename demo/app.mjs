@@ -20,32 +20,52 @@ const {
 const POLICY = [
   'CAPACITY', LIMIT_CAPACITY, 'REFILL', LIMIT_REFILL, 'INTERVAL', LIMIT_INTERVAL_MS,
 ];
+const TIMEOUT_MS = Number(REDIS_TIMEOUT_MS);
 const MAX_KEY = 128; // bytes of an API key
+const MAX_WAITING = 10_000; // takes without an answer: with more, Redis counts as down
 
 if (FAIL !== 'open' && FAIL !== 'closed') {
   throw new Error('FAIL is open or closed');
 }
 
-const client = createClient({
-  url: REDIS_URL,
-  // Without a connection, say so at once rather than wait for one.
-  disableOfflineQueue: true,
-  socket: {
-    connectTimeout: Number(REDIS_TIMEOUT_MS),
-    reconnectStrategy: (retries) => Math.min(1000, 50 * 2 ** Math.min(retries, 5)),
-  },
-});
-client.on('error', (error) => console.error(`Redis: ${error.message || error.code}`));
+function connect() {
+  const client = createClient({
+    url: REDIS_URL,
+    // Without a connection, say so at once rather than wait for one.
+    disableOfflineQueue: true,
+    commandsQueueMaxLength: MAX_WAITING,
+    socket: {
+      connectTimeout: TIMEOUT_MS,
+      reconnectStrategy: (retries) => Math.min(1000, 50 * 2 ** Math.min(retries, 5)),
+    },
+  });
+  client.on('error', (error) => console.error(`Redis: ${error.message || error.code}`));
+  // It goes on trying; meanwhile requests are answered as FAIL says.
+  client.connect().catch(() => {});
+  return client;
+}
+
+let client = connect();
 
 // The answer to a command, or an error when it takes too long. It may have been
 // carried out nevertheless, and is not sent again.
-async function inTime(command) {
+async function ask(command) {
+  const asked = client;
   let timer;
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error('timeout')), Number(REDIS_TIMEOUT_MS));
+    timer = setTimeout(() => {
+      reject(new Error('timeout'));
+      // A Redis that hangs would carry out all that waits once it goes on, and
+      // charge callers who have long been answered: so the connection ends here.
+      // No option of the client does that for commands that were sent.
+      if (asked === client) {
+        client = connect();
+        asked.destroy();
+      }
+    }, TIMEOUT_MS);
   });
   try {
-    return await Promise.race([command, late]);
+    return await Promise.race([asked.sendCommand(command), late]);
   } finally {
     clearTimeout(timer);
   }
@@ -61,7 +81,7 @@ let down = false;
 async function decide(key) {
   let answer;
   try {
-    answer = await inTime(client.sendCommand(['CL.TAKE', `limit:${key}`, '1', ...POLICY]));
+    answer = await ask(['CL.TAKE', `limit:${key}`, '1', ...POLICY]);
   } catch (error) {
     if (!down) {
       down = true;
@@ -97,7 +117,8 @@ async function route(request) {
   if (request.url !== '/') {
     return [404, {}];
   }
-  const key = request.headers['x-api-key'] ?? request.socket.remoteAddress;
+  // A caller that has left has no address any more.
+  const key = request.headers['x-api-key'] ?? request.socket.remoteAddress ?? '';
   if (key.length === 0 || Buffer.byteLength(key) > MAX_KEY) {
     return [400, {}];
   }
@@ -105,7 +126,12 @@ async function route(request) {
 }
 
 const server = http.createServer(async (request, response) => {
-  const [status, headers] = await route(request);
+  let [status, headers] = [500, {}];
+  try {
+    [status, headers] = await route(request);
+  } catch (error) { // nobody else would catch it, and the process would end
+    console.error(error);
+  }
   const body = `${JSON.stringify({ status })}\n`;
   response.writeHead(status, {
     ...headers,
@@ -125,8 +151,6 @@ for (const signal of ['SIGTERM', 'SIGINT']) {
   });
 }
 
-// It goes on trying; meanwhile requests are answered as FAIL says.
-client.connect().catch(() => {});
 server.listen(Number(PORT), HOST, () => {
   const { address, port } = server.address();
   console.log(`listening on ${address}:${port}`);

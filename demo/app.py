@@ -92,6 +92,14 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(400, {})
         self.answer(*decide(key))
 
+    def send_error(self, code: int, *_) -> None:
+        """What the base class refuses by itself: most often another method than GET."""
+        # A body may follow, which nobody reads.
+        end = {"Connection": "close"}
+        if code == 501:
+            return self.answer(405, {"Allow": "GET", **end})
+        self.answer(code, end)
+
     def answer(self, status: int, headers: dict[str, str]) -> None:
         body = json.dumps({"status": status}).encode() + b"\n"
         self.send_response(status)
@@ -100,7 +108,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_request(self, *_) -> None:
         """One line for each request is too much."""

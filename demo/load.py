@@ -39,16 +39,20 @@ def user(url: str, key: str, start: float, end: float, seen: collections.Counter
     connection.close()
 
 
+def names(urls: list[str]) -> list[str]:
+    """What to call them: by their hosts, with the ports where hosts are the same."""
+    places = [urllib.parse.urlsplit(url) for url in urls]
+    hosts = [place.hostname for place in places]
+    return [p.hostname if hosts.count(p.hostname) == 1 else p.netloc for p in places]
+
+
 def say(begin: float, urls: list[str], counters: list[collections.Counter]) -> None:
     """What each URL has answered, and all of them, since the beginning."""
-    parts = {
-        urllib.parse.urlsplit(url).hostname: counters[number :: len(urls)]
-        for number, url in enumerate(urls)
-    }
-    parts["together"] = counters
+    parts = [(name, counters[n :: len(urls)]) for n, name in enumerate(names(urls))]
+    parts.append(("together", counters))
     text = "; ".join(
         f"{name} {sum(c['200'] for c in its)} granted, {sum(c['429'] for c in its)} refused"
-        for name, its in parts.items()
+        for name, its in parts
     )
     print(f"{time.monotonic() - begin:.1f} s: {text}", flush=True)
 

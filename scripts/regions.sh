@@ -16,8 +16,20 @@ module=${REDIS_CLAW_MODULE:-$PWD/target/release/libredis_claw.so}
 server=$(command -v redis-server || command -v valkey-server)
 client=$(command -v redis-cli || command -v valkey-cli)
 dir=$(mktemp -d)
-pids=()
+pids=() # eu, us, and then who asks them
+tell_of_the_dead() {
+    local n names=(eu us)
+    for n in "${!names[@]}"; do
+        if [ -n "${pids[n]:-}" ] && ! kill -0 "${pids[n]}" 2>/dev/null; then
+            echo "regions: the server of ${names[n]} has ended; the last lines of its log:" >&2
+            tail -n 20 "$dir/${names[n]}/server.log" >&2 || true
+        fi
+    done
+}
 cleanup() {
+    local status=$?
+    # Interrupted, the servers end as well.
+    if [ "$status" != 0 ] && [ "$status" != 130 ]; then tell_of_the_dead; fi
     if [ ${#pids[@]} -gt 0 ]; then
         kill "${pids[@]}" 2>/dev/null || true
         wait "${pids[@]}" 2>/dev/null || true
@@ -47,9 +59,12 @@ start() { # start NAME PORT PEER_PORT
 }
 start eu "$eu_port" "$us_port"
 start us "$us_port" "$eu_port"
-for port in "$eu_port" "$us_port"; do
+ports=("$eu_port" "$us_port")
+for n in "${!ports[@]}"; do
+    port=${ports[n]}
     for _ in $(seq 100); do
         [ "$(cli "$port" PING 2>/dev/null)" = PONG ] && break
+        kill -0 "${pids[n]}" 2>/dev/null || exit 1
         sleep 0.1
     done
     cli "$port" CL.SYNC STATUS >/dev/null

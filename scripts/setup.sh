@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building and running needs and is not there yet, with the
 # system's package manager; without the rights to do so it says what to install.
+# What is there but too old it only names.
 #
 # usage: scripts/setup.sh [build] [test] [docker]     (default: build)
 set -euo pipefail
@@ -26,6 +27,23 @@ libclang() {
     [ "$(uname)" = Darwin ] && xcode-select -p >/dev/null 2>&1
 }
 
+# What has to be of some version: the least one, and the program.
+versions=()
+check_versions() { # of those programs that are there
+    local least program found old=
+    while read -r least program; do
+        have "$program" || continue
+        # Of `Redis server v=7.0.15 sha=..`, or of `v20.20.2`.
+        found=$("$program" --version 2>/dev/null | grep -Eo '[0-9]+(\.[0-9]+)+' | head -n 1 || true)
+        if [ "$(printf '%s\n' "$least" "${found:-0}" | sort -V | head -n 1)" != "$least" ]; then
+            echo "setup.sh: $program $least or later is needed;" \
+                "$(command -v "$program") is ${found:-of no version that it tells}" >&2
+            old=yes
+        fi
+    done < <(printf '%s\n' ${versions[@]+"${versions[@]}"} | sort -u)
+    [ -z "$old" ] || exit 1
+}
+
 for want in "${wants[@]}"; do
     case $want in
     build)
@@ -33,8 +51,25 @@ for want in "${wants[@]}"; do
         need 'have redis-cli || have valkey-cli' redis-tools redis redis redis redis
         need libclang libclang-dev clang-devel clang-dev clang llvm
         need 'have cc' gcc gcc build-base gcc gcc
+        # The one that `make run` and the scripts take.
+        if ! have redis-server && have valkey-server; then
+            versions+=('7.0 valkey-server')
+        else
+            versions+=('7.0 redis-server')
+        fi
         ;;
     test)
+        # Tests start these two by name, Valkey's only when the variables name them.
+        for variable in REDIS_SERVER REDIS_CLI; do
+            if [ -n "${!variable:-}" ] && ! have "${!variable}"; then
+                echo "setup.sh: $variable is ${!variable}, which is not there" >&2
+                exit 1
+            fi
+        done
+        need 'have "${REDIS_SERVER:-redis-server}"' redis-server redis redis redis redis
+        need 'have "${REDIS_CLI:-redis-cli}"' redis-tools redis redis redis redis
+        need 'have openssl' openssl openssl openssl openssl openssl
+        versions+=("7.0 ${REDIS_SERVER:-redis-server}" '18.19 node')
         need 'have python3' python3 python3 python3 python python
         need 'python3 -m venv --help && python3 -c "import ensurepip"' \
             python3-venv python3 python3 python python
@@ -61,6 +96,8 @@ if ! have cargo; then
     echo "setup.sh: no Rust toolchain: install one from https://rustup.rs" >&2
     exit 1
 fi
+
+check_versions
 
 if [ "$(id -u)" = 0 ]; then as_root=(); elif have sudo; then as_root=(sudo); else as_root=(false); fi
 
@@ -134,6 +171,12 @@ else
     update=(true)
 fi
 
+# Debian's redis-server starts a service on port 6379. Only the program is needed:
+# a service that was not there before is stopped, one that was is left alone.
+service() { [ -d /run/systemd/system ] && systemctl cat redis-server.service >/dev/null 2>&1; }
+theirs=
+if service; then theirs=yes; fi
+
 echo "setup.sh: installing: $packages" >&2
 log=$(mktemp)
 # shellcheck disable=SC2086 # one word per package
@@ -144,8 +187,9 @@ if ! { "${update[@]}" && "${install[@]}" $packages; } >"$log" 2>&1; then
     exit 1
 fi
 rm -f "$log"
-# Packages of a server may start one; what we need is only the program.
-if have systemctl && [ "${#as_root[@]}" = 0 ] && [ -n "${CI:-}" ]; then
-    systemctl stop redis-server >/dev/null 2>&1 || true
+if [ -z "$theirs" ] && service; then
+    "${as_root[@]}" systemctl disable --now redis-server.service >/dev/null 2>&1 ||
+        echo "setup.sh: could not stop the service redis-server, which was just installed" >&2
 fi
+check_versions
 provide_compose

@@ -27,6 +27,7 @@ fn fifty_users_get_as_many_200s_as_there_are_tokens() {
         let server = Server::start();
         let service = Service::start(kind, &server.url(), &[("LIMIT_REFILL", "0")]);
         load(&server, &[&service]);
+        service.stop();
     }
     // Both at once, in front of one server: the limit is shared.
     let server = Server::start();
@@ -35,6 +36,7 @@ fn fifty_users_get_as_many_200s_as_there_are_tokens() {
         .map(|kind| Service::start(kind, &server.url(), &[("LIMIT_REFILL", "0")]))
         .collect();
     load(&server, &services.iter().collect::<Vec<_>>());
+    services.into_iter().for_each(Service::stop);
 }
 
 #[test]
@@ -53,7 +55,7 @@ fn load(server: &Server, services: &[&Service]) {
     let before = count("claw_taken");
     let output = Command::new("python3")
         .arg(demo("load.py"))
-        .args(["--users", "50", "--seconds", "4"])
+        .args(["--users", "50", "--seconds", "4", "--every", "2"])
         .args(services.iter().map(|service| service.url()))
         .output()
         .expect("python3 can be started");
@@ -61,7 +63,12 @@ fn load(server: &Server, services: &[&Service]) {
     // It fails at any other answer than 200 and 429.
     assert!(output.status.success(), "{seen}{}", String::from_utf8_lossy(&output.stderr));
     let (granted, refused) = (count("claw_taken") - before, count("claw_refused"));
-    assert_eq!(seen.trim(), format!(r#"{{"200": {granted}, "429": {refused}}}"#));
+    let (sums, seen) = seen.trim().rsplit_once('\n').expect(&seen);
+    assert_eq!(seen, format!(r#"{{"200": {granted}, "429": {refused}}}"#));
+    for service in services.iter().filter(|_| services.len() > 1) {
+        // Of the same host, so told apart by their ports.
+        assert!(sums.contains(&format!(" 127.0.0.1:{} ", service.port)), "{sums}");
+    }
     assert_eq!(granted, CAPACITY);
     assert!(refused > 0);
 }
@@ -101,6 +108,15 @@ fn answers_say_what_is_left_and_when_to_come_back() {
                 assert!(seconds.is_none_or(near), "{name}: {place}");
             }
         }
+        for method in ["POST", "HEAD", "DELETE"] {
+            let (answered, fields) = service.ask(method, "/", &key).unwrap();
+            let place = format!("{}: {method}: {fields:?}", kind.name);
+            assert_eq!(answered, 405, "{place}");
+            assert_eq!(fields.get("allow").map(String::as_str), Some("GET"), "{place}");
+            let kind = fields.get("content-type").map(String::as_str);
+            assert_eq!(kind, Some("application/json"), "{place}");
+        }
+        service.stop();
     }
 }
 
@@ -126,8 +142,42 @@ fn without_redis_they_fail_as_told_and_recover() {
                 let (answered, fields) = service.get("/", "X-Api-Key: a").unwrap();
                 answered == 200 && fields.contains_key("ratelimit-limit")
             });
+            service.stop();
         }
     }
+}
+
+#[test]
+fn what_was_asked_while_redis_hung_is_not_charged_afterwards() {
+    const HUNG: u64 = 6;
+    let Some(kinds) = installed() else { return };
+    for kind in &kinds {
+        let server = Server::start();
+        let service = Service::start(kind, &server.url(), &[("REDIS_TIMEOUT_MS", "1000")]);
+        let taken = || -> u64 {
+            info_field(&mut server.connection(), "claw", "claw_taken").unwrap().parse().unwrap()
+        };
+        let get = || service.get("/", "X-Api-Key: a").unwrap();
+        let before = taken();
+        signal(server.pid(), "STOP");
+        for _ in 0..HUNG {
+            let (answered, fields) = get();
+            assert_eq!((answered, fields.get("ratelimit-limit")), (200, None), "{}", kind.name);
+        }
+        signal(server.pid(), "CONT");
+        eventually(PATIENCE, TICK, "takes to be made again", || {
+            get().1.contains_key("ratelimit-limit")
+        });
+        // That one, and what had been sent before the first of them was given up.
+        let charged = taken() - before;
+        assert!((1..HUNG).contains(&charged), "{}: {charged}", kind.name);
+        service.stop();
+    }
+}
+
+fn signal(process: u32, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &process.to_string()]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "kill -s {name} {process}");
 }
 
 /// One of the services, installed.
@@ -137,7 +187,7 @@ struct Kind {
     script: PathBuf,
 }
 
-/// A running service; dropping it stops it as an orchestrator would.
+/// A running service, which is killed when this is dropped.
 struct Service {
     process: Child,
     port: u16,
@@ -172,13 +222,23 @@ impl Service {
         format!("http://127.0.0.1:{}/", self.port)
     }
 
-    /// Status and fields of an answer; `None` when there is none.
     fn get(&self, path: &str, header: &str) -> Option<(u16, BTreeMap<String, String>)> {
+        self.ask("GET", path, header)
+    }
+
+    /// Status and fields of an answer; `None` when there is none.
+    fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        header: &str,
+    ) -> Option<(u16, BTreeMap<String, String>)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let header = if header.is_empty() { "Accept: */*" } else { header };
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: demo\r\n{header}\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: demo\r\n{header}\r\nConnection: close\r\n\r\n"
+        );
         stream.write_all(request.as_bytes()).ok()?;
         let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
         let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
@@ -191,21 +251,24 @@ impl Service {
             .collect();
         Some((status, fields))
     }
+
+    /// Stops it as an orchestrator would.
+    fn stop(mut self) {
+        signal(self.process.id(), "TERM");
+        let mut status = None;
+        eventually(PATIENCE, TICK, "the service to stop when told", || {
+            status = self.process.try_wait().unwrap();
+            status.is_some()
+        });
+        assert!(status.is_some_and(|status| status.success()), "it ended with {status:?}");
+    }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
-        let asked = Command::new("kill").arg(self.process.id().to_string()).status();
-        let mut status = None;
-        if asked.is_ok_and(|asked| asked.success()) {
-            eventually(PATIENCE, TICK, "the service to stop when told", || {
-                status = self.process.try_wait().unwrap();
-                status.is_some()
-            });
-        }
-        if !std::thread::panicking() {
-            assert!(status.is_some_and(|status| status.success()), "it ended with {status:?}");
-        }
+        // Of one that has been stopped nothing is left to kill.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

@@ -455,7 +455,7 @@ fn page(name: &str) -> Page {
 
 fn pages() -> Vec<Page> {
     let mut files = vec![root().join("README.md"), root().join("CHANGELOG.md")];
-    for dir in ["docs", "examples"] {
+    for dir in ["docs", "examples", "demo"] {
         markdown_below(&root().join(dir), &mut files);
     }
     files.sort();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Far more than it takes: Sentinel notices after a second, and votes.
+/// Far more than it takes: Sentinel notices after five seconds, and votes.
 const PATIENCE: Duration = Duration::from_secs(120);
 const TICK: Duration = Duration::from_millis(50);
 const NAME: &str = "limits";
@@ -106,7 +106,8 @@ impl Sentinel {
             format!("dir {}", dir.display()),
             format!("logfile {}", dir.join("log").display()),
             format!("sentinel monitor {NAME} 127.0.0.1 {primary} 2"),
-            format!("sentinel down-after-milliseconds {NAME} 1000"),
+            // No failover before the test wants one, even where the machine stands still.
+            format!("sentinel down-after-milliseconds {NAME} 5000"),
             format!("sentinel failover-timeout {NAME} 10000"),
         ];
         fs::write(&config, lines.join("\n") + "\n").unwrap();

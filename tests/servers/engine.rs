@@ -4,12 +4,17 @@
 //! is older refuses it, though everything used here is as old as Docker 20. So
 //! requests go through a socket of our own, which names the engine's version.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::{env, fs, process, thread};
+
+/// What the names of our sockets begin with.
+const PREFIX: &str = "docker-";
+/// The longest path of a socket, in bytes, without the NUL at its end.
+const SOCKET_LIMIT: usize = 107;
 
 /// To be called before the library is used for the first time. Returns what
 /// `DOCKER_HOST` was before.
@@ -23,7 +28,13 @@ pub fn prepare() -> Option<&'static str> {
         };
         let version = api_version(&engine);
         let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let ours = place.join(format!("docker-{}.sock", process::id()));
+        remove_forsaken(place);
+        let ours = place.join(format!("{PREFIX}{}.sock", process::id()));
+        assert!(
+            ours.as_os_str().len() <= SOCKET_LIMIT,
+            "{} is too long for a Unix socket: set CARGO_TARGET_DIR to a shorter directory",
+            ours.display()
+        );
         let _ = fs::remove_file(&ours);
         let listener = UnixListener::bind(&ours).expect("a socket for requests");
         // SAFETY: every test that reads this variable, or runs a container,
@@ -37,6 +48,20 @@ pub fn prepare() -> Option<&'static str> {
         before
     });
     before.as_deref()
+}
+
+/// Removes the sockets of earlier runs, which nobody listens on any more: a process
+/// cannot remove its own when it ends.
+fn remove_forsaken(place: &Path) {
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        if ours
+            && UnixStream::connect(entry.path())
+                .is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Two digits: all versions are `1.NN`.
