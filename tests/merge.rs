@@ -83,7 +83,7 @@ fn now_us() -> u64 {
     u64::try_from(since.as_micros()).unwrap()
 }
 
-/// The present second, as people and the guide write it.
+/// The present second, as people write it by hand.
 fn iso_now() -> String {
     let date = Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().unwrap();
     String::from_utf8(date.stdout).unwrap().trim().to_owned()
@@ -136,7 +136,8 @@ fn three_forms_and_four_strategies_agree() {
     }
 }
 
-/// The scenario of the guide, typed as it stands there: two regions, two servers.
+/// The scenario that the weighted merge is published with, see docs/writing-a-merge.md
+/// (published-weighted.lua), typed as it stands there: two regions, two servers.
 #[test]
 fn the_published_scenario() {
     let here = still_server();

@@ -56,9 +56,10 @@ fn round(desk: &Desk, clock: &impl Fn() -> u64, link: &mut Link) {
         return desk.stranger(clock());
     }
     if clean && answered {
-        add(&desk.board.rounds, 1);
         if batch.completes {
             desk.completed(batch.losses);
         }
+        // Last: who sees the round counted finds what it has brought about.
+        add(&desk.board.rounds, 1);
     }
 }

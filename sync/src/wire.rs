@@ -1,20 +1,36 @@
 //! Commands as bytes, and texts of others made fit to be shown.
 
-use std::io::Write;
-
 /// Longest text of an error that is kept, in characters.
 const MAX_TEXT: usize = 200;
 
 /// Begins a command of `words` words.
 pub(crate) fn begin(out: &mut Vec<u8>, words: usize) {
-    // Writing to a vector cannot fail.
-    let _ = write!(out, "*{words}\r\n");
+    header(out, b'*', words);
 }
 
 /// Adds a word to the command begun.
 pub(crate) fn word(out: &mut Vec<u8>, word: &[u8]) {
-    let _ = write!(out, "${}\r\n", word.len());
+    header(out, b'$', word.len());
     out.extend_from_slice(word);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A letter and a number. The standard library's formatting takes most of the time
+/// that writing a state does.
+fn header(out: &mut Vec<u8>, letter: u8, number: usize) {
+    let mut digits = [0_u8; 20];
+    let mut rest = number;
+    let mut used = 0_usize;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' | u8::try_from(rest % 10).unwrap_or_default();
+        rest /= 10;
+        used = used.saturating_add(1);
+        if rest == 0 {
+            break;
+        }
+    }
+    out.push(letter);
+    out.extend(digits.iter().skip(digits.len().saturating_sub(used)));
     out.extend_from_slice(b"\r\n");
 }
 
@@ -45,6 +61,15 @@ mod tests {
         let mut out = Vec::new();
         command(&mut out, &[b"AUTH".as_slice(), b"", b"a\r\nb"]);
         assert_eq!(out, b"*3\r\n$4\r\nAUTH\r\n$0\r\n\r\n$4\r\na\r\nb\r\n");
+    }
+
+    #[test]
+    fn numbers_are_decimal() {
+        for number in [0, 9, 10, 4_096, 1_000_000_007, usize::MAX] {
+            let mut out = Vec::new();
+            begin(&mut out, number);
+            assert_eq!(String::from_utf8(out), Ok(format!("*{number}\r\n")));
+        }
     }
 
     #[test]

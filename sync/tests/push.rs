@@ -58,7 +58,7 @@ fn every_database_gets_its_own() {
             await_state(&server, db, "b", &format!("{round} {db} b"));
         }
     }
-    assert_eq!(status(&pusher, 0).states_sent, 16);
+    await_status(&pusher, "each to be sent once", |all| all[0].states_sent == 16);
     stop(pusher);
 }
 
@@ -84,7 +84,7 @@ fn a_database_that_the_peer_does_not_have_harms_no_other() {
 #[test]
 fn many_states_go_in_chunks() {
     let server = plain();
-    let limits = Limits { chunk_commands: 7, chunk_bytes: 300, ..Limits::default() };
+    let limits = Limits { chunk_commands: 7, chunk_bytes: 300, ..limits() };
     let (pusher, _) = start(claw_sync::Config { limits, ..config([server.url()]) });
     settle(&pusher);
     for n in 0..20_000 {
@@ -94,7 +94,7 @@ fn many_states_go_in_chunks() {
     let mut conn = server.connection();
     assert_eq!(ask::<usize>(&mut conn, "DBSIZE"), 10_000);
     assert_eq!(state(&server, 1, "k19999").as_deref(), Some("19999"));
-    assert_eq!(pusher.unacknowledged_for(), Duration::ZERO);
+    soon("nothing to wait", || pusher.unacknowledged_for() == Duration::ZERO);
     stop(pusher);
 }
 
@@ -117,7 +117,7 @@ fn a_key_that_is_refused_holds_up_no_other() {
     let error = status.last_error.unwrap();
     assert!(error.starts_with("WRONGTYPE "), "{error}");
     assert_eq!(status.state, PeerState::Connected);
-    assert_eq!(pusher.unacknowledged_for(), Duration::ZERO);
+    soon("nothing to wait", || pusher.unacknowledged_for() == Duration::ZERO);
     stop(pusher);
 }
 
@@ -136,12 +136,12 @@ fn a_refusal_that_passes_keeps_the_state_and_the_round_open() {
     note(&pusher, 0, "k", "2");
     soon("another attempt", || status(&pusher, 0).connections > 2);
     assert_eq!(owner.complete(0), before, "a round was called complete");
-    assert_eq!(status(&pusher, 0).queued, 1);
+    // Two while the first is on its way.
+    await_status(&pusher, "the later to replace the first", |all| all[0].queued == 1);
     run(&mut server.connection(), &["CONFIG SET maxmemory 0"]);
     await_state(&server, 0, "k", "2");
     soon("a complete round", || owner.complete(0) > before);
-    let status = status(&pusher, 0);
-    assert_eq!((status.states_refused, status.states_sent), (0, 1));
+    assert_eq!(status(&pusher, 0).states_refused, 0);
     soon("nothing to wait", || pusher.unacknowledged_for() == Duration::ZERO);
     stop(pusher);
 }
@@ -172,8 +172,10 @@ fn no_round_is_complete_before_the_walk_has_arrived() {
     await_connected(&pusher);
     let rounds = |n: u64| await_status(&pusher, "a round", |all| all[0].rounds >= n);
     soon("a walk to be asked for", || pusher.needs_resend());
+    // The one at the start; the others are those of the test.
+    let mut seen = 1;
+    rounds(seen);
     note(&pusher, 0, "a", "1");
-    let mut seen = status(&pusher, 0).rounds;
     let mut flushed = |what: &str, complete: bool| {
         pusher.flush();
         seen += 1;
@@ -255,9 +257,7 @@ fn a_peer_that_is_not_there_yet_is_told_when_it_comes() {
 #[test]
 fn an_overrun_drops_the_backlog_and_asks_for_a_walk() {
     let server = plain();
-    for limits in
-        [Limits { entries: 10, ..Limits::default() }, Limits { bytes: 2_000, ..Limits::default() }]
-    {
+    for limits in [Limits { entries: 10, ..limits() }, Limits { bytes: 2_000, ..limits() }] {
         let (pusher, owner) = start(claw_sync::Config { limits, ..config([server.url()]) });
         settle(&pusher);
         run(&mut server.connection(), &["CONFIG SET maxmemory 1"]);
@@ -276,9 +276,9 @@ fn an_overrun_drops_the_backlog_and_asks_for_a_walk() {
             if pusher.needs_resend() {
                 resend(&pusher, &[(0, "k99", "y")]);
             }
-            owner.complete(0) > before
+            // A round that was under way may have been called complete, too.
+            owner.complete(0) > before && state(&server, 0, "k99").as_deref() == Some("y")
         });
-        assert_eq!(state(&server, 0, "k99").as_deref(), Some("y"));
         soon("nothing to wait", || pusher.unacknowledged_for() == Duration::ZERO);
         stop(pusher);
     }
@@ -287,7 +287,7 @@ fn an_overrun_drops_the_backlog_and_asks_for_a_walk() {
 #[test]
 fn an_overrun_during_a_walk_asks_for_another() {
     let server = plain();
-    let limits = Limits { entries: 10, ..Limits::default() };
+    let limits = Limits { entries: 10, ..limits() };
     let (pusher, owner) =
         start(claw_sync::Config { limits, interval: NEVER, ..config([server.url()]) });
     await_connected(&pusher);
@@ -325,9 +325,9 @@ fn a_heartbeat_that_is_refused_is_a_failure_one_that_is_withheld_is_none() {
     let (pusher, _) = start_with(config([server.url()]), "CL.NOSUCH");
     await_status(&pusher, "the refusal to show", |all| {
         let error = all[0].last_error.as_deref().unwrap_or_default();
-        error.starts_with("heartbeat: ERR unknown command")
+        // The text shows a moment before the state does.
+        error.starts_with("heartbeat: ERR unknown command") && all[0].state == PeerState::BackingOff
     });
-    assert_eq!(status(&pusher, 0).state, PeerState::BackingOff);
     stop(pusher);
     let owner = Owner::new("CL.NOSUCH");
     owner.silent.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -20,12 +20,14 @@ fn threads() -> usize {
 fn no_thread_is_left() {
     let server = plain();
     let nobody = format!("redis://127.0.0.1:{}", claw_testkit::free_port());
-    let nowhere = "redis://no.such.host.invalid".to_owned();
+    // An address that nobody has, see RFC 5737.
+    let nowhere = "redis://192.0.2.1".to_owned();
     let (pusher, _) = start(config([server.url(), nobody, nowhere]));
     soon("four threads", || threads() == 4);
     await_status(&pusher, "the one to be connected", |all| all[0].rounds > 0);
     stop(pusher);
-    assert_eq!(threads(), 0);
+    // The system shows a thread a moment longer than it takes to join it.
+    soon("no thread", || threads() == 0);
 
     // One that is dropped goes by itself.
     let (pusher, _) = start(config([server.url()]));

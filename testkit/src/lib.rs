@@ -23,6 +23,7 @@
 //! | `REDIS_SERVER` | the server, see [`server_binary`] | `redis-server`, from `PATH` |
 //! | `REDIS_CLI` | the client that creates clusters, see [`cli_binary`] | `redis-cli`, from `PATH` |
 //! | `CLAW_KEEP_DIRS` | if set, server directories are not removed | |
+//! | `CI` | if set, tests that are [`skipped`] fail | |
 
 mod binaries;
 mod cluster;
@@ -32,6 +33,7 @@ mod log;
 mod ports;
 mod process;
 mod server;
+mod skip;
 mod wait;
 mod wire;
 
@@ -40,5 +42,6 @@ pub use cluster::{Cluster, slot_of};
 pub use data::DataDir;
 pub use ports::free_port;
 pub use server::{Builder, Server};
+pub use skip::skipped;
 pub use wait::{eventually, wait_for_offset};
 pub use wire::{ask, cmd, digest, error, info_field, int, ints, run, wire_error};

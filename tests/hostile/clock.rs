@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs, process};
 
-use claw_testkit::{Server, cmd, error, int, ints};
+use claw_testkit::{Server, cmd, error, int, ints, skipped};
 use redis::{Connection, FromRedisValue};
 
 use crate::rng::Rng;
@@ -35,10 +35,11 @@ impl Drop for Files {
 }
 
 impl Clocked {
-    /// `None`, said aloud, where the library cannot be made or has no effect.
+    /// `None`, said aloud, where the library cannot be made or has no effect; with
+    /// `CI` set that is a failure.
     fn start(test: &str) -> Option<Clocked> {
         let skip = |why: &str| {
-            eprintln!("SKIPPED {test}: {why}");
+            skipped(test, why);
             None
         };
         let dir = env::temp_dir().join(format!("claw-clock-{}-{test}", process::id()));

@@ -1,6 +1,8 @@
 //! Regions that cannot hear each other.
 
-use crate::world::{PATIENCE, TICK, Told, World, client, field, sampler, soak, status};
+use crate::world::{
+    PATIENCE, StopOnDrop, TICK, Told, World, client, field, sampler, soak, stall, status,
+};
 use claw_testkit::{eventually, int, ints, run};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
@@ -27,6 +29,7 @@ fn nobody_within_the_limit_is_refused() {
         let told: [Told; 3] = Default::default();
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
+            let _stop = StopOnDrop(&stop);
             for region in 0..3 {
                 let (server, told, stop) = (&world.servers[region], &told[region], &stop);
                 let take = "CL.TAKE k 1 CAPACITY 90 REFILL 60";
@@ -40,7 +43,6 @@ fn nobody_within_the_limit_is_refused() {
             world.wait_until_connected();
             println!("{guard}: recovered after {:?}", healed.elapsed());
             thread::sleep(Duration::from_secs(3));
-            stop.store(true, SeqCst);
         });
         let sum = |of: fn(&Told) -> u64| told.iter().map(of).sum::<u64>();
         let refused = sum(|told| told.refused.load(SeqCst));
@@ -62,6 +64,7 @@ fn the_bound_holds_in_a_cut() {
         let stop = AtomicBool::new(false);
         let began = Instant::now();
         thread::scope(|scope| {
+            let _stop = StopOnDrop(&stop);
             for region in 0..3 {
                 let (server, told, stop) = (&world.servers[region], &told[region], &stop);
                 let take = "CL.TAKE k 1 CAPACITY 60 REFILL 60";
@@ -71,29 +74,29 @@ fn the_bound_holds_in_a_cut() {
             thread::sleep(Duration::from_secs(2));
             cut(&world, true);
             thread::sleep(Duration::from_secs(8 * soak()));
-            let shares: Vec<u64> = (0..3)
-                .map(|region| field(&mut world.connection(region), "sync_share_permille"))
-                .collect();
-            println!("{guard}: shares in the cut {shares:?}");
-            // One side against the other: together no more than the whole.
-            assert!(shares[0] + shares[2] <= 1_010, "{shares:?}");
+            let share = |region| field(&mut world.connection(region), "sync_share_permille");
+            let shares = || [share(0), share(1), share(2)];
             if guard == "equal" {
-                assert_eq!(shares, [666, 666, 333]);
+                eventually(PATIENCE, TICK, "equal shares", || shares() == [666, 666, 333]);
             }
+            // One side against the other: together no more than the whole.
+            let shares = shares();
+            println!("{guard}: shares in the cut {shares:?}");
+            assert!(shares[0] + shares[2] <= 1_010, "{shares:?}");
             cut(&world, false);
             world.wait_until_connected();
             thread::sleep(Duration::from_secs(2));
-            stop.store(true, SeqCst);
         });
         let seconds = began.elapsed().as_secs_f64();
         let granted: u64 = told.iter().map(|told| told.granted.load(SeqCst)).sum();
         // Until the cut is noticed nothing is known: half a second more is generous.
-        let late = timeout + 0.5;
+        let stall = stall(&told);
+        let late = timeout + 0.5 + stall;
         let bound = capacity + refill * seconds + 2.0 * (capacity + refill * late) + refill * late;
         let one = capacity + refill * seconds;
         println!("{guard}: granted {granted}, one bucket {one:.0}, bound {bound:.0}");
         assert!((granted as f64) <= bound, "{guard}: {granted} of {bound}");
-        assert!(granted as f64 >= 0.9 * one, "{guard}: {granted} of {one}");
+        assert!(granted as f64 >= 0.9 * one - refill * stall, "{guard}: {granted} of {one}");
         world.wait_until_quiet();
         assert_eq!(world.spent("k"), granted, "{guard}");
         world.no_warnings();
@@ -138,8 +141,7 @@ fn idle_buckets_expire_unless_a_peer_does_not_know() {
     let world = World::start(2, Duration::ZERO);
     let conn = &mut world.connection(0);
     ints(conn, "CL.TAKE gone 1 CAPACITY 5 REFILL 5");
-    let ttl = int(conn, "TTL gone");
-    assert!((20..=60).contains(&ttl), "{ttl}");
+    eventually(PATIENCE, TICK, "it to expire", || (20..=60).contains(&int(conn, "TTL gone")));
     world.set_cut(0, 1, true);
     ints(conn, "CL.TAKE kept 1 CAPACITY 5 REFILL 5");
     eventually(PATIENCE, TICK, "both to be kept", || {
@@ -177,11 +179,13 @@ fn a_region_between_two_others_passes_on() {
     eventually(PATIENCE, TICK, "the third to pass on", || {
         [(0, "r1"), (1, "r0")].into_iter().all(|(region, of)| heard(region, of) == "relayed")
     });
-    assert_eq!([heard(0, "r2"), heard(2, "r0"), heard(2, "r1")], ["no", "no", "no"]);
-    for region in 0..3 {
-        assert_eq!(field(&mut world.connection(region), "sync_share_permille"), 1_000);
-        assert_eq!(field(&mut world.connection(region), "sync_peers_silent"), 0);
-    }
+    eventually(PATIENCE, TICK, "nobody to be silent", || {
+        [(0, "r2"), (2, "r0"), (2, "r1")].into_iter().all(|(region, of)| heard(region, of) == "no")
+            && (0..3).all(|region| {
+                let conn = &mut world.connection(region);
+                field(conn, "sync_share_permille") == 1_000 && field(conn, "sync_peers_silent") == 0
+            })
+    });
     for region in [0, 1, 0, 1] {
         run(&mut world.connection(region), &["CL.TAKE k 100"]);
         let left = world.left(LOOK)[region];
@@ -200,7 +204,9 @@ fn a_region_between_two_others_passes_on() {
     world.set_cut(0, 1, false);
     world.set_cut(0, 2, false);
     world.wait_until_connected();
-    assert_eq!([heard(0, "r1"), heard(1, "r0")], ["no", "no"]);
+    eventually(PATIENCE, TICK, "all to hear each other", || {
+        [(0, "r1"), (1, "r0")].into_iter().all(|(region, of)| heard(region, of) == "no")
+    });
     world.wait_until_quiet();
     assert_eq!(world.spent("k"), 480);
     world.no_warnings();

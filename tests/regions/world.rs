@@ -3,7 +3,7 @@
 use crate::line::Line;
 use claw_core::codec;
 use claw_core::debit::Entry;
-use claw_testkit::{Builder, Server, ask, cmd, eventually, free_port, info_field, ints};
+use claw_testkit::{Builder, Server, ask, cmd, eventually, free_port, info_field, ints, skipped};
 use redis::{Connection, Value};
 use std::collections::BTreeMap;
 use std::env;
@@ -87,17 +87,26 @@ impl World {
         }
     }
 
-    /// Waits until nothing is under way.
+    /// Waits until nothing is under way. All regions have to be connected, or to be
+    /// about to.
     pub fn wait_until_quiet(&self) {
-        for server in &self.servers {
-            let conn = &mut server.connection();
-            eventually(PATIENCE, TICK, "all to be sent", || field(conn, "sync_queue") == 0);
-        }
-        // What was noted and not handed out yet.
-        thread::sleep(Duration::from_millis(300));
-        for server in &self.servers {
-            let conn = &mut server.connection();
-            eventually(PATIENCE, TICK, "all to be sent", || field(conn, "sync_queue") == 0);
+        self.wait_until_sent();
+        // What that has made regions pass on.
+        self.wait_until_sent();
+    }
+
+    /// Waits until all peers have acknowledged what any region has noted by now.
+    fn wait_until_sent(&self) {
+        let mut conns: Vec<Connection> = self.servers.iter().map(Server::connection).collect();
+        let before: Vec<Vec<u64>> = conns.iter_mut().map(rounds).collect();
+        for (conn, before) in conns.iter_mut().zip(before) {
+            eventually(PATIENCE, TICK, "all to be sent", || {
+                // The round under way may lack what was noted last, and so may one
+                // that it was already time for.
+                let now = rounds(conn);
+                let enough = now.iter().zip(&before).all(|(now, before)| *now >= before + 3);
+                enough && field(conn, "sync_queue") == 0
+            });
         }
     }
 
@@ -120,6 +129,15 @@ impl World {
     /// Tokens left, as each region sees them.
     pub fn left(&self, look: &str) -> Vec<i64> {
         (0..self.servers.len()).map(|r| ints(&mut self.connection(r), look)[2]).collect()
+    }
+
+    /// Sees to it that two regions have the same tokens left of a bucket that refills
+    /// meanwhile, but for `apart`.
+    pub fn agree_on(&self, look: &str, apart: i64) {
+        let (one, other) = (&mut self.connection(0), &mut self.connection(1));
+        // The other in between.
+        let left = [ints(one, look)[2], ints(other, look)[2], ints(one, look)[2]];
+        assert!((left[0] - apart..=left[2] + apart).contains(&left[1]), "{left:?}");
     }
 
     pub fn no_warnings(&self) {
@@ -148,6 +166,11 @@ pub fn status(conn: &mut Connection, list: &str) -> Vec<BTreeMap<String, String>
     rows
 }
 
+/// How many rounds each peer has answered.
+fn rounds(conn: &mut Connection) -> Vec<u64> {
+    status(conn, "peers").iter().map(|peer| peer["rounds"].parse().unwrap()).collect()
+}
+
 pub fn entries(conn: &mut Connection, key: &str) -> BTreeMap<String, Entry> {
     let Value::BulkString(blob) = cmd(conn, &format!("CL.STATE {key}")).unwrap() else {
         return BTreeMap::new();
@@ -162,22 +185,44 @@ pub fn entries(conn: &mut Connection, key: &str) -> BTreeMap<String, Entry> {
 pub struct Told {
     pub granted: AtomicU64,
     pub refused: AtomicU64,
+    /// The longest that an answer came after it was due, in microseconds.
+    late_us: AtomicU64,
 }
 
-/// A client that takes one token at a time, `per_second` times a second, until
-/// `stop`; whatever it is told, no reply may show more than the capacity.
+/// For how many seconds the machine had no time for the clients, at the worst.
+pub fn stall(told: &[Told]) -> f64 {
+    let longest = told.iter().map(|told| told.late_us.load(SeqCst)).max();
+    Duration::from_micros(longest.unwrap_or(0)).as_secs_f64()
+}
+
+/// Ends what runs beside a test when the test does, be it in a panic: a scope waits
+/// for its threads in any case.
+pub struct StopOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+/// A client that takes one token at a time, at most `per_second` times a second,
+/// until `stop`; whatever it is told, no reply may show more than the capacity.
 pub fn client(server: &Server, take: &str, per_second: f64, told: &Told, stop: &AtomicBool) {
     let conn = &mut server.connection();
-    let began = Instant::now();
-    let mut calls = 0_u32;
+    let step = Duration::from_secs_f64(1.0 / per_second);
+    let mut due = Instant::now();
     while !stop.load(SeqCst) {
         let [taken, capacity, remaining, ..] = ints(conn, take)[..] else { panic!("five numbers") };
         assert!((0..=capacity).contains(&remaining), "{remaining} of {capacity}");
         let counter = if taken == 1 { &told.granted } else { &told.refused };
         counter.fetch_add(1, SeqCst);
-        calls += 1;
-        let due = began + Duration::from_secs_f64(f64::from(calls) / per_second);
-        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let now = Instant::now();
+        let late = now.saturating_duration_since(due);
+        told.late_us.fetch_max(u64::try_from(late.as_micros()).unwrap(), SeqCst);
+        // What a stall has kept it from is not made up for: that would be a burst,
+        // which a region may have to refuse.
+        due = (due + step).max(now);
+        thread::sleep(due - now);
     }
 }
 
@@ -191,24 +236,45 @@ pub fn sampler(server: &Server, key: &str, capacity: f64, stop: &AtomicBool) {
     }
 }
 
-/// A library that moves a server's clock, and the file that says by how much; or
-/// nothing, said aloud, where it cannot be built.
-pub fn clock(offset_us: i64, test: &str) -> Option<(PathBuf, PathBuf)> {
-    let dir = env::temp_dir().join(format!("claw-regions-{}-{test}", std::process::id()));
-    fs::create_dir_all(&dir).unwrap();
-    let (library, file) = (dir.join("libclock.so"), dir.join("clock"));
-    let rustc = env::var_os("RUSTC")
-        .map_or_else(|| Path::new(env!("CARGO")).with_file_name("rustc"), PathBuf::from);
-    let built = Command::new(rustc)
-        .args(["--edition", "2024", "--crate-type", "cdylib"])
-        .args(["-C", "panic=abort", "-C", "opt-level=2", "-o"])
-        .arg(&library)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile/shim.rs"))
-        .status();
-    if !built.is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED {test}: the library that sets the clock cannot be built here");
-        return None;
+/// A library that moves a server's clock, and the file that says by how much.
+pub struct Clock {
+    dir: PathBuf,
+}
+
+impl Clock {
+    /// Nothing, said aloud, where it cannot be built; with `CI` set that is a failure.
+    pub fn new(offset_us: i64, test: &str) -> Option<Clock> {
+        let dir = env::temp_dir().join(format!("claw-regions-{}-{test}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let clock = Clock { dir };
+        let rustc = env::var_os("RUSTC")
+            .map_or_else(|| Path::new(env!("CARGO")).with_file_name("rustc"), PathBuf::from);
+        let built = Command::new(rustc)
+            .args(["--edition", "2024", "--crate-type", "cdylib"])
+            .args(["-C", "panic=abort", "-C", "opt-level=2", "-o"])
+            .arg(clock.library())
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile/shim.rs"))
+            .status();
+        if !built.is_ok_and(|status| status.success()) {
+            skipped(test, "the library that sets the clock cannot be built here");
+            return None;
+        }
+        fs::write(clock.file(), offset_us.to_string()).unwrap();
+        Some(clock)
     }
-    fs::write(&file, offset_us.to_string()).unwrap();
-    Some((library, file))
+
+    pub fn library(&self) -> PathBuf {
+        self.dir.join("libclock.so")
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.dir.join("clock")
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        // Whatever is left is small, and in the directory for such files.
+        let _ = fs::remove_dir_all(&self.dir);
+    }
 }

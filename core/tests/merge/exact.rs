@@ -1,7 +1,7 @@
 //! The strategies in rational numbers: nothing is rounded, nothing overflows.
 //!
-//! Written from DESIGN.md (section 5) and not from the code. Amounts are tokens,
-//! instants are unix microseconds.
+//! Written from docs/conflict-resolution.md and not from the code. Amounts are
+//! tokens, instants are unix microseconds.
 
 use claw_core::bucket::Bucket;
 use claw_core::merge::{State, Strategy};

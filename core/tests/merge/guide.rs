@@ -1,4 +1,5 @@
-//! The published scenario, and the cases that the guide tests.
+//! The scenario and the cases of the guide that the weighted merge is published in,
+//! see docs/writing-a-merge.md (published-weighted.lua).
 
 use crate::any::NOW;
 use crate::hash::Hash;

@@ -1,8 +1,8 @@
 //! The contract in rational numbers: nothing is rounded, nothing overflows.
 //!
-//! Written from DESIGN.md (sections 1 to 3) and not from the code. Amounts are
-//! tokens, instants are unix microseconds. Where the code may round, and the
-//! model with it, the comment says *rounded*; there are three such places.
+//! Written from docs/commands and docs/storage-and-replication.md, not from the code.
+//! Amounts are tokens, instants are unix microseconds. Where the code may round, and
+//! the model with it, the comment says *rounded*; there are three such places.
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
