@@ -5,7 +5,7 @@
 //! set in the environment it fails.
 #![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
-use claw_testkit::{Server, eventually, free_port, info_field};
+use claw_testkit::{Server, eventually, free_port, info_field, spawn};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -196,7 +196,8 @@ struct Service {
 impl Service {
     fn start(kind: &Kind, redis: &str, variables: &[(&str, &str)]) -> Service {
         let port = free_port();
-        let process = Command::new(&kind.program)
+        let mut command = Command::new(&kind.program);
+        command
             .arg(&kind.script)
             .env("REDIS_URL", redis)
             .env("PORT", port.to_string())
@@ -206,10 +207,8 @@ impl Service {
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|e| panic!("{}: {e}", kind.name));
-        let service = Service { process, port };
+            .stderr(Stdio::null());
+        let service = Service { process: spawn(command), port };
         eventually(PATIENCE, TICK, "the service to be up and to have its Redis", || {
             service
                 .get("/", "X-Api-Key: probe")

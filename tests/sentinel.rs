@@ -3,7 +3,9 @@
 #![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing)]
 #![allow(clippy::panic, clippy::unwrap_used)]
 
-use claw_testkit::{Server, ask, digest, eventually, free_port, info_field, run, server_binary};
+use claw_testkit::{
+    Server, ask, digest, eventually, free_port, info_field, run, server_binary, spawn,
+};
 use redis::Connection;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -111,14 +113,9 @@ impl Sentinel {
             format!("sentinel failover-timeout {NAME} 10000"),
         ];
         fs::write(&config, lines.join("\n") + "\n").unwrap();
-        let process = Command::new(server_binary())
-            .arg(config)
-            .arg("--sentinel")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("Sentinel can be started");
-        let sentinel = Sentinel { process, port, dir };
+        let mut command = Command::new(server_binary());
+        command.arg(config).arg("--sentinel").stdin(Stdio::null()).stdout(Stdio::null());
+        let sentinel = Sentinel { process: spawn(command), port, dir };
         eventually(PATIENCE, TICK, "Sentinel to answer", || try_connect(port).is_some());
         sentinel
     }

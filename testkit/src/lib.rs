@@ -41,6 +41,7 @@ pub use binaries::{cli_binary, module_path, server_binary};
 pub use cluster::{Cluster, slot_of};
 pub use data::DataDir;
 pub use ports::free_port;
+pub use process::spawn;
 pub use server::{Builder, Server};
 pub use skip::skipped;
 pub use wait::{eventually, wait_for_offset};

@@ -108,6 +108,17 @@ impl Drop for Process {
     }
 }
 
+/// Starts a helper of a test, which the kernel kills when this process ends, in
+/// whatever way.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn spawn(mut command: Command) -> Child {
+    die_with_parent(&mut command);
+    let what = command.get_program().to_string_lossy().into_owned();
+    spawner_spawn(command).unwrap_or_else(|e| panic!("cannot start {what}: {e}"))
+}
+
 /// Has the kernel kill the child when this process ends, in whatever way.
 fn die_with_parent(command: &mut Command) {
     let parent = std::process::id();
