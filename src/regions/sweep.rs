@@ -134,6 +134,10 @@ impl Regions {
         if let Some(trouble) = self.apply(&settings, primary, server::now()) {
             ctx.log(&trouble);
         }
+        // What was under way completes nothing for the senders that begin now.
+        if let Ok(mut sweep) = self.sweep.try_borrow_mut() {
+            sweep.walk = None;
+        }
     }
 
     /// How many walks over all keys have been completed.

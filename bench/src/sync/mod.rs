@@ -2,6 +2,7 @@
 //!
 //! | where | what |
 //! |---|---|
+//! | [`places`] | which processors they run on |
 //! | [`region`] | servers that are regions of each other |
 //! | [`throughput`] | CL.TAKE with and without sync |
 //! | [`convergence`] | how long until the other region knows of a take |
@@ -10,6 +11,7 @@
 
 mod convergence;
 mod idle;
+mod places;
 mod region;
 mod throughput;
 mod weight;

@@ -1,6 +1,7 @@
 //! CL.TAKE without sync, with a peer that gets everything, and with a peer that
 //! is down.
 
+use super::places::Places;
 use super::region;
 use crate::client::{Client, Mode};
 use crate::error::{Error, Result};
@@ -65,6 +66,7 @@ struct Samples(Vec<(Setup, Vec<Sample>)>);
 
 /// Measures both modes and prints tables.
 pub fn measure(client: &Client, options: &Options) -> Result<String> {
+    let places = Places::take()?;
     let mut pair = region::mesh(2)?.into_iter();
     let (Some(connected), Some(peer)) = (pair.next(), pair.next()) else {
         return Err(Error::new("no pair of regions"));
@@ -75,10 +77,20 @@ pub fn measure(client: &Client, options: &Options) -> Result<String> {
     };
     let alone = Instance::start(claw_testkit::Server::builder())?;
     let mut field = Field { alone, connected, peer, down: region::cut_off()? };
+    let apart = match &places {
+        None => "All share the processors.",
+        Some(places) => {
+            for setup in Setup::ALL {
+                places.set_apart(field.of(setup).pid())?;
+            }
+            "The main threads that are measured share no processor\nwith it, nor with the \
+             client or the threads that send."
+        }
+    };
 
     let mut text = format!(
         "CL.TAKE with and without region sync\n\
-         The peer runs on the same machine, at {priority}.\n"
+         The peer runs on the same machine, at {priority}. {apart}\n"
     );
     let mut targets = String::from("\nTargets, one peer / no sync\n");
     for mode in Mode::ALL {
