@@ -51,9 +51,20 @@ pub(crate) fn look(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Opened,
     let settings = module.settings.try_borrow().map_err(|_| Error::Busy)?;
     if counted || record.as_ref().is_some_and(|record| record.debits.is_some()) {
         let region = module.regions.region().ok_or(Error::Busy)?;
-        return Ok(Opened::shared(record, settings.defaults(), &region, now));
+        let spare = &mut *module.regions.spare().ok_or(Error::Busy)?;
+        return Ok(Opened::shared_in(record, settings.defaults(), &region, now, spare));
     }
     Ok(Opened::new(record, settings.defaults(), now))
+}
+
+/// Keeps the memory of a bucket that is done with for the next one.
+#[inline]
+pub(crate) fn done(ctx: &Context<'_>, opened: Opened) {
+    if opened.as_shared().is_some()
+        && let Some(mut spare) = ctx.module().regions.spare()
+    {
+        spare.keep(opened);
+    }
 }
 
 /// The configured default policy.
@@ -83,7 +94,8 @@ fn load_expecting(
         };
         unseen = unseen.saturating_sub(1);
         let text = value.as_str().as_bytes();
-        record.read(field, text, now).map_err(|why| {
+        let spare = &mut *module.regions.spare().ok_or(Error::Busy)?;
+        record.read_in(field, text, now, spare).map_err(|why| {
             let (key, value) = (key.name().as_bytes().into(), text.into());
             Error::Field { key, field, value, why }
         })?;

@@ -8,6 +8,7 @@ mod fields;
 mod reader;
 mod write;
 
+pub(crate) use fields::decode_debits_into;
 pub use fields::{RegionStates, decode_debits, decode_regions, encode_debits, encode_regions};
 
 use crate::bucket::{Bucket, Weight};

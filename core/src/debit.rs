@@ -319,6 +319,11 @@ impl Shared {
         &self.accounts
     }
 
+    /// The memory of its accounts.
+    pub(crate) fn take_accounts(&mut self) -> Vec<Account> {
+        std::mem::take(&mut self.accounts)
+    }
+
     /// The counters of one replica; epoch 0 when it has none.
     #[must_use]
     pub fn entry(&self, id: ReplicaId) -> Entry {

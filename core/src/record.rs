@@ -110,6 +110,20 @@ impl Record {
     /// # Errors
     /// What is wrong with the text; the record is then as it was.
     pub fn read(&mut self, field: Field, text: &[u8], now: u64) -> Result<(), FieldError> {
+        self.read_in(field, text, now, &mut Spare::default())
+    }
+
+    /// [`Self::read`] with memory that was used before.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub fn read_in(
+        &mut self,
+        field: Field,
+        text: &[u8],
+        now: u64,
+        spare: &mut Spare,
+    ) -> Result<(), FieldError> {
         match field {
             Field::Tokens => {
                 self.tokens = Some(decimal::parse(text).map_err(FieldError::Tokens)?);
@@ -132,7 +146,11 @@ impl Record {
                 self.remainder = Some(decimal::digits(text).map_err(|_| FieldError::Remainder)?);
             }
             Field::Debits => {
-                self.debits = Some(codec::decode_debits(text).ok_or(FieldError::Debits)?.into());
+                let mut debits = spare.debits.take().unwrap_or_default();
+                if !codec::decode_debits_into(text, &mut debits) {
+                    return Err(FieldError::Debits);
+                }
+                self.debits = Some(debits);
             }
             Field::Regions => self.regions = Some(text.into()),
         }
@@ -191,6 +209,38 @@ impl Record {
     }
 }
 
+/// Memory of a shared bucket that is done with, for the next one: allocating it for
+/// each call would cost more than what is computed in it.
+#[derive(Debug, Default)]
+pub struct Spare {
+    debits: Option<Box<Debits>>,
+    shared: Option<Box<Shared>>,
+}
+
+impl Spare {
+    /// Keeps the memory of a bucket.
+    pub fn keep(&mut self, opened: Opened) {
+        let Held::Shared(mut shared) = opened.held else {
+            return;
+        };
+        if let Some(mut debits) = opened.record.and_then(|record| record.debits) {
+            debits.accounts = shared.take_accounts();
+            self.debits = Some(debits);
+        }
+        self.shared = Some(shared);
+    }
+
+    fn hold(&mut self, bucket: Shared) -> Held {
+        Held::Shared(match self.shared.take() {
+            Some(mut place) => {
+                *place = bucket;
+                place
+            }
+            None => bucket.into(),
+        })
+    }
+}
+
 /// A bucket opened by a call: credited up to now under the policy it was left
 /// with.
 #[derive(Debug, Clone)]
@@ -238,16 +288,23 @@ impl Opened {
 
     /// Opens a bucket that regions share.
     #[must_use]
-    pub fn shared(
+    pub fn shared(record: Option<Record>, defaults: &Defaults, region: &Region, now: u64) -> Self {
+        Self::shared_in(record, defaults, region, now, &mut Spare::default())
+    }
+
+    /// [`Self::shared`] with memory that was used before.
+    #[must_use]
+    pub fn shared_in(
         mut record: Option<Record>,
         defaults: &Defaults,
         region: &Region,
         now: u64,
+        spare: &mut Spare,
     ) -> Self {
         let now = defaults.clock(now);
         let Some(stored) = &mut record else {
             let bucket = Shared::full(defaults.current(), Weight::ONE, now);
-            return Self::of(Held::Shared(bucket.into()), None, record);
+            return Self::of(spare.hold(bucket), None, record);
         };
         let timestamp = stored.timestamp.unwrap_or(now);
         let policy = stored.policy.map_or_else(|| defaults.at(timestamp), |stored| stored.policy);
@@ -263,7 +320,7 @@ impl Opened {
             None => defaults.advance_shared(&mut bucket, now, &region.peers),
         }
         let policy = stored.policy;
-        Self::of(Held::Shared(bucket.into()), policy, record)
+        Self::of(spare.hold(bucket), policy, record)
     }
 
     /// A bucket that a merge has put in the place of `record`.

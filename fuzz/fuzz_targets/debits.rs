@@ -34,7 +34,8 @@ fuzz_target!(|input: &[u8]| {
         let bucket = there.as_shared().expect("it is shared").clone();
         let remote = Remote { from: Some("there".parse().expect("a name")), bucket };
         let local = here.as_shared_mut().expect("it is shared");
-        if local.has_room_for(&remote) {
+        let me = region.writer.as_ref().map(Writer::id);
+        if local.has_room_for(&remote, me) && local.believes(&remote, me) {
             local.receive(false, &remote, region.writer.as_ref(), &region.peers);
         }
     }

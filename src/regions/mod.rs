@@ -15,12 +15,12 @@ use claw_core::debit::{Region, Shared};
 use claw_core::glob;
 use claw_core::guard::{self, Instants, Peer, Peers, WHOLE};
 use claw_core::merge::State;
-use claw_core::record::Opened;
+use claw_core::record::{Opened, Spare};
 use claw_core::replica::{ReplicaId, Writer};
 use claw_sync::{
     Config, Identity, Limits, Messages, PeerState, PeerStatus, Pusher, Round, Tls, Value,
 };
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::ffi::CStr;
@@ -64,6 +64,8 @@ pub(crate) struct Regions {
     /// The last of them that it was given: the next in order comes next, so that
     /// no bucket waits for another that is changed all the time.
     folded: RefCell<Place>,
+    /// See [`store::done`](crate::store::done).
+    spare: RefCell<Spare>,
     /// Where blobs are written, so that their place need not be made each time.
     scratch: RefCell<Vec<u8>>,
     /// Some peer may not know all that was counted here.
@@ -124,6 +126,7 @@ impl Default for Regions {
             sweep: RefCell::default(),
             changed: RefCell::default(),
             folded: RefCell::default(),
+            spare: RefCell::default(),
             scratch: RefCell::default(),
             awaited: Cell::new(false),
             spent: Arc::default(),
@@ -157,6 +160,11 @@ impl Regions {
     /// This region as the buckets see it. It is changed between commands only.
     pub(crate) fn region(&self) -> Option<std::cell::Ref<'_, Region>> {
         self.region.try_borrow().ok()
+    }
+
+    /// Memory of a bucket that is done with.
+    pub(crate) fn spare(&self) -> Option<RefMut<'_, Spare>> {
+        self.spare.try_borrow_mut().ok()
     }
 
     /// The name of this region.

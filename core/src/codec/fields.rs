@@ -42,12 +42,26 @@ pub fn encode_debits(bucket: &Shared, bytes: &mut Vec<u8>) {
 /// bytes are safe to give.
 #[must_use]
 pub fn decode_debits(bytes: &[u8]) -> Option<Debits> {
-    let mut rest = bytes;
-    let debits = read_debits(&mut rest)?;
-    rest.is_empty().then_some(debits)
+    let mut debits = Debits::default();
+    decode_debits_into(bytes, &mut debits).then_some(debits)
 }
 
-fn read_debits(rest: &mut &[u8]) -> Option<Debits> {
+/// [`decode_debits`] into memory that is there already. `false` when it is something
+/// else; what is left in `debits` then means nothing.
+#[must_use]
+pub(crate) fn decode_debits_into(bytes: &[u8], debits: &mut Debits) -> bool {
+    let mut rest = bytes;
+    let accounts = std::mem::take(&mut debits.accounts);
+    match read_debits(&mut rest, accounts) {
+        Some(read) => {
+            *debits = read;
+            rest.is_empty()
+        }
+        None => false,
+    }
+}
+
+fn read_debits(rest: &mut &[u8], mut accounts: Vec<Account>) -> Option<Debits> {
     if reader::array(rest)? != 5 {
         return None;
     }
@@ -61,7 +75,8 @@ fn read_debits(rest: &mut &[u8]) -> Option<Debits> {
     if len > MAX_REPLICAS {
         return None;
     }
-    let mut accounts = Vec::with_capacity(len);
+    accounts.clear();
+    accounts.reserve_exact(len);
     for _ in 0..len {
         let fields = reader::array(rest)?;
         let id = ReplicaId::new(reader::text(rest)?).ok()?;

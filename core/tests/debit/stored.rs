@@ -9,7 +9,7 @@ use claw_core::decimal::Decimal;
 use claw_core::defaults::Defaults;
 use claw_core::limits::{MAX_INTERVAL_MS, MAX_TOKENS};
 use claw_core::policy::{Policy, StoredPolicy};
-use claw_core::record::{Field, FieldError, Opened, Record};
+use claw_core::record::{Field, FieldError, Opened, Record, Spare};
 use proptest::prelude::*;
 
 fn encode_debits(bucket: &Shared) -> Vec<u8> {
@@ -20,6 +20,11 @@ fn encode_debits(bucket: &Shared) -> Vec<u8> {
 
 /// A bucket as the fields of a hash, and read from them again.
 fn reread(bucket: &Shared) -> Shared {
+    reread_in(bucket, &mut Spare::default())
+}
+
+/// [`reread`] in the memory of another one, which it leaves for the next.
+fn reread_in(bucket: &Shared, spare: &mut Spare) -> Shared {
     let (line, debits) = (bucket.bucket(), bucket.debits());
     let stored = StoredPolicy { policy: line.policy(), pin: None };
     let fields = [
@@ -31,12 +36,14 @@ fn reread(bucket: &Shared) -> Shared {
     ];
     let mut record = Record::default();
     for (field, text) in fields {
-        record.read(field, &text, START).unwrap();
+        record.read_in(field, &text, START, spare).unwrap();
     }
     assert_eq!(record.debits.as_deref(), Some(&debits));
-    let defaults = Defaults::new(Policy::DEFAULT);
-    let opened = Opened::shared(Some(record), &defaults, &Region::default(), line.timestamp());
-    opened.as_shared().unwrap().clone()
+    let (defaults, region) = (Defaults::new(Policy::DEFAULT), Region::default());
+    let opened = Opened::shared_in(Some(record), &defaults, &region, line.timestamp(), spare);
+    let read = opened.as_shared().unwrap().clone();
+    spare.keep(opened);
+    read
 }
 
 /// An empty bucket with these debits, or a fraction above.
@@ -51,6 +58,25 @@ proptest! {
     #[test]
     fn a_bucket_is_read_as_it_was_written(bucket in shared()) {
         prop_assert_eq!(reread(&bucket), bucket);
+    }
+
+    /// Nothing is left of the bucket whose memory is used, nor of a field that could
+    /// not be read.
+    #[test]
+    fn memory_is_used_again_without_a_trace(
+        buckets in prop::collection::vec(shared(), 1..5),
+        damage in prop::option::of(any::<u16>()),
+    ) {
+        let mut spare = Spare::default();
+        for bucket in buckets {
+            prop_assert_eq!(reread_in(&bucket, &mut spare), bucket.clone());
+            if let Some(cut) = damage {
+                let mut text = encode_debits(&bucket);
+                text.truncate(usize::from(cut) % text.len());
+                let read = Record::default().read_in(Field::Debits, &text, START, &mut spare);
+                prop_assert_eq!(read, Err(FieldError::Debits));
+            }
+        }
     }
 
     /// Also one that takes and a withheld refill have left at no whole millionth.
