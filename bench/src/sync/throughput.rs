@@ -83,14 +83,14 @@ pub fn measure(client: &Client, options: &Options) -> Result<String> {
             for setup in Setup::ALL {
                 places.set_apart(field.of(setup).pid())?;
             }
-            "The main threads that are measured share no processor\nwith it, nor with the \
+            "The main threads that are measured share no processor with it, nor with the\n\
              client or the threads that send."
         }
     };
 
     let mut text = format!(
         "CL.TAKE with and without region sync\n\
-         The peer runs on the same machine, at {priority}. {apart}\n"
+         The peer runs on the same machine, at {priority}.\n{apart}\n"
     );
     let mut targets = String::from("\nTargets, one peer / no sync\n");
     for mode in Mode::ALL {
