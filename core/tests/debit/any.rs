@@ -1,5 +1,6 @@
 //! Random shared buckets over the full bounds.
 
+pub use crate::random::{cases, log_uniform};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::debit::{Account, Debits, Entry, MAX_REPLICAS, Mark, Shared, Version};
 use claw_core::limits::{MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TOKENS, MAX_WEIGHT};
@@ -10,19 +11,6 @@ use std::collections::BTreeMap;
 
 /// A moment in 2026, where the histories begin.
 pub const START: u64 = 1_773_914_400_000_000;
-
-/// `default` cases, or as many as `PROPTEST_CASES` says.
-pub fn cases(default: u32) -> ProptestConfig {
-    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig { cases: asked.unwrap_or(default), ..ProptestConfig::default() }
-}
-
-/// 0..=max, each length in bits equally often.
-pub fn log_uniform(max: u64) -> impl Strategy<Value = u64> {
-    let bits = u64::BITS - max.leading_zeros();
-    (0..=bits, any::<u64>())
-        .prop_map(move |(bits, raw)| raw.checked_shr(u64::BITS - bits).unwrap_or(0).min(max))
-}
 
 /// Both signs, each length in bits equally often.
 fn wide() -> impl Strategy<Value = i128> {

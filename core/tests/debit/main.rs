@@ -10,6 +10,7 @@
 //! | [`receive`] | what a merge does, whatever was sent, and lives that end
 //! | [`time`] | credit, shares, waits and bounds |
 //! | [`guard`] | who is heard, and what share that leaves |
+//! | [`random`] | what all parts draw with |
 //! | [`any`] | random shared buckets over the full bounds |
 //! | [`world`] | peers that are heard and fall silent |
 //!
@@ -30,6 +31,8 @@ mod blob;
 mod entries;
 mod golden;
 mod guard;
+#[path = "../random/mod.rs"]
+mod random;
 mod receive;
 mod stored;
 mod time;

@@ -1,5 +1,6 @@
 //! Random families of states: several of one bucket, over the full bounds.
 
+pub use crate::random::{cases, log_uniform};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::defaults::Defaults;
 use claw_core::limits::{MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TOKENS, MAX_WEIGHT};
@@ -10,19 +11,6 @@ use proptest::prelude::*;
 
 /// A moment in 2026, the latest instant of all states.
 pub const NOW: u64 = 1_773_914_400_000_000;
-
-/// `default` cases, or as many as `PROPTEST_CASES` says.
-pub fn cases(default: u32) -> ProptestConfig {
-    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig { cases: asked.unwrap_or(default), ..ProptestConfig::default() }
-}
-
-/// 0..=max, each length in bits equally often.
-pub fn log_uniform(max: u64) -> impl Strategy<Value = u64> {
-    let bits = u64::BITS - max.leading_zeros();
-    (0..=bits, any::<u64>())
-        .prop_map(move |(bits, raw)| raw.checked_shr(u64::BITS - bits).unwrap_or(0).min(max))
-}
 
 pub fn policy() -> impl Strategy<Value = Policy> {
     let capacity = prop_oneof![

@@ -14,6 +14,7 @@
 //! | [`check`] | the checker finds what is broken and nothing else |
 //! | [`exact`] | the strategies in rational numbers, written from the contract alone |
 //! | [`hash`] | a bucket kept as the text fields of a hash |
+//! | [`random`] | what all parts draw with |
 //! | [`any`] | random families of states |
 //! | [`memory`] | counts what a piece of code allocates |
 //!
@@ -40,5 +41,7 @@ mod laws;
 mod lost;
 mod memory;
 mod newer;
+#[path = "../random/mod.rs"]
+mod random;
 mod small;
 mod stored;

@@ -2,6 +2,7 @@
 
 use crate::exact::{Exact, Line, Options, Own, Terms, q};
 use crate::hash::{Server, parts, policy};
+pub use crate::random::{cases, log_uniform};
 use claw_core::decimal::Decimal;
 use claw_core::limits::{
     MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS, MAX_WEIGHT,
@@ -11,19 +12,6 @@ use proptest::prelude::*;
 
 /// A moment in 2026, where the histories begin.
 pub const START: u64 = 1_773_914_400_000_000;
-
-/// `default` cases, or as many as `PROPTEST_CASES` says.
-pub fn cases(default: u32) -> ProptestConfig {
-    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig { cases: asked.unwrap_or(default), ..ProptestConfig::default() }
-}
-
-/// 0..=max, each length in bits equally often.
-pub fn log_uniform(max: u64) -> impl Strategy<Value = u64> {
-    let bits = u64::BITS - max.leading_zeros();
-    (0..=bits, any::<u64>())
-        .prop_map(move |(bits, raw)| raw.checked_shr(u64::BITS - bits).unwrap_or(0).min(max))
-}
 
 fn capacity() -> impl Strategy<Value = u64> {
     prop_oneof![

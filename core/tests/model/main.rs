@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`exact`] | the contract in rational numbers, written from it alone |
 //! | [`hash`] | a bucket kept as the text fields of a hash, as the module keeps it |
+//! | [`random`] | what all parts draw with |
 //! | [`any`] | random policies, clocks and calls over the full bounds |
 //! | [`sequences`] | random histories: bucket and model agree exactly |
 //! | [`waiting`] | `retry_after` and `reset_after` are exact to the millisecond |
@@ -29,6 +30,8 @@ mod clock;
 mod exact;
 mod expiry;
 mod hash;
+#[path = "../random/mod.rs"]
+mod random;
 mod refusals;
 mod robust;
 mod sequences;
