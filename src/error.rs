@@ -76,9 +76,7 @@ pub(crate) enum Error {
     UnknownGuard(Box<[u8]>),
     /// A round from somebody with our own name.
     OwnReplicaId(ReplicaId),
-    /// CL.SYNC ROUND or NOW on a server without a name or peers.
-    NotARegion,
-    /// Region sync is configured, and still off.
+    /// What needs region sync, where it is off.
     SyncOff(&'static str),
     /// `debit` was asked for where it cannot be.
     Debit(&'static str),
@@ -151,6 +149,10 @@ impl fmt::Display for Quantity {
 }
 
 impl Error {
+    /// On a server without a name or peers.
+    pub(crate) const NOT_A_REGION: Self =
+        Self::SyncOff("claw.replica-id and claw.peers are not both set");
+
     /// The error reply: a code, a space, and the reason.
     pub(crate) fn line(&self) -> CString {
         let code = if matches!(self, Self::WrongType) { "WRONGTYPE" } else { "ERR" };
@@ -219,9 +221,6 @@ impl Error {
             Self::OwnReplicaId(id) => {
                 format!("replica-id '{id}' is this server's own: every region needs another one")
             }
-            Self::NotARegion => {
-                "region sync is off: claw.replica-id and claw.peers are not both set".to_owned()
-            }
             Self::SyncOff(why) => format!("region sync is off: {why}"),
             Self::Debit(why) => format!("strategy debit: {why}"),
             Self::TooManyReplicas => format!("more than {MAX_REPLICAS} replicas in one bucket"),
@@ -289,7 +288,7 @@ mod tests {
             (Error::FileName, "ERR a file name must be of at most 4096 bytes, without NUL"),
             (Error::UnknownGuard(b"on".as_slice().into()), "ERR unknown partition guard 'on': off, equal or share"),
             (Error::OwnReplicaId(id), "ERR replica-id 'eu' is this server's own: every region needs another one"),
-            (Error::NotARegion, "ERR region sync is off: claw.replica-id and claw.peers are not both set"),
+            (Error::NOT_A_REGION, "ERR region sync is off: claw.replica-id and claw.peers are not both set"),
             (Error::SyncOff("why"), "ERR region sync is off: why"),
             (Error::Debit("why"), "ERR strategy debit: why"),
             (Error::TooManyReplicas, "ERR more than 16 replicas in one bucket"),

@@ -156,9 +156,7 @@ fn merge_states(
         }
     }
 
-    for _ in 0..received {
-        ctx.module().regions.receive();
-    }
+    ctx.module().regions.receive(received);
     let mut bucket = match merged {
         Some(merged) => merged.state.bucket,
         None => {

@@ -147,7 +147,7 @@ impl Command for Now {
         let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
         let sync = settings.sync();
         Err(match sync.replica_id.is_some() && !sync.peers.is_empty() {
-            false => Error::NotARegion,
+            false => Error::NOT_A_REGION,
             true if !ctx.is_primary() => Error::SyncOff("a replica sends nothing"),
             true => Error::SyncOff("it could not start, and the server's log says why"),
         })

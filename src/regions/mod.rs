@@ -251,9 +251,10 @@ impl Regions {
         Some(next)
     }
 
-    /// A state came from a peer and was merged.
-    pub(crate) fn receive(&self) {
-        self.received.set(self.received.get().saturating_add(1));
+    /// States came from a peer and were merged.
+    pub(crate) fn receive(&self, states: usize) {
+        let states = u64::try_from(states).unwrap_or(u64::MAX);
+        self.received.set(self.received.get().saturating_add(states));
     }
 
     /// The strategy of what is sent.

@@ -50,7 +50,7 @@ pub(super) fn merge(
         tell |= received.tell;
         fresh = false;
         if from.is_some() {
-            regions.receive();
+            regions.receive(1);
         }
     }
 

@@ -18,7 +18,7 @@ pub(super) fn merge(
     strategy: &Strategy,
     now: u64,
 ) -> Result<(), Error> {
-    let me = ctx.module().regions.id().ok_or(Error::NotARegion)?;
+    let me = ctx.module().regions.id().ok_or(Error::NOT_A_REGION)?;
     let present = Stored::read(ctx, name, now)?;
     let (known, unreadable) = {
         let record = store::load(ctx, &Key::open_read(ctx, name), now)?;
@@ -32,7 +32,7 @@ pub(super) fn merge(
         states.entry(me).or_insert(present.state);
     }
     for Stored { state, from, .. } in sources {
-        let from = from.ok_or(Error::NotARegion)?;
+        let from = from.ok_or(Error::NOT_A_REGION)?;
         if from == me {
             return Err(Error::OwnReplicaId(me));
         }
@@ -41,7 +41,7 @@ pub(super) fn merge(
             states.insert(from, state);
         }
         let regions = &ctx.module().regions;
-        regions.receive();
+        regions.receive(1);
     }
     if states.len() > claw_core::debit::MAX_REPLICAS {
         return Err(Error::TooManyReplicas);
