@@ -4,9 +4,8 @@ use crate::error::Error;
 use crate::regions::Part;
 use crate::server::{self, Context, EventClass, Key, Kind, Module, OwnedStr, Str};
 use claw_core::decimal::Decimal;
-use claw_core::limits::MICRO;
 use claw_core::policy::Policy;
-use claw_core::record::{Expiry, Field, Opened, Record};
+use claw_core::record::{Expiry, Field, FieldError, Opened, Record, Spare};
 use std::ffi::CStr;
 
 /// How long a key stays at the least when its expiry is set, in milliseconds.
@@ -25,7 +24,7 @@ pub(crate) fn load(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Option<
 pub(crate) fn open_shared(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Opened, Error> {
     let record = load_expecting(ctx, key, now, true)?;
     let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
-    let region = ctx.module().regions.region().ok_or(Error::Busy)?;
+    let region = ctx.module().regions.region()?;
     Ok(Opened::shared(record, settings.defaults(), &region, now))
 }
 
@@ -34,7 +33,7 @@ pub(crate) fn open_shared(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<
 pub(crate) fn open(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Opened, Error> {
     let opened = look(ctx, key, now)?;
     if let Some(bucket) = opened.as_shared() {
-        let region = ctx.module().regions.region().ok_or(Error::Busy)?;
+        let region = ctx.module().regions.region()?;
         if !bucket.can_count(region.writer.as_ref()) {
             return Err(Error::TooManyReplicas);
         }
@@ -50,8 +49,8 @@ pub(crate) fn look(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Opened,
     let record = load_expecting(ctx, key, now, counted)?;
     let settings = module.settings.try_borrow().map_err(|_| Error::Busy)?;
     if counted || record.as_ref().is_some_and(|record| record.debits.is_some()) {
-        let region = module.regions.region().ok_or(Error::Busy)?;
-        let spare = &mut *module.regions.spare().ok_or(Error::Busy)?;
+        let region = module.regions.region()?;
+        let spare = &mut *module.regions.spare()?;
         return Ok(Opened::shared_in(record, settings.defaults(), &region, now, spare));
     }
     Ok(Opened::new(record, settings.defaults(), now))
@@ -61,7 +60,7 @@ pub(crate) fn look(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Opened,
 #[inline]
 pub(crate) fn done(ctx: &Context<'_>, opened: Opened) {
     if opened.as_shared().is_some()
-        && let Some(mut spare) = ctx.module().regions.spare()
+        && let Ok(mut spare) = ctx.module().regions.spare()
     {
         spare.keep(opened);
     }
@@ -86,46 +85,71 @@ fn load_expecting(
         Kind::Hash => {}
     }
     let module = ctx.module();
-    let mut unseen = key.len();
-    let mut record = Record::default();
-    let mut read = |field: Field, value: Option<OwnedStr>| -> Result<usize, Error> {
-        let Some(value) = value else {
-            return Ok(unseen);
-        };
-        unseen = unseen.saturating_sub(1);
-        let text = value.as_str().as_bytes();
-        let spare = &mut *module.regions.spare().ok_or(Error::Busy)?;
-        record.read_in(field, text, now, spare).map_err(|why| {
-            let (key, value) = (key.name().as_bytes().into(), text.into());
-            Error::Field { key, field, value, why }
-        })?;
-        Ok(unseen)
-    };
-    let [names @ .., debits_name] =
+    let mut fields = Fields { key, now, record: Record::default(), left: key.len() };
+    let [tokens_name, timestamp_name, debits_name] =
         [Field::Tokens, Field::Timestamp, Field::Debits].map(|field| module.field(field));
-    let mut left;
     if debits {
-        let [first, second] = names;
-        let [tokens, timestamp, counted] = key.get_three([first, second, debits_name]);
-        read(Field::Tokens, tokens)?;
-        read(Field::Timestamp, timestamp)?;
-        left = read(Field::Debits, counted)?;
+        let [tokens, timestamp, counted] =
+            key.get_three([tokens_name, timestamp_name, debits_name]);
+        fields.read(Field::Tokens, tokens)?;
+        fields.read(Field::Timestamp, timestamp)?;
+        fields.read_debits(counted, &mut *module.regions.spare()?)?;
     } else {
-        let [first, second] = names;
-        let (tokens, timestamp) = key.get_two(first, second);
-        read(Field::Tokens, tokens)?;
-        left = read(Field::Timestamp, timestamp)?;
+        let (tokens, timestamp) = key.get_two(tokens_name, timestamp_name);
+        fields.read(Field::Tokens, tokens)?;
+        fields.read(Field::Timestamp, timestamp)?;
     }
-    for field in [Field::Policy, Field::Weight, Field::Remainder, Field::Debits, Field::Regions] {
-        if left == 0 {
+    for field in [Field::Policy, Field::Weight, Field::Remainder, Field::Regions] {
+        if fields.left == 0 {
             break;
         }
-        if field != Field::Debits || !debits {
-            left = read(field, key.get(module.field(field)))?;
-        }
+        fields.read(field, key.get(module.field(field)))?;
     }
-    record.foreign = left > 0;
-    Ok(Some(record))
+    if fields.left > 0 && !debits {
+        fields.read_debits(key.get(debits_name), &mut *module.regions.spare()?)?;
+    }
+    fields.record.foreign = fields.left > 0;
+    Ok(Some(fields.record))
+}
+
+/// The fields of a hash while they are read.
+struct Fields<'a> {
+    key: &'a Key<'a>,
+    now: u64,
+    record: Record,
+    /// How many have not been found yet.
+    left: usize,
+}
+
+impl Fields<'_> {
+    #[inline]
+    fn read(&mut self, field: Field, value: Option<OwnedStr>) -> Result<(), Error> {
+        self.read_by(field, value, |record, text, now| record.read(field, text, now))
+    }
+
+    fn read_debits(&mut self, value: Option<OwnedStr>, spare: &mut Spare) -> Result<(), Error> {
+        self.read_by(Field::Debits, value, |record, text, _| record.read_debits(text, spare))
+    }
+
+    #[inline]
+    fn read_by(
+        &mut self,
+        field: Field,
+        value: Option<OwnedStr>,
+        read: impl FnOnce(&mut Record, &[u8], u64) -> Result<(), FieldError>,
+    ) -> Result<(), Error> {
+        let Some(value) = value else {
+            return Ok(());
+        };
+        self.left = self.left.saturating_sub(1);
+        let text = value.as_str().as_bytes();
+        read(&mut self.record, text, self.now).map_err(|why| corrupt(self.key, field, text, why))
+    }
+}
+
+#[cold]
+fn corrupt(key: &Key<'_>, field: Field, value: &[u8], why: FieldError) -> Error {
+    Error::Field { key: key.name().as_bytes().into(), field, value: value.into(), why }
 }
 
 /// Writes a bucket, replicates the writes as effects, moves the key's expiry if
@@ -156,48 +180,45 @@ pub(crate) fn save_with(
     let mut new = opened.to_record();
     let bucket = opened.bucket();
 
-    let tokens = amount(bucket.tokens()).ok_or(Error::Panic)?;
-    let timestamp = OwnedStr::from_integer(bucket.timestamp()).ok_or(Error::Panic)?;
-    let always = [
-        module.field(Field::Tokens),
-        tokens.as_str(),
-        module.field(Field::Timestamp),
-        timestamp.as_str(),
-    ];
-    let Changes { mut set, deleted } = changes(module, old, &new)?;
+    let tokens = OwnedStr::of(&Decimal::new(bucket.tokens()))?;
+    let timestamp = module.stamp(bucket.timestamp())?;
     let debits = match opened.as_shared() {
         None => None,
-        Some(shared) => Some(module.regions.debits_of(shared).ok_or(Error::Busy)?),
+        Some(shared) => Some(module.regions.debits_of(shared)?),
     };
+    let Changes { mut set, deleted } = changes(module, old, &new)?;
     let more_written = besides.is_some();
     set.extend(besides);
 
     // Nothing below can fail.
-    let [tokens_name, tokens, timestamp_name, timestamp] = always;
-    let debits_name = module.field(Field::Debits);
-    match &debits {
-        None => key.set_two((tokens_name, tokens), (timestamp_name, timestamp)),
-        Some(debits) => key.set_three(
-            (tokens_name, tokens),
-            (timestamp_name, timestamp),
-            (debits_name, debits.as_str()),
-        ),
-    }
-    if let (true, Some(debits)) = (set.is_empty(), &debits) {
-        ctx.replicate_six(c"HSET", name, always, [debits_name, debits.as_str()]);
-    } else if set.is_empty() {
-        ctx.replicate_four(c"HSET", name, always);
-    } else {
-        let mut arguments = always.to_vec();
-        if let Some(debits) = &debits {
-            arguments.extend([debits_name, debits.as_str()]);
+    let [tokens_name, timestamp_name, debits_name] =
+        [Field::Tokens, Field::Timestamp, Field::Debits].map(|field| module.field(field));
+    let (first, second) = ((tokens_name, tokens.as_str()), (timestamp_name, timestamp.as_str()));
+    let always = [first.0, first.1, second.0, second.1];
+    let counted;
+    let written: &[Str<'_>] = match &debits {
+        None => {
+            key.set_two(first, second);
+            &always
         }
+        Some(debits) => {
+            let third = (debits_name, debits.as_str());
+            key.set_three(first, second, third);
+            counted = [first.0, first.1, second.0, second.1, third.0, third.1];
+            &counted
+        }
+    };
+    if set.is_empty() {
+        ctx.replicate(c"HSET", name, written);
+    } else {
+        let mut arguments = written.to_vec();
         for (field, value) in &set {
             key.set(*field, value.as_str());
             arguments.extend([*field, value.as_str()]);
         }
         ctx.replicate(c"HSET", name, &arguments);
     }
+    module.keep_stamp(bucket.timestamp(), timestamp);
     if !deleted.is_empty() {
         for field in &deleted {
             key.delete(*field);
@@ -258,7 +279,7 @@ fn changes<'a>(module: &'a Module, old: &Record, new: &Record) -> Result<Changes
 /// Whether the expiry of a key whose bucket stays as it is has to be moved.
 pub(crate) fn expiry_is_due(ctx: &Context<'_>, key: &Key<'_>, opened: &Opened) -> bool {
     let awaited = ctx.module().regions.is_awaited();
-    let due = |record: &Record| move_to(record.expiry(opened, awaited), key.expiry()).is_some();
+    let due = |record: &Record| record.expiry(opened, awaited).move_from(key.expiry()).is_some();
     opened.record().is_some_and(due)
 }
 
@@ -283,7 +304,7 @@ fn expire(
 ) -> Option<&'static CStr> {
     let name = key.name();
     let present = existed.then(|| key.expiry()).flatten();
-    match move_to(expiry, present)? {
+    match expiry.move_from(present)? {
         None => {
             key.set_expiry(None);
             ctx.replicate(c"PERSIST", name, &[]);
@@ -292,31 +313,9 @@ fn expire(
         Some(set) => {
             // A merge can bring a state so old that it has long been full.
             let set = set.max((server::now() / 1_000).saturating_add(GRACE_MS));
-            let at = OwnedStr::from_integer(set)?;
             key.set_expiry(Some(set));
-            ctx.replicate(c"PEXPIREAT", name, &[at.as_str()]);
+            ctx.replicate_integer(c"PEXPIREAT", name, set);
             Some(c"expire")
         }
     }
-}
-
-/// Where an expiry has to be moved to, in unix milliseconds, or `Some(None)` to
-/// nowhere; `None` when it may stay.
-fn move_to(expiry: Expiry, present: Option<u64>) -> Option<Option<u64>> {
-    match (expiry, present) {
-        (Expiry::Never, None) => None,
-        (Expiry::Never, Some(_)) => Some(None),
-        (Expiry::At { earliest, latest, .. }, Some(at)) if (earliest..=latest).contains(&at) => {
-            None
-        }
-        (Expiry::At { set, .. }, _) => Some(Some(set)),
-    }
-}
-
-/// Millionths of a token as text.
-fn amount(micros: u64) -> Option<OwnedStr> {
-    if micros.is_multiple_of(MICRO) {
-        return OwnedStr::from_integer(micros / MICRO);
-    }
-    OwnedStr::new(Decimal::new(micros).as_bytes())
 }

@@ -11,7 +11,7 @@ use crate::policy::Policy;
 use crate::wide;
 use std::num::NonZeroU64;
 
-const US_PER_MS: NonZeroU64 = NonZeroU64::new(1_000).unwrap();
+pub(crate) const US_PER_MS: NonZeroU64 = NonZeroU64::new(1_000).unwrap();
 
 /// Longest wait that a reply can carry, in milliseconds.
 const MAX_WAIT_MS: u64 = i64::MAX.unsigned_abs();

@@ -1,6 +1,6 @@
 //! A bucket as the fields of a hash: what is read, and what is to be written.
 
-use crate::bucket::{Answer, Bucket, Weight};
+use crate::bucket::{Answer, Bucket, US_PER_MS, Weight};
 use crate::codec;
 use crate::debit::{Debits, Region, Shared, Terms, Version};
 use crate::decimal::{self, DecimalError};
@@ -10,6 +10,7 @@ use crate::merge::State;
 use crate::policy::{Asked, Policy, PolicyError, PolicyTextError, StoredPolicy};
 use crate::replica::ReplicaId;
 use crate::timestamp::{self, TimestampError};
+use crate::wide;
 use std::fmt;
 
 /// The fields of a bucket. Any other field of the hash is the user's own.
@@ -109,21 +110,8 @@ impl Record {
     ///
     /// # Errors
     /// What is wrong with the text; the record is then as it was.
+    #[inline]
     pub fn read(&mut self, field: Field, text: &[u8], now: u64) -> Result<(), FieldError> {
-        self.read_in(field, text, now, &mut Spare::default())
-    }
-
-    /// [`Self::read`] with memory that was used before.
-    ///
-    /// # Errors
-    /// As for [`Self::read`].
-    pub fn read_in(
-        &mut self,
-        field: Field,
-        text: &[u8],
-        now: u64,
-        spare: &mut Spare,
-    ) -> Result<(), FieldError> {
         match field {
             Field::Tokens => {
                 self.tokens = Some(decimal::parse(text).map_err(FieldError::Tokens)?);
@@ -145,15 +133,22 @@ impl Record {
             Field::Remainder => {
                 self.remainder = Some(decimal::digits(text).map_err(|_| FieldError::Remainder)?);
             }
-            Field::Debits => {
-                let mut debits = spare.debits.take().unwrap_or_default();
-                if !codec::decode_debits_into(text, &mut debits) {
-                    return Err(FieldError::Debits);
-                }
-                self.debits = Some(debits);
-            }
+            Field::Debits => self.read_debits(text, &mut Spare::default())?,
             Field::Regions => self.regions = Some(text.into()),
         }
+        Ok(())
+    }
+
+    /// Reads the text of the field `debits`, with memory that was used before.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub fn read_debits(&mut self, text: &[u8], spare: &mut Spare) -> Result<(), FieldError> {
+        let mut debits = spare.debits.take().unwrap_or_default();
+        if !codec::decode_debits_into(text, &mut debits) {
+            return Err(FieldError::Debits);
+        }
+        self.debits = Some(debits);
         Ok(())
     }
 
@@ -446,7 +441,7 @@ impl Opened {
     /// # Errors
     /// When the call's options are out of bounds, even if a pin overrides them.
     pub fn ask(&mut self, asked: &Asked, default: Policy) -> Result<(), PolicyError> {
-        let called = asked.over(default)?;
+        let called = if asked.is_empty() { default } else { asked.over(default)? };
         if self.policy.is_some_and(|stored| stored.pin.is_some()) {
             return Ok(());
         }
@@ -614,8 +609,24 @@ pub enum Expiry {
     },
 }
 
+impl Expiry {
+    /// Where a key's present expiry has to be moved to, in unix milliseconds, or
+    /// `Some(None)` to nowhere; `None` when it may stay.
+    #[must_use]
+    pub fn move_from(self, present: Option<u64>) -> Option<Option<u64>> {
+        match (self, present) {
+            (Self::Never, None) => None,
+            (Self::Never, Some(_)) => Some(None),
+            (Self::At { earliest, latest, .. }, Some(at)) if (earliest..=latest).contains(&at) => {
+                None
+            }
+            (Self::At { set, .. }, _) => Some(Some(set)),
+        }
+    }
+}
+
 /// Latest expiry that is written, in unix milliseconds.
-const MAX_EXPIRY_MS: u128 = 1 << 62;
+const MAX_EXPIRY_MS: u64 = 1 << 62;
 
 /// What is added to the time until full, besides half of it.
 const EXPIRY_SLACK_US: u128 = 2_000_000;
@@ -655,8 +666,8 @@ impl Record {
 
     fn expiry_in(timestamp: u64, wait: u128, whole: u128) -> Expiry {
         let at = |us: u128| {
-            let ms = us.saturating_add(u128::from(timestamp)).div_ceil(1_000);
-            u64::try_from(ms).ok().filter(|ms| u128::from(*ms) <= MAX_EXPIRY_MS)
+            let ms = wide::div_ceil(us.saturating_add(u128::from(timestamp)), US_PER_MS);
+            u64::try_from(ms).ok().filter(|ms| *ms <= MAX_EXPIRY_MS)
         };
         let slack = |us: u128| wait.saturating_add(us / 2).saturating_add(EXPIRY_SLACK_US);
         // `set` grows with the wait, `latest` with the longest wait there is: so

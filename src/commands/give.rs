@@ -31,7 +31,7 @@ impl Command for Give {
         let now = server::now();
         let key = Key::open_write(ctx, name);
         let mut opened = store::open(ctx, &key, now)?;
-        let region = ctx.module().regions.region().ok_or(Error::Busy)?;
+        let region = ctx.module().regions.region()?;
         // The policy stays what it was left at: whoever gives back need not know
         // with which options the tokens were taken.
         let before = opened.bucket().tokens();

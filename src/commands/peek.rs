@@ -32,7 +32,7 @@ impl Command for Peek {
         let now = server::now();
         let key = Key::open_read(ctx, name);
         let mut opened = store::look(ctx, &key, now)?;
-        let region = ctx.module().regions.region().ok_or(Error::Busy)?;
+        let region = ctx.module().regions.region()?;
         opened.ask(&options.asked, store::default_policy(ctx)?)?;
         reply::answer(ctx, &opened.take(tokens, false, now, &region));
         Ok(())

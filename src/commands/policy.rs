@@ -55,7 +55,7 @@ impl Command for Policy {
         let reading = matches!(change, Change::None);
         let key = if reading { Key::open_read(ctx, name) } else { Key::open_write(ctx, name) };
         let mut opened = store::look(ctx, &key, now)?;
-        let region = ctx.module().regions.region().ok_or(Error::Busy)?;
+        let region = ctx.module().regions.region()?;
         let default = store::default_policy(ctx)?;
         match change {
             Change::None => {}

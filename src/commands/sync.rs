@@ -53,7 +53,7 @@ impl Command for Status {
             let sync = settings.sync();
             (sync.strategy.to_string(), sync.interval_ms, sync.guard)
         };
-        let region = regions.region().ok_or(Error::Busy)?;
+        let region = regions.region()?;
         let statuses = regions.status();
         ctx.reply_map(9);
         text(ctx, "replica_id", regions.id().map(|id| id.to_string()).unwrap_or_default());

@@ -40,7 +40,7 @@ impl Command for Take {
         let now = server::now();
         let key = Key::open_write(ctx, name);
         let mut opened = store::open(ctx, &key, now)?;
-        let region = ctx.module().regions.region().ok_or(Error::Busy)?;
+        let region = ctx.module().regions.region()?;
         opened.ask(&options.asked, store::default_policy(ctx)?)?;
         let answer = opened.take(tokens, options.partial, now, &region);
 

@@ -40,7 +40,7 @@ impl Command for TakeAll {
         let call = Call::parse(&mut args)?;
 
         let now = server::now();
-        let region = ctx.module().regions.region().ok_or(Error::Busy)?;
+        let region = ctx.module().regions.region()?;
         let default = store::default_policy(ctx)?;
 
         // Each bucket once, however often it is named.

@@ -51,7 +51,7 @@ impl Command for Throttle {
         let now = server::now();
         let key = Key::open_write(ctx, name);
         let mut opened = store::open(ctx, &key, now)?;
-        let region = ctx.module().regions.region().ok_or(Error::Busy)?;
+        let region = ctx.module().regions.region()?;
         opened.ask(&asked, store::default_policy(ctx)?)?;
         let before = opened.bucket().tokens();
         let (limited, answer) = match quantity {

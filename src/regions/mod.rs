@@ -8,6 +8,7 @@ mod sweep;
 mod update;
 
 use crate::config::{self, Settings};
+use crate::error::Error;
 use crate::server::{Context, OwnedStr, Str};
 use crate::strategy::Strategy;
 use claw_core::codec;
@@ -158,18 +159,18 @@ pub(crate) enum Part {
 
 impl Regions {
     /// This region as the buckets see it. It is changed between commands only.
-    pub(crate) fn region(&self) -> Option<std::cell::Ref<'_, Region>> {
-        self.region.try_borrow().ok()
+    pub(crate) fn region(&self) -> Result<std::cell::Ref<'_, Region>, Error> {
+        self.region.try_borrow().map_err(|_| Error::Busy)
     }
 
     /// Memory of a bucket that is done with.
-    pub(crate) fn spare(&self) -> Option<RefMut<'_, Spare>> {
-        self.spare.try_borrow_mut().ok()
+    pub(crate) fn spare(&self) -> Result<RefMut<'_, Spare>, Error> {
+        self.spare.try_borrow_mut().map_err(|_| Error::Busy)
     }
 
     /// The name of this region.
     pub(crate) fn id(&self) -> Option<ReplicaId> {
-        self.region()?.writer.as_ref().map(Writer::id)
+        self.region().ok()?.writer.as_ref().map(Writer::id)
     }
 
     /// Tells this process from the one before.
@@ -274,10 +275,10 @@ impl Regions {
     }
 
     /// The `debits` field of a shared bucket.
-    pub(crate) fn debits_of(&self, bucket: &Shared) -> Option<OwnedStr> {
-        let mut scratch = self.scratch.try_borrow_mut().ok()?;
+    pub(crate) fn debits_of(&self, bucket: &Shared) -> Result<OwnedStr, Error> {
+        let mut scratch = self.scratch.try_borrow_mut().map_err(|_| Error::Busy)?;
         codec::encode_debits(bucket, &mut scratch);
-        OwnedStr::new(&scratch)
+        OwnedStr::new(&scratch).ok_or(Error::Panic)
     }
 
     /// This moment on both clocks; `wall` in unix microseconds.

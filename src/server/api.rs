@@ -37,7 +37,6 @@ functions! {
     RedisModule_CloseKey
     RedisModule_CreateCommand
     RedisModule_CreateString
-    RedisModule_CreateStringFromLongLong
     RedisModule_CreateStringFromString
     RedisModule_CreateSubcommand
     RedisModule_FreeCallReply
@@ -65,6 +64,7 @@ functions! {
     RedisModule_RegisterNumericConfig
     RedisModule_RegisterStringConfig
     RedisModule_Replicate
+    RedisModule_ReplicateVerbatim
     RedisModule_ReplyWithArray
     RedisModule_ReplyWithError
     RedisModule_ReplyWithLongLong
@@ -77,6 +77,7 @@ functions! {
     RedisModule_ScanCursorDestroy
     RedisModule_SelectDb
     RedisModule_ServerInfoGetField
+    RedisModule_ServerInfoGetFieldUnsigned
     RedisModule_SetAbsExpire
     RedisModule_SetCommandInfo
     RedisModule_SetModuleOptions

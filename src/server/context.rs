@@ -2,7 +2,7 @@
 
 use super::api::call;
 use super::module::Module;
-use super::string::Str;
+use super::string::{OwnedStr, Str};
 use redis_module::raw;
 use std::ffi::{CStr, c_int, c_long};
 
@@ -43,6 +43,11 @@ impl<'a> Context<'a> {
         self.raw
     }
 
+    /// Whether it is the context of an event, not of a command.
+    pub(super) fn is_between_commands(&self) -> bool {
+        self.between_commands
+    }
+
     /// The module's state.
     pub(crate) fn module(&self) -> &'a Module {
         self.module
@@ -52,63 +57,45 @@ impl<'a> Context<'a> {
     /// replicas and to the AOF; several make one atomic unit. The strings are
     /// retained, not copied.
     pub(crate) fn replicate(&self, command: &CStr, key: Str<'_>, arguments: &[Str<'_>]) {
+        if !self.is_unheard() {
+            self.hand_over(command, key, arguments);
+        }
+    }
+
+    fn hand_over(&self, command: &CStr, key: Str<'_>, arguments: &[Str<'_>]) {
         const { assert!(size_of::<Str<'_>>() == size_of::<*mut raw::RedisModuleString>()) };
+        let (ctx, command, key) = (self.raw, command.as_ptr(), key.as_ptr());
         // SAFETY: "s" takes one string and "v" an array of strings with its
         // length; `Str` is a transparent pointer to a live string.
         unsafe {
-            call!(RedisModule_Replicate(
-                self.raw,
-                command.as_ptr(),
-                c"sv".as_ptr(),
-                key.as_ptr(),
-                arguments.as_ptr(),
-                arguments.len(),
-            ));
+            match *arguments {
+                // What takes write: the server handles single strings faster.
+                [a, b, c, d] => {
+                    let [a, b, c, d] = [a, b, c, d].map(Str::as_ptr);
+                    let format = c"sssss".as_ptr();
+                    call!(RedisModule_Replicate(ctx, command, format, key, a, b, c, d));
+                }
+                [a, b, c, d, e, f] => {
+                    let [a, b, c, d, e, f] = [a, b, c, d, e, f].map(Str::as_ptr);
+                    let format = c"sssssss".as_ptr();
+                    call!(RedisModule_Replicate(ctx, command, format, key, a, b, c, d, e, f));
+                }
+                _ => {
+                    let (list, len) = (arguments.as_ptr(), arguments.len());
+                    let format = c"sv".as_ptr();
+                    call!(RedisModule_Replicate(ctx, command, format, key, list, len));
+                }
+            }
         }
     }
 
-    /// [`Self::replicate`] with just four arguments, which the server handles
-    /// faster than a list.
-    pub(crate) fn replicate_four(&self, command: &CStr, key: Str<'_>, arguments: [Str<'_>; 4]) {
-        let [a, b, c, d] = arguments;
-        // SAFETY: five times "s", five live strings.
-        unsafe {
-            call!(RedisModule_Replicate(
-                self.raw,
-                command.as_ptr(),
-                c"sssss".as_ptr(),
-                key.as_ptr(),
-                a.as_ptr(),
-                b.as_ptr(),
-                c.as_ptr(),
-                d.as_ptr(),
-            ));
-        }
-    }
-
-    /// [`Self::replicate_four`], and two more.
-    pub(crate) fn replicate_six(
-        &self,
-        command: &CStr,
-        key: Str<'_>,
-        arguments: [Str<'_>; 4],
-        more: [Str<'_>; 2],
-    ) {
-        let ([a, b, c, d], [e, f]) = (arguments, more);
-        // SAFETY: seven times "s", seven live strings.
-        unsafe {
-            call!(RedisModule_Replicate(
-                self.raw,
-                command.as_ptr(),
-                c"sssssss".as_ptr(),
-                key.as_ptr(),
-                a.as_ptr(),
-                b.as_ptr(),
-                c.as_ptr(),
-                d.as_ptr(),
-                e.as_ptr(),
-                f.as_ptr(),
-            ));
+    /// [`Self::replicate`] with an integer as the only argument.
+    pub(crate) fn replicate_integer(&self, command: &CStr, key: Str<'_>, value: u64) {
+        // Made only for somebody.
+        if !self.is_unheard()
+            && let Some(value) = OwnedStr::from_integer(value)
+        {
+            self.hand_over(command, key, &[value.as_str()]);
         }
     }
 
@@ -191,7 +178,7 @@ impl<'a> Context<'a> {
         unsafe { call!(RedisModule_AvoidReplicaTraffic()) != 0 }
     }
 
-    fn has_flag(&self, flag: u32) -> bool {
+    pub(super) fn has_flag(&self, flag: u32) -> bool {
         let flag = c_int::try_from(flag).unwrap_or(0);
         // SAFETY: a live context.
         unsafe { call!(RedisModule_GetContextFlags(self.raw)) & flag != 0 }

@@ -1,4 +1,4 @@
-//! Events of the server: the passing of time, and the change of its role.
+//! Events of the server: the passing of time, the change of its role, and forks.
 
 use super::api::call;
 use super::context::Context;
@@ -21,6 +21,7 @@ pub(super) unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> bool {
     let subscribed = [
         (raw::REDISMODULE_EVENT_CRON_LOOP, time as Handler),
         (raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED, role as Handler),
+        (raw::REDISMODULE_EVENT_FORK_CHILD, fork as Handler),
     ]
     .into_iter()
     .all(|(id, handler)| {
@@ -50,6 +51,7 @@ unsafe extern "C" fn time(
     unsafe {
         handle(ctx, |ctx| {
             if !ctx.is_loading() {
+                ctx.module().listeners.look(ctx);
                 regions::tick(ctx, ctx.is_primary());
             }
         });
@@ -65,8 +67,22 @@ unsafe extern "C" fn role(
 ) {
     // SAFETY: the event's context.
     unsafe {
-        handle(ctx, |ctx| ctx.module().regions.restart(ctx, ctx.is_primary()));
+        handle(ctx, |ctx| {
+            ctx.module().listeners.expect();
+            ctx.module().regions.restart(ctx, ctx.is_primary());
+        });
     }
+}
+
+/// The server made a snapshot begin, or ended one.
+unsafe extern "C" fn fork(
+    ctx: *mut raw::RedisModuleCtx,
+    _event: raw::RedisModuleEvent,
+    _kind: u64,
+    _data: *mut c_void,
+) {
+    // SAFETY: the event's context.
+    unsafe { handle(ctx, |ctx| ctx.module().listeners.expect()) };
 }
 
 /// Nothing may unwind into the server.

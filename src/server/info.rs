@@ -2,12 +2,11 @@
 
 use super::api::call;
 use super::module::Module;
-use super::string::OwnedStr;
+use super::server_info::ServerInfo;
 use crate::commands;
 use redis_module::raw;
 use std::ffi::{CStr, CString, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr;
 
 const OK: c_int = raw::REDISMODULE_OK as c_int;
 
@@ -33,6 +32,7 @@ unsafe extern "C" fn callback(ctx: *mut raw::RedisModuleInfoCtx, for_crash_repor
         for (name, value) in module.stats.counters() {
             section.number(name, value);
         }
+        section.number(c"propagating", u64::from(module.listeners.any()));
         // A crash report must not wait for a thread, nor ask the server.
         if for_crash_report == 0 {
             for (name, value) in module.regions.counters() {
@@ -68,31 +68,18 @@ impl Section {
         for (section, prefix) in
             [(c"commandstats", "cmdstat"), (c"latencystats", "latency_percentiles_usec")]
         {
-            // SAFETY: without a context the data is ours to free.
-            let data =
-                unsafe { call!(RedisModule_GetServerInfo(ptr::null_mut(), section.as_ptr())) };
-            if data.is_null() {
+            let Some(info) = ServerInfo::read(section) else {
                 continue;
-            }
+            };
             for command in commands::NAMES {
                 let command = command.to_string_lossy();
                 let Ok(field) = CString::new(format!("{prefix}_{command}")) else {
                     continue;
                 };
-                // SAFETY: live arguments; the string is ours to free.
-                let value = unsafe {
-                    OwnedStr::from_raw(call!(RedisModule_ServerInfoGetField(
-                        ptr::null_mut(),
-                        data,
-                        field.as_ptr(),
-                    )))
-                };
-                if let Some(value) = value {
-                    self.text(&field, &String::from_utf8_lossy(value.as_str().as_bytes()));
+                if let Some(value) = info.text(&field) {
+                    self.text(&field, &String::from_utf8_lossy(&value));
                 }
             }
-            // SAFETY: got above, not used below.
-            unsafe { call!(RedisModule_FreeServerInfo(ptr::null_mut(), data)) };
         }
     }
 }

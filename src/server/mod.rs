@@ -12,9 +12,11 @@ mod context;
 mod events;
 mod info;
 mod key;
+mod listeners;
 mod load;
 mod module;
 mod scan;
+mod server_info;
 mod settings;
 mod string;
 

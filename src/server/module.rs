@@ -1,9 +1,12 @@
 //! The module's state between commands.
 
+use super::listeners::Listeners;
 use super::string::{OwnedStr, Str};
 use crate::config::Settings;
+use crate::error::Error;
 use crate::regions::Regions;
 use crate::stats::Stats;
+use claw_core::decimal::Decimal;
 use claw_core::record::Field;
 use redis_module::raw;
 use std::cell::RefCell;
@@ -21,7 +24,10 @@ pub(crate) struct Module {
     pub(crate) stats: Stats,
     /// Region sync.
     pub(crate) regions: Regions,
+    /// Who listens to effects.
+    pub(super) listeners: Listeners,
     lent: RefCell<Option<OwnedStr>>,
+    stamp: RefCell<Option<(u64, OwnedStr)>>,
 }
 
 // SAFETY: the server runs commands, configuration callbacks, info and events
@@ -45,7 +51,9 @@ impl Module {
             settings: RefCell::new(Settings::default()),
             stats: Stats::default(),
             regions: Regions::default(),
+            listeners: Listeners::default(),
             lent: RefCell::new(None),
+            stamp: RefCell::new(None),
         };
         CURRENT.store(Box::into_raw(Box::new(module)), Ordering::Release);
         Some(())
@@ -69,6 +77,23 @@ impl Module {
                 pointer
             }
             Err(_) => ptr::null_mut(),
+        }
+    }
+
+    /// The text of a timestamp. Where the clock has only milliseconds, commands that
+    /// come together have the same one, so that the last is [kept](Self::keep_stamp).
+    pub(crate) fn stamp(&self, at: u64) -> Result<OwnedStr, Error> {
+        let kept = self.stamp.try_borrow_mut().ok().and_then(|mut stamp| stamp.take());
+        match kept {
+            Some((same, text)) if same == at => Ok(text),
+            _ => OwnedStr::of(&Decimal::integer(at)),
+        }
+    }
+
+    /// Keeps the text of a timestamp for the next command.
+    pub(crate) fn keep_stamp(&self, at: u64, text: OwnedStr) {
+        if let Ok(mut stamp) = self.stamp.try_borrow_mut() {
+            *stamp = Some((at, text));
         }
     }
 

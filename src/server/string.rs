@@ -1,6 +1,8 @@
 //! Strings of the server: borrowed arguments and owned values.
 
 use super::api::call;
+use crate::error::Error;
+use claw_core::decimal::Decimal;
 use redis_module::raw;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
@@ -68,12 +70,12 @@ impl OwnedStr {
 
     /// The decimal text of `value`.
     pub(crate) fn from_integer(value: u64) -> Option<Self> {
-        let Ok(value) = i64::try_from(value) else {
-            return Self::new(value.to_string().as_bytes());
-        };
-        // SAFETY: as in `new`.
-        let raw = unsafe { call!(RedisModule_CreateStringFromLongLong(ptr::null_mut(), value)) };
-        NonNull::new(raw).map(|raw| Self { raw })
+        Self::new(Decimal::integer(value).as_bytes())
+    }
+
+    /// The text of a number.
+    pub(crate) fn of(number: &Decimal) -> Result<Self, Error> {
+        Self::new(number.as_bytes()).ok_or(Error::Panic)
     }
 
     /// # Safety

@@ -190,6 +190,10 @@ pub fn content(conn: &mut Connection) -> Content {
     for db in DATABASES {
         select(conn, db);
         let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query(conn).unwrap();
+        if keys.is_empty() {
+            // The client refuses to send nothing.
+            continue;
+        }
         let mut pipe = Pipeline::new();
         for key in &keys {
             pipe.cmd("HGETALL").arg(key).cmd("PEXPIRETIME").arg(key);

@@ -124,3 +124,29 @@ fn an_error_says_what_is_wrong() {
         assert_eq!(error.to_string(), text);
     }
 }
+
+#[test]
+fn an_integer_is_written_as_it_is() {
+    let powers =
+        (0..20).map(|power| 10_u64.pow(power)).flat_map(|n| [n - 1, n, n + 1, 2 * (n / 2)]);
+    for number in powers.chain([u64::MAX, u64::MAX - 1, 1_773_914_400_000_000]) {
+        let written = Decimal::integer(number);
+        assert_eq!(written.as_bytes(), number.to_string().as_bytes());
+        assert_eq!(digits(written.as_bytes()), Ok(number));
+    }
+}
+
+/// Sixteen digits are read eight at a time, others one by one.
+#[test]
+fn one_wrong_byte_among_digits_is_seen() {
+    for len in [1, 7, 8, 15, 16, 17, 19, 20, 24] {
+        let text = vec![b'1'; len];
+        for at in 0..len {
+            for wrong in (0..=u8::MAX).filter(|byte| !byte.is_ascii_digit()) {
+                let mut text = text.clone();
+                text[at] = wrong;
+                assert_eq!(digits(&text), Err(NotANumber), "{}", text.escape_ascii());
+            }
+        }
+    }
+}

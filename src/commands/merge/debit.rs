@@ -21,7 +21,7 @@ pub(super) fn merge(
     let default = store::default_policy(ctx)?;
     let key = Key::open_write(ctx, name);
     let mut opened = store::open_shared(ctx, &key, now)?;
-    let region = regions.region().ok_or(Error::Busy)?;
+    let region = regions.region()?;
     let before = Seen::of(&opened);
 
     let (mut fresh, mut tell) = (opened.record().is_none(), by_hand);
