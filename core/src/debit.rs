@@ -29,6 +29,7 @@ use crate::guard::{Peers, WHOLE};
 use crate::limits::{MICRO, SHARES};
 use crate::policy::{Policy, StoredPolicy};
 use crate::replica::{MAX_OWN_EPOCH, ReplicaId, Writer};
+use crate::wide;
 
 /// When to ask again for what a region that is cut off cannot give, in
 /// milliseconds: nobody knows when the peers will be heard.
@@ -237,15 +238,18 @@ impl Shared {
         let debt = if bucket.tokens() == 0 { debits.debt } else { 0 };
         // The remainder of an unshared bucket is a numerator over 2520 times the
         // interval; what is lost here is below a billionth of a token.
-        let remainder = i128::from(bucket.remainder())
-            .saturating_mul(i128::from(WHOLE))
-            .checked_div(i128::from(SHARES))
-            .unwrap_or(0);
-        shared.level = i128::from(missing)
-            .saturating_add(i128::from(debt))
-            .saturating_mul(whole)
-            .saturating_sub(fraction.max(remainder))
-            .max(0);
+        let remainder = match bucket.remainder() {
+            0 => 0,
+            remainder => {
+                let (parts, _) = wide::div_rem_euclid(
+                    wide::times(i128::from(remainder), i128::from(WHOLE)),
+                    i128::from(SHARES),
+                );
+                parts
+            }
+        };
+        let micros = i128::from(missing).saturating_add(i128::from(debt));
+        shared.level = wide::times(micros, whole).saturating_sub(fraction.max(remainder)).max(0);
         shared
     }
 
@@ -277,8 +281,7 @@ impl Shared {
     fn split(&self) -> (i128, u64) {
         let whole = unit(self.policy);
         let held = capacity(self.policy).saturating_sub(self.level);
-        let micros = held.checked_div_euclid(whole).unwrap_or(0);
-        let fraction = held.checked_rem_euclid(whole).unwrap_or(0);
+        let (micros, fraction) = wide::div_rem_euclid(held, whole);
         (micros, u64::try_from(fraction).unwrap_or(0))
     }
 
@@ -343,17 +346,21 @@ impl Shared {
     /// The account of `id`, begun if need be; `None` when there are too many.
     fn account_mut(&mut self, id: ReplicaId) -> Option<&mut Account> {
         let find = |accounts: &[Account]| accounts.binary_search_by_key(&id, |known| known.id);
-        if find(&self.accounts).is_err() {
-            if self.accounts.len() >= MAX_REPLICAS {
-                // Who has counted nothing is known for its mark alone. Without it
-                // what comes late from there is debited in full: the safe side.
-                let idle = self.accounts.iter().position(|known| known.entry.epoch == 0)?;
-                self.accounts.remove(idle);
+        let place = match find(&self.accounts) {
+            Ok(place) => place,
+            Err(_) => {
+                if self.accounts.len() >= MAX_REPLICAS {
+                    // Who has counted nothing is known for its mark alone. Without it
+                    // what comes late from there is debited in full: the safe side.
+                    let idle = self.accounts.iter().position(|known| known.entry.epoch == 0)?;
+                    self.accounts.remove(idle);
+                }
+                let place = find(&self.accounts).unwrap_or_else(|place| place);
+                self.accounts.insert(place, Account { id, entry: Entry::default(), mark: None });
+                place
             }
-            let place = find(&self.accounts).unwrap_or_else(|place| place);
-            self.accounts.insert(place, Account { id, entry: Entry::default(), mark: None });
-        }
-        find(&self.accounts).ok().and_then(|place| self.accounts.get_mut(place))
+        };
+        self.accounts.get_mut(place)
     }
 
     /// Whether what `writer` takes can be counted: not when the bucket knows too
@@ -386,24 +393,31 @@ impl Shared {
         let (start, level, rate) = (self.timestamp, self.level, self.rate());
         let refill = |from: u64, until: u64, share: u16| {
             let elapsed = i128::from(until.saturating_sub(from));
-            rate.saturating_mul(i128::from(share)).saturating_mul(elapsed)
+            wide::times(wide::times(rate, i128::from(share)), elapsed)
         };
-        let wasted = |until: u64| refill(start, until, share).saturating_sub(level).max(0);
-        let since = |from: u64| Mark {
-            overflow: wasted(now).saturating_sub(wasted(from)),
-            withheld: refill(from.max(start), now, WHOLE.saturating_sub(share)),
+        let wasted = |gained: i128| gained.saturating_sub(level).max(0);
+        let withheld = |from: u64| match WHOLE.saturating_sub(share) {
+            0 => 0,
+            rest => refill(from, now, rest),
         };
-        let grown = since(start);
+        let gained = refill(start, now, share);
+        // The level is never below 0: at the start nothing was wasted.
+        let grown = Mark { overflow: wasted(gained), withheld: withheld(start) };
         for mark in self.accounts.iter_mut().filter_map(|account| account.mark.as_mut()) {
             mark.overflow = mark.overflow.saturating_add(grown.overflow);
             mark.withheld = mark.withheld.saturating_add(grown.withheld);
         }
         for peer in peers.all().iter().filter(|peer| peer.round() > start) {
+            let round = peer.round().min(now);
             if let Some(account) = self.account_mut(peer.id()) {
-                account.mark = Some(since(peer.round().min(now)));
+                let overflow = match grown.overflow {
+                    0 => 0,
+                    all => all.saturating_sub(wasted(refill(start, round, share))),
+                };
+                account.mark = Some(Mark { overflow, withheld: withheld(round.max(start)) });
             }
         }
-        self.level = level.saturating_sub(refill(start, now, share)).max(0);
+        self.level = level.saturating_sub(gained).max(0);
         self.timestamp = now.max(start);
     }
 
@@ -437,7 +451,7 @@ impl Shared {
                 entry.spent = entry.spent.checked_add(micros)?;
                 Some(())
             });
-            let amount = i128::from(micros).saturating_mul(unit(self.policy));
+            let amount = wide::times(i128::from(micros), unit(self.policy));
             self.level = self.level.saturating_add(amount);
         }
     }
@@ -464,7 +478,7 @@ impl Shared {
                 entry.refunded = entry.refunded.checked_add(micros)?;
                 Some(())
             });
-            let amount = i128::from(micros).saturating_mul(unit(self.policy));
+            let amount = wide::times(i128::from(micros), unit(self.policy));
             self.level = self.level.saturating_sub(amount).max(0);
         }
     }
@@ -517,7 +531,7 @@ impl Shared {
     #[must_use]
     pub fn remaining(&self, share: u16) -> u64 {
         let whole = unit(self.policy);
-        let held = self.room(share).max(0).checked_div(whole).unwrap_or(0);
+        let (held, _) = wide::div_rem_euclid(self.room(share).max(0), whole);
         u64::try_from(held).unwrap_or(u64::MAX) / MICRO
     }
 
@@ -545,7 +559,7 @@ impl Shared {
         if tokens > self.policy.capacity() {
             return Wait::Never;
         }
-        let wanted = i128::from(tokens.saturating_mul(MICRO)).saturating_mul(unit(self.policy));
+        let wanted = wide::times(i128::from(tokens.saturating_mul(MICRO)), unit(self.policy));
         if wanted <= self.room_of_empty(share) {
             return self.wait(wanted.saturating_sub(self.room(share)), now, share);
         }
@@ -559,7 +573,7 @@ impl Shared {
     /// whole share, rounded up; `None` when it never will be.
     #[must_use]
     pub fn us_until_full(&self) -> Option<u128> {
-        let rate = self.rate().saturating_mul(i128::from(WHOLE));
+        let rate = wide::times(self.rate(), i128::from(WHOLE));
         if self.level <= 0 {
             return Some(0);
         }
@@ -573,13 +587,13 @@ impl Shared {
         }
         // A share of nothing stays nothing: see `until`.
         let share = if share == 0 { WHOLE } else { share };
-        let rate = self.rate().saturating_mul(i128::from(share));
+        let rate = wide::times(self.rate(), i128::from(share));
         let Some(us) = div_ceil(missing, rate) else {
             return Wait::Never;
         };
         // After a clock step back the level starts in the future.
         let lead = i128::from(self.timestamp.saturating_sub(now));
-        let ms = us.saturating_add(lead).saturating_add(999).checked_div(1_000).unwrap_or(0);
+        let (ms, _) = wide::div_rem_euclid(us.saturating_add(lead).saturating_add(999), 1_000);
         match u64::try_from(ms) {
             Ok(ms) if i64::try_from(ms).is_ok() => Wait::Ms(ms),
             _ => Wait::Never,
@@ -592,17 +606,19 @@ impl Shared {
     }
 
     fn room_of_empty(&self, share: u16) -> i128 {
+        if share == WHOLE {
+            return capacity(self.policy);
+        }
         let micros = i128::from(self.policy.capacity_micros());
-        let part = micros
-            .saturating_mul(i128::from(self.policy.interval_us().get()))
-            .saturating_mul(i128::from(share));
+        let interval = i128::from(self.policy.interval_us().get());
+        let part = wide::times(wide::times(micros, interval), i128::from(share));
         // A share smaller than one token would let nothing through at all.
-        part.max(unit(self.policy).saturating_mul(i128::from(MICRO)))
+        part.max(wide::times(unit(self.policy), i128::from(MICRO)))
     }
 
     /// Millionths of a token per interval.
     fn rate(&self) -> i128 {
-        i128::from(self.policy.refill()).saturating_mul(i128::from(self.weight.get()))
+        wide::times(i128::from(self.policy.refill()), i128::from(self.weight.get()))
     }
 
     /// Whether there is room for all replicas that `remote` knows, and for our own
@@ -756,12 +772,12 @@ impl Shared {
 
 /// One millionth of a token in the unit of the level.
 fn unit(policy: Policy) -> i128 {
-    i128::from(policy.interval_us().get()).saturating_mul(i128::from(WHOLE))
+    wide::times(i128::from(policy.interval_us().get()), i128::from(WHOLE))
 }
 
 /// A full bucket in the unit of the level.
 fn capacity(policy: Policy) -> i128 {
-    i128::from(policy.capacity_micros()).saturating_mul(unit(policy))
+    wide::times(i128::from(policy.capacity_micros()), unit(policy))
 }
 
 /// `amount * new / old` rounded down, of positive `old` and `new`. The product alone
@@ -776,7 +792,9 @@ fn rescale(amount: i128, old: i128, new: i128) -> i128 {
 
 /// The quotient rounded up, of positive numbers; `None` for a divisor of 0.
 fn div_ceil(dividend: i128, divisor: i128) -> Option<i128> {
-    let quotient = dividend.checked_div(divisor)?;
-    let rest = dividend.checked_rem(divisor)?;
+    if divisor == 0 {
+        return None;
+    }
+    let (quotient, rest) = wide::div_rem_euclid(dividend, divisor);
     Some(quotient.saturating_add(i128::from(rest > 0)))
 }

@@ -3,7 +3,9 @@
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::cell::Cell;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 /// Longest name of a replica, in bytes.
@@ -11,12 +13,59 @@ pub const MAX_ID: usize = 31;
 
 /// The name of one region's writer, `claw.replica-id`: 1..=31 letters, digits,
 /// dots, dashes or underscores. Ordered as text.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Eq)]
 pub struct ReplicaId {
-    /// Filled up with zeros, which no name contains.
-    text: [u8; MAX_ID],
-    len: u8,
+    /// The name, filled up with zeros, which no name contains; last its length.
+    bytes: [u8; MAX_ID + 1],
 }
+
+impl ReplicaId {
+    /// Numbers in the order of the names: two are compared for every account of a
+    /// bucket.
+    fn words(&self) -> [u128; 2] {
+        let (words, _) = self.bytes.as_chunks();
+        match *words {
+            [high, low] => [high, low].map(u128::from_be_bytes),
+            _ => [0; 2],
+        }
+    }
+}
+
+impl PartialEq for ReplicaId {
+    fn eq(&self, other: &Self) -> bool {
+        self.words() == other.words()
+    }
+}
+
+impl Ord for ReplicaId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.words().cmp(&other.words())
+    }
+}
+
+impl PartialOrd for ReplicaId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for ReplicaId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.words().hash(state);
+    }
+}
+
+/// The bytes that a name may have.
+const ALLOWED: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let (mut rest, mut byte) = (allowed.as_mut_slice(), 0_u8);
+    while let [first, after @ ..] = rest {
+        *first = byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        byte = byte.wrapping_add(1);
+        rest = after;
+    }
+    allowed
+};
 
 /// The text is not the name of a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,16 +83,17 @@ impl ReplicaId {
     /// # Errors
     /// When it is too long, empty, or has other characters.
     pub fn new(name: &[u8]) -> Result<Self, ReplicaIdError> {
-        let allowed =
-            |b: &u8| matches!(b, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_');
-        let len = u8::try_from(name.len()).map_err(|_| ReplicaIdError)?;
-        let mut text = [0; MAX_ID];
-        let place = text.get_mut(..name.len()).ok_or(ReplicaIdError)?;
-        if name.is_empty() || !name.iter().all(allowed) {
-            return Err(ReplicaIdError);
+        let allowed = |b: &u8| ALLOWED.get(usize::from(*b)) == Some(&true);
+        let mut bytes = [0; MAX_ID + 1];
+        if let Some((len, text)) = bytes.split_last_mut() {
+            *len = u8::try_from(name.len()).map_err(|_| ReplicaIdError)?;
+            let place = text.get_mut(..name.len()).ok_or(ReplicaIdError)?;
+            if name.is_empty() || !name.iter().all(allowed) {
+                return Err(ReplicaIdError);
+            }
+            place.copy_from_slice(name);
         }
-        place.copy_from_slice(name);
-        Ok(Self { text, len })
+        Ok(Self { bytes })
     }
 
     /// The name.
@@ -55,7 +105,8 @@ impl ReplicaId {
     /// The name, as its bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        self.text.get(..usize::from(self.len)).unwrap_or_default()
+        let len = self.bytes.last().copied().map_or(0, usize::from);
+        self.bytes.get(..len).unwrap_or_default()
     }
 }
 
@@ -165,5 +216,25 @@ impl Writer {
         self.count.set(self.count.get().saturating_add(1).min(most));
         let above = (epoch >> LIFE_BITS).saturating_add(1);
         self.count.get().max(above).min(most) << LIFE_BITS | self.life
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_are_ordered_as_their_names() {
+        let long = ["a".repeat(MAX_ID), "a".repeat(MAX_ID - 1), format!("{}b", "a".repeat(30))];
+        let short = ["a", "b", "ab", "a-", "a.b", "B", "0", "_", "us-east", "us-west", "us-east-1"];
+        let names: Vec<&str> = long.iter().map(String::as_str).chain(short).collect();
+        for one in &names {
+            for other in &names {
+                let [a, b] = [one, other].map(|name| ReplicaId::new(name.as_bytes()).unwrap());
+                assert_eq!(a.cmp(&b), one.cmp(other), "{one} and {other}");
+                assert_eq!(a == b, one == other, "{one} and {other}");
+            }
+        }
     }
 }

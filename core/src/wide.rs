@@ -1,4 +1,5 @@
-//! Products of two 64-bit integers, and their quotients.
+//! Products and quotients of 128 bits, which mostly fit in 64: there they are several
+//! times faster.
 
 use std::num::NonZeroU64;
 
@@ -25,4 +26,57 @@ pub(crate) fn div_rem(dividend: u128, divisor: NonZeroU64) -> (u128, u64) {
 pub(crate) fn div_ceil(dividend: u128, divisor: NonZeroU64) -> u128 {
     let (quotient, remainder) = div_rem(dividend, divisor);
     quotient.saturating_add(u128::from(remainder != 0))
+}
+
+/// The product, saturated at what 128 bits hold.
+#[inline]
+pub(crate) fn times(a: i128, b: i128) -> i128 {
+    match (i64::try_from(a), i64::try_from(b)) {
+        // 64 bits times 64 bits always fit.
+        (Ok(a), Ok(b)) => i128::from(a).wrapping_mul(i128::from(b)),
+        _ => a.saturating_mul(b),
+    }
+}
+
+/// Quotient and remainder, the quotient rounded down, by a positive divisor; zeros
+/// by any other.
+#[inline]
+pub(crate) fn div_rem_euclid(dividend: i128, divisor: i128) -> (i128, i128) {
+    if divisor <= 0 {
+        return (0, 0);
+    }
+    match (u64::try_from(dividend), u64::try_from(divisor)) {
+        (Ok(small), Ok(by)) => (
+            i128::from(small.checked_div(by).unwrap_or(0)),
+            i128::from(small.checked_rem(by).unwrap_or(0)),
+        ),
+        _ => (
+            dividend.checked_div_euclid(divisor).unwrap_or(0),
+            dividend.checked_rem_euclid(divisor).unwrap_or(0),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Around each edge of 64 and of 128 bits: as the standard library has it.
+    #[test]
+    fn small_and_large_numbers_agree() {
+        let edges = [0, i128::from(i64::MAX), i128::from(u64::MAX), i128::MAX, 1_000, 1 << 100];
+        let around = |edge: i128| (-2..=2).map(move |by| edge.saturating_add(by));
+        let numbers: Vec<i128> =
+            edges.into_iter().flat_map(around).flat_map(|n| [n, n.saturating_neg()]).collect();
+        for &a in &numbers {
+            for &b in &numbers {
+                assert_eq!(times(a, b), a.saturating_mul(b), "{a} * {b}");
+                let expected = match b {
+                    1.. => a.checked_div_euclid(b).zip(a.checked_rem_euclid(b)),
+                    _ => Some((0, 0)),
+                };
+                assert_eq!(Some(div_rem_euclid(a, b)), expected, "{a} / {b}");
+            }
+        }
+    }
 }

@@ -21,7 +21,7 @@ pub(crate) enum Update {
     Written(ReplicaId, State),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Counted {
     from: ReplicaId,
     bucket: Shared,
@@ -50,6 +50,27 @@ impl Update {
                 let bucket = bucket.clone();
                 *self = Self::Counted(Counted { from, bucket, stored, refilling });
             }
+        }
+    }
+}
+
+impl Clone for Update {
+    fn clone(&self) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::Counted(counted) => Self::Counted(counted.clone()),
+            Self::Written(from, state) => Self::Written(*from, *state),
+        }
+    }
+
+    fn clone_from(&mut self, source: &Self) {
+        match (self, source) {
+            (Self::Counted(counted), Self::Counted(source)) => {
+                counted.bucket.clone_from(&source.bucket);
+                (counted.from, counted.stored) = (source.from, source.stored);
+                counted.refilling = source.refilling;
+            }
+            (other, source) => *other = source.clone(),
         }
     }
 }

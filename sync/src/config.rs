@@ -85,7 +85,9 @@ impl Default for Limits {
 /// What the owner notes of one key. To be filled in quickly, on the main thread,
 /// where an earlier one was before, whose memory can be used again; it is made to
 /// bytes on another thread.
-pub trait Note: Default + Send + 'static {
+///
+/// Cloning one over another, with `clone_from`, should use the memory of that again.
+pub trait Note: Clone + Default + Send + 'static {
     /// Appends the state as it goes over the wire, but for what
     /// [`Messages::stamp`] writes into it. Called once for each state that is
     /// handed out, on the thread that does so.

@@ -9,11 +9,12 @@
 use crate::breaker::{Breaker, Guard};
 use crate::cluster::Endpoint;
 use crate::config::Limits;
+use crate::reply::{Verdict, judge};
 use crate::status::{Board, add};
 use crate::url::PeerUrl;
 use crate::wire;
+use redis::Value;
 use redis::io::tcp::socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use redis::{Parser, Value};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::fmt;
@@ -21,8 +22,10 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 
-/// The most bytes one reply may have. What is read ahead counts towards it.
-const MAX_REPLY: u64 = 1 << 20;
+/// The most bytes one reply may have.
+const MAX_REPLY: usize = 1 << 20;
+/// How many bytes are read at a time.
+const CHUNK: usize = 1 << 14;
 /// The most addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 4;
 
@@ -49,7 +52,9 @@ pub(crate) struct Access {
 /// An open connection, logged in.
 pub(crate) struct Connection {
     stream: Stream,
-    parser: Parser,
+    /// What has been read, from `at` on by nobody.
+    inbox: Vec<u8>,
+    at: usize,
     /// The database selected.
     pub db: u32,
     // Dropped last: it shuts the socket down.
@@ -70,7 +75,7 @@ impl Connection {
             None => Stream::Plain(socket),
             Some(config) => Stream::Tls(Box::new(encrypt(to, Arc::clone(config), socket)?)),
         };
-        let mut connection = Self { stream, parser: Parser::new(), db: 0, _guard: guard };
+        let mut connection = Self { stream, inbox: Vec::new(), at: 0, db: 0, _guard: guard };
         connection.log_in(&access.url, board)?;
         Ok(connection)
     }
@@ -125,51 +130,65 @@ impl Connection {
 
     /// Awaits one reply.
     pub fn reply(&mut self) -> Result<Value, Fault> {
+        parsed(self.next()?)
+    }
+
+    /// Awaits the reply to a state. Only errors say more than that it was taken, so
+    /// nothing else is made a value of.
+    pub fn verdict(&mut self) -> Result<Verdict, Fault> {
+        match self.next()? {
+            error @ [b'-', ..] => Ok(judge(&parsed(error)?)),
+            _ => Ok(Verdict::Done),
+        }
+    }
+
+    /// The bytes of the next reply.
+    fn next(&mut self) -> Result<&[u8], Fault> {
+        let start = loop {
+            let unread = self.inbox.get(self.at..).unwrap_or_default();
+            if let Some(len) = wire::reply_len(unread).map_err(|why| no_reply_from(&why))? {
+                let start = self.at;
+                self.at = start.saturating_add(len);
+                break start;
+            }
+            if unread.len() > MAX_REPLY {
+                return Err(Fault("no reply: it is longer than a mebibyte".into()));
+            }
+            self.read()?;
+        };
+        Ok(self.inbox.get(start..self.at).unwrap_or_default())
+    }
+
+    /// Reads what has come, after all replies that were read before.
+    fn read(&mut self) -> Result<(), Fault> {
+        self.inbox.drain(..self.at);
+        self.at = 0;
+        self.inbox.shrink_to(CHUNK.saturating_mul(4));
+        let before = self.inbox.len();
+        self.inbox.resize(before.saturating_add(CHUNK), 0);
+        let room = self.inbox.get_mut(before..).unwrap_or_default();
         let stream: &mut dyn Read = match &mut self.stream {
             Stream::Plain(stream) => stream,
             Stream::Tls(stream) => stream.as_mut(),
         };
-        let mut bounded = Bounded { stream, left: MAX_REPLY, failed: None };
-        let result = self.parser.parse_value(&mut bounded);
-        result.map_err(|e| match bounded.failed {
-            Some(why) => Fault(format!("no reply: {why}")),
-            None => Fault(format!("no reply that can be read: {e}")),
-        })
-    }
-}
-
-/// Reads at most so many bytes, and goes on when a signal interrupts.
-struct Bounded<'a> {
-    stream: &'a mut dyn Read,
-    left: u64,
-    /// The library keeps the error to itself.
-    failed: Option<String>,
-}
-
-impl Read for Bounded<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.left == 0 {
-            self.failed = Some("it is longer than a mebibyte".into());
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        loop {
-            match self.stream.read(buffer) {
+        let read = loop {
+            match stream.read(room) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => {
-                    self.failed = Some(explained(&e));
-                    return Err(e);
-                }
-                Ok(0) => {
-                    self.failed = Some(explained(&io::ErrorKind::UnexpectedEof.into()));
-                    return Ok(0);
-                }
-                Ok(n) => {
-                    self.left = self.left.saturating_sub(u64::try_from(n).unwrap_or(u64::MAX));
-                    return Ok(n);
-                }
+                Ok(0) => break Err(io::ErrorKind::UnexpectedEof.into()),
+                read => break read,
             }
-        }
+        };
+        self.inbox.truncate(before.saturating_add(*read.as_ref().unwrap_or(&0)));
+        read.map(|_| ()).map_err(|e| Fault(format!("no reply: {}", explained(&e))))
     }
+}
+
+fn parsed(reply: &[u8]) -> Result<Value, Fault> {
+    redis::parse_redis_value(reply).map_err(|e| no_reply_from(&e))
+}
+
+fn no_reply_from(why: &dyn fmt::Display) -> Fault {
+    Fault(format!("no reply that can be read: {why}"))
 }
 
 /// An error in words that tell more than those of the system.

@@ -3,7 +3,7 @@
 use crate::backlog::{Backlog, Noted, Overrun, earlier};
 use crate::breaker::Breaker;
 use crate::config::Limits;
-use crate::front::{Entry, Mark};
+use crate::front::{Entry, Mark, Spent};
 use crate::status::{Board, add};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,8 @@ pub(crate) struct Desk {
     pub index: usize,
     pub board: Board,
     pub breaker: Arc<Breaker>,
+    /// Takes what the peer is done with.
+    pub spent: Arc<Spent>,
     limits: Limits,
     queue: Mutex<Queue>,
     bell: Condvar,
@@ -24,6 +26,8 @@ struct Queue {
     backlog: Backlog,
     lack: Lack,
     connected: bool,
+    /// A round is under way.
+    busy: bool,
     /// Since when a state has been waiting that is not in the backlog any more.
     lost_since: Option<u64>,
     noted_until: Instant,
@@ -68,7 +72,10 @@ pub(crate) struct Batch {
 /// What the hand-out thread brings.
 #[derive(Debug)]
 pub(crate) struct Delivery<'a> {
+    /// Empty if no peer [wants](Desk::wants_states) any.
     pub entries: &'a [Entry],
+    /// There was something to put into them.
+    pub noted: bool,
     pub since: u64,
     pub overrun: bool,
     pub marks: &'a [Mark],
@@ -76,13 +83,27 @@ pub(crate) struct Delivery<'a> {
     pub tick: bool,
 }
 
+impl Queue {
+    /// The peer cannot be told anything and needs everything later anyway.
+    fn is_pointless(&self) -> bool {
+        !self.connected && self.lack == Lack::Walk
+    }
+}
+
 impl Desk {
-    pub fn new(index: usize, board: Board, limits: Limits, now: Instant) -> Self {
+    pub fn new(
+        index: usize,
+        board: Board,
+        limits: Limits,
+        spent: Arc<Spent>,
+        now: Instant,
+    ) -> Self {
         let queue = Queue {
             backlog: Backlog::new(),
             // What other processes have told this peer is unknown.
             lack: Lack::Walk,
             connected: false,
+            busy: false,
             lost_since: None,
             noted_until: now,
             losses: 0,
@@ -93,12 +114,25 @@ impl Desk {
             index,
             board,
             breaker: Arc::default(),
+            spent,
             limits,
             queue: Mutex::new(queue),
             bell: Condvar::new(),
         };
         desk.publish(&desk.lock());
         desk
+    }
+
+    /// Whether states are to be put on this peer's backlog. Only a walk changes
+    /// that from no to yes.
+    pub fn wants_states(&self) -> bool {
+        !self.lock().is_pointless()
+    }
+
+    /// Whether the peer is connected; and if so, whether a round is under way.
+    pub fn is_busy(&self) -> Option<bool> {
+        let queue = self.lock();
+        queue.connected.then_some(queue.busy)
     }
 
     /// Puts what was handed out on this peer's backlog.
@@ -117,11 +151,11 @@ impl Desk {
         if delivery.overrun {
             self.lose(&mut queue, delivery.since);
         }
+        if delivery.noted && (delivery.entries.is_empty() || queue.is_pointless()) {
+            queue.lost_since = earlier(queue.lost_since, Some(delivery.since));
+        }
         for entry in delivery.entries {
-            // It cannot be told and needs everything later anyway.
-            let pointless = !queue.connected && queue.lack == Lack::Walk;
-            if pointless {
-                queue.lost_since = earlier(queue.lost_since, Some(delivery.since));
+            if queue.is_pointless() {
                 break;
             }
             let put = queue.backlog.put(entry.clone(), delivery.since, &self.limits);
@@ -147,6 +181,7 @@ impl Desk {
     /// Waits for the next round, at most until `retry`.
     pub fn wait(&self, retry: Option<Instant>) -> Wake {
         let mut queue = self.lock();
+        queue.busy = false;
         loop {
             if queue.stopping {
                 return Wake::Stop;
@@ -167,6 +202,7 @@ impl Desk {
     /// Takes the backlog for a round.
     pub fn take(&self) -> Batch {
         let mut queue = self.lock();
+        queue.busy = true;
         let batch = Batch {
             states: queue.backlog.take(),
             completes: matches!(queue.lack, Lack::Nothing | Lack::Noted),

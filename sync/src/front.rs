@@ -1,8 +1,7 @@
 //! What has been noted since the last hand-out.
 
 use crate::config::{Limits, Note};
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// What an entry takes besides key and state, roughly: its place in a peer's
@@ -18,28 +17,40 @@ const LONG: usize = 1_024;
 /// The number of the database comes first in an id.
 const DB: usize = size_of::<u32>();
 
-/// A state that is on its way; shared by the peers. All in one piece: every
-/// allocation of another thread makes the server's main thread wait for the count
-/// of used memory.
+/// A state that is on its way; shared by the peers.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
+pub(crate) struct Entry(Arc<Piece>);
+
+#[derive(Debug)]
+struct Piece {
     /// Database and key, as an entry is found by, and the state.
-    bytes: Arc<[u8]>,
+    bytes: Vec<u8>,
     state_at: usize,
 }
 
 impl Entry {
     /// Of `bytes`, all from `state_at` is the state.
     pub fn new(bytes: &[u8], state_at: usize) -> Self {
-        Self { bytes: bytes.into(), state_at }
+        Self(Arc::new(Piece { bytes: bytes.to_vec(), state_at }))
+    }
+
+    /// Becomes another one, in the same memory; `false` when somebody still has it.
+    pub fn become_one(&mut self, bytes: &[u8], state_at: usize) -> bool {
+        let Some(piece) = Arc::get_mut(&mut self.0) else {
+            return false;
+        };
+        piece.bytes.clear();
+        piece.bytes.extend_from_slice(bytes);
+        piece.state_at = state_at;
+        true
     }
 
     pub fn id(&self) -> &[u8] {
-        self.bytes.get(..self.state_at).unwrap_or_default()
+        self.0.bytes.get(..self.0.state_at).unwrap_or_default()
     }
 
     pub fn db(&self) -> u32 {
-        self.bytes.first_chunk::<DB>().copied().map(u32::from_le_bytes).unwrap_or_default()
+        self.0.bytes.first_chunk::<DB>().copied().map(u32::from_le_bytes).unwrap_or_default()
     }
 
     pub fn key(&self) -> &[u8] {
@@ -47,12 +58,47 @@ impl Entry {
     }
 
     pub fn state(&self) -> &[u8] {
-        self.bytes.get(self.state_at..).unwrap_or_default()
+        self.0.bytes.get(self.0.state_at..).unwrap_or_default()
     }
 
     /// Bytes of memory.
     pub fn cost(&self) -> usize {
-        self.bytes.len().saturating_add(OVERHEAD)
+        self.0.bytes.len().saturating_add(OVERHEAD)
+    }
+
+    /// Whether it takes more memory than most.
+    fn is_long(&self) -> bool {
+        self.0.bytes.capacity() > LONG
+    }
+}
+
+/// Entries that peers are done with, to be used again: each allocation of another
+/// thread makes the server's main thread wait for the count of used memory.
+#[derive(Debug, Default)]
+pub(crate) struct Spent(Mutex<Vec<Entry>>);
+
+impl Spent {
+    /// Takes back what one peer is done with; others may still have it.
+    pub fn give(&self, entries: &mut Vec<Entry>) {
+        entries.retain(|entry| !entry.is_long());
+        let mut spent = self.lock();
+        if spent.is_empty() {
+            std::mem::swap(&mut *spent, entries);
+        } else {
+            spent.append(entries);
+        }
+    }
+
+    /// Takes all, to make `needed` new ones of them. More than that was not needed
+    /// lately, and is given up.
+    pub fn take(&self, needed: usize) -> Vec<Entry> {
+        let mut spent = std::mem::take(&mut *self.lock());
+        spent.truncate(needed.saturating_mul(2));
+        spent
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,12 +116,36 @@ pub(crate) struct Slot<N> {
     note: N,
 }
 
+impl<N: Clone> Clone for Slot<N> {
+    fn clone(&self) -> Self {
+        Self { id: self.id.clone(), note: self.note.clone() }
+    }
+
+    /// Uses the memory that is there again.
+    fn clone_from(&mut self, source: &Self) {
+        self.id.clone_from(&source.id);
+        self.note.clone_from(&source.note);
+    }
+}
+
+impl<N> Slot<N> {
+    /// See [`id`].
+    pub fn id(&self) -> &[u8] {
+        &self.id
+    }
+
+    pub fn note(&self) -> &N {
+        &self.note
+    }
+}
+
 impl<N: Note> Slot<N> {
     fn is_of(&self, db: u32, key: &[u8]) -> bool {
         self.id.split_first_chunk().is_some_and(|(of, name)| *of == db.to_le_bytes() && name == key)
     }
 
-    fn cost(&self) -> usize {
+    /// Bytes of memory.
+    pub fn cost(&self) -> usize {
         self.id.len().saturating_add(self.note.size()).saturating_add(OVERHEAD)
     }
 }
@@ -230,35 +300,27 @@ impl<N: Note> Handful<N> {
         }
     }
 
-    /// The latest state of each key.
-    pub fn entries(&self) -> Vec<Entry> {
-        let slots = self.slots.get(..self.used).unwrap_or_default();
-        let mut seen = HashSet::with_capacity(slots.len());
-        let mut state = Vec::new();
-        let mut bytes = Vec::new();
-        let latest = slots.iter().rev().filter(|slot| seen.insert(slot.id.as_slice()));
-        let entry = |slot: &Slot<N>| {
-            state.clear();
-            slot.note.encode(&mut state);
-            bytes.clear();
-            bytes.extend_from_slice(&slot.id);
-            bytes.extend_from_slice(&state);
-            Entry::new(&bytes, slot.id.len())
-        };
-        latest.map(entry).collect()
+    /// What was noted, in order.
+    pub fn noted(&self) -> &[Slot<N>] {
+        self.slots.get(..self.used).unwrap_or_default()
     }
 
-    /// Gives back room that was hardly used, and that of very long keys.
+    /// See [`trim`].
     pub fn trim(&mut self) {
-        for slot in self.slots.iter_mut().take(self.used) {
-            if slot.id.capacity() > LONG {
-                slot.id = Vec::new();
-            }
+        trim(&mut self.slots, self.used);
+    }
+}
+
+/// Gives back room of which only `used` was needed, and that of very long keys.
+pub(crate) fn trim<N>(slots: &mut Vec<Slot<N>>, used: usize) {
+    for slot in slots.iter_mut().take(used) {
+        if slot.id.capacity() > LONG {
+            slot.id = Vec::new();
         }
-        if self.slots.len() > SPARE && self.used < self.slots.len() >> 3 {
-            self.slots.truncate(self.used.saturating_mul(2));
-            self.slots.shrink_to_fit();
-        }
+    }
+    if slots.len() > SPARE && used < slots.len() >> 3 {
+        slots.truncate(used.saturating_mul(2));
+        slots.shrink_to_fit();
     }
 }
 
@@ -267,7 +329,7 @@ impl<N: Note> Handful<N> {
 mod tests {
     use super::*;
 
-    #[derive(Debug, Default, PartialEq)]
+    #[derive(Debug, Clone, Default, PartialEq)]
     struct Number(u64);
 
     impl Note for Number {
@@ -281,27 +343,26 @@ mod tests {
     }
 
     fn states(handful: &Handful<Number>) -> Vec<(u32, String, u64)> {
-        let number = |state: &[u8]| u64::from_be_bytes(*state.first_chunk().unwrap());
-        let mut states: Vec<_> = handful
-            .entries()
-            .iter()
-            .map(|e| (e.db(), String::from_utf8(e.key().into()).unwrap(), number(e.state())))
-            .collect();
-        states.sort();
-        states
+        let state = |slot: &Slot<Number>| {
+            let (db, key) = slot.id.split_first_chunk().unwrap();
+            (u32::from_le_bytes(*db), String::from_utf8(key.into()).unwrap(), slot.note.0)
+        };
+        handful.noted().iter().map(state).collect()
     }
 
     #[test]
-    fn the_last_state_of_each_key_wins() {
+    fn what_is_noted_is_taken_once_and_in_order() {
         let limits = Limits::default();
         let mut front = Front::new();
-        for (db, key, n) in [(0, "a", 1), (1, "a", 2), (0, "b", 3), (0, "a", 4), (0, "", 5)] {
+        for (db, key, n) in
+            [(0, "a", 1), (0, "a", 2), (1, "a", 3), (0, "b", 4), (0, "a", 5), (0, "", 6)]
+        {
             assert!(!noted(&mut front, db, key.as_bytes(), n, &limits));
         }
         assert_eq!(front.since(), Some(1));
         let handful = front.take(Handful::empty());
         assert_eq!((handful.since, handful.overrun, front.since()), (Some(1), false, None));
-        let expected = [(0, "", 5), (0, "a", 4), (0, "b", 3), (1, "a", 2)];
+        let expected = [(0, "a", 2), (1, "a", 3), (0, "b", 4), (0, "a", 5), (0, "", 6)];
         assert_eq!(states(&handful), expected.map(|(db, key, n)| (db, key.to_owned(), n)));
         // What is there to be used again is not there to be sent again.
         assert_eq!(states(&front.take(handful)), []);

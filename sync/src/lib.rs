@@ -64,6 +64,7 @@ mod config;
 mod connection;
 mod desk;
 mod front;
+mod gathered;
 mod link;
 mod peer;
 mod pusher;

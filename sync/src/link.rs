@@ -8,6 +8,7 @@ use crate::backoff::Backoff;
 use crate::cluster::{Endpoint, MAX_MASTERS, SLOTS, Topology, slot_of};
 use crate::config::{Command, Messages, Round};
 use crate::connection::{Access, Connection, Fault};
+use crate::front::Entry;
 use crate::reply::{Verdict, judge, text};
 use crate::status::{Board, PeerState, add};
 use crate::wire;
@@ -42,6 +43,8 @@ pub(crate) struct Link<'a> {
     /// Buffers that are used again.
     bytes: Vec<u8>,
     blob: Vec<u8>,
+    /// States that arrived, or were refused for good.
+    done: Vec<Entry>,
 }
 
 struct Node {
@@ -107,7 +110,13 @@ impl<'a> Link<'a> {
             stranger: false,
             bytes: Vec::new(),
             blob: Vec::new(),
+            done: Vec::new(),
         }
+    }
+
+    /// States that the peer has been told, once.
+    pub fn done(&mut self) -> &mut Vec<Entry> {
+        &mut self.done
     }
 
     /// Connects whatever is not connected and due. Returns whether any node is
@@ -419,18 +428,22 @@ impl<'a> Link<'a> {
     fn drain(&mut self, lane: &mut Lane, todo: &mut Vec<(Noted, Way)>, failed: &mut Vec<Noted>) {
         let mut later = None;
         while let Some(parcel) = lane.sent.pop_front() {
-            let reply = match self.reply(lane.node, parcel.asking) {
-                Ok(reply) => reply,
+            let verdict = match self.verdict(lane.node, parcel.asking) {
+                Ok(verdict) => verdict,
                 Err(fault) => {
                     failed.push(parcel.noted);
                     return self.give_up(lane, &fault.0, failed);
                 }
             };
-            match judge(&reply) {
-                Verdict::Done => add(&self.board.states_sent, 1),
+            match verdict {
+                Verdict::Done => {
+                    add(&self.board.states_sent, 1);
+                    self.done.push(parcel.noted.entry);
+                }
                 Verdict::Refused(why) => {
                     add(&self.board.states_refused, 1);
                     self.board.error(&why);
+                    self.done.push(parcel.noted.entry);
                 }
                 Verdict::Later(why) => {
                     failed.push(parcel.noted);
@@ -457,14 +470,14 @@ impl<'a> Link<'a> {
         }
     }
 
-    fn reply(&mut self, node: usize, asking: bool) -> Result<Value, Fault> {
+    fn verdict(&mut self, node: usize, asking: bool) -> Result<Verdict, Fault> {
         let node = self.nodes.get_mut(node).and_then(|node| node.connection.as_mut());
         let connection = node.ok_or_else(|| Fault("the connection is gone".into()))?;
         if asking && let Value::ServerError(error) = connection.reply()? {
             // What follows it was answered as if it had not been sent.
             return Err(Fault(format!("ASKING: {}", text(&error))));
         }
-        connection.reply()
+        connection.verdict()
     }
 
     /// A slot has another owner.

@@ -45,6 +45,7 @@ fn rounds(desk: &Desk, clock: &impl Fn() -> u64, mut link: Link) {
 fn round(desk: &Desk, clock: &impl Fn() -> u64, link: &mut Link) {
     let batch = desk.take();
     let failed = link.deliver(batch.states);
+    desk.spent.give(link.done());
     let clean = failed.is_empty();
     // What did not reach a node that is away is nothing that another one lacks.
     let others_have_all = failed.iter().all(|noted| !link.may_reach(noted.entry.key()));

@@ -3,7 +3,8 @@
 use crate::config::{Command, Config, Limits, Messages, Note};
 use crate::connection::Access;
 use crate::desk::{Delivery, Desk};
-use crate::front::{Front, Handful};
+use crate::front::{Front, Handful, Spent};
+use crate::gathered::Gathered;
 use crate::link::Link;
 use crate::peer;
 use crate::status::{Board, PeerStatus};
@@ -32,14 +33,17 @@ struct Shared<N> {
     front: Mutex<Front<N>>,
     bell: Condvar,
     desks: Vec<Desk>,
+    spent: Arc<Spent>,
     urls: Vec<PeerUrl>,
     limits: Limits,
     /// In microseconds.
     interval: AtomicU64,
     began: Instant,
-    /// Since when the oldest state that is just being handed out has been
-    /// waiting; 0 for none.
+    /// Since when the oldest state that has been taken from the front and not
+    /// handed out has been waiting; 0 for none.
     handing: AtomicU64,
+    /// How many keys have been gathered for peers that are busy.
+    gathered: AtomicU64,
     alive: Mutex<usize>,
     last_out: Condvar,
 }
@@ -91,18 +95,22 @@ impl<N: Note> Pusher<N> {
             None
         };
         let began = Instant::now();
+        let spent = Arc::new(Spent::default());
         let desk = |(index, url): (usize, &PeerUrl)| {
-            Desk::new(index, Board::new(url.password()), limits.clone(), began)
+            let board = Board::new(url.password());
+            Desk::new(index, board, limits.clone(), Arc::clone(&spent), began)
         };
         let shared = Arc::new(Shared {
             front: Mutex::new(Front::new()),
             bell: Condvar::new(),
             desks: peers.iter().enumerate().map(desk).collect(),
+            spent: Arc::clone(&spent),
             urls: peers.clone(),
             limits: limits.clone(),
             interval: AtomicU64::new(0),
             began,
             handing: AtomicU64::new(0),
+            gathered: AtomicU64::new(0),
             alive: Mutex::new(0),
             last_out: Condvar::new(),
         });
@@ -224,7 +232,8 @@ impl<N: Note> Pusher<N> {
     #[must_use]
     pub fn longest_queue(&self) -> u64 {
         let desks = self.shared.desks.iter().filter(|desk| desk.board.is_connected());
-        desks.map(|desk| desk.board.queued.load(Ordering::Relaxed)).max().unwrap_or(0)
+        let queued = desks.map(|desk| desk.board.queued.load(Ordering::Relaxed)).max();
+        queued.map_or(0, |queued| queued.saturating_add(self.shared.gathered()))
     }
 
     /// The longest that any noted state has been waiting to be acknowledged by
@@ -235,13 +244,8 @@ impl<N: Note> Pusher<N> {
     pub fn unacknowledged_for(&self) -> Duration {
         let now = self.shared.now();
         let front = self.shared.front().since().unwrap_or(0);
-        let handing = self.shared.handing.load(Ordering::Relaxed);
-        let age = |since: u64| match since {
-            0 => Duration::ZERO,
-            since => Duration::from_micros(now.saturating_sub(since)),
-        };
         let desks = self.shared.desks.iter().map(|desk| desk.board.lag(now));
-        desks.chain([age(front), age(handing)]).max().unwrap_or_default()
+        desks.chain([age(front, now), self.shared.handing_for(now)]).max().unwrap_or_default()
     }
 
     /// Has a round done at once, without waiting for it. Peers that rest after
@@ -256,7 +260,15 @@ impl<N: Note> Pusher<N> {
     pub fn status(&self) -> Vec<PeerStatus> {
         let now = self.shared.now();
         let peers = self.shared.desks.iter().zip(&self.shared.urls);
-        peers.map(|(desk, url)| desk.board.status(url.to_string(), now)).collect()
+        let status = |(desk, url): (&Desk, &PeerUrl)| {
+            let mut status = desk.board.status(url.to_string(), now);
+            if desk.board.is_connected() {
+                status.queued = status.queued.saturating_add(self.shared.gathered());
+                status.lag = status.lag.max(self.shared.handing_for(now));
+            }
+            status
+        };
+        peers.map(status).collect()
     }
 
     /// Ends all threads and waits until they have ended: their connections are
@@ -301,6 +313,25 @@ impl<N: Note> Drop for Pusher<N> {
     }
 }
 
+/// How long something has been waiting since a moment; 0 is none.
+fn age(since: u64, now: u64) -> Duration {
+    match since {
+        0 => Duration::ZERO,
+        since => Duration::from_micros(now.saturating_sub(since)),
+    }
+}
+
+/// Why the hand-out thread goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    /// There are many notes.
+    Crowded,
+    /// It is time for a round.
+    Tick,
+    /// A round is wanted at once.
+    Flush,
+}
+
 /// From now on the calling thread interrupts no other one when it wakes up: where
 /// there are few processors, the server's main thread goes on until the system looks
 /// who is next. Its share of the time stays what it was.
@@ -337,6 +368,15 @@ impl<N: Note> Shared<N> {
 
     fn front(&self) -> MutexGuard<'_, Front<N>> {
         self.front.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gathered(&self) -> u64 {
+        self.gathered.load(Ordering::Relaxed)
+    }
+
+    /// How long the oldest state has been waiting to be handed out.
+    fn handing_for(&self, now: u64) -> Duration {
+        age(self.handing.load(Ordering::Relaxed), now)
     }
 
     fn alive(&self) -> MutexGuard<'_, usize> {
@@ -382,32 +422,63 @@ impl<N: Note> Shared<N> {
 
     fn hand_out(&self) {
         let mut spare = Handful::empty();
+        let mut gathered = Gathered::new(self.began);
         let mut last_tick = self.began;
-        while let Some((mut handful, tick)) = self.collect(last_tick, spare) {
-            if tick {
+        while let Some((mut handful, call)) = self.collect(last_tick, spare) {
+            if call != Call::Crowded {
                 last_tick = Instant::now();
             }
-            let entries = handful.entries();
-            let delivery = Delivery {
-                entries: &entries,
-                since: handful.since.unwrap_or_else(|| self.now()),
-                overrun: handful.overrun,
-                marks: &handful.marks,
-                noted_until: handful.taken_at,
-                tick,
-            };
-            for desk in &self.desks {
-                desk.deliver(&delivery);
-            }
-            self.handing.store(0, Ordering::Relaxed);
+            gathered.add(&handful);
             handful.trim();
             spare = handful;
+            if self.may_wait(&gathered, call) {
+                let keys = u64::try_from(gathered.len()).unwrap_or(u64::MAX);
+                self.gathered.store(keys, Ordering::Relaxed);
+                continue;
+            }
+            self.deliver(&gathered, call);
+            gathered.clear();
+            self.gathered.store(0, Ordering::Relaxed);
+            self.handing.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Waits until it is time, and takes what has been noted. Says whether it is
-    /// time for a round, too; `None` when it is time to end.
-    fn collect(&self, last_tick: Instant, spare: Handful<N>) -> Option<(Handful<N>, bool)> {
+    /// Whether nobody is there for what has been gathered, and there is room.
+    fn may_wait(&self, gathered: &Gathered<N>, call: Call) -> bool {
+        if gathered.overrun || gathered.is_large(&self.limits) {
+            return false;
+        }
+        match call {
+            Call::Flush => false,
+            Call::Crowded => true,
+            Call::Tick => {
+                let mut connected = self.desks.iter().filter_map(Desk::is_busy).peekable();
+                connected.peek().is_some() && connected.all(|busy| busy)
+            }
+        }
+    }
+
+    fn deliver(&self, gathered: &Gathered<N>, call: Call) {
+        // A walk may begin for a peer that has only just been met.
+        let wanted = !gathered.marks.is_empty() || self.desks.iter().any(Desk::wants_states);
+        let entries = if wanted { gathered.entries(&self.spent) } else { Vec::new() };
+        let delivery = Delivery {
+            entries: &entries,
+            noted: gathered.len() > 0,
+            since: gathered.since.unwrap_or_else(|| self.now()),
+            overrun: gathered.overrun,
+            marks: &gathered.marks,
+            noted_until: gathered.noted_until,
+            tick: call != Call::Crowded,
+        };
+        for desk in &self.desks {
+            desk.deliver(&delivery);
+        }
+    }
+
+    /// Waits until it is time, and takes what has been noted; `None` when it is time
+    /// to end.
+    fn collect(&self, last_tick: Instant, spare: Handful<N>) -> Option<(Handful<N>, Call)> {
         let mut front = self.front();
         loop {
             if front.stopping {
@@ -415,11 +486,18 @@ impl<N: Note> Shared<N> {
             }
             let interval = Duration::from_micros(self.interval.load(Ordering::Relaxed));
             let left = interval.saturating_sub(last_tick.elapsed());
-            let tick = front.flush || left.is_zero();
-            if tick || front.crowded() {
+            let call = match (front.flush, left.is_zero(), front.crowded()) {
+                (true, _, _) => Some(Call::Flush),
+                (false, true, _) => Some(Call::Tick),
+                (false, false, true) => Some(Call::Crowded),
+                (false, false, false) => None,
+            };
+            if let Some(call) = call {
                 front.flush = false;
-                self.handing.store(front.since().unwrap_or(0), Ordering::Relaxed);
-                return Some((front.take(spare), tick));
+                if self.handing.load(Ordering::Relaxed) == 0 {
+                    self.handing.store(front.since().unwrap_or(0), Ordering::Relaxed);
+                }
+                return Some((front.take(spare), call));
             }
             front = self.bell.wait_timeout(front, left).unwrap_or_else(PoisonError::into_inner).0;
         }

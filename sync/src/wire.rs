@@ -52,6 +52,51 @@ pub(crate) fn one_line(text: &str) -> String {
     line
 }
 
+/// Bytes that are no reply.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NoReply;
+
+impl std::fmt::Display for NoReply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("it is not RESP2")
+    }
+}
+
+/// How many bytes the first reply in `bytes` has; `None` when there is more to come.
+pub(crate) fn reply_len(bytes: &[u8]) -> Result<Option<usize>, NoReply> {
+    let mut rest = bytes;
+    // How many values have to follow, those in arrays counted one by one.
+    let mut values = 1_u64;
+    while values > 0 {
+        let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") else {
+            return Ok(None);
+        };
+        let (line, after) = rest.split_at_checked(end).ok_or(NoReply)?;
+        rest = after.get(2..).ok_or(NoReply)?;
+        values = values.saturating_sub(1);
+        let (kind, text) = line.split_first().ok_or(NoReply)?;
+        let count = || std::str::from_utf8(text).ok()?.parse::<i64>().ok();
+        match kind {
+            b'+' | b'-' | b':' => {}
+            b'*' => {
+                let more = u64::try_from(count().ok_or(NoReply)?).unwrap_or(0);
+                values = values.saturating_add(more);
+            }
+            b'$' => {
+                // Below 0 there is no string.
+                if let Ok(len) = usize::try_from(count().ok_or(NoReply)?) {
+                    match rest.get(len.saturating_add(2)..) {
+                        Some(after) => rest = after,
+                        None => return Ok(None),
+                    }
+                }
+            }
+            _ => return Err(NoReply),
+        }
+    }
+    Ok(Some(bytes.len().saturating_sub(rest.len())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,5 +123,43 @@ mod tests {
         assert_eq!(one_line(&"é".repeat(200)).chars().count(), 200);
         let long = one_line(&"é".repeat(201));
         assert_eq!((long.chars().count(), long.ends_with('…')), (201, true));
+    }
+
+    #[test]
+    fn a_reply_ends_where_its_last_value_does() {
+        let whole = [
+            "+OK\r\n",
+            "-ERR what\r\n",
+            ":-5\r\n",
+            "$-1\r\n",
+            "*-1\r\n",
+            "*0\r\n",
+            "$0\r\n\r\n",
+            "$4\r\n\r\n\r\n\r\n",
+            "*3\r\n:1\r\n:1000\r\n:998\r\n",
+            "*2\r\n*2\r\n$1\r\na\r\n$-1\r\n*1\r\n*0\r\n",
+        ];
+        for reply in whole {
+            let followed = format!("{reply}+next\r\n");
+            assert_eq!(reply_len(followed.as_bytes()), Ok(Some(reply.len())), "{reply:?}");
+            for end in 0..reply.len() {
+                let part = reply.as_bytes().get(..end).unwrap_or_default();
+                assert_eq!(reply_len(part), Ok(None), "{reply:?} cut at {end}");
+            }
+            assert!(redis::parse_redis_value(reply.as_bytes()).is_ok(), "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_reply_is_told_at_once() {
+        for text in
+            ["\r\n", "hello\r\n", "$x\r\n", "*\r\n", "*1\r\n%1\r\n", "$99999999999999999999\r\n"]
+        {
+            assert_eq!(reply_len(text.as_bytes()), Err(NoReply), "{text:?}");
+        }
+        // Never complete, and bounded by whoever reads.
+        let endless = format!("*{}\r\n", i64::MAX);
+        assert_eq!(reply_len(endless.as_bytes()), Ok(None));
+        assert_eq!(reply_len(format!("${}\r\n", i64::MAX).as_bytes()), Ok(None));
     }
 }

@@ -339,7 +339,7 @@ fn a_heartbeat_that_is_refused_is_a_failure_one_that_is_withheld_is_none() {
 }
 
 /// A state that cannot be written out.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Bomb(bool);
 
 impl claw_sync::Note for Bomb {
@@ -375,7 +375,7 @@ fn states_of_real_buckets_merge() {
     let mut conn = here.connection();
     run(&mut conn, &["CL.TAKE b 30 CAPACITY 100 REFILL 0"]);
     let blob: Vec<u8> = ask(&mut conn, "CL.STATE b");
-    #[derive(Default)]
+    #[derive(Clone, Default)]
     struct Blob(Vec<u8>);
     impl claw_sync::Note for Blob {
         fn encode(&self, out: &mut Vec<u8>) {
@@ -420,5 +420,44 @@ fn without_peers_nothing_happens() {
     assert!(!pusher.needs_resend());
     assert_eq!(pusher.unacknowledged_for(), Duration::ZERO);
     assert!(pusher.status().is_empty());
+    stop(pusher);
+}
+
+/// A process that is stopped takes what it is sent and answers later.
+#[test]
+fn what_is_noted_while_all_peers_are_busy_is_sent_once_and_not_forgotten() {
+    let (server, other) = (plain(), plain());
+    let (pusher, _) = start(config([server.url()]));
+    settle(&pusher);
+    signal(&server, libc::SIGSTOP);
+    note(&pusher, 0, "first", "1");
+    await_status(&pusher, "a round to be under way", |all| all[0].queued == 1);
+    for n in 0..1_000 {
+        for key in ["a", "b", "c"] {
+            note(&pusher, 0, key, &n.to_string());
+        }
+    }
+    await_status(&pusher, "the others to wait", |all| all[0].queued == 4);
+    assert_eq!(pusher.longest_queue(), 4);
+    assert!(
+        status(&pusher, 0).lag > Duration::ZERO && pusher.unacknowledged_for() > Duration::ZERO
+    );
+    signal(&server, libc::SIGCONT);
+    for key in ["a", "b", "c"] {
+        await_state(&server, 0, key, "999");
+    }
+    await_status(&pusher, "nothing to wait", |all| all[0].queued == 0 && all[0].states_sent == 4);
+    stop(pusher);
+
+    // One that is there is not kept waiting for one that is busy.
+    let (pusher, _) = start(config([server.url(), other.url()]));
+    settle(&pusher);
+    signal(&server, libc::SIGSTOP);
+    for n in 0..20 {
+        note(&pusher, 0, "k", &n.to_string());
+        await_state(&other, 0, "k", &n.to_string());
+    }
+    signal(&server, libc::SIGCONT);
+    await_state(&server, 0, "k", "19");
     stop(pusher);
 }

@@ -10,7 +10,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 /// As large as the state of a bucket.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State([u64; 16]);
 
 impl Note for State {

@@ -144,7 +144,7 @@ fn one_wrong_byte_among_digits_is_seen() {
         for at in 0..len {
             for wrong in (0..=u8::MAX).filter(|byte| !byte.is_ascii_digit()) {
                 let mut text = text.clone();
-                text[at] = wrong;
+                *text.get_mut(at).unwrap() = wrong;
                 assert_eq!(digits(&text), Err(NotANumber), "{}", text.escape_ascii());
             }
         }

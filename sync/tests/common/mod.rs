@@ -19,7 +19,7 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// An interval that never ends: rounds happen when the test flushes.
 pub const NEVER: Duration = Duration::from_secs(3600);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Text(pub String);
 
 impl Note for Text {

@@ -1,0 +1,234 @@
+//! What waits to be handed out: the latest note of each key.
+//!
+//! As long as every peer is busy with an earlier round, nobody would be sent what
+//! is handed out now, and most of it would be replaced before somebody is. So it
+//! is gathered here, where a newer note takes the place of an older one, and made
+//! to bytes only when a peer is there for it. What is copied
+//! goes to room that was used before: allocating would make the main thread wait for
+//! the count of used memory, and the main thread's own room stays small and in its cache.
+
+use crate::config::{Limits, Note};
+use crate::front::{Entry, Handful, Mark, Slot, Spent, trim};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Place;
+use std::hash::{BuildHasher, RandomState};
+use std::time::Instant;
+
+/// Notes by key, in the order in which the keys came.
+#[derive(Debug)]
+pub(crate) struct Gathered<N> {
+    slots: Vec<Slot<N>>,
+    /// How many of them have been filled.
+    used: usize,
+    bytes: usize,
+    /// Where the note of a key is, with the hash of its id.
+    places: HashTable<(u64, usize)>,
+    hasher: RandomState,
+    /// When the first of them was noted.
+    pub since: Option<u64>,
+    /// Some states are missing, for want of room.
+    pub overrun: bool,
+    pub marks: Vec<Mark>,
+    pub noted_until: Instant,
+}
+
+impl<N: Note> Gathered<N> {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            slots: Vec::new(),
+            used: 0,
+            bytes: 0,
+            places: HashTable::new(),
+            hasher: RandomState::new(),
+            since: None,
+            overrun: false,
+            marks: Vec::new(),
+            noted_until: now,
+        }
+    }
+
+    /// Adds what was noted later.
+    pub fn add(&mut self, handful: &Handful<N>) {
+        for slot in handful.noted() {
+            let hash = self.hasher.hash_one(slot.id());
+            let slots = &mut self.slots;
+            let is_same = |&(known, at): &(u64, usize)| {
+                known == hash && slots.get(at).is_some_and(|known| known.id() == slot.id())
+            };
+            let at = match self.places.entry(hash, is_same, |(hash, _)| *hash) {
+                Place::Occupied(place) => {
+                    let (_, at) = *place.get();
+                    let older = slots.get(at).map_or(0, Slot::cost);
+                    self.bytes = self.bytes.saturating_sub(older);
+                    at
+                }
+                Place::Vacant(place) => {
+                    let at = self.used;
+                    place.insert((hash, at));
+                    self.used = at.saturating_add(1);
+                    at
+                }
+            };
+            self.bytes = self.bytes.saturating_add(slot.cost());
+            match slots.get_mut(at) {
+                Some(place) => place.clone_from(slot),
+                None => slots.push(slot.clone()),
+            }
+        }
+        self.since = self.since.or(handful.since);
+        self.overrun |= handful.overrun;
+        self.marks.extend_from_slice(&handful.marks);
+        self.noted_until = handful.taken_at;
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.used
+    }
+
+    /// Whether it takes half of the room that there is for one peer, so that no
+    /// more should be gathered.
+    pub fn is_large(&self, limits: &Limits) -> bool {
+        self.used >= limits.entries / 2 || self.bytes >= limits.bytes / 2
+    }
+
+    /// The states as they go over the wire, in the memory of earlier ones.
+    pub fn entries(&self, spent: &Spent) -> Vec<Entry> {
+        let mut spent = spent.take(self.used);
+        let mut state = Vec::new();
+        let mut bytes = Vec::new();
+        let entry = |slot: &Slot<N>| {
+            state.clear();
+            slot.note().encode(&mut state);
+            bytes.clear();
+            bytes.extend_from_slice(slot.id());
+            bytes.extend_from_slice(&state);
+            while let Some(mut entry) = spent.pop() {
+                // Another peer may still have it, and will bring it back.
+                if entry.become_one(&bytes, slot.id().len()) {
+                    return entry;
+                }
+            }
+            Entry::new(&bytes, slot.id().len())
+        };
+        self.slots.iter().take(self.used).map(entry).collect()
+    }
+
+    /// Begins anew after everything has been handed out.
+    pub fn clear(&mut self) {
+        trim(&mut self.slots, self.used);
+        if self.places.capacity() > self.slots.len().saturating_mul(4) {
+            self.places = HashTable::new();
+        } else {
+            self.places.clear();
+        }
+        (self.used, self.bytes) = (0, 0);
+        self.since = None;
+        self.overrun = false;
+        self.marks.clear();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
+mod tests {
+    use super::*;
+    use crate::front::Front;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[derive(Debug, Clone, Default)]
+    struct Number(u64);
+
+    impl Note for Number {
+        fn encode(&self, out: &mut Vec<u8>) {
+            out.extend_from_slice(&self.0.to_be_bytes());
+        }
+    }
+
+    type Key = (u32, u8);
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Note(Key),
+        Gather,
+        HandOut,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let key = (0..3_u32, 0..5_u8);
+        prop_oneof![8 => key.prop_map(Step::Note), 2 => Just(Step::Gather), 1 => Just(Step::HandOut)]
+    }
+
+    proptest! {
+        /// What is handed out is the last state of each key noted since the last
+        /// time, once, whatever room it was kept in.
+        #[test]
+        fn the_last_state_of_each_key_wins(steps in prop::collection::vec(step(), 0..200)) {
+            let limits = Limits::default();
+            let mut front = Front::new();
+            let mut gathered = Gathered::new(Instant::now());
+            let mut spare = Handful::empty();
+            let (spent, mut late) = (Spent::default(), Vec::new());
+            let mut noted: BTreeMap<Key, u64> = BTreeMap::new();
+            let (mut clock, mut first) = (0, None);
+            for step in steps.into_iter().chain([Step::Gather, Step::HandOut]) {
+                match step {
+                    Step::Note((db, key)) => {
+                        clock += 1;
+                        first = first.or(Some(clock));
+                        noted.insert((db, key), clock);
+                        front.note((db, &[key]), |n: &mut Number| n.0 = clock, &limits, || clock);
+                    }
+                    Step::Gather | Step::HandOut => {
+                        let mut handful = front.take(spare);
+                        gathered.add(&handful);
+                        handful.trim();
+                        spare = handful;
+                    }
+                }
+                if matches!(step, Step::HandOut) {
+                    prop_assert_eq!((gathered.since, gathered.len()), (first.take(), noted.len()));
+                    let cost: usize = gathered.slots.iter().take(gathered.used).map(Slot::cost).sum();
+                    prop_assert_eq!(gathered.bytes, cost);
+                    let entries = gathered.entries(&spent);
+                    let found: BTreeMap<Key, u64> = entries
+                        .iter()
+                        .map(|e| {
+                            let state = u64::from_be_bytes(*e.state().first_chunk().unwrap());
+                            ((e.db(), *e.key().first().unwrap()), state)
+                        })
+                        .collect();
+                    prop_assert_eq!(entries.len(), found.len());
+                    prop_assert_eq!(found, std::mem::take(&mut noted));
+                    // Two peers are done with them, the second one later.
+                    let mut first: Vec<Entry> = entries.clone();
+                    spent.give(&mut first);
+                    spent.give(&mut std::mem::replace(&mut late, entries));
+                    gathered.clear();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn room_is_bounded_and_given_back() {
+        let mut front = Front::new();
+        let limits = Limits { entries: 20_000, ..Limits::default() };
+        let mut gathered = Gathered::new(Instant::now());
+        for n in 0..9_999_u64 {
+            front.note((0, &n.to_be_bytes()), |note: &mut Number| note.0 = n, &limits, || n);
+        }
+        gathered.add(&front.take(Handful::empty()));
+        assert!(!gathered.is_large(&limits));
+        front.note((0, b"one more"), |note| note.0 = 1, &limits, || 1);
+        gathered.add(&front.take(Handful::empty()));
+        assert!(gathered.is_large(&limits));
+        assert!(gathered.is_large(&Limits { bytes: gathered.bytes, ..Limits::default() }));
+        gathered.clear();
+        front.note((0, b"a"), |note| note.0 = 1, &limits, || 1);
+        gathered.add(&front.take(Handful::empty()));
+        gathered.clear();
+        assert!(gathered.slots.capacity() < 100 && gathered.places.capacity() < 100);
+    }
+}
