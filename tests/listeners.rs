@@ -96,16 +96,28 @@ fn replicas_that_come_under_load_miss_nothing() {
     let master = lonely().start();
     let books = some_books();
     let conn = &mut master.connection();
-    let disks = ["repl-diskless-sync yes", "repl-diskless-sync no"];
+    // What newer servers have besides: the snapshot comes over a connection of its own.
+    let channels = ["repl-rdb-channel", "dual-channel-replication-enabled"]
+        .into_iter()
+        .find(|name| !ask::<Vec<String>>(conn, &format!("CONFIG GET {name}")).is_empty());
     for round in 0..6 * soak() {
-        run(conn, &[&format!("CONFIG SET {}", disks[usize::from(round % 2 == 1)])]);
+        let diskless = if round % 3 == 1 { "no" } else { "yes" };
+        run(conn, &[&format!("CONFIG SET repl-diskless-sync {diskless}")]);
+        let channels = channels.filter(|_| round % 3 == 2);
+        if let Some(name) = channels {
+            run(conn, &[&format!("CONFIG SET {name} yes")]);
+        }
+        let replica_of = |master: &Server| match channels {
+            Some(name) => Server::replica_of(master).config(name, "yes"),
+            None => Server::replica_of(master),
+        };
         until_unheard(&master);
         let replicas = taking(&master, &books, || {
             more_granted(&books, SOME);
             assert!(!is_propagating(&mut master.connection()), "nobody listens yet");
-            let first = Server::replica_of(&master).without_module().start();
+            let first = replica_of(&master).without_module().start();
             more_granted(&books, SOME);
-            let second = Server::replica_of(&first).start();
+            let second = replica_of(&first).start();
             more_granted(&books, SOME);
             [first, second]
         });
