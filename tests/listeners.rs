@@ -227,3 +227,16 @@ fn changes_that_nobody_hears_of_are_counted_for_snapshots() {
     assert!(!is_propagating(&mut unheard.connection()));
     assert!(is_propagating(&mut heard.connection()));
 }
+
+#[test]
+fn somebody_is_expected_as_soon_as_a_snapshot_begins() {
+    let server = lonely().start();
+    let conn = &mut server.connection();
+    for save in ["SAVE", "BGSAVE"] {
+        until_unheard(&server);
+        let mut pipe = redis::pipe();
+        pipe.cmd(save).ignore().cmd("INFO").arg("claw");
+        let (info,): (String,) = pipe.query(conn).unwrap();
+        assert!(info.contains("claw_propagating:1\r\n"), "after {save}: {info}");
+    }
+}

@@ -1,4 +1,5 @@
-//! Events of the server: the passing of time, the change of its role, and forks.
+//! Events of the server: the passing of time, the change of its role, and who
+//! begins to listen.
 
 use super::api::call;
 use super::context::Context;
@@ -21,7 +22,9 @@ pub(super) unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> bool {
     let subscribed = [
         (raw::REDISMODULE_EVENT_CRON_LOOP, time as Handler),
         (raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED, role as Handler),
-        (raw::REDISMODULE_EVENT_FORK_CHILD, fork as Handler),
+        (raw::REDISMODULE_EVENT_FORK_CHILD, listen as Handler),
+        (raw::REDISMODULE_EVENT_PERSISTENCE, listen as Handler),
+        (raw::REDISMODULE_EVENT_REPLICA_CHANGE, listen as Handler),
     ]
     .into_iter()
     .all(|(id, handler)| {
@@ -74,8 +77,8 @@ unsafe extern "C" fn role(
     }
 }
 
-/// The server made a snapshot begin, or ended one.
-unsafe extern "C" fn fork(
+/// A snapshot begins or ends, in a fork or without one, or a replica comes or goes.
+unsafe extern "C" fn listen(
     ctx: *mut raw::RedisModuleCtx,
     _event: raw::RedisModuleEvent,
     _kind: u64,

@@ -3,10 +3,15 @@
 //! The server's own commands hand nothing over when nobody listens. A module
 //! cannot ask, and the call that hands an effect over costs a sixth of a take
 //! before the server drops it. But whoever begins to listen begins with a
-//! snapshot, and the server tells of the fork that makes one; what was done before
-//! it is in the snapshot. So [`Listeners::expect`] is called at each fork, and at
-//! each change of role, which leaves a primary with the backlog that it had as a
-//! replica. Only [`Listeners::look`] finds that there is nobody.
+//! snapshot, of which the server tells, mostly with the fork that makes it; what was
+//! done before it is in the snapshot. So [`Listeners::expect`] is called at each
+//! snapshot, for each replica, and at each change of role, which leaves a primary with
+//! the backlog that it had as a replica. Only [`Listeners::look`] finds that there is
+//! nobody.
+//!
+//! The backlog begins a little earlier, when the first replica asks for its snapshot,
+//! and until the next look it may get commands of ours as they were called. No replica
+//! reads that part: the stream that it is sent begins with its snapshot.
 
 use super::api::call;
 use super::context::Context;

@@ -12,7 +12,7 @@ use crate::config::Limits;
 use crate::reply::{Verdict, judge};
 use crate::status::{Board, add};
 use crate::url::PeerUrl;
-use crate::wire;
+use crate::wire::{self, Scan};
 use redis::Value;
 use redis::io::tcp::socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use rustls::pki_types::ServerName;
@@ -55,6 +55,8 @@ pub(crate) struct Connection {
     /// What has been read, from `at` on by nobody.
     inbox: Vec<u8>,
     at: usize,
+    /// Of the reply that begins there.
+    scan: Scan,
     /// The database selected.
     pub db: u32,
     // Dropped last: it shuts the socket down.
@@ -75,7 +77,8 @@ impl Connection {
             None => Stream::Plain(socket),
             Some(config) => Stream::Tls(Box::new(encrypt(to, Arc::clone(config), socket)?)),
         };
-        let mut connection = Self { stream, inbox: Vec::new(), at: 0, db: 0, _guard: guard };
+        let mut connection =
+            Self { stream, inbox: Vec::new(), at: 0, scan: Scan::new(), db: 0, _guard: guard };
         connection.log_in(&access.url, board)?;
         Ok(connection)
     }
@@ -146,8 +149,9 @@ impl Connection {
     fn next(&mut self) -> Result<&[u8], Fault> {
         let start = loop {
             let unread = self.inbox.get(self.at..).unwrap_or_default();
-            if let Some(len) = wire::reply_len(unread).map_err(|why| no_reply_from(&why))? {
+            if let Some(len) = self.scan.len(unread).map_err(|why| no_reply_from(&why))? {
                 let start = self.at;
+                self.scan = Scan::new();
                 self.at = start.saturating_add(len);
                 break start;
             }
@@ -163,7 +167,9 @@ impl Connection {
     fn read(&mut self) -> Result<(), Fault> {
         self.inbox.drain(..self.at);
         self.at = 0;
-        self.inbox.shrink_to(CHUNK.saturating_mul(4));
+        if self.inbox.is_empty() {
+            self.inbox.shrink_to(CHUNK.saturating_mul(4));
+        }
         let before = self.inbox.len();
         self.inbox.resize(before.saturating_add(CHUNK), 0);
         let room = self.inbox.get_mut(before..).unwrap_or_default();

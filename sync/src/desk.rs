@@ -129,10 +129,13 @@ impl Desk {
         !self.lock().is_pointless()
     }
 
-    /// Whether the peer is connected; and if so, whether a round is under way.
+    /// Whether a round is under way; `None` if the peer does not want any states.
+    ///
+    /// One that is away and wants them is not busy: its first round, when it is
+    /// back, has to have all that was noted until then.
     pub fn is_busy(&self) -> Option<bool> {
         let queue = self.lock();
-        queue.connected.then_some(queue.busy)
+        (!queue.is_pointless()).then_some(queue.connected && queue.busy)
     }
 
     /// Puts what was handed out on this peer's backlog.

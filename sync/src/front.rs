@@ -61,9 +61,9 @@ impl Entry {
         self.0.bytes.get(self.0.state_at..).unwrap_or_default()
     }
 
-    /// Bytes of memory.
+    /// Bytes of memory, with what is left over of an earlier, longer state.
     pub fn cost(&self) -> usize {
-        self.0.bytes.len().saturating_add(OVERHEAD)
+        self.0.bytes.capacity().saturating_add(OVERHEAD)
     }
 
     /// Whether it takes more memory than most.

@@ -452,8 +452,8 @@ impl<N: Note> Shared<N> {
             Call::Flush => false,
             Call::Crowded => true,
             Call::Tick => {
-                let mut connected = self.desks.iter().filter_map(Desk::is_busy).peekable();
-                connected.peek().is_some() && connected.all(|busy| busy)
+                let mut wanting = self.desks.iter().filter_map(Desk::is_busy).peekable();
+                wanting.peek().is_some() && wanting.all(|busy| busy)
             }
         }
     }

@@ -62,39 +62,56 @@ impl std::fmt::Display for NoReply {
     }
 }
 
-/// How many bytes the first reply in `bytes` has; `None` when there is more to come.
-pub(crate) fn reply_len(bytes: &[u8]) -> Result<Option<usize>, NoReply> {
-    let mut rest = bytes;
-    // How many values have to follow, those in arrays counted one by one.
-    let mut values = 1_u64;
-    while values > 0 {
-        let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") else {
-            return Ok(None);
-        };
-        let (line, after) = rest.split_at_checked(end).ok_or(NoReply)?;
-        rest = after.get(2..).ok_or(NoReply)?;
-        values = values.saturating_sub(1);
-        let (kind, text) = line.split_first().ok_or(NoReply)?;
-        let count = || std::str::from_utf8(text).ok()?.parse::<i64>().ok();
-        match kind {
-            b'+' | b'-' | b':' => {}
-            b'*' => {
-                let more = u64::try_from(count().ok_or(NoReply)?).unwrap_or(0);
-                values = values.saturating_add(more);
-            }
-            b'$' => {
-                // Below 0 there is no string.
-                if let Ok(len) = usize::try_from(count().ok_or(NoReply)?) {
-                    match rest.get(len.saturating_add(2)..) {
-                        Some(after) => rest = after,
-                        None => return Ok(None),
+/// Longest line of a reply: one of that length may be looked at for every byte that
+/// comes.
+const MAX_LINE: usize = 1 << 14;
+
+/// Looks where a reply ends, once for all that has come of it.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    /// How far it is known.
+    at: usize,
+    /// How many values have to follow, those in arrays counted one by one.
+    values: u64,
+}
+
+impl Scan {
+    /// Of a reply of which nothing has come yet.
+    pub fn new() -> Self {
+        Self { at: 0, values: 1 }
+    }
+
+    /// How many bytes the reply has at the start of `bytes`, which are those of the
+    /// last call and more; `None` when there is more to come.
+    pub fn len(&mut self, bytes: &[u8]) -> Result<Option<usize>, NoReply> {
+        while self.values > 0 {
+            let rest = bytes.get(self.at..).unwrap_or_default();
+            let line = rest.get(..MAX_LINE).unwrap_or(rest);
+            let Some(end) = line.windows(2).position(|pair| pair == b"\r\n") else {
+                return if line.len() < MAX_LINE { Ok(None) } else { Err(NoReply) };
+            };
+            let (kind, text) = line.get(..end).and_then(<[u8]>::split_first).ok_or(NoReply)?;
+            let count = || std::str::from_utf8(text).ok()?.parse::<i64>().ok();
+            let (mut more, mut length) = (0, end.saturating_add(2));
+            match kind {
+                b'+' | b'-' | b':' => {}
+                b'*' => more = u64::try_from(count().ok_or(NoReply)?).unwrap_or(0),
+                b'$' => {
+                    // Below 0 there is no string.
+                    if let Ok(len) = usize::try_from(count().ok_or(NoReply)?) {
+                        length = length.saturating_add(len).saturating_add(2);
+                        if rest.len() < length {
+                            return Ok(None);
+                        }
                     }
                 }
+                _ => return Err(NoReply),
             }
-            _ => return Err(NoReply),
+            self.at = self.at.saturating_add(length);
+            self.values = self.values.saturating_sub(1).saturating_add(more);
         }
+        Ok(Some(self.at))
     }
-    Ok(Some(bytes.len().saturating_sub(rest.len())))
 }
 
 #[cfg(test)]
@@ -125,6 +142,10 @@ mod tests {
         assert_eq!((long.chars().count(), long.ends_with('…')), (201, true));
     }
 
+    fn reply_len(bytes: &[u8]) -> Result<Option<usize>, NoReply> {
+        Scan::new().len(bytes)
+    }
+
     #[test]
     fn a_reply_ends_where_its_last_value_does() {
         let whole = [
@@ -142,10 +163,13 @@ mod tests {
         for reply in whole {
             let followed = format!("{reply}+next\r\n");
             assert_eq!(reply_len(followed.as_bytes()), Ok(Some(reply.len())), "{reply:?}");
+            let mut scan = Scan::new();
             for end in 0..reply.len() {
                 let part = reply.as_bytes().get(..end).unwrap_or_default();
                 assert_eq!(reply_len(part), Ok(None), "{reply:?} cut at {end}");
+                assert_eq!(scan.len(part), Ok(None), "{reply:?} up to {end}");
             }
+            assert_eq!(scan.len(followed.as_bytes()), Ok(Some(reply.len())), "{reply:?} by bytes");
             assert!(redis::parse_redis_value(reply.as_bytes()).is_ok(), "{reply:?}");
         }
     }
@@ -157,6 +181,8 @@ mod tests {
         {
             assert_eq!(reply_len(text.as_bytes()), Err(NoReply), "{text:?}");
         }
+        let long = "a".repeat(MAX_LINE);
+        assert_eq!(reply_len(format!("+{long}").as_bytes()), Err(NoReply));
         // Never complete, and bounded by whoever reads.
         let endless = format!("*{}\r\n", i64::MAX);
         assert_eq!(reply_len(endless.as_bytes()), Ok(None));
