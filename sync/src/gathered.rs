@@ -3,9 +3,10 @@
 //! As long as every peer is busy with an earlier round, nobody would be sent what
 //! is handed out now, and most of it would be replaced before somebody is. So it
 //! is gathered here, where a newer note takes the place of an older one, and made
-//! to bytes only when a peer is there for it. What is copied
-//! goes to room that was used before: allocating would make the main thread wait for
-//! the count of used memory, and the main thread's own room stays small and in its cache.
+//! to bytes only when a peer is there for it. What is copied goes to room that was
+//! used before: allocating would make the main thread wait for the count of used
+//! memory. And it is copied, not exchanged, so that the main thread's own room stays
+//! small and in its cache.
 
 use crate::config::{Limits, Note};
 use crate::front::{Entry, Handful, Mark, Slot, Spent, trim};

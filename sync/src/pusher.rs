@@ -7,7 +7,7 @@ use crate::front::{Front, Handful, Spent};
 use crate::gathered::Gathered;
 use crate::link::Link;
 use crate::peer;
-use crate::status::{Board, PeerStatus};
+use crate::status::{Board, PeerStatus, age};
 use crate::tls;
 use crate::url::{MAX_PEERS, PeerUrl};
 use std::fmt;
@@ -310,14 +310,6 @@ impl<N: Note> fmt::Debug for Pusher<N> {
 impl<N: Note> Drop for Pusher<N> {
     fn drop(&mut self) {
         self.shared.signal();
-    }
-}
-
-/// How long something has been waiting since a moment; 0 is none.
-fn age(since: u64, now: u64) -> Duration {
-    match since {
-        0 => Duration::ZERO,
-        since => Duration::from_micros(now.saturating_sub(since)),
     }
 }
 

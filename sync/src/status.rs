@@ -155,10 +155,7 @@ impl Board {
 
     /// How long the oldest state has been waiting.
     pub fn lag(&self, now: u64) -> Duration {
-        match self.oldest.load(Ordering::Relaxed) {
-            0 => Duration::ZERO,
-            oldest => Duration::from_micros(now.saturating_sub(oldest)),
-        }
+        age(self.oldest.load(Ordering::Relaxed), now)
     }
 
     pub fn status(&self, url: String, now: u64) -> PeerStatus {
@@ -194,6 +191,14 @@ impl Board {
 /// Adds to a counter.
 pub(crate) fn add(counter: &AtomicU64, n: usize) {
     counter.fetch_add(u64::try_from(n).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+/// How long something has been waiting since a moment; 0 is none.
+pub(crate) fn age(since: u64, now: u64) -> Duration {
+    match since {
+        0 => Duration::ZERO,
+        since => Duration::from_micros(now.saturating_sub(since)),
+    }
 }
 
 #[cfg(test)]
