@@ -3,9 +3,10 @@
 use crate::error::Error;
 use crate::regions::Part;
 use crate::server::{self, Context, EventClass, Key, Kind, Module, OwnedStr, Str};
+use claw_core::bucket::Bucket;
 use claw_core::decimal::Decimal;
 use claw_core::policy::Policy;
-use claw_core::record::{Expiry, Field, FieldError, Opened, Record, Spare};
+use claw_core::record::{Field, FieldError, Opened, Record, Spare};
 use std::ffi::CStr;
 
 /// How long a key stays at the least when its expiry is set, in milliseconds.
@@ -13,24 +14,24 @@ const GRACE_MS: u64 = 2_000;
 
 /// Reads the fields of a bucket at `now` (unix microseconds); `None` for a
 /// missing key.
-///
-/// Most buckets have two fields only. A hash knows its length, and when all of
-/// its fields have been found there is no need to look for more.
 pub(crate) fn load(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Option<Record>, Error> {
-    load_expecting(ctx, key, now, false)
+    let mut record = None;
+    read(ctx, key, now, false, &mut record)?;
+    Ok(record)
 }
 
 /// Opens a bucket at `now` (unix microseconds) as one that regions share.
-pub(crate) fn open_shared(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Opened, Error> {
-    let record = load_expecting(ctx, key, now, true)?;
-    let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
-    let region = ctx.module().regions.region()?;
-    Ok(Opened::shared(record, settings.defaults(), &region, now))
+pub(crate) fn open_shared(
+    ctx: &Context<'_>,
+    key: &Key<'_>,
+    now: u64,
+) -> Result<Box<Opened>, Error> {
+    open_as(ctx, key, now, true)
 }
 
 /// [`look`]s at a bucket to take from it or give back, which has to be counted where
 /// regions share it.
-pub(crate) fn open(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Opened, Error> {
+pub(crate) fn open(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Box<Opened>, Error> {
     let opened = look(ctx, key, now)?;
     if let Some(bucket) = opened.as_shared() {
         let region = ctx.module().regions.region()?;
@@ -43,25 +44,33 @@ pub(crate) fn open(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Opened,
 
 /// Opens a bucket at `now` (unix microseconds), as one that regions share when it
 /// is or has to become one.
-pub(crate) fn look(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Opened, Error> {
+pub(crate) fn look(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Box<Opened>, Error> {
+    let counted = ctx.module().regions.part(key.name()) == Part::Counted;
+    open_as(ctx, key, now, counted)
+}
+
+fn open_as(
+    ctx: &Context<'_>,
+    key: &Key<'_>,
+    now: u64,
+    counted: bool,
+) -> Result<Box<Opened>, Error> {
     let module = ctx.module();
-    let counted = module.regions.part(key.name()) == Part::Counted;
-    let record = load_expecting(ctx, key, now, counted)?;
+    let mut opened = module.spare()?.take();
+    read(ctx, key, now, counted, opened.record_mut())?;
     let settings = module.settings.try_borrow().map_err(|_| Error::Busy)?;
-    if counted || record.as_ref().is_some_and(|record| record.debits.is_some()) {
+    if counted || opened.record().is_some_and(|record| record.debits.is_some()) {
         let region = module.regions.region()?;
-        let spare = &mut *module.regions.spare()?;
-        return Ok(Opened::shared_in(record, settings.defaults(), &region, now, spare));
+        opened.begin_shared(settings.defaults(), &region, now, &mut *module.spare()?);
+    } else {
+        opened.begin(settings.defaults(), now);
     }
-    Ok(Opened::new(record, settings.defaults(), now))
+    Ok(opened)
 }
 
 /// Keeps the memory of a bucket that is done with for the next one.
-#[inline]
-pub(crate) fn done(ctx: &Context<'_>, opened: Opened) {
-    if opened.as_shared().is_some()
-        && let Ok(mut spare) = ctx.module().regions.spare()
-    {
+pub(crate) fn done(ctx: &Context<'_>, opened: Box<Opened>) {
+    if let Ok(mut spare) = ctx.module().spare() {
         spare.keep(opened);
     }
 }
@@ -72,20 +81,26 @@ pub(crate) fn default_policy(ctx: &Context<'_>) -> Result<Policy, Error> {
     Ok(settings.defaults().current())
 }
 
-/// [`load`], reading the debits at once when they are expected.
-fn load_expecting(
+/// Reads the fields of a bucket at `now` into `record`, which is `None`, and the debits
+/// at once when they are expected.
+///
+/// Most buckets have two fields only. A hash knows its length, and when all of
+/// its fields have been found there is no need to look for more.
+fn read(
     ctx: &Context<'_>,
     key: &Key<'_>,
     now: u64,
     debits: bool,
-) -> Result<Option<Record>, Error> {
+    record: &mut Option<Record>,
+) -> Result<(), Error> {
     match key.kind() {
-        Kind::Missing => return Ok(None),
+        Kind::Missing => return Ok(()),
         Kind::Other => return Err(Error::WrongType),
         Kind::Hash => {}
     }
     let module = ctx.module();
-    let mut fields = Fields { key, now, record: Record::default(), left: key.len() };
+    let record = record.insert(Record::default());
+    let mut fields = Fields { key, now, record, left: key.len() };
     let [tokens_name, timestamp_name, debits_name] =
         [Field::Tokens, Field::Timestamp, Field::Debits].map(|field| module.field(field));
     if debits {
@@ -93,7 +108,7 @@ fn load_expecting(
             key.get_three([tokens_name, timestamp_name, debits_name]);
         fields.read(Field::Tokens, tokens)?;
         fields.read(Field::Timestamp, timestamp)?;
-        fields.read_debits(counted, &mut *module.regions.spare()?)?;
+        fields.read_debits(counted, &mut *module.spare()?)?;
     } else {
         let (tokens, timestamp) = key.get_two(tokens_name, timestamp_name);
         fields.read(Field::Tokens, tokens)?;
@@ -106,17 +121,17 @@ fn load_expecting(
         fields.read(field, key.get(module.field(field)))?;
     }
     if fields.left > 0 && !debits {
-        fields.read_debits(key.get(debits_name), &mut *module.regions.spare()?)?;
+        fields.read_debits(key.get(debits_name), &mut *module.spare()?)?;
     }
     fields.record.foreign = fields.left > 0;
-    Ok(Some(fields.record))
+    Ok(())
 }
 
 /// The fields of a hash while they are read.
 struct Fields<'a> {
     key: &'a Key<'a>,
     now: u64,
-    record: Record,
+    record: &'a mut Record,
     /// How many have not been found yet.
     left: usize,
 }
@@ -143,7 +158,7 @@ impl Fields<'_> {
         };
         self.left = self.left.saturating_sub(1);
         let text = value.as_str().as_bytes();
-        read(&mut self.record, text, self.now).map_err(|why| corrupt(self.key, field, text, why))
+        read(self.record, text, self.now).map_err(|why| corrupt(self.key, field, text, why))
     }
 }
 
@@ -157,12 +172,37 @@ fn corrupt(key: &Key<'_>, field: Field, value: &[u8], why: FieldError) -> Error 
 /// other regions.
 pub(crate) fn save(ctx: &Context<'_>, key: &Key<'_>, opened: &mut Opened) -> Result<(), Error> {
     let regions = &ctx.module().regions;
-    if let (Part::Folded, Some(id)) = (regions.part(key.name()), regions.id()) {
+    let part = regions.part(key.name());
+    if let (Part::Folded, Some(id)) = (part, regions.id()) {
         opened.record_as(id);
     }
-    save_with(ctx, key, opened, None)?;
-    regions.note(ctx.db(), key.name(), opened);
+    let written = save_with(ctx, key, opened, None)?;
+    if part != Part::None {
+        regions.note(ctx.db(), key.name(), opened, &written);
+    }
     Ok(())
+}
+
+/// A bucket in the form of its hash.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// As its fields hold it.
+    pub(crate) bucket: Bucket,
+    /// The `debits` field, where regions share it.
+    pub(crate) debits: Option<OwnedStr>,
+}
+
+impl Written {
+    /// The form of `opened`.
+    pub(crate) fn of(ctx: &Context<'_>, opened: &Opened) -> Result<Self, Error> {
+        Ok(match opened.as_shared() {
+            None => Self { bucket: opened.bucket(), debits: None },
+            Some(shared) => {
+                let (bucket, debits) = ctx.module().regions.written(shared)?;
+                Self { bucket, debits: Some(debits) }
+            }
+        })
+    }
 }
 
 /// [`save`], and one more field with its value, without noting it for other
@@ -172,23 +212,19 @@ pub(crate) fn save_with(
     key: &Key<'_>,
     opened: &Opened,
     besides: Option<(Str<'_>, OwnedStr)>,
-) -> Result<(), Error> {
+) -> Result<Written, Error> {
     let module = ctx.module();
     let name = key.name();
-    let unwritten = Record::default();
-    let old = opened.record().unwrap_or(&unwritten);
-    let mut new = opened.to_record();
-    let bucket = opened.bucket();
-
+    let written = Written::of(ctx, opened)?;
+    let Written { bucket, debits } = &written;
     let tokens = OwnedStr::of(&Decimal::new(bucket.tokens()))?;
     let timestamp = module.stamp(bucket.timestamp())?;
-    let debits = match opened.as_shared() {
-        None => None,
-        Some(shared) => Some(module.regions.debits_of(shared)?),
+    let besides_are_written = besides.is_some();
+    // Mostly there are none.
+    let more = match opened.is_plain() && besides.is_none() {
+        true => None,
+        false => Some(changes(module, opened, besides)?),
     };
-    let Changes { mut set, deleted } = changes(module, old, &new)?;
-    let more_written = besides.is_some();
-    set.extend(besides);
 
     // Nothing below can fail.
     let [tokens_name, timestamp_name, debits_name] =
@@ -196,7 +232,7 @@ pub(crate) fn save_with(
     let (first, second) = ((tokens_name, tokens.as_str()), (timestamp_name, timestamp.as_str()));
     let always = [first.0, first.1, second.0, second.1];
     let counted;
-    let written: &[Str<'_>] = match &debits {
+    let set: &[Str<'_>] = match debits {
         None => {
             key.set_two(first, second);
             &always
@@ -208,50 +244,62 @@ pub(crate) fn save_with(
             &counted
         }
     };
-    if set.is_empty() {
-        ctx.replicate(c"HSET", name, written);
-    } else {
-        let mut arguments = written.to_vec();
-        for (field, value) in &set {
-            key.set(*field, value.as_str());
-            arguments.extend([*field, value.as_str()]);
-        }
-        ctx.replicate(c"HSET", name, &arguments);
+    match &more {
+        None => ctx.replicate(c"HSET", name, set),
+        Some(more) => more.apply(ctx, key, set),
     }
     module.keep_stamp(bucket.timestamp(), timestamp);
-    if !deleted.is_empty() {
-        for field in &deleted {
-            key.delete(*field);
-        }
-        ctx.replicate(c"HDEL", name, &deleted);
-    }
     // Counted again: on reading, fields of ours that had expired by themselves
     // were taken for the user's.
-    let fields = new.fields().saturating_add(usize::from(opened.as_shared().is_some()));
-    new.foreign = (old.foreign || more_written) && key.len() > fields;
-    let expiry = new.expiry(opened, module.regions.is_awaited());
-    let moved = expire(ctx, key, expiry, opened.record().is_some());
+    let shared = usize::from(opened.as_shared().is_some());
+    let foreign = (besides_are_written || opened.record().is_some_and(|record| record.foreign))
+        && key.len() > opened.to_record().fields().saturating_add(shared);
+    let moved = expire(ctx, key, opened, foreign);
 
     // Only now: whoever listens may do with the key what they like.
     ctx.signal_modified(name);
     ctx.notify(EventClass::Hash, c"hset", name);
-    if !deleted.is_empty() {
+    if more.is_some_and(|more| !more.deleted.is_empty()) {
         ctx.notify(EventClass::Hash, c"hdel", name);
     }
     if let Some(event) = moved {
         ctx.notify(EventClass::Generic, event, name);
     }
-    Ok(())
+    Ok(written)
 }
 
-/// The fields besides tokens and timestamp that have to change.
+/// The fields besides tokens, timestamp and debits that have to change.
 struct Changes<'a> {
     set: Vec<(Str<'a>, OwnedStr)>,
     deleted: Vec<Str<'a>>,
 }
 
-fn changes<'a>(module: &'a Module, old: &Record, new: &Record) -> Result<Changes<'a>, Error> {
+impl Changes<'_> {
+    /// Writes them, and replicates all; `written` has been, names and values.
+    fn apply(&self, ctx: &Context<'_>, key: &Key<'_>, written: &[Str<'_>]) {
+        let mut arguments = written.to_vec();
+        for (field, value) in &self.set {
+            key.set(*field, value.as_str());
+            arguments.extend([*field, value.as_str()]);
+        }
+        ctx.replicate(c"HSET", key.name(), &arguments);
+        if !self.deleted.is_empty() {
+            for field in &self.deleted {
+                key.delete(*field);
+            }
+            ctx.replicate(c"HDEL", key.name(), &self.deleted);
+        }
+    }
+}
+
+fn changes<'a>(
+    module: &'a Module,
+    opened: &Opened,
+    besides: Option<(Str<'a>, OwnedStr)>,
+) -> Result<Changes<'a>, Error> {
     let mut changes = Changes { set: Vec::new(), deleted: Vec::new() };
+    let unwritten = Record::default();
+    let (old, new) = (opened.record().unwrap_or(&unwritten), opened.to_record());
     let mut change = |field: Field, value: Option<Option<OwnedStr>>| {
         match value {
             Some(value) => changes.set.push((module.field(field), value.ok_or(Error::Panic)?)),
@@ -273,13 +321,13 @@ fn changes<'a>(module: &'a Module, old: &Record, new: &Record) -> Result<Changes
     if new.regions != old.regions {
         change(Field::Regions, new.regions.as_ref().map(|bytes| OwnedStr::new(bytes)))?;
     }
+    changes.set.extend(besides);
     Ok(changes)
 }
 
 /// Whether the expiry of a key whose bucket stays as it is has to be moved.
 pub(crate) fn expiry_is_due(ctx: &Context<'_>, key: &Key<'_>, opened: &Opened) -> bool {
-    let awaited = ctx.module().regions.is_awaited();
-    let due = |record: &Record| record.expiry(opened, awaited).move_from(key.expiry()).is_some();
+    let due = |record: &Record| moved_expiry(ctx, key, opened, record.foreign).is_some();
     opened.record().is_some_and(due)
 }
 
@@ -288,23 +336,40 @@ pub(crate) fn renew_expiry(ctx: &Context<'_>, key: &Key<'_>, opened: &Opened) {
     let Some(record) = opened.record() else {
         return;
     };
-    let awaited = ctx.module().regions.is_awaited();
-    if let Some(event) = expire(ctx, key, record.expiry(opened, awaited), true) {
+    if let Some(event) = expire(ctx, key, opened, record.foreign) {
         ctx.signal_modified(key.name());
         ctx.notify(EventClass::Generic, event, key.name());
     }
+}
+
+/// Where the key's expiry has to be moved, see [`Expiry::move_from`]; `foreign` says
+/// whether the hash has fields of the user's own.
+///
+/// [`Expiry::move_from`]: claw_core::record::Expiry::move_from
+fn moved_expiry(
+    ctx: &Context<'_>,
+    key: &Key<'_>,
+    opened: &Opened,
+    foreign: bool,
+) -> Option<Option<u64>> {
+    let awaited = ctx.module().regions.is_awaited();
+    let present = opened.record().and_then(|_| key.expiry());
+    if present.is_some_and(|at| opened.expiry_may_stay(at, foreign, awaited)) {
+        return None;
+    }
+    let record = Record { foreign, ..opened.to_record() };
+    record.expiry(opened, awaited).move_from(present)
 }
 
 /// Moves the key's expiry if it has to, and returns the event to announce.
 fn expire(
     ctx: &Context<'_>,
     key: &Key<'_>,
-    expiry: Expiry,
-    existed: bool,
+    opened: &Opened,
+    foreign: bool,
 ) -> Option<&'static CStr> {
     let name = key.name();
-    let present = existed.then(|| key.expiry()).flatten();
-    match expiry.move_from(present)? {
+    match moved_expiry(ctx, key, opened, foreign)? {
         None => {
             key.set_expiry(None);
             ctx.replicate(c"PERSIST", name, &[]);

@@ -92,6 +92,15 @@ pub struct Bucket {
 }
 
 impl Bucket {
+    /// An empty bucket of the default policy, long ago.
+    pub(crate) const DEFAULT: Self = Self {
+        policy: Policy::DEFAULT,
+        weight: Weight::ONE,
+        tokens: 0,
+        remainder: 0,
+        timestamp: 0,
+    };
+
     /// A full bucket at `timestamp` (unix microseconds).
     #[must_use]
     pub fn full(policy: Policy, weight: Weight, timestamp: u64) -> Self {

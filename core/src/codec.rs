@@ -8,11 +8,12 @@ mod fields;
 mod reader;
 mod write;
 
-pub(crate) use fields::decode_debits_into;
-pub use fields::{RegionStates, decode_debits, decode_regions, encode_debits, encode_regions};
+pub use fields::{
+    RegionStates, decode_debits, decode_debits_into, decode_regions, encode_debits, encode_regions,
+};
 
 use crate::bucket::{Bucket, Weight};
-use crate::debit::{Account, Debits, Entry, MAX_REPLICAS, Shared, Version};
+use crate::debit::{Account, Debits, Entry, MAX_REPLICAS, Version};
 use crate::limits::{MAX_LEAD_US, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US};
 use crate::merge::State;
 use crate::policy::{Policy, StoredPolicy};
@@ -94,18 +95,12 @@ pub struct Besides {
 /// # Errors
 /// Never, in practice: a map of numbers can always be written.
 pub fn encode(state: &State, besides: &Besides) -> Result<Vec<u8>, BlobError> {
-    let counted = besides.debits.as_ref().map(|debits| Counted {
-        accounts: &debits.accounts,
-        version: debits.version,
-        debt: debits.debt,
-        fraction: debits.fraction,
-    });
     let mut bytes = Vec::new();
     let blob = Blob {
         bucket: state.bucket,
         stored: state.policy,
         from: besides.from,
-        counted,
+        counted: besides.debits.as_ref(),
         newer: &besides.newer,
         sent: besides.sent,
     };
@@ -113,27 +108,24 @@ pub fn encode(state: &State, besides: &Besides) -> Result<Vec<u8>, BlobError> {
     Ok(bytes)
 }
 
-/// Writes a shared bucket as region `from` sends it. With `refilling`, the last
+/// Writes a shared bucket as region `from` sends it: `bucket` and `debits` are what
+/// [`Shared::bucket`](crate::debit::Shared::bucket) and
+/// [`Shared::debits`](crate::debit::Shared::debits) give. With `refilling`, the last
 /// field is `sent`, to be set by [`set_sent`] when it is sent. What `bytes` held
 /// before is gone.
 pub fn encode_shared(
     from: ReplicaId,
-    bucket: &Shared,
+    bucket: &Bucket,
+    debits: &Debits,
     stored: Option<StoredPolicy>,
     refilling: bool,
     bytes: &mut Vec<u8>,
 ) {
-    let (debt, fraction) = bucket.debt();
     let blob = Blob {
-        bucket: bucket.bucket(),
+        bucket: *bucket,
         stored,
         from: Some(from),
-        counted: Some(Counted {
-            accounts: bucket.accounts(),
-            version: bucket.version(),
-            debt,
-            fraction,
-        }),
+        counted: Some(debits),
         newer: &Newer::new(),
         // Written at its full width.
         sent: refilling.then_some(u64::MAX),
@@ -156,16 +148,9 @@ struct Blob<'a> {
     bucket: Bucket,
     stored: Option<StoredPolicy>,
     from: Option<ReplicaId>,
-    counted: Option<Counted<'a>>,
+    counted: Option<&'a Debits>,
     newer: &'a Newer,
     sent: Option<u64>,
-}
-
-struct Counted<'a> {
-    accounts: &'a [Account],
-    version: Version,
-    debt: u64,
-    fraction: u64,
 }
 
 fn write_blob(blob: &Blob<'_>, out: &mut Vec<u8>) -> Result<(), BlobError> {
@@ -202,7 +187,7 @@ fn write_blob(blob: &Blob<'_>, out: &mut Vec<u8>) -> Result<(), BlobError> {
         write::text(out, DEFAULT);
         write_policy(out, blob.bucket.policy(), None, &[])?;
     }
-    if let Some(counted) = &blob.counted {
+    if let Some(counted) = blob.counted {
         let entries = counted.accounts.iter().filter(|account| account.entry.epoch != 0);
         write::text(out, "debits");
         write::map(out, entries.clone().count());

@@ -256,33 +256,31 @@ impl Shared {
     /// The bucket as a record holds it.
     #[must_use]
     pub fn bucket(&self) -> Bucket {
-        let (held, _) = self.split();
-        let tokens = u64::try_from(held.max(0)).unwrap_or(u64::MAX);
-        Bucket::new(self.policy, self.weight, tokens, 0, self.timestamp)
-    }
-
-    /// Millionths missing beyond an empty bucket, and the fraction held besides:
-    /// see [`Debits`].
-    #[must_use]
-    pub fn debt(&self) -> (u64, u64) {
-        let (held, fraction) = self.split();
-        (u64::try_from(held.min(0).saturating_neg()).unwrap_or(u64::MAX), fraction)
+        self.split().0
     }
 
     /// What the `debits` field has to hold besides [`Self::bucket`].
     #[must_use]
     pub fn debits(&self) -> Debits {
-        let (debt, fraction) = self.debt();
+        let (_, debt, fraction) = self.split();
         Debits { version: self.version, debt, fraction, accounts: self.accounts.clone() }
     }
 
-    /// Whole millionths held, rounded down (negative: in debt), and the fraction
-    /// that is held besides.
-    fn split(&self) -> (i128, u64) {
-        let whole = unit(self.policy);
+    /// The bucket as a record holds it, millionths missing beyond an empty bucket, and
+    /// the fraction held besides: see [`Debits`].
+    #[must_use]
+    pub fn split(&self) -> (Bucket, u64, u64) {
         let held = capacity(self.policy).saturating_sub(self.level);
-        let (micros, fraction) = wide::div_rem_euclid(held, whole);
-        (micros, u64::try_from(fraction).unwrap_or(0))
+        // Rounded down; negative in debt.
+        let (micros, fraction) = wide::div_rem_euclid(held, unit(self.policy));
+        let fraction = u64::try_from(fraction).unwrap_or(0);
+        let (tokens, debt) = match u64::try_from(micros) {
+            Ok(tokens) => (tokens, 0),
+            Err(_) if micros > 0 => (u64::MAX, 0),
+            Err(_) => (0, u64::try_from(micros.saturating_neg()).unwrap_or(u64::MAX)),
+        };
+        let bucket = Bucket::new(self.policy, self.weight, tokens, 0, self.timestamp);
+        (bucket, debt, fraction)
     }
 
     /// The policy in force.
@@ -345,17 +343,17 @@ impl Shared {
 
     /// The account of `id`, begun if need be; `None` when there are too many.
     fn account_mut(&mut self, id: ReplicaId) -> Option<&mut Account> {
-        let find = |accounts: &[Account]| accounts.binary_search_by_key(&id, |known| known.id);
-        let place = match find(&self.accounts) {
-            Ok(place) => place,
-            Err(_) => {
+        // They are few: looking at each in turn is faster than halving.
+        let place = match self.accounts.iter().position(|known| known.id == id) {
+            Some(place) => place,
+            None => {
                 if self.accounts.len() >= MAX_REPLICAS {
                     // Who has counted nothing is known for its mark alone. Without it
                     // what comes late from there is debited in full: the safe side.
                     let idle = self.accounts.iter().position(|known| known.entry.epoch == 0)?;
                     self.accounts.remove(idle);
                 }
-                let place = find(&self.accounts).unwrap_or_else(|place| place);
+                let place = self.accounts.partition_point(|known| known.id < id);
                 self.accounts.insert(place, Account { id, entry: Entry::default(), mark: None });
                 place
             }
@@ -403,9 +401,11 @@ impl Shared {
         let gained = refill(start, now, share);
         // The level is never below 0: at the start nothing was wasted.
         let grown = Mark { overflow: wasted(gained), withheld: withheld(start) };
-        for mark in self.accounts.iter_mut().filter_map(|account| account.mark.as_mut()) {
-            mark.overflow = mark.overflow.saturating_add(grown.overflow);
-            mark.withheld = mark.withheld.saturating_add(grown.withheld);
+        if grown != Mark::default() {
+            for mark in self.accounts.iter_mut().filter_map(|account| account.mark.as_mut()) {
+                mark.overflow = mark.overflow.saturating_add(grown.overflow);
+                mark.withheld = mark.withheld.saturating_add(grown.withheld);
+            }
         }
         for peer in peers.all().iter().filter(|peer| peer.round() > start) {
             let round = peer.round().min(now);
@@ -503,7 +503,11 @@ impl Shared {
 
     /// Goes on under another policy: what is missing stays missing. Credit the
     /// old policy first, with [`Self::advance`].
+    #[inline]
     pub fn switch(&mut self, policy: Policy) {
+        if policy == self.policy {
+            return;
+        }
         let (old, new) =
             (i128::from(self.policy.interval_us().get()), i128::from(policy.interval_us().get()));
         if old != new {

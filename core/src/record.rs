@@ -204,25 +204,35 @@ impl Record {
     }
 }
 
-/// Memory of a shared bucket that is done with, for the next one: allocating it for
-/// each call would cost more than what is computed in it.
+/// Memory of a bucket that is done with, for the next one: making it for each call, or
+/// moving what is in it from place to place, would cost more than what is computed.
 #[derive(Debug, Default)]
 pub struct Spare {
+    opened: Option<Box<Opened>>,
     debits: Option<Box<Debits>>,
     shared: Option<Box<Shared>>,
 }
 
 impl Spare {
+    /// Room for a bucket: its [record](Opened::record_mut) comes first.
+    pub fn take(&mut self) -> Box<Opened> {
+        self.opened.take().unwrap_or_else(|| Opened::unread().into())
+    }
+
     /// Keeps the memory of a bucket.
-    pub fn keep(&mut self, opened: Opened) {
-        let Held::Shared(mut shared) = opened.held else {
-            return;
-        };
-        if let Some(mut debits) = opened.record.and_then(|record| record.debits) {
-            debits.accounts = shared.take_accounts();
-            self.debits = Some(debits);
+    pub fn keep(&mut self, mut opened: Box<Opened>) {
+        if let Held::Shared(_) = opened.held
+            && let Held::Shared(mut shared) = std::mem::replace(&mut opened.held, UNREAD)
+        {
+            let record = opened.record.as_mut();
+            if let Some(mut debits) = record.and_then(|record| record.debits.take()) {
+                debits.accounts = shared.take_accounts();
+                self.debits = Some(debits);
+            }
+            self.shared = Some(shared);
         }
-        self.shared = Some(shared);
+        (opened.record, opened.regions) = (None, None);
+        self.opened = Some(opened);
     }
 
     fn hold(&mut self, bucket: Shared) -> Held {
@@ -260,10 +270,18 @@ enum Held {
     Shared(Box<Shared>),
 }
 
+/// What is held before a record is read.
+const UNREAD: Held = Held::Alone(Bucket::DEFAULT);
+
 impl Opened {
     fn of(held: Held, policy: Option<StoredPolicy>, record: Option<Record>) -> Self {
         let regions = record.as_ref().and_then(|record| record.regions.clone());
         Self { held, policy, regions, admitted: 0, record }
+    }
+
+    /// Of no record yet.
+    fn unread() -> Self {
+        Self { held: UNREAD, policy: None, regions: None, admitted: 0, record: None }
     }
 
     /// Opens a bucket at `now` (unix microseconds) as it was left. A bucket with
@@ -273,33 +291,49 @@ impl Opened {
         if record.as_ref().is_some_and(|record| record.debits.is_some()) {
             return Self::shared(record, defaults, &Region::default(), now);
         }
-        let now = defaults.clock(now);
-        let (bucket, policy) = match &record {
-            Some(stored) => (stored.bucket(defaults, now), stored.policy),
-            None => (Bucket::full(defaults.current(), Weight::ONE, now), None),
-        };
-        Self::of(Held::Alone(bucket), policy, record)
+        let mut opened = Self { record, ..Self::unread() };
+        opened.begin(defaults, now);
+        opened
     }
 
     /// Opens a bucket that regions share.
     #[must_use]
     pub fn shared(record: Option<Record>, defaults: &Defaults, region: &Region, now: u64) -> Self {
-        Self::shared_in(record, defaults, region, now, &mut Spare::default())
+        let mut opened = Self { record, ..Self::unread() };
+        opened.begin_shared(defaults, region, now, &mut Spare::default());
+        opened
     }
 
-    /// [`Self::shared`] with memory that was used before.
-    #[must_use]
-    pub fn shared_in(
-        mut record: Option<Record>,
+    /// The record, to be read in place before [`Self::begin`] or
+    /// [`Self::begin_shared`]; `None` for a missing key.
+    pub fn record_mut(&mut self) -> &mut Option<Record> {
+        &mut self.record
+    }
+
+    /// [`Self::new`] of the record that was read in place, without debits.
+    pub fn begin(&mut self, defaults: &Defaults, now: u64) {
+        let now = defaults.clock(now);
+        let (bucket, policy) = match &self.record {
+            Some(stored) => (stored.bucket(defaults, now), stored.policy),
+            None => (Bucket::full(defaults.current(), Weight::ONE, now), None),
+        };
+        self.held = Held::Alone(bucket);
+        self.begin_with(policy);
+    }
+
+    /// [`Self::shared`] of the record that was read in place, with memory that was
+    /// used before.
+    pub fn begin_shared(
+        &mut self,
         defaults: &Defaults,
         region: &Region,
         now: u64,
         spare: &mut Spare,
-    ) -> Self {
+    ) {
         let now = defaults.clock(now);
-        let Some(stored) = &mut record else {
-            let bucket = Shared::full(defaults.current(), Weight::ONE, now);
-            return Self::of(spare.hold(bucket), None, record);
+        let Some(stored) = &mut self.record else {
+            self.held = spare.hold(Shared::full(defaults.current(), Weight::ONE, now));
+            return self.begin_with(None);
         };
         let timestamp = stored.timestamp.unwrap_or(now);
         let policy = stored.policy.map_or_else(|| defaults.at(timestamp), |stored| stored.policy);
@@ -315,7 +349,14 @@ impl Opened {
             None => defaults.advance_shared(&mut bucket, now, &region.peers),
         }
         let policy = stored.policy;
-        Self::of(spare.hold(bucket), policy, record)
+        self.held = spare.hold(bucket);
+        self.begin_with(policy);
+    }
+
+    fn begin_with(&mut self, policy: Option<StoredPolicy>) {
+        self.policy = policy;
+        self.regions = self.record.as_ref().and_then(|record| record.regions.clone());
+        self.admitted = 0;
     }
 
     /// A bucket that a merge has put in the place of `record`.
@@ -565,6 +606,57 @@ impl Opened {
             || version.is_some_and(|version| version != known)
     }
 
+    /// Whether the hash neither has nor needs more fields of ours than `tokens`,
+    /// `timestamp` and `debits`.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let (weight, remainder) = match &self.held {
+            Held::Alone(bucket) => (bucket.weight(), bucket.remainder()),
+            Held::Shared(bucket) => (bucket.weight(), 0),
+        };
+        let was_plain = |record: &Record| {
+            record.policy.is_none()
+                && record.weight.is_none()
+                && record.remainder.is_none()
+                && record.regions.is_none()
+        };
+        self.policy.is_none()
+            && weight == Weight::ONE
+            && remainder == 0
+            && self.regions.is_none()
+            && self.record.as_ref().is_none_or(was_plain)
+    }
+
+    /// Whether the key may go on expiring `at` (unix milliseconds), as
+    /// [`Record::expiry`] would find in more steps; `false` when that has to be asked.
+    /// `foreign` says that the hash has fields of the user's own.
+    #[must_use]
+    pub fn expiry_may_stay(&self, at: u64, foreign: bool, awaited: bool) -> bool {
+        let (weight, timestamp, wait, lingers) = match &self.held {
+            Held::Alone(bucket) => {
+                let lingers = self.regions.is_some();
+                (bucket.weight(), bucket.timestamp(), bucket.us_until_full(), lingers)
+            }
+            Held::Shared(bucket) => {
+                (bucket.weight(), bucket.timestamp(), bucket.us_until_full(), true)
+            }
+        };
+        let pinned = self.policy.is_some_and(|stored| stored.pin.is_some());
+        if foreign || pinned || weight != Weight::ONE || (lingers && awaited) {
+            return false;
+        }
+        let wait = wait.and_then(|us| u64::try_from(us).ok());
+        let wait = wait.and_then(|us| us.checked_add(if lingers { LINGER_US } else { 0 }));
+        let ahead = at.checked_mul(US_PER_MS.get()).and_then(|us| us.checked_sub(timestamp));
+        match (wait, ahead) {
+            // Not beyond where it would be set.
+            (Some(wait), Some(ahead)) => ahead
+                .checked_sub(wait)
+                .is_some_and(|more| more <= (wait / 2).saturating_add(EXPIRY_SLACK_US)),
+            _ => false,
+        }
+    }
+
     /// The record to write for the bucket as it is now.
     ///
     /// The `remainder` field appears with the first remainder and then stays, so
@@ -629,11 +721,11 @@ impl Expiry {
 const MAX_EXPIRY_MS: u64 = 1 << 62;
 
 /// What is added to the time until full, besides half of it.
-const EXPIRY_SLACK_US: u128 = 2_000_000;
+const EXPIRY_SLACK_US: u64 = 2_000_000;
 
 /// How much longer a bucket is kept that regions share: until then they know its
 /// debits, or it has been seen that they do not.
-const LINGER_US: u128 = 30_000_000;
+const LINGER_US: u64 = 30_000_000;
 
 impl Record {
     /// When the key of this record, as which `opened` is to be written, may
@@ -650,7 +742,7 @@ impl Record {
             false => (wait, whole),
             true if awaited => return Expiry::Never,
             true => {
-                let linger = |us: Option<u128>| us.map(|us| us.saturating_add(LINGER_US));
+                let linger = |us: Option<u128>| us.map(|us| us.saturating_add(LINGER_US.into()));
                 (linger(wait), linger(whole))
             }
         };
@@ -669,10 +761,10 @@ impl Record {
             let ms = wide::div_ceil(us.saturating_add(u128::from(timestamp)), US_PER_MS);
             u64::try_from(ms).ok().filter(|ms| *ms <= MAX_EXPIRY_MS)
         };
-        let slack = |us: u128| wait.saturating_add(us / 2).saturating_add(EXPIRY_SLACK_US);
+        let slack = |us: u128| wait.saturating_add(us / 2).saturating_add(EXPIRY_SLACK_US.into());
         // `set` grows with the wait, `latest` with the longest wait there is: so
         // what was set once stays good while the bucket refills.
-        let latest = slack(whole.max(wait)).saturating_add(EXPIRY_SLACK_US);
+        let latest = slack(whole.max(wait)).saturating_add(EXPIRY_SLACK_US.into());
         match (at(wait), at(slack(wait))) {
             (Some(earliest), Some(set)) => {
                 Expiry::At { earliest, latest: at(latest).unwrap_or(u64::MAX), set }

@@ -121,7 +121,7 @@ const fn list(
 /// One bucket of the call.
 struct Bucket<'c> {
     key: Key<'c>,
-    opened: Opened,
+    opened: Box<Opened>,
     /// What every charge of it asks for.
     asked: Asked,
     /// Sum of the charges seen so far.

@@ -10,18 +10,19 @@ mod update;
 use crate::config::{self, Settings};
 use crate::error::Error;
 use crate::server::{Context, OwnedStr, Str};
+use crate::store::Written;
 use crate::strategy::Strategy;
+use claw_core::bucket::Bucket;
 use claw_core::codec;
-use claw_core::debit::{Region, Shared};
+use claw_core::debit::{Debits, Region, Shared};
 use claw_core::glob;
 use claw_core::guard::{self, Instants, Peer, Peers, WHOLE};
-use claw_core::merge::State;
-use claw_core::record::{Opened, Spare};
+use claw_core::record::Opened;
 use claw_core::replica::{ReplicaId, Writer};
 use claw_sync::{
     Config, Identity, Limits, Messages, PeerState, PeerStatus, Pusher, Round, Tls, Value,
 };
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::ffi::CStr;
@@ -33,7 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use sweep::Sweep;
 pub(crate) use sweep::tick;
-pub(crate) use update::Update;
+use update::Update;
 
 /// How long a change may wait for a peer before the buckets are kept that would
 /// expire meanwhile.
@@ -58,15 +59,13 @@ pub(crate) struct Regions {
     region: RefCell<Region>,
     sharing: RefCell<Option<Sharing>>,
     /// Senders of an earlier configuration whose threads still hang.
-    stopping: RefCell<Vec<Pusher<Update>>>,
+    stopping: RefCell<Vec<Pusher>>,
     sweep: RefCell<Sweep>,
     /// Buckets that a function has to make anew, since they were changed here.
     changed: RefCell<BTreeSet<Place>>,
     /// The last of them that it was given: the next in order comes next, so that
     /// no bucket waits for another that is changed all the time.
     folded: RefCell<Place>,
-    /// See [`store::done`](crate::store::done).
-    spare: RefCell<Spare>,
     /// Where blobs are written, so that their place need not be made each time.
     scratch: RefCell<Vec<u8>>,
     /// Some peer may not know all that was counted here.
@@ -102,7 +101,7 @@ struct Sharing {
     strategy: Strategy,
     /// `None` for all.
     keys: Option<String>,
-    pusher: Pusher<Update>,
+    pusher: Pusher,
 }
 
 impl Sharing {
@@ -127,7 +126,6 @@ impl Default for Regions {
             sweep: RefCell::default(),
             changed: RefCell::default(),
             folded: RefCell::default(),
-            spare: RefCell::default(),
             scratch: RefCell::default(),
             awaited: Cell::new(false),
             spent: Arc::default(),
@@ -163,11 +161,6 @@ impl Regions {
         self.region.try_borrow().map_err(|_| Error::Busy)
     }
 
-    /// Memory of a bucket that is done with.
-    pub(crate) fn spare(&self) -> Result<RefMut<'_, Spare>, Error> {
-        self.spare.try_borrow_mut().map_err(|_| Error::Busy)
-    }
-
     /// The name of this region.
     pub(crate) fn id(&self) -> Option<ReplicaId> {
         self.region().ok()?.writer.as_ref().map(Writer::id)
@@ -198,8 +191,9 @@ impl Regions {
         self.awaited.get()
     }
 
-    /// Notes a changed bucket, which `opened` has become, for all peers.
-    pub(crate) fn note(&self, db: u32, key: Str<'_>, opened: &Opened) {
+    /// Notes a changed bucket, which `opened` has become, for all peers. `written` is
+    /// what its hash holds of it.
+    pub(crate) fn note(&self, db: u32, key: Str<'_>, opened: &Opened, written: &Written) {
         let (Ok(sharing), Ok(region)) = (self.sharing.try_borrow(), self.region.try_borrow())
         else {
             return;
@@ -207,26 +201,27 @@ impl Regions {
         let Some(sharing) = sharing.as_ref().filter(|sharing| sharing.takes_part(key)) else {
             return;
         };
-        let (id, share) = (sharing.id, region.peers.share());
-        let note = |fill: &dyn Fn(&mut Update)| sharing.pusher.note(db, key.as_bytes(), fill);
-        match (&sharing.strategy, opened.as_shared()) {
-            (Strategy::Debit, Some(bucket)) => {
-                note(&|update| update.count(id, bucket, opened.policy(), share));
+        let mut update = Update { bucket: written.bucket, stored: opened.policy(), counted: None };
+        let mut debits = None;
+        match (&sharing.strategy, &written.debits) {
+            (Strategy::Debit, Some(written)) => {
+                update.counted = Some(region.peers.share() == WHOLE);
+                debits = Some(written.as_str().as_bytes());
             }
             (Strategy::Debit, None) => return,
             // What the function made of all regions' states is not ours to send.
-            (Strategy::Function(_), _) => match opened.state_of(id) {
+            (Strategy::Function(_), _) => match opened.state_of(sharing.id) {
                 Some(own) => {
                     self.fold_later(db, key);
-                    note(&|update| *update = Update::Written(id, own));
+                    (update.bucket, update.stored) = (own.bucket, own.policy);
                 }
                 None => return,
             },
-            _ => {
-                let state = State::of(opened.bucket(), opened.policy());
-                note(&|update| *update = Update::Written(id, state));
-            }
+            (Strategy::BuiltIn(_), _) => {}
         }
+        let update = update.to_bytes();
+        let note = [update.as_flattened(), debits.unwrap_or_default()];
+        sharing.pusher.note(db, key.as_bytes(), &note);
         self.count(opened);
     }
 
@@ -271,14 +266,16 @@ impl Regions {
 
     /// Counts what `opened` has admitted.
     fn count(&self, opened: &Opened) {
-        self.spent.fetch_add(opened.admitted(), Ordering::Relaxed);
+        // Nobody else counts: adding in one step would cost more.
+        let spent = self.spent.load(Ordering::Relaxed).wrapping_add(opened.admitted());
+        self.spent.store(spent, Ordering::Relaxed);
     }
 
-    /// The `debits` field of a shared bucket.
-    pub(crate) fn debits_of(&self, bucket: &Shared) -> Result<OwnedStr, Error> {
+    /// A shared bucket as its fields hold it, and the `debits` field.
+    pub(crate) fn written(&self, bucket: &Shared) -> Result<(Bucket, OwnedStr), Error> {
         let mut scratch = self.scratch.try_borrow_mut().map_err(|_| Error::Busy)?;
-        codec::encode_debits(bucket, &mut scratch);
-        OwnedStr::new(&scratch).ok_or(Error::Panic)
+        let bucket = codec::encode_debits(bucket, &mut scratch);
+        Ok((bucket, OwnedStr::new(&scratch).ok_or(Error::Panic)?))
     }
 
     /// This moment on both clocks; `wall` in unix microseconds.
@@ -324,7 +321,8 @@ impl Regions {
         let id = id.filter(|_| !sync.peers.is_empty())?;
         let (spent, masters) = (Arc::clone(&self.spent), Arc::clone(&self.masters));
         let hears = Arc::clone(&self.hears);
-        let messages = Heartbeat { id, run: self.run, born: self.born, spent, masters, hears };
+        let (run, born, scratch) = (self.run, self.born, Mutex::default());
+        let messages = Told { id, run, born, spent, masters, hears, scratch };
         let started = pusher_config(sync).and_then(|config| {
             Pusher::start(config, Arc::new(messages)).map_err(|why| why.to_string())
         });
@@ -338,7 +336,7 @@ impl Regions {
         }
     }
 
-    fn stop(&self, pusher: Pusher<Update>) {
+    fn stop(&self, pusher: Pusher) {
         if let (Err(pusher), Ok(mut stopping)) =
             (pusher.stop(STOPPING), self.stopping.try_borrow_mut())
         {
@@ -425,7 +423,7 @@ impl Regions {
         ]
     }
 
-    fn with_pusher<T>(&self, ask: impl FnOnce(&Pusher<Update>) -> T) -> Option<T> {
+    fn with_pusher<T>(&self, ask: impl FnOnce(&Pusher) -> T) -> Option<T> {
         let sharing = self.sharing.try_borrow().ok()?;
         sharing.as_ref().map(|sharing| ask(&sharing.pusher))
     }
@@ -487,18 +485,20 @@ fn pusher_config(sync: &config::Sync) -> Result<Config, String> {
     })
 }
 
-/// What ends every round.
+/// What peers are told.
 #[derive(Debug)]
-struct Heartbeat {
+struct Told {
     id: ReplicaId,
     run: u64,
     born: Instant,
     spent: Arc<AtomicU64>,
     masters: Arc<AtomicU16>,
     hears: Arc<Mutex<Vec<ReplicaId>>>,
+    /// Where debits are read, so that their place need not be made each time.
+    scratch: Mutex<Debits>,
 }
 
-impl Messages for Heartbeat {
+impl Messages for Told {
     fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>> {
         let spent = self.spent.load(Ordering::Relaxed).to_string();
         let run = format!("{:x}", self.run);
@@ -514,6 +514,11 @@ impl Messages for Heartbeat {
         words.push("HEARS");
         words.extend(hears.iter().map(ReplicaId::as_str));
         Some(words.into_iter().map(|word| word.as_bytes().to_vec()).collect())
+    }
+
+    fn state(&self, note: &[u8], out: &mut Vec<u8>) {
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        update::encode(self.id, note, &mut scratch, out);
     }
 
     fn stamp(&self, state: &mut [u8]) {

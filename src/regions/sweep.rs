@@ -6,7 +6,7 @@ use super::{Part, Regions};
 use crate::commands;
 use crate::config::Settings;
 use crate::server::{self, Context, Key, Kind, OwnedStr, Scan};
-use crate::store;
+use crate::store::{self, Written};
 use crate::strategy::Strategy;
 use claw_sync::Pusher;
 use std::time::{Duration, Instant};
@@ -227,7 +227,10 @@ fn visit(ctx: &Context<'_>, db: u32, name: &OwnedStr) {
     if !shared {
         return;
     }
-    regions.note(db, name, &opened);
+    let Ok(written) = Written::of(ctx, &opened) else {
+        return;
+    };
+    regions.note(db, name, &opened, &written);
     if store::expiry_is_due(ctx, &key, &opened) {
         drop(key);
         let key = Key::open_write_unnoticed(ctx, name);

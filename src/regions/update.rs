@@ -1,101 +1,96 @@
-//! What is sent of one bucket.
+//! What is noted of a changed bucket, and the state that peers are sent.
 
+use claw_core::bucket::{Bucket, Weight};
 use claw_core::codec::{self, Besides};
-use claw_core::debit::{Account, Shared};
-use claw_core::guard::WHOLE;
+use claw_core::debit::Debits;
 use claw_core::merge::State;
-use claw_core::policy::StoredPolicy;
+use claw_core::policy::{Policy, StoredPolicy};
 use claw_core::replica::ReplicaId;
-use claw_sync::Note;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The state of a bucket as it was noted.
-#[derive(Debug, Default)]
-pub(crate) enum Update {
-    /// None yet.
-    #[default]
-    None,
-    /// A bucket that regions count.
-    Counted(Counted),
-    /// A bucket of any other strategy.
-    Written(ReplicaId, State),
+/// What the main thread notes; behind it comes the text of the field `debits`, which
+/// has just been written. So little memory has to go from one thread to the other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Update {
+    /// The bucket as its fields hold it.
+    pub(super) bucket: Bucket,
+    /// What its `policy` field says.
+    pub(super) stored: Option<StoredPolicy>,
+    /// For a bucket that regions count: whether it refills at the whole rate until
+    /// it is sent. `None` for a bucket of any other strategy.
+    pub(super) counted: Option<bool>,
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct Counted {
-    from: ReplicaId,
-    bucket: Shared,
-    stored: Option<StoredPolicy>,
-    refilling: bool,
-}
+const STORED: u64 = 1;
+const PINNED: u64 = 1 << 1;
+const COUNTED: u64 = 1 << 2;
+const REFILLING: u64 = 1 << 3;
+
+/// [`Update::to_bytes`].
+type Numbers = [[u8; 8]; 9];
 
 impl Update {
-    /// Becomes the state of a bucket that regions count, refilling at `share`.
-    pub(super) fn count(
-        &mut self,
-        from: ReplicaId,
-        bucket: &Shared,
-        stored: Option<StoredPolicy>,
-        share: u16,
-    ) {
+    pub(super) fn to_bytes(self) -> Numbers {
+        let Self { bucket, stored, counted } = self;
+        let policy = stored.map_or(bucket.policy(), |stored| stored.policy);
+        let pin = stored.and_then(|stored| stored.pin);
+        let flag = |flag: u64, set: bool| if set { flag } else { 0 };
+        let flags = flag(STORED, stored.is_some())
+            | flag(PINNED, pin.is_some())
+            | flag(COUNTED, counted.is_some())
+            | flag(REFILLING, counted == Some(true));
+        [
+            flags,
+            bucket.weight().get().into(),
+            bucket.tokens(),
+            bucket.remainder(),
+            bucket.timestamp(),
+            policy.capacity(),
+            policy.refill(),
+            policy.interval_ms(),
+            pin.unwrap_or(0),
+        ]
+        .map(u64::to_le_bytes)
+    }
+
+    /// Reads what a note begins with; what is left are the `debits`.
+    fn read(note: &[u8]) -> Option<(Self, &[u8])> {
+        let (numbers, debits) = note.split_first_chunk::<{ size_of::<Numbers>() }>()?;
+        let numbers: Numbers = numbers.as_chunks().0.try_into().ok()?;
+        let [flags, weight, tokens, remainder, timestamp, capacity, refill, interval, pin] =
+            numbers.map(u64::from_le_bytes);
+        let is = |flag: u64| flags & flag != 0;
+        let policy = Policy::new(capacity, refill, interval).ok()?;
+        let stored = StoredPolicy { policy, pin: Some(pin).filter(|_| is(PINNED)) };
+        let update = Self {
+            bucket: Bucket::new(policy, Weight::new(weight)?, tokens, remainder, timestamp),
+            stored: Some(stored).filter(|_| is(STORED)),
+            counted: Some(is(REFILLING)).filter(|_| is(COUNTED)),
+        };
+        Some((update, debits))
+    }
+}
+
+/// Makes a note the state that region `from` sends. What `debits` held is gone.
+pub(super) fn encode(from: ReplicaId, note: &[u8], debits: &mut Debits, out: &mut Vec<u8>) {
+    // A note can always be read: it comes from `Update::to_bytes`.
+    let Some((Update { bucket, stored, counted }, text)) = Update::read(note) else {
+        return;
+    };
+    match counted {
         // The peer credits it up to the moment of sending. At less than the whole
         // share it does not: the level is then too high, which is the safe side.
-        let refilling = share == WHOLE;
-        match self {
-            Self::Counted(counted) => {
-                counted.bucket.clone_from(bucket);
-                (counted.from, counted.stored, counted.refilling) = (from, stored, refilling);
-            }
-            _ => {
-                let bucket = bucket.clone();
-                *self = Self::Counted(Counted { from, bucket, stored, refilling });
+        Some(refilling) => {
+            if codec::decode_debits_into(text, debits) {
+                codec::encode_shared(from, &bucket, debits, stored, refilling, out);
             }
         }
-    }
-}
-
-impl Clone for Update {
-    fn clone(&self) -> Self {
-        match self {
-            Self::None => Self::None,
-            Self::Counted(counted) => Self::Counted(counted.clone()),
-            Self::Written(from, state) => Self::Written(*from, *state),
+        None => {
+            let besides = Besides { from: Some(from), ..Besides::default() };
+            let state = State::of(bucket, stored);
+            // It can always be written: see `codec::encode`.
+            out.extend(codec::encode(&state, &besides).unwrap_or_default());
         }
-    }
-
-    fn clone_from(&mut self, source: &Self) {
-        match (self, source) {
-            (Self::Counted(counted), Self::Counted(source)) => {
-                counted.bucket.clone_from(&source.bucket);
-                (counted.from, counted.stored) = (source.from, source.stored);
-                counted.refilling = source.refilling;
-            }
-            (other, source) => *other = source.clone(),
-        }
-    }
-}
-
-impl Note for Update {
-    fn encode(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::None => {}
-            Self::Counted(Counted { from, bucket, stored, refilling }) => {
-                codec::encode_shared(*from, bucket, *stored, *refilling, out);
-            }
-            Self::Written(from, state) => {
-                let besides = Besides { from: Some(*from), ..Besides::default() };
-                // It can always be written: see `encode`.
-                out.extend(codec::encode(state, &besides).unwrap_or_default());
-            }
-        }
-    }
-
-    fn size(&self) -> usize {
-        let accounts = match self {
-            Self::Counted(counted) => counted.bucket.accounts().len(),
-            Self::None | Self::Written(..) => 0,
-        };
-        size_of::<Self>().saturating_add(accounts.saturating_mul(size_of::<Account>()))
     }
 }
 
@@ -103,4 +98,29 @@ impl Note for Update {
 pub(super) fn now() -> u64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_read_as_it_was_written() {
+        let policy = Policy::new(1_000_000_000_000, 1, 31_622_400_000).unwrap();
+        let bucket = Bucket::new(policy, Weight::new(10).unwrap(), u64::MAX, 0, u64::MAX);
+        let other = Bucket::new(Policy::DEFAULT, Weight::ONE, 7, 2_519, 0);
+        for bucket in [bucket, other] {
+            for pin in [None, Some(None), Some(Some(0)), Some(Some(u64::MAX))] {
+                for counted in [None, Some(false), Some(true)] {
+                    let stored = pin.map(|pin| StoredPolicy { policy: bucket.policy(), pin });
+                    let update = Update { bucket, stored, counted };
+                    let note = [update.to_bytes().as_flattened(), b"debits"].concat();
+                    assert_eq!(Update::read(&note), Some((update, b"debits".as_slice())));
+                }
+            }
+        }
+        assert_eq!(Update::read(&[0; 71]), None);
+        assert_eq!(Update::read(&[0; 72]), None);
+    }
 }

@@ -7,9 +7,9 @@ use crate::error::Error;
 use crate::regions::Regions;
 use crate::stats::Stats;
 use claw_core::decimal::Decimal;
-use claw_core::record::Field;
+use claw_core::record::{Field, Spare};
 use redis_module::raw;
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -26,6 +26,8 @@ pub(crate) struct Module {
     pub(crate) regions: Regions,
     /// Who listens to effects.
     pub(super) listeners: Listeners,
+    /// See [`store::done`](crate::store::done).
+    spare: RefCell<Spare>,
     lent: RefCell<Option<OwnedStr>>,
     stamp: RefCell<Option<(u64, OwnedStr)>>,
 }
@@ -52,6 +54,7 @@ impl Module {
             stats: Stats::default(),
             regions: Regions::default(),
             listeners: Listeners::default(),
+            spare: RefCell::default(),
             lent: RefCell::new(None),
             stamp: RefCell::new(None),
         };
@@ -78,6 +81,11 @@ impl Module {
             }
             Err(_) => ptr::null_mut(),
         }
+    }
+
+    /// Memory of a bucket that is done with.
+    pub(crate) fn spare(&self) -> Result<RefMut<'_, Spare>, Error> {
+        self.spare.try_borrow_mut().map_err(|_| Error::Busy)
     }
 
     /// The text of a timestamp. Where the clock has only milliseconds, commands that

@@ -140,11 +140,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn entry(key: u8, n: u64) -> Entry {
-        let mut id = Vec::new();
-        front::id(&mut id, 0, &[key]);
-        let state_at = id.len();
-        id.extend_from_slice(&n.to_be_bytes());
-        Entry::new(&id, state_at)
+        Entry::new(&front::id(0, &[key]), &n.to_be_bytes())
     }
 
     fn contents(backlog: &Backlog) -> BTreeMap<u8, (u64, u64)> {

@@ -52,7 +52,7 @@ pub struct Limits {
     /// How many states may wait for one peer, those on their way included.
     pub entries: usize,
     /// How many bytes these may have: keys, states, and a fixed amount for each;
-    /// before they are handed out, [`Note::size`] in place of the state. Peers
+    /// before they are handed out, the note in place of the state. Peers
     /// share states, so that what several peers wait for is counted, but not
     /// stored, several times.
     pub bytes: usize,
@@ -79,24 +79,6 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(1),
             io_timeout: Duration::from_secs(1),
         }
-    }
-}
-
-/// What the owner notes of one key. To be filled in quickly, on the main thread,
-/// where an earlier one was before, whose memory can be used again; it is made to
-/// bytes on another thread.
-///
-/// Cloning one over another, with `clone_from`, should use the memory of that again.
-pub trait Note: Clone + Default + Send + 'static {
-    /// Appends the state as it goes over the wire, but for what
-    /// [`Messages::stamp`] writes into it. Called once for each state that is
-    /// handed out, on the thread that does so.
-    fn encode(&self, out: &mut Vec<u8>);
-
-    /// How many bytes of memory it takes, for [`Limits::bytes`]: what it owns on
-    /// the heap is to be added by types that own some. Called on the main thread.
-    fn size(&self) -> usize {
-        size_of_val(self)
     }
 }
 
@@ -140,6 +122,14 @@ pub trait Messages: Send + Sync + 'static {
     /// A node that answers the heartbeat with an error, whichever, counts as
     /// failed: the connection is given up and tried again after a while.
     fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>>;
+
+    /// Appends the state that a [note](crate::Pusher::note) stands for, as it goes
+    /// over the wire but for what [`stamp`](Messages::stamp) writes into it. Called
+    /// once for each state that is handed out, on the thread that does so. Without
+    /// it a note is the state itself.
+    fn state(&self, note: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(note);
+    }
 
     /// Completes a state in the moment that it is sent: once for each peer and
     /// attempt.

@@ -1,6 +1,6 @@
 //! What has been noted since the last hand-out.
 
-use crate::config::{Limits, Note};
+use crate::config::Limits;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -10,47 +10,76 @@ const OVERHEAD: usize = 96;
 /// How many notes make the hand-out thread come early, so that there are few to
 /// move when room is made for more: that happens on the main thread.
 const EARLY: usize = 2_048;
-/// Room for more notes than this that was hardly used is given back.
-const SPARE: usize = 1_024;
-/// Room for ids longer than this, in bytes, is not kept.
+/// Room for more bytes than this that was hardly used is given back.
+const SPARE: usize = 1 << 18;
+/// Room for more bytes than this for one key is not kept.
 const LONG: usize = 1_024;
 /// The number of the database comes first in an id.
 const DB: usize = size_of::<u32>();
+
+/// The id of a key, and what there is to say of it, in one piece of memory.
+#[derive(Debug, Default)]
+pub(crate) struct Piece {
+    bytes: Vec<u8>,
+    id_len: usize,
+}
+
+impl Piece {
+    /// Becomes another one, in the same memory.
+    pub fn set(&mut self, id: &[u8], what: &[u8]) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(id);
+        self.bytes.extend_from_slice(what);
+        self.id_len = id.len();
+    }
+
+    /// Database and key.
+    pub fn id(&self) -> &[u8] {
+        self.bytes.get(..self.id_len).unwrap_or_default()
+    }
+
+    /// What there is to say.
+    pub fn what(&self) -> &[u8] {
+        self.bytes.get(self.id_len..).unwrap_or_default()
+    }
+
+    /// Bytes of memory, with what is left over of an earlier, longer one.
+    pub fn cost(&self) -> usize {
+        self.bytes.capacity().saturating_add(OVERHEAD)
+    }
+
+    /// Whether it takes more memory than most.
+    pub fn is_long(&self) -> bool {
+        self.bytes.capacity() > LONG
+    }
+}
 
 /// A state that is on its way; shared by the peers.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry(Arc<Piece>);
 
-#[derive(Debug)]
-struct Piece {
-    /// Database and key, as an entry is found by, and the state.
-    bytes: Vec<u8>,
-    state_at: usize,
-}
-
 impl Entry {
-    /// Of `bytes`, all from `state_at` is the state.
-    pub fn new(bytes: &[u8], state_at: usize) -> Self {
-        Self(Arc::new(Piece { bytes: bytes.to_vec(), state_at }))
+    pub fn new(id: &[u8], state: &[u8]) -> Self {
+        let mut piece = Piece::default();
+        piece.bytes.reserve_exact(id.len().saturating_add(state.len()));
+        piece.set(id, state);
+        Self(Arc::new(piece))
     }
 
     /// Becomes another one, in the same memory; `false` when somebody still has it.
-    pub fn become_one(&mut self, bytes: &[u8], state_at: usize) -> bool {
-        let Some(piece) = Arc::get_mut(&mut self.0) else {
-            return false;
-        };
-        piece.bytes.clear();
-        piece.bytes.extend_from_slice(bytes);
-        piece.state_at = state_at;
-        true
+    pub fn become_one(&mut self, id: &[u8], state: &[u8]) -> bool {
+        Arc::get_mut(&mut self.0).is_some_and(|piece| {
+            piece.set(id, state);
+            true
+        })
     }
 
     pub fn id(&self) -> &[u8] {
-        self.0.bytes.get(..self.0.state_at).unwrap_or_default()
+        self.0.id()
     }
 
     pub fn db(&self) -> u32 {
-        self.0.bytes.first_chunk::<DB>().copied().map(u32::from_le_bytes).unwrap_or_default()
+        self.id().first_chunk::<DB>().copied().map(u32::from_le_bytes).unwrap_or_default()
     }
 
     pub fn key(&self) -> &[u8] {
@@ -58,17 +87,12 @@ impl Entry {
     }
 
     pub fn state(&self) -> &[u8] {
-        self.0.bytes.get(self.0.state_at..).unwrap_or_default()
+        self.0.what()
     }
 
-    /// Bytes of memory, with what is left over of an earlier, longer state.
+    /// Bytes of memory.
     pub fn cost(&self) -> usize {
-        self.0.bytes.capacity().saturating_add(OVERHEAD)
-    }
-
-    /// Whether it takes more memory than most.
-    fn is_long(&self) -> bool {
-        self.0.bytes.capacity() > LONG
+        self.0.cost()
     }
 }
 
@@ -80,7 +104,7 @@ pub(crate) struct Spent(Mutex<Vec<Entry>>);
 impl Spent {
     /// Takes back what one peer is done with; others may still have it.
     pub fn give(&self, entries: &mut Vec<Entry>) {
-        entries.retain(|entry| !entry.is_long());
+        entries.retain(|entry| !entry.0.is_long());
         let mut spent = self.lock();
         if spent.is_empty() {
             std::mem::swap(&mut *spent, entries);
@@ -103,51 +127,107 @@ impl Spent {
 }
 
 /// The id of a key.
-pub(crate) fn id(into: &mut Vec<u8>, db: u32, key: &[u8]) {
-    into.clear();
-    into.extend_from_slice(&db.to_le_bytes());
-    into.extend_from_slice(key);
+#[cfg(test)]
+pub(crate) fn id(db: u32, key: &[u8]) -> Vec<u8> {
+    [&db.to_le_bytes(), key].concat()
 }
 
-/// Room for what is noted of one key; used again and again.
+/// Notes in the order in which they came, one behind the other: for each the lengths
+/// of its id and of itself, both in 4 bytes, and those. So the main thread fills one
+/// run of memory after the other, whatever is noted.
 #[derive(Debug, Default)]
-pub(crate) struct Slot<N> {
-    id: Vec<u8>,
-    note: N,
+struct Log {
+    bytes: Vec<u8>,
+    count: usize,
+    /// Where the last one begins.
+    last: usize,
 }
 
-impl<N: Clone> Clone for Slot<N> {
-    fn clone(&self) -> Self {
-        Self { id: self.id.clone(), note: self.note.clone() }
+/// Bytes that come into a cache together.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 64;
+/// How many of these one note mostly has.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 4;
+
+/// Of the lengths before each note.
+const HEAD: usize = 2 * LEN;
+const LEN: usize = size_of::<u32>();
+
+impl Log {
+    fn push(&mut self, db: u32, key: &[u8], parts: &[&[u8]]) {
+        let id_len = DB.saturating_add(key.len());
+        let note_len = parts.iter().fold(0_usize, |len, part| len.saturating_add(part.len()));
+        let (Ok(id), Ok(note)) = (u32::try_from(id_len), u32::try_from(note_len)) else {
+            return;
+        };
+        self.last = self.bytes.len();
+        self.count = self.count.saturating_add(1);
+        let needed = HEAD.saturating_add(id_len).saturating_add(note_len);
+        self.bytes.reserve(needed);
+        let [a, b, c] = [id, note, db].map(u32::to_le_bytes);
+        self.bytes.extend_from_slice([a, b, c].as_flattened());
+        self.bytes.extend_from_slice(key);
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        self.fetch_ahead();
     }
 
-    /// Uses the memory that is there again.
-    fn clone_from(&mut self, source: &Self) {
-        self.id.clone_from(&source.id);
-        self.note.clone_from(&source.note);
+    /// Asks for the memory of the next note. The hand-out thread had it last, so that
+    /// it is in the cache of another processor, and the main thread would wait for it
+    /// when it unlocks.
+    fn fetch_ahead(&mut self) {
+        #[cfg(target_arch = "x86_64")]
+        for line in self.bytes.spare_capacity_mut().chunks(LINE).take(AHEAD) {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            // SAFETY: nothing is read or written; any address is allowed.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast()) };
+        }
+    }
+
+    /// Takes the last one back if it is of this key.
+    fn pop_same(&mut self, db: u32, key: &[u8]) -> bool {
+        let last = self.bytes.get(self.last..).and_then(split).map(|(id, _, _)| id);
+        let is_same = |id: &[u8]| {
+            id.split_first_chunk().is_some_and(|(of, name)| *of == db.to_le_bytes() && name == key)
+        };
+        if self.count == 0 || !last.is_some_and(is_same) {
+            return false;
+        }
+        self.bytes.truncate(self.last);
+        self.count = self.count.saturating_sub(1);
+        true
+    }
+
+    /// Ids and notes.
+    fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = self.bytes.as_slice();
+        std::iter::from_fn(move || {
+            let (id, note, after) = split(rest)?;
+            rest = after;
+            Some((id, note))
+        })
+    }
+
+    fn clear(&mut self) {
+        let used = self.bytes.len();
+        self.bytes.clear();
+        if self.bytes.capacity() > SPARE && used < self.bytes.capacity() >> 3 {
+            self.bytes.shrink_to(used.saturating_mul(2));
+        }
+        (self.count, self.last) = (0, 0);
     }
 }
 
-impl<N> Slot<N> {
-    /// See [`id`].
-    pub fn id(&self) -> &[u8] {
-        &self.id
-    }
-
-    pub fn note(&self) -> &N {
-        &self.note
-    }
-}
-
-impl<N: Note> Slot<N> {
-    fn is_of(&self, db: u32, key: &[u8]) -> bool {
-        self.id.split_first_chunk().is_some_and(|(of, name)| *of == db.to_le_bytes() && name == key)
-    }
-
-    /// Bytes of memory.
-    pub fn cost(&self) -> usize {
-        self.id.len().saturating_add(self.note.size()).saturating_add(OVERHEAD)
-    }
+/// The first id and note, and what comes behind them.
+fn split(log: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (id_len, rest) = log.split_first_chunk::<LEN>()?;
+    let (note_len, rest) = rest.split_first_chunk::<LEN>()?;
+    let len = |bytes: &[u8; LEN]| usize::try_from(u32::from_le_bytes(*bytes)).ok();
+    let (id, rest) = rest.split_at_checked(len(id_len)?)?;
+    let (note, rest) = rest.split_at_checked(len(note_len)?)?;
+    Some((id, note, rest))
 }
 
 /// The begin or end of a walk over all buckets, in order with what is noted.
@@ -161,12 +241,9 @@ pub(crate) enum Mark {
 
 /// The main thread's side: all that has been noted, in order. That a key comes
 /// several times is for the hand-out thread to see.
-#[derive(Debug)]
-pub(crate) struct Front<N> {
-    slots: Vec<Slot<N>>,
-    /// How many of them have been filled.
-    used: usize,
-    bytes: usize,
+#[derive(Debug, Default)]
+pub(crate) struct Front {
+    log: Log,
     since: Option<u64>,
     overrun: bool,
     marks: Vec<Mark>,
@@ -181,9 +258,8 @@ pub(crate) struct Front<N> {
 
 /// What is handed out.
 #[derive(Debug)]
-pub(crate) struct Handful<N> {
-    slots: Vec<Slot<N>>,
-    used: usize,
+pub(crate) struct Handful {
+    log: Log,
     /// When the first of them was noted.
     pub since: Option<u64>,
     /// Some states are missing, for want of room.
@@ -192,58 +268,32 @@ pub(crate) struct Handful<N> {
     pub taken_at: Instant,
 }
 
-impl<N: Note> Front<N> {
-    pub fn new() -> Self {
-        Self {
-            slots: Vec::new(),
-            used: 0,
-            bytes: 0,
-            since: None,
-            overrun: false,
-            marks: Vec::new(),
-            walk: None,
-            walks: 0,
-            flush: false,
-            stopping: false,
-        }
-    }
-
-    /// Notes the latest state of a key, which `fill` writes over another one.
-    /// Returns whether the hand-out thread should come at once. `now` is only
-    /// asked when there was nothing.
+impl Front {
+    /// Notes the latest state of a key, in parts that follow each other. Returns
+    /// whether the hand-out thread should come at once. `now` is only asked when
+    /// there was nothing.
     pub fn note(
         &mut self,
         (db, key): (u32, &[u8]),
-        fill: impl FnOnce(&mut N),
+        parts: &[&[u8]],
         limits: &Limits,
         now: impl FnOnce() -> u64,
     ) -> bool {
         // The bucket that everybody uses is noted once.
-        let last = self.used.checked_sub(1).and_then(|last| self.slots.get_mut(last));
-        if let Some(last) = last.filter(|last| last.is_of(db, key)) {
-            let before = last.cost();
-            fill(&mut last.note);
-            self.bytes = self.bytes.saturating_sub(before).saturating_add(last.cost());
+        if self.log.pop_same(db, key) {
+            self.log.push(db, key, parts);
             return false;
         }
-        if self.used >= limits.entries || self.bytes >= limits.bytes {
+        if self.log.count >= limits.entries || self.log.bytes.len() >= limits.bytes {
             // Freeing what is there would take long, on the main thread.
             self.overrun = true;
             return true;
         }
-        if self.used >= self.slots.len() {
-            self.slots.push(Slot::default());
-        }
-        if let Some(slot) = self.slots.get_mut(self.used) {
-            id(&mut slot.id, db, key);
-            fill(&mut slot.note);
-            self.bytes = self.bytes.saturating_add(slot.cost());
-        }
+        self.log.push(db, key, parts);
         if self.since.is_none() {
             self.since = Some(now());
         }
-        self.used = self.used.saturating_add(1);
-        self.used == EARLY
+        self.log.count == EARLY
     }
 
     /// A walk over all buckets begins, for these peers and those of the walk
@@ -265,7 +315,7 @@ impl<N: Note> Front<N> {
 
     /// Whether there are more notes than should wait for the interval to end.
     pub fn crowded(&self) -> bool {
-        self.used >= EARLY || self.overrun
+        self.log.count >= EARLY || self.overrun
     }
 
     /// When the first state was noted.
@@ -274,11 +324,9 @@ impl<N: Note> Front<N> {
     }
 
     /// Takes everything, and leaves the room of `spare` to be filled.
-    pub fn take(&mut self, spare: Handful<N>) -> Handful<N> {
-        self.bytes = 0;
+    pub fn take(&mut self, spare: Handful) -> Handful {
         Handful {
-            slots: std::mem::replace(&mut self.slots, spare.slots),
-            used: std::mem::take(&mut self.used),
+            log: std::mem::replace(&mut self.log, spare.log),
             since: self.since.take(),
             overrun: std::mem::take(&mut self.overrun),
             marks: std::mem::take(&mut self.marks),
@@ -287,12 +335,11 @@ impl<N: Note> Front<N> {
     }
 }
 
-impl<N: Note> Handful<N> {
+impl Handful {
     /// Room for nothing.
     pub fn empty() -> Self {
         Self {
-            slots: Vec::new(),
-            used: 0,
+            log: Log::default(),
             since: None,
             overrun: false,
             marks: Vec::new(),
@@ -300,27 +347,14 @@ impl<N: Note> Handful<N> {
         }
     }
 
-    /// What was noted, in order.
-    pub fn noted(&self) -> &[Slot<N>] {
-        self.slots.get(..self.used).unwrap_or_default()
+    /// What was noted, in order: ids and notes.
+    pub fn noted(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.log.iter()
     }
 
-    /// See [`trim`].
-    pub fn trim(&mut self) {
-        trim(&mut self.slots, self.used);
-    }
-}
-
-/// Gives back room of which only `used` was needed, and that of very long keys.
-pub(crate) fn trim<N>(slots: &mut Vec<Slot<N>>, used: usize) {
-    for slot in slots.iter_mut().take(used) {
-        if slot.id.capacity() > LONG {
-            slot.id = Vec::new();
-        }
-    }
-    if slots.len() > SPARE && used < slots.len() >> 3 {
-        slots.truncate(used.saturating_mul(2));
-        slots.shrink_to_fit();
+    /// Its room is to be used again; more than was needed is given back.
+    pub fn clear(&mut self) {
+        self.log.clear();
     }
 }
 
@@ -329,84 +363,85 @@ pub(crate) fn trim<N>(slots: &mut Vec<Slot<N>>, used: usize) {
 mod tests {
     use super::*;
 
-    #[derive(Debug, Clone, Default, PartialEq)]
-    struct Number(u64);
-
-    impl Note for Number {
-        fn encode(&self, out: &mut Vec<u8>) {
-            out.extend_from_slice(&self.0.to_be_bytes());
-        }
+    fn noted(front: &mut Front, db: u32, key: &[u8], n: u64, limits: &Limits) -> bool {
+        let bytes = n.to_be_bytes();
+        let (high, low) = bytes.split_at(4);
+        front.note((db, key), &[high, low], limits, || n)
     }
 
-    fn noted(front: &mut Front<Number>, db: u32, key: &[u8], n: u64, limits: &Limits) -> bool {
-        front.note((db, key), |number| number.0 = n, limits, || n)
-    }
-
-    fn states(handful: &Handful<Number>) -> Vec<(u32, String, u64)> {
-        let state = |slot: &Slot<Number>| {
-            let (db, key) = slot.id.split_first_chunk().unwrap();
-            (u32::from_le_bytes(*db), String::from_utf8(key.into()).unwrap(), slot.note.0)
+    fn states(handful: &Handful) -> Vec<(u32, String, u64)> {
+        let state = |(id, note): (&[u8], &[u8])| {
+            let (db, key) = id.split_first_chunk().unwrap();
+            let key = String::from_utf8(key.into()).unwrap();
+            (u32::from_le_bytes(*db), key, u64::from_be_bytes(note.try_into().unwrap()))
         };
-        handful.noted().iter().map(state).collect()
+        handful.noted().map(state).collect()
     }
 
     #[test]
     fn what_is_noted_is_taken_once_and_in_order() {
         let limits = Limits::default();
-        let mut front = Front::new();
+        let mut front = Front::default();
         for (db, key, n) in
             [(0, "a", 1), (0, "a", 2), (1, "a", 3), (0, "b", 4), (0, "a", 5), (0, "", 6)]
         {
             assert!(!noted(&mut front, db, key.as_bytes(), n, &limits));
         }
         assert_eq!(front.since(), Some(1));
-        let handful = front.take(Handful::empty());
+        let mut handful = front.take(Handful::empty());
         assert_eq!((handful.since, handful.overrun, front.since()), (Some(1), false, None));
         let expected = [(0, "a", 2), (1, "a", 3), (0, "b", 4), (0, "a", 5), (0, "", 6)];
         assert_eq!(states(&handful), expected.map(|(db, key, n)| (db, key.to_owned(), n)));
         // What is there to be used again is not there to be sent again.
+        handful.clear();
         assert_eq!(states(&front.take(handful)), []);
         noted(&mut front, 0, b"c", 6, &limits);
         assert_eq!(states(&front.take(Handful::empty())), [(0, "c".to_owned(), 6)]);
     }
 
+    /// A note may be longer or shorter than the one that it follows.
     #[test]
     fn one_key_takes_one_place() {
-        let mut front = Front::new();
+        let limits = Limits::default();
+        let mut front = Front::default();
         for n in 0..100_000 {
-            assert!(!noted(&mut front, 0, b"a", n, &Limits::default()));
+            assert!(!noted(&mut front, 0, b"a", n, &limits));
+            assert!(!front.note((0, b"a"), &[], &limits, || n));
+            assert!(!front.note((0, b"a"), &[&[7; 100]], &limits, || n));
         }
         assert!(!front.crowded());
-        assert_eq!((front.used, front.bytes), (1, 5 + 8 + OVERHEAD));
-        assert!(!noted(&mut front, 1, b"a", 7, &Limits::default()));
-        assert_eq!(front.used, 2);
+        assert_eq!((front.log.count, front.log.bytes.len()), (1, HEAD + 5 + 100));
+        assert!(!noted(&mut front, 1, b"a", 7, &limits));
+        assert_eq!(front.log.count, 2);
+        let handful = front.take(Handful::empty());
+        let noted: Vec<_> = handful.noted().collect();
+        let (a, b) = (id(0, b"a"), id(1, b"a"));
+        let seven: &[u8] = &7_u64.to_be_bytes();
+        assert_eq!(noted, [(a.as_slice(), [7; 100].as_slice()), (b.as_slice(), seven)]);
     }
 
     #[test]
     fn room_is_given_back() {
-        let mut front = Front::new();
-        for n in 0..5_000_u64 {
+        let mut front = Front::default();
+        for n in 0..20_000_u64 {
             noted(&mut front, 0, &n.to_be_bytes(), n, &Limits::default());
         }
         let mut handful = front.take(Handful::empty());
-        handful.trim();
-        assert_eq!(handful.slots.len(), 5_000);
+        let room = handful.log.bytes.capacity();
+        handful.clear();
+        assert!(room > SPARE && handful.log.bytes.capacity() == room);
         front.take(handful);
         noted(&mut front, 0, b"a", 1, &Limits::default());
         let mut handful = front.take(Handful::empty());
-        handful.trim();
-        assert_eq!(states(&handful), [(0, "a".to_owned(), 1)]);
-        assert!(handful.slots.capacity() < SPARE);
-        noted(&mut front, 0, &[b'a'; 100_000], 1, &Limits::default());
-        let mut handful = front.take(Handful::empty());
-        handful.trim();
-        assert!(handful.slots.iter().all(|slot| slot.id.capacity() <= LONG));
+        assert_eq!(handful.log.bytes.capacity(), room);
+        handful.clear();
+        assert!(handful.log.bytes.capacity() < SPARE);
     }
 
     #[test]
     fn beyond_the_bound_nothing_is_added_and_that_is_told() {
         let limits = Limits { entries: 2, ..Limits::default() };
-        let mut front = Front::new();
+        let mut front = Front::default();
         assert!(!noted(&mut front, 0, b"a", 1, &limits));
         assert!(!noted(&mut front, 0, b"b", 2, &limits));
         assert!(!noted(&mut front, 0, b"b", 3, &limits));
@@ -415,17 +450,18 @@ mod tests {
         assert!(front.crowded());
         let handful = front.take(Handful::empty());
         assert!(handful.overrun);
-        assert_eq!(handful.used, 2);
+        assert_eq!(handful.noted().count(), 2);
         assert!(!front.crowded());
-        let limits = Limits { bytes: 2 * OVERHEAD, ..Limits::default() };
+        let limits = Limits { bytes: 2 * HEAD, ..Limits::default() };
         assert!(!noted(&mut front, 0, b"a", 1, &limits));
-        assert!(!noted(&mut front, 0, b"b", 1, &limits));
         assert!(noted(&mut front, 0, b"c", 1, &limits));
+        assert!(!noted(&mut front, 0, b"a", 2, &limits));
+        assert_eq!(states(&front.take(Handful::empty())), [(0, "a".to_owned(), 2)]);
     }
 
     #[test]
     fn marks_keep_their_order_and_unfinished_walks_are_taken_over() {
-        let mut front: Front<Number> = Front::new();
+        let mut front = Front::default();
         front.walk_ends();
         front.walk_begins(0b01);
         front.walk_begins(0b10);

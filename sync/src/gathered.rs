@@ -3,22 +3,25 @@
 //! As long as every peer is busy with an earlier round, nobody would be sent what
 //! is handed out now, and most of it would be replaced before somebody is. So it
 //! is gathered here, where a newer note takes the place of an older one, and made
-//! to bytes only when a peer is there for it. What is copied goes to room that was
+//! a state only when a peer is there for it. What is copied goes to room that was
 //! used before: allocating would make the main thread wait for the count of used
 //! memory. And it is copied, not exchanged, so that the main thread's own room stays
 //! small and in its cache.
 
-use crate::config::{Limits, Note};
-use crate::front::{Entry, Handful, Mark, Slot, Spent, trim};
+use crate::config::{Limits, Messages};
+use crate::front::{Entry, Handful, Mark, Piece, Spent};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Place;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
+/// Room for more keys than this that was hardly used is given back.
+const SPARE: usize = 1_024;
+
 /// Notes by key, in the order in which the keys came.
 #[derive(Debug)]
-pub(crate) struct Gathered<N> {
-    slots: Vec<Slot<N>>,
+pub(crate) struct Gathered {
+    slots: Vec<Piece>,
     /// How many of them have been filled.
     used: usize,
     bytes: usize,
@@ -33,7 +36,7 @@ pub(crate) struct Gathered<N> {
     pub noted_until: Instant,
 }
 
-impl<N: Note> Gathered<N> {
+impl Gathered {
     pub fn new(now: Instant) -> Self {
         Self {
             slots: Vec::new(),
@@ -49,31 +52,31 @@ impl<N: Note> Gathered<N> {
     }
 
     /// Adds what was noted later.
-    pub fn add(&mut self, handful: &Handful<N>) {
-        for slot in handful.noted() {
-            let hash = self.hasher.hash_one(slot.id());
+    pub fn add(&mut self, handful: &Handful) {
+        for (id, note) in handful.noted() {
+            let hash = self.hasher.hash_one(id);
             let slots = &mut self.slots;
             let is_same = |&(known, at): &(u64, usize)| {
-                known == hash && slots.get(at).is_some_and(|known| known.id() == slot.id())
+                known == hash && slots.get(at).is_some_and(|known| known.id() == id)
             };
-            let at = match self.places.entry(hash, is_same, |(hash, _)| *hash) {
+            let (at, older) = match self.places.entry(hash, is_same, |(hash, _)| *hash) {
                 Place::Occupied(place) => {
                     let (_, at) = *place.get();
-                    let older = slots.get(at).map_or(0, Slot::cost);
-                    self.bytes = self.bytes.saturating_sub(older);
-                    at
+                    (at, slots.get(at).map_or(0, Piece::cost))
                 }
                 Place::Vacant(place) => {
                     let at = self.used;
                     place.insert((hash, at));
                     self.used = at.saturating_add(1);
-                    at
+                    (at, 0)
                 }
             };
-            self.bytes = self.bytes.saturating_add(slot.cost());
-            match slots.get_mut(at) {
-                Some(place) => place.clone_from(slot),
-                None => slots.push(slot.clone()),
+            if at >= slots.len() {
+                slots.push(Piece::default());
+            }
+            if let Some(slot) = slots.get_mut(at) {
+                slot.set(id, note);
+                self.bytes = self.bytes.saturating_sub(older).saturating_add(slot.cost());
             }
         }
         self.since = self.since.or(handful.since);
@@ -94,30 +97,32 @@ impl<N: Note> Gathered<N> {
     }
 
     /// The states as they go over the wire, in the memory of earlier ones.
-    pub fn entries(&self, spent: &Spent) -> Vec<Entry> {
+    pub fn entries(&self, messages: &dyn Messages, spent: &Spent) -> Vec<Entry> {
         let mut spent = spent.take(self.used);
         let mut state = Vec::new();
-        let mut bytes = Vec::new();
-        let entry = |slot: &Slot<N>| {
+        let entry = |slot: &Piece| {
             state.clear();
-            slot.note().encode(&mut state);
-            bytes.clear();
-            bytes.extend_from_slice(slot.id());
-            bytes.extend_from_slice(&state);
+            messages.state(slot.what(), &mut state);
             while let Some(mut entry) = spent.pop() {
                 // Another peer may still have it, and will bring it back.
-                if entry.become_one(&bytes, slot.id().len()) {
+                if entry.become_one(slot.id(), &state) {
                     return entry;
                 }
             }
-            Entry::new(&bytes, slot.id().len())
+            Entry::new(slot.id(), &state)
         };
         self.slots.iter().take(self.used).map(entry).collect()
     }
 
     /// Begins anew after everything has been handed out.
     pub fn clear(&mut self) {
-        trim(&mut self.slots, self.used);
+        for slot in self.slots.iter_mut().take(self.used).filter(|slot| slot.is_long()) {
+            *slot = Piece::default();
+        }
+        if self.slots.len() > SPARE && self.used < self.slots.len() >> 3 {
+            self.slots.truncate(self.used.saturating_mul(2));
+            self.slots.shrink_to_fit();
+        }
         if self.places.capacity() > self.slots.len().saturating_mul(4) {
             self.places = HashTable::new();
         } else {
@@ -134,16 +139,17 @@ impl<N: Note> Gathered<N> {
 #[allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
+    use crate::config::Round;
     use crate::front::Front;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    #[derive(Debug, Clone, Default)]
-    struct Number(u64);
+    /// Whose states are the notes themselves.
+    struct Plain;
 
-    impl Note for Number {
-        fn encode(&self, out: &mut Vec<u8>) {
-            out.extend_from_slice(&self.0.to_be_bytes());
+    impl Messages for Plain {
+        fn heartbeat(&self, _: &Round) -> Option<Vec<Vec<u8>>> {
+            None
         }
     }
 
@@ -167,7 +173,7 @@ mod tests {
         #[test]
         fn the_last_state_of_each_key_wins(steps in prop::collection::vec(step(), 0..200)) {
             let limits = Limits::default();
-            let mut front = Front::new();
+            let mut front = Front::default();
             let mut gathered = Gathered::new(Instant::now());
             let mut spare = Handful::empty();
             let (spent, mut late) = (Spent::default(), Vec::new());
@@ -179,20 +185,20 @@ mod tests {
                         clock += 1;
                         first = first.or(Some(clock));
                         noted.insert((db, key), clock);
-                        front.note((db, &[key]), |n: &mut Number| n.0 = clock, &limits, || clock);
+                        front.note((db, &[key]), &[&clock.to_be_bytes()], &limits, || clock);
                     }
                     Step::Gather | Step::HandOut => {
                         let mut handful = front.take(spare);
                         gathered.add(&handful);
-                        handful.trim();
+                        handful.clear();
                         spare = handful;
                     }
                 }
                 if matches!(step, Step::HandOut) {
                     prop_assert_eq!((gathered.since, gathered.len()), (first.take(), noted.len()));
-                    let cost: usize = gathered.slots.iter().take(gathered.used).map(Slot::cost).sum();
+                    let cost: usize = gathered.slots.iter().take(gathered.used).map(Piece::cost).sum();
                     prop_assert_eq!(gathered.bytes, cost);
-                    let entries = gathered.entries(&spent);
+                    let entries = gathered.entries(&Plain, &spent);
                     let found: BTreeMap<Key, u64> = entries
                         .iter()
                         .map(|e| {
@@ -214,22 +220,23 @@ mod tests {
 
     #[test]
     fn room_is_bounded_and_given_back() {
-        let mut front = Front::new();
+        let mut front = Front::default();
         let limits = Limits { entries: 20_000, ..Limits::default() };
         let mut gathered = Gathered::new(Instant::now());
         for n in 0..9_999_u64 {
-            front.note((0, &n.to_be_bytes()), |note: &mut Number| note.0 = n, &limits, || n);
+            front.note((0, &n.to_be_bytes()), &[&n.to_be_bytes()], &limits, || n);
         }
         gathered.add(&front.take(Handful::empty()));
         assert!(!gathered.is_large(&limits));
-        front.note((0, b"one more"), |note| note.0 = 1, &limits, || 1);
+        front.note((0, b"one more"), &[b"1"], &limits, || 1);
         gathered.add(&front.take(Handful::empty()));
         assert!(gathered.is_large(&limits));
         assert!(gathered.is_large(&Limits { bytes: gathered.bytes, ..Limits::default() }));
         gathered.clear();
-        front.note((0, b"a"), |note| note.0 = 1, &limits, || 1);
+        front.note((0, &[b'a'; 100_000]), &[b"1"], &limits, || 1);
         gathered.add(&front.take(Handful::empty()));
         gathered.clear();
+        assert!(gathered.slots.iter().all(|slot| !slot.is_long()));
         assert!(gathered.slots.capacity() < 100 && gathered.places.capacity() < 100);
     }
 }

@@ -14,6 +14,7 @@
 //! | --- | --- |
 //! | `pusher.rs` | [`Pusher`]: what the owner calls; the hand-out thread |
 //! | `front.rs` | what has been noted since the last hand-out |
+//! | `gathered.rs` | what waits to be handed out, latest note per key |
 //! | `backlog.rs` | what one peer is still to get, latest state per key |
 //! | `desk.rs` | what threads share about one peer; what the peer lacks |
 //! | `peer.rs` | the thread of one peer: the loop over rounds |
@@ -74,7 +75,7 @@ mod tls;
 mod url;
 mod wire;
 
-pub use config::{Command, Config, Identity, Limits, Messages, Note, Round, Tls};
+pub use config::{Command, Config, Identity, Limits, Messages, Round, Tls};
 pub use pusher::{Pusher, StartError};
 pub use redis::Value;
 pub use status::{PeerState, PeerStatus};

@@ -1,6 +1,6 @@
 //! What the owner calls, and the thread that hands out.
 
-use crate::config::{Command, Config, Limits, Messages, Note};
+use crate::config::{Command, Config, Limits, Messages};
 use crate::connection::Access;
 use crate::desk::{Delivery, Desk};
 use crate::front::{Front, Handful, Spent};
@@ -24,13 +24,14 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 /// The methods are for one thread, the owner's main thread; none of them waits
 /// for a peer, except [`stop`](Pusher::stop) for at most its patience. Dropping
 /// a pusher tells its threads to end, but does not wait until they have.
-pub struct Pusher<N: Note> {
-    shared: Arc<Shared<N>>,
+pub struct Pusher {
+    shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
-struct Shared<N> {
-    front: Mutex<Front<N>>,
+struct Shared {
+    front: Mutex<Front>,
+    messages: Arc<dyn Messages>,
     bell: Condvar,
     desks: Vec<Desk>,
     spent: Arc<Spent>,
@@ -74,7 +75,7 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-impl<N: Note> Pusher<N> {
+impl Pusher {
     /// Starts one thread for each peer and one that hands out; none when there
     /// are no peers. Certificates are read here, and only if a peer needs them;
     /// connections are made by the threads.
@@ -101,7 +102,8 @@ impl<N: Note> Pusher<N> {
             Desk::new(index, board, limits.clone(), Arc::clone(&spent), began)
         };
         let shared = Arc::new(Shared {
-            front: Mutex::new(Front::new()),
+            front: Mutex::default(),
+            messages,
             bell: Condvar::new(),
             desks: peers.iter().enumerate().map(desk).collect(),
             spent: Arc::clone(&spent),
@@ -123,11 +125,8 @@ impl<N: Note> Pusher<N> {
         for (index, url) in peers.into_iter().enumerate() {
             let tls = tls.clone().filter(|_| url.is_tls());
             let (limits, command) = (limits.clone(), Arc::clone(&command));
-            let messages = Arc::clone(&messages);
             pusher.spawn(format!("claw-peer-{index}"), move |shared| {
-                shared.serve(index, &command, &messages, || {
-                    (url.clone(), tls.clone(), limits.clone())
-                });
+                shared.serve(index, &command, || (url.clone(), tls.clone(), limits.clone()));
             })?;
         }
         pusher.spawn("claw-sync".into(), Shared::hand_out_until_stopped)?;
@@ -137,7 +136,7 @@ impl<N: Note> Pusher<N> {
     fn spawn(
         &mut self,
         name: String,
-        run: impl FnOnce(&Shared<N>) + Send + 'static,
+        run: impl FnOnce(&Shared) + Send + 'static,
     ) -> Result<(), StartError> {
         let shared = Arc::clone(&self.shared);
         {
@@ -174,13 +173,14 @@ impl<N: Note> Pusher<N> {
         self.shared.bell.notify_all();
     }
 
-    /// Notes the latest state of a key, which `fill` writes over what was there
-    /// before, be it of another key. It replaces any state of the same key that
-    /// has not been sent; so one that is noted often is sent once a round.
+    /// Notes the latest state of a key, as bytes of the owner's own in parts that
+    /// follow each other: [`Messages::state`] makes them a state, on another thread.
+    /// It replaces any state of the same key that has not been sent; so one that is
+    /// noted often is sent once a round.
     ///
     /// Without room for it, see [`Limits`], the peers will
     /// [need a resend](Pusher::needs_resend).
-    pub fn note(&self, db: u32, key: &[u8], fill: impl FnOnce(&mut N)) {
+    pub fn note(&self, db: u32, key: &[u8], note: &[&[u8]]) {
         let shared = &*self.shared;
         if shared.desks.is_empty() {
             return;
@@ -189,7 +189,7 @@ impl<N: Note> Pusher<N> {
         if front.stopping {
             return;
         }
-        if front.note((db, key), fill, &shared.limits, || shared.now()) {
+        if front.note((db, key), note, &shared.limits, || shared.now()) {
             drop(front);
             shared.bell.notify_one();
         }
@@ -301,13 +301,13 @@ impl<N: Note> Pusher<N> {
 }
 
 /// What [`status`](Pusher::status) says.
-impl<N: Note> fmt::Debug for Pusher<N> {
+impl fmt::Debug for Pusher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pusher").field("peers", &self.status()).finish_non_exhaustive()
     }
 }
 
-impl<N: Note> Drop for Pusher<N> {
+impl Drop for Pusher {
     fn drop(&mut self) {
         self.shared.signal();
     }
@@ -342,9 +342,9 @@ fn give_way() {
 }
 
 /// Counts a thread as gone when dropped, be it in a panic.
-struct Leaving<N: Note>(Arc<Shared<N>>);
+struct Leaving(Arc<Shared>);
 
-impl<N: Note> Drop for Leaving<N> {
+impl Drop for Leaving {
     fn drop(&mut self) {
         let mut alive = self.0.alive();
         *alive = alive.saturating_sub(1);
@@ -352,13 +352,13 @@ impl<N: Note> Drop for Leaving<N> {
     }
 }
 
-impl<N: Note> Shared<N> {
+impl Shared {
     /// Microseconds on the pusher's clock, from 1.
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    fn front(&self) -> MutexGuard<'_, Front<N>> {
+    fn front(&self) -> MutexGuard<'_, Front> {
         self.front.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -388,14 +388,13 @@ impl<N: Note> Shared<N> {
         &self,
         index: usize,
         command: &Command,
-        messages: &Arc<dyn Messages>,
         access: impl Fn() -> (PeerUrl, Option<Arc<rustls::ClientConfig>>, Limits),
     ) {
         let Some(desk) = self.desks.get(index) else { return };
         let link = || {
             let (url, tls, limits) = access();
             let access = Access { url, tls, limits, breaker: Arc::clone(&desk.breaker) };
-            Link::new(index, access, command, &desk.board, Arc::clone(messages))
+            Link::new(index, access, command, &desk.board, Arc::clone(&self.messages))
         };
         peer::run(desk, || self.now(), link);
     }
@@ -421,7 +420,7 @@ impl<N: Note> Shared<N> {
                 last_tick = Instant::now();
             }
             gathered.add(&handful);
-            handful.trim();
+            handful.clear();
             spare = handful;
             if self.may_wait(&gathered, call) {
                 let keys = u64::try_from(gathered.len()).unwrap_or(u64::MAX);
@@ -436,7 +435,7 @@ impl<N: Note> Shared<N> {
     }
 
     /// Whether nobody is there for what has been gathered, and there is room.
-    fn may_wait(&self, gathered: &Gathered<N>, call: Call) -> bool {
+    fn may_wait(&self, gathered: &Gathered, call: Call) -> bool {
         if gathered.overrun || gathered.is_large(&self.limits) {
             return false;
         }
@@ -450,10 +449,11 @@ impl<N: Note> Shared<N> {
         }
     }
 
-    fn deliver(&self, gathered: &Gathered<N>, call: Call) {
+    fn deliver(&self, gathered: &Gathered, call: Call) {
         // A walk may begin for a peer that has only just been met.
         let wanted = !gathered.marks.is_empty() || self.desks.iter().any(Desk::wants_states);
-        let entries = if wanted { gathered.entries(&self.spent) } else { Vec::new() };
+        let entries =
+            if wanted { gathered.entries(&*self.messages, &self.spent) } else { Vec::new() };
         let delivery = Delivery {
             entries: &entries,
             noted: gathered.len() > 0,
@@ -470,7 +470,7 @@ impl<N: Note> Shared<N> {
 
     /// Waits until it is time, and takes what has been noted; `None` when it is time
     /// to end.
-    fn collect(&self, last_tick: Instant, spare: Handful<N>) -> Option<(Handful<N>, Call)> {
+    fn collect(&self, last_tick: Instant, spare: Handful) -> Option<(Handful, Call)> {
         let mut front = self.front();
         loop {
             if front.stopping {

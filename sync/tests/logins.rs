@@ -27,7 +27,7 @@ fn url(server: &Server, password: &str) -> String {
 }
 
 /// Everything a pusher can be made to say.
-fn said(pusher: &claw_sync::Pusher<Text>) -> String {
+fn said(pusher: &claw_sync::Pusher) -> String {
     format!("{:?} {pusher:?}", pusher.status())
 }
 

@@ -338,31 +338,20 @@ fn a_heartbeat_that_is_refused_is_a_failure_one_that_is_withheld_is_none() {
     stop(pusher);
 }
 
-/// A state that cannot be written out.
-#[derive(Clone, Default)]
-struct Bomb(bool);
-
-impl claw_sync::Note for Bomb {
-    fn encode(&self, out: &mut Vec<u8>) {
-        assert!(!self.0, "part of the test");
-        out.extend_from_slice(b"fine");
-    }
-}
-
 #[test]
 fn a_panic_costs_a_batch_and_not_the_peer() {
     let server = plain();
     let pusher = Pusher::start(config([server.url()]), Owner::new("PING")).unwrap();
     soon("a walk to be asked for", || pusher.needs_resend());
     pusher.resend_begins();
-    pusher.note(0, b"k", |bomb: &mut Bomb| bomb.0 = true);
+    note(&pusher, 0, "k", BOMB);
     pusher.resend_ends();
     soon("the panic to be told", || {
         pusher.status()[0].last_error.as_ref().is_some_and(|e| e.contains("panic"))
     });
     soon("another walk to be asked for", || pusher.needs_resend());
     pusher.resend_begins();
-    pusher.note(0, b"k", |bomb| bomb.0 = false);
+    note(&pusher, 0, "k", "fine");
     pusher.resend_ends();
     await_state(&server, 0, "k", "fine");
     soon("nothing to lack", || !pusher.status()[0].lacking);
@@ -375,13 +364,6 @@ fn states_of_real_buckets_merge() {
     let mut conn = here.connection();
     run(&mut conn, &["CL.TAKE b 30 CAPACITY 100 REFILL 0"]);
     let blob: Vec<u8> = ask(&mut conn, "CL.STATE b");
-    #[derive(Clone, Default)]
-    struct Blob(Vec<u8>);
-    impl claw_sync::Note for Blob {
-        fn encode(&self, out: &mut Vec<u8>) {
-            out.extend_from_slice(&self.0);
-        }
-    }
     let mut config = config([there.url()]);
     config.command = claw_sync::Command {
         before: words("CL.MERGE"),
@@ -390,8 +372,8 @@ fn states_of_real_buckets_merge() {
     };
     let pusher = Pusher::start(config, Owner::new("PING")).unwrap();
     soon("a walk to be asked for", || pusher.needs_resend());
-    pusher.note(0, b"b", |state: &mut Blob| state.0 = blob);
-    pusher.note(0, b"c", |state| state.0 = b"nonsense".to_vec());
+    pusher.note(0, b"b", &[&blob]);
+    note(&pusher, 0, "c", "nonsense");
     soon("the bucket to arrive", || {
         redis::cmd("CL.PEEK").arg("b").arg(0).query::<Vec<i64>>(&mut there.connection()).unwrap()[2]
             == 70
@@ -406,9 +388,9 @@ fn what_cannot_work_is_refused_at_the_start() {
     let owner = || Owner::new("PING");
     let mut without = config(["redis://127.0.0.1:1"]);
     without.command.before.clear();
-    assert!(matches!(Pusher::<Text>::start(without, owner()), Err(StartError::NoCommand)));
+    assert!(matches!(Pusher::start(without, owner()), Err(StartError::NoCommand)));
     let urls = (1..=16).map(|port| format!("redis://127.0.0.1:{port}"));
-    let many = Pusher::<Text>::start(config(urls), owner());
+    let many = Pusher::start(config(urls), owner());
     assert!(matches!(many, Err(StartError::TooManyPeers)));
 }
 

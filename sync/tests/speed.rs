@@ -4,20 +4,10 @@
 
 mod common;
 
-use claw_sync::{Note, Pusher};
+use claw_sync::Pusher;
 use common::*;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
-
-/// As large as the state of a bucket.
-#[derive(Clone, Default)]
-struct State([u64; 16]);
-
-impl Note for State {
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.extend(self.0.iter().flat_map(|n| n.to_be_bytes()));
-    }
-}
 
 #[test]
 #[ignore = "measures, and asserts nothing about it"]
@@ -43,7 +33,8 @@ fn noting() {
                 std::thread::sleep(Duration::from_millis(50));
                 let began = Instant::now();
                 for key in keys.by_ref().take(burst) {
-                    pusher.note(0, key.as_bytes(), |state| *state = black_box(State([7; 16])));
+                    // As large as that of a bucket.
+                    pusher.note(0, key.as_bytes(), black_box(&[&[7; 60], &[8; 80]]));
                 }
                 began.elapsed().as_secs_f64() * 1e9 / burst as f64
             })

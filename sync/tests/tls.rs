@@ -176,7 +176,7 @@ fn files_that_are_no_use_are_refused_at_the_start() {
         (Tls { cert: None, ..good() }, "needs its certificate"),
     ] {
         let config = Config { tls, ..config(["rediss://127.0.0.1:1"]) };
-        match Pusher::<Text>::start(config, Owner::new("PING")) {
+        match Pusher::start(config, Owner::new("PING")) {
             Err(StartError::Tls(why)) => assert!(why.contains(word), "{why}"),
             other => panic!("{word}: {other:?}"),
         }

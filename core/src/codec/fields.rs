@@ -1,6 +1,7 @@
 //! What is kept as MessagePack in fields of the hash.
 
 use super::{Besides, MAX_BLOB, decode, encode, read, reader, write};
+use crate::bucket::Bucket;
 use crate::debit::{Account, Debits, Entry, MAX_REPLICAS, Mark, Shared, Version};
 use crate::defaults::Defaults;
 use crate::limits::MAX_TIMESTAMP_US;
@@ -13,11 +14,11 @@ use std::collections::BTreeMap;
 /// The `debits` field of a bucket: an array of version number, its origin, debt,
 /// fraction, and an array of accounts; each of these an array of name, epoch,
 /// spent, refunded and, once the peer was heard, overflow and withheld. What
-/// `bytes` held before is gone.
-pub fn encode_debits(bucket: &Shared, bytes: &mut Vec<u8>) {
+/// `bytes` held before is gone. Returns the bucket that the other fields hold.
+pub fn encode_debits(bucket: &Shared, bytes: &mut Vec<u8>) -> Bucket {
     let out = bytes;
     out.clear();
-    let (debt, fraction) = bucket.debt();
+    let (line, debt, fraction) = bucket.split();
     let version = bucket.version();
     write::array(out, 5);
     write::uint(out, version.number);
@@ -36,6 +37,7 @@ pub fn encode_debits(bucket: &Shared, bytes: &mut Vec<u8>) {
             write_wide(out, mark.withheld);
         }
     }
+    line
 }
 
 /// Reads what [`encode_debits`] wrote; `None` when it is something else. Any
@@ -49,7 +51,7 @@ pub fn decode_debits(bytes: &[u8]) -> Option<Debits> {
 /// [`decode_debits`] into memory that is there already. `false` when it is something
 /// else; what is left in `debits` then means nothing.
 #[must_use]
-pub(crate) fn decode_debits_into(bytes: &[u8], debits: &mut Debits) -> bool {
+pub fn decode_debits_into(bytes: &[u8], debits: &mut Debits) -> bool {
     let mut rest = bytes;
     let accounts = std::mem::take(&mut debits.accounts);
     match read_debits(&mut rest, accounts) {

@@ -26,7 +26,7 @@ fn written(
     refilling: bool,
 ) -> Vec<u8> {
     let mut blob = Vec::new();
-    codec::encode_shared(from, bucket, stored, refilling, &mut blob);
+    codec::encode_shared(from, &bucket.bucket(), &bucket.debits(), stored, refilling, &mut blob);
     blob
 }
 

@@ -9,7 +9,7 @@ use claw_core::decimal::Decimal;
 use claw_core::defaults::Defaults;
 use claw_core::limits::{MAX_INTERVAL_MS, MAX_TOKENS};
 use claw_core::policy::{Policy, StoredPolicy};
-use claw_core::record::{Field, FieldError, Opened, Record, Spare};
+use claw_core::record::{Expiry, Field, FieldError, Opened, Record, Spare};
 use proptest::prelude::*;
 
 fn encode_debits(bucket: &Shared) -> Vec<u8> {
@@ -25,6 +25,13 @@ fn reread(bucket: &Shared) -> Shared {
 
 /// [`reread`] in the memory of another one, which it leaves for the next.
 fn reread_in(bucket: &Shared, spare: &mut Spare) -> Shared {
+    let opened = reopened(bucket, spare);
+    let read = opened.as_shared().unwrap().clone();
+    spare.keep(opened);
+    read
+}
+
+fn reopened(bucket: &Shared, spare: &mut Spare) -> Box<Opened> {
     let (line, debits) = (bucket.bucket(), bucket.debits());
     let stored = StoredPolicy { policy: line.policy(), pin: None };
     let fields = [
@@ -44,10 +51,10 @@ fn reread_in(bucket: &Shared, spare: &mut Spare) -> Shared {
     }
     assert_eq!(record.debits.as_deref(), Some(&debits));
     let (defaults, region) = (Defaults::new(Policy::DEFAULT), Region::default());
-    let opened = Opened::shared_in(Some(record), &defaults, &region, line.timestamp(), spare);
-    let read = opened.as_shared().unwrap().clone();
-    spare.keep(opened);
-    read
+    let mut opened = spare.take();
+    *opened.record_mut() = Some(record);
+    opened.begin_shared(&defaults, &region, line.timestamp(), spare);
+    opened
 }
 
 /// An empty bucket with these debits, or a fraction above.
@@ -62,6 +69,30 @@ proptest! {
     #[test]
     fn a_bucket_is_read_as_it_was_written(bucket in shared()) {
         prop_assert_eq!(reread(&bucket), bucket);
+    }
+
+    /// The shorter way to see that an expiry may stay says yes where it can, and never
+    /// more.
+    #[test]
+    fn an_expiry_stays_where_it_may(
+        bucket in shared(),
+        (near, awaited) in (-3_000_i64..3_000, any::<bool>()),
+    ) {
+        let opened = reopened(&bucket, &mut Spare::default());
+        let whole = opened.to_record().expiry(&opened, awaited);
+        let edges = match whole {
+            Expiry::Never => vec![0, START / 1_000],
+            Expiry::At { earliest, latest, set } => vec![0, earliest, set, latest],
+        };
+        for at in edges.iter().flat_map(|at| [*at, at.saturating_add_signed(near)]) {
+            let stays = opened.expiry_may_stay(at, false, awaited);
+            prop_assert!(!stays || whole.move_from(Some(at)).is_none(), "{at} {whole:?}");
+            if let Expiry::At { earliest, set, .. } = whole
+                && at <= u64::MAX / 1_000
+            {
+                prop_assert!(stays || !(earliest..set).contains(&at), "{at} {whole:?}");
+            }
+        }
     }
 
     /// Nothing is left of the bucket whose memory is used, nor of a field that could

@@ -32,6 +32,7 @@ proptest! {
         (server, exact) in any::pair(),
         amount in any::amount(),
         lag in any::log_uniform(1 << 45),
+        (near, awaited) in (-3_000_i64..3_000, any::<bool>()),
     ) {
         let mut server = server;
         let now = any::START + lag;
@@ -48,7 +49,23 @@ proptest! {
         let foreign = server.key.as_ref().is_some_and(|fields| fields.contains_key("note"));
         let kept = foreign || matches!(own, Own::Pinned(_)) || weight != Weight::ONE;
 
-        let bucket = server.open(now).unwrap().bucket();
+        let opened = server.open(now).unwrap();
+        let bucket = opened.bucket();
+        // The shorter way to see that an expiry may stay never says more.
+        let whole = opened.to_record().expiry(&opened, awaited);
+        let edges = match whole {
+            Expiry::Never => vec![0, now / 1_000],
+            Expiry::At { earliest, latest, set } => vec![0, earliest, set, latest],
+        };
+        for at in edges.iter().flat_map(|at| [*at, at.saturating_add_signed(near)]) {
+            let stays = opened.expiry_may_stay(at, opened.to_record().foreign, awaited);
+            prop_assert!(!stays || whole.move_from(Some(at)).is_none(), "{at} {whole:?}");
+            if let Expiry::At { earliest, set, .. } = whole
+                && at <= u64::MAX / 1_000
+            {
+                prop_assert!(stays || !(earliest..set).contains(&at), "{at} {whole:?}");
+            }
+        }
         let full_at = |us| {
             let mut later = bucket;
             later.advance(us);

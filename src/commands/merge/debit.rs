@@ -4,7 +4,7 @@
 use super::{Stored, answer};
 use crate::error::Error;
 use crate::server::{Context, Key, Str};
-use crate::store;
+use crate::store::{self, Written};
 use claw_core::debit::{Entry, Remote, Shared, Terms};
 use claw_core::record::Opened;
 use claw_core::replica::{ReplicaId, Writer};
@@ -57,11 +57,12 @@ pub(super) fn merge(
     // Time alone is no change: it will have passed for the next call too.
     let unchanged = before == Seen::of(&opened) && opened.record().is_none() == fresh;
     let remaining = opened.remaining(&region);
-    if !unchanged {
-        store::save_with(ctx, &key, &opened, None)?;
-    }
+    let written = match unchanged {
+        false => store::save_with(ctx, &key, &opened, None)?,
+        true => Written::of(ctx, &opened)?,
+    };
     if tell && !fresh {
-        regions.note(ctx.db(), name, &opened);
+        regions.note(ctx.db(), name, &opened, &written);
     }
     answer(ctx, unchanged, opened.bucket().policy(), remaining);
     Ok(())

@@ -3,8 +3,8 @@
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use claw_sync::{
-    Command, Config, Identity, Limits, Messages, Note, PeerState, PeerStatus, PeerUrl, Pusher,
-    Round, Tls, Value,
+    Command, Config, Identity, Limits, Messages, PeerState, PeerStatus, PeerUrl, Pusher, Round,
+    Tls, Value,
 };
 use claw_testkit::{Server, eventually};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,15 +18,6 @@ pub const TICK: Duration = Duration::from_millis(5);
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// An interval that never ends: rounds happen when the test flushes.
 pub const NEVER: Duration = Duration::from_secs(3600);
-
-#[derive(Clone, Default)]
-pub struct Text(pub String);
-
-impl Note for Text {
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.0.as_bytes());
-    }
-}
 
 /// Heartbeats that ask `INFO server` for the run id, or any other command.
 pub struct Owner {
@@ -51,7 +42,16 @@ impl Owner {
     }
 }
 
+/// A note that no state can be made of.
+pub const BOMB: &str = "bomb";
+
 impl Messages for Owner {
+    /// Notes are states.
+    fn state(&self, note: &[u8], out: &mut Vec<u8>) {
+        assert!(note != BOMB.as_bytes(), "part of the test");
+        out.extend_from_slice(note);
+    }
+
     fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>> {
         self.rounds.lock().unwrap().push(*round);
         (!self.silent.load(Ordering::Relaxed)).then(|| self.heartbeat.clone())
@@ -93,17 +93,17 @@ pub fn config<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> Config {
     }
 }
 
-pub fn start(config: Config) -> (Pusher<Text>, Arc<Owner>) {
+pub fn start(config: Config) -> (Pusher, Arc<Owner>) {
     start_with(config, "INFO server")
 }
 
-pub fn start_with(config: Config, heartbeat: &str) -> (Pusher<Text>, Arc<Owner>) {
+pub fn start_with(config: Config, heartbeat: &str) -> (Pusher, Arc<Owner>) {
     let owner = Owner::new(heartbeat);
     let pusher = Pusher::start(config, Arc::clone(&owner) as Arc<dyn Messages>).unwrap();
     (pusher, owner)
 }
 
-pub fn status(pusher: &Pusher<Text>, peer: usize) -> PeerStatus {
+pub fn status(pusher: &Pusher, peer: usize) -> PeerStatus {
     pusher.status().remove(peer)
 }
 
@@ -112,7 +112,7 @@ pub fn soon(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// As [`soon`], and says how the peers are when it did not come true.
-pub fn await_status(pusher: &Pusher<Text>, what: &str, condition: impl Fn(&[PeerStatus]) -> bool) {
+pub fn await_status(pusher: &Pusher, what: &str, condition: impl Fn(&[PeerStatus]) -> bool) {
     let began = std::time::Instant::now();
     loop {
         let all = pusher.status();
@@ -124,18 +124,18 @@ pub fn await_status(pusher: &Pusher<Text>, what: &str, condition: impl Fn(&[Peer
     }
 }
 
-pub fn await_connected(pusher: &Pusher<Text>) {
+pub fn await_connected(pusher: &Pusher) {
     await_status(pusher, "all peers to be connected", |all| {
         all.iter().all(|peer| peer.state == PeerState::Connected)
     });
 }
 
-pub fn note(pusher: &Pusher<Text>, db: u32, key: &str, state: &str) {
-    pusher.note(db, key.as_bytes(), |text: &mut Text| state.clone_into(&mut text.0));
+pub fn note(pusher: &Pusher, db: u32, key: &str, state: &str) {
+    pusher.note(db, key.as_bytes(), &[state.as_bytes()]);
 }
 
 /// Does what the owner has to when a peer needs all states.
-pub fn resend(pusher: &Pusher<Text>, states: &[(u32, &str, &str)]) {
+pub fn resend(pusher: &Pusher, states: &[(u32, &str, &str)]) {
     soon("a resend to be needed", || pusher.needs_resend());
     pusher.resend_begins();
     for (db, key, state) in states {
@@ -145,7 +145,7 @@ pub fn resend(pusher: &Pusher<Text>, states: &[(u32, &str, &str)]) {
 }
 
 /// Connects all peers and gives them the empty resend that they begin with.
-pub fn settle(pusher: &Pusher<Text>) {
+pub fn settle(pusher: &Pusher) {
     await_connected(pusher);
     resend(pusher, &[]);
     pusher.flush();
@@ -164,7 +164,7 @@ pub fn await_state(server: &Server, db: u32, key: &str, expected: &str) {
     });
 }
 
-pub fn stop(pusher: Pusher<Text>) {
+pub fn stop(pusher: Pusher) {
     assert!(pusher.stop(PATIENCE).is_ok(), "threads are left");
 }
 
