@@ -8,6 +8,8 @@ use claw_core::decimal::Decimal;
 use claw_core::policy::Policy;
 use claw_core::record::{Field, FieldError, Opened, Record, Spare};
 use std::ffi::CStr;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
 
 /// How long a key stays at the least when its expiry is set, in milliseconds.
 const GRACE_MS: u64 = 2_000;
@@ -20,18 +22,49 @@ pub(crate) fn load(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Option<
     Ok(record)
 }
 
+/// An open bucket. Its memory is the next one's when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Open<'c> {
+    opened: ManuallyDrop<Box<Opened>>,
+    module: &'c Module,
+}
+
+impl Deref for Open<'_> {
+    type Target = Opened;
+
+    fn deref(&self) -> &Opened {
+        &self.opened
+    }
+}
+
+impl DerefMut for Open<'_> {
+    fn deref_mut(&mut self) -> &mut Opened {
+        &mut self.opened
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        // SAFETY: it is used nowhere after this.
+        let opened = unsafe { ManuallyDrop::take(&mut self.opened) };
+        if let Ok(mut spare) = self.module.spare() {
+            spare.keep(opened);
+        }
+    }
+}
+
 /// Opens a bucket at `now` (unix microseconds) as one that regions share.
-pub(crate) fn open_shared(
-    ctx: &Context<'_>,
+pub(crate) fn open_shared<'c>(
+    ctx: &Context<'c>,
     key: &Key<'_>,
     now: u64,
-) -> Result<Box<Opened>, Error> {
+) -> Result<Open<'c>, Error> {
     open_as(ctx, key, now, true)
 }
 
 /// [`look`]s at a bucket to take from it or give back, which has to be counted where
 /// regions share it.
-pub(crate) fn open(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Box<Opened>, Error> {
+pub(crate) fn open<'c>(ctx: &Context<'c>, key: &Key<'_>, now: u64) -> Result<Open<'c>, Error> {
     let opened = look(ctx, key, now)?;
     if let Some(bucket) = opened.as_shared() {
         let region = ctx.module().regions.region()?;
@@ -44,35 +77,28 @@ pub(crate) fn open(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Box<Ope
 
 /// Opens a bucket at `now` (unix microseconds), as one that regions share when it
 /// is or has to become one.
-pub(crate) fn look(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Box<Opened>, Error> {
+pub(crate) fn look<'c>(ctx: &Context<'c>, key: &Key<'_>, now: u64) -> Result<Open<'c>, Error> {
     let counted = ctx.module().regions.part(key.name()) == Part::Counted;
     open_as(ctx, key, now, counted)
 }
 
-fn open_as(
-    ctx: &Context<'_>,
+fn open_as<'c>(
+    ctx: &Context<'c>,
     key: &Key<'_>,
     now: u64,
     counted: bool,
-) -> Result<Box<Opened>, Error> {
+) -> Result<Open<'c>, Error> {
     let module = ctx.module();
-    let mut opened = module.spare()?.take();
-    read(ctx, key, now, counted, opened.record_mut())?;
+    let mut open = Open { opened: ManuallyDrop::new(module.spare()?.take()), module };
+    read(ctx, key, now, counted, open.record_mut())?;
     let settings = module.settings.try_borrow().map_err(|_| Error::Busy)?;
-    if counted || opened.record().is_some_and(|record| record.debits.is_some()) {
+    if counted || open.record().is_some_and(|record| record.debits.is_some()) {
         let region = module.regions.region()?;
-        opened.begin_shared(settings.defaults(), &region, now, &mut *module.spare()?);
+        open.begin_shared(settings.defaults(), &region, now, &mut *module.spare()?);
     } else {
-        opened.begin(settings.defaults(), now);
+        open.begin(settings.defaults(), now);
     }
-    Ok(opened)
-}
-
-/// Keeps the memory of a bucket that is done with for the next one.
-pub(crate) fn done(ctx: &Context<'_>, opened: Box<Opened>) {
-    if let Ok(mut spare) = ctx.module().spare() {
-        spare.keep(opened);
-    }
+    Ok(open)
 }
 
 /// The configured default policy.
@@ -168,19 +194,15 @@ fn corrupt(key: &Key<'_>, field: Field, value: &[u8], why: FieldError) -> Error 
 }
 
 /// Writes a bucket, replicates the writes as effects, moves the key's expiry if
-/// it has to, announces it all as the server's own HSET would, and notes it for
-/// other regions.
+/// it has to, notes it for other regions, and announces it all as the server's own
+/// HSET would.
 pub(crate) fn save(ctx: &Context<'_>, key: &Key<'_>, opened: &mut Opened) -> Result<(), Error> {
     let regions = &ctx.module().regions;
     let part = regions.part(key.name());
     if let (Part::Folded, Some(id)) = (part, regions.id()) {
         opened.record_as(id);
     }
-    let written = save_with(ctx, key, opened, None)?;
-    if part != Part::None {
-        regions.note(ctx.db(), key.name(), opened, &written);
-    }
-    Ok(())
+    save_with(ctx, key, opened, None, part != Part::None)
 }
 
 /// A bucket in the form of its hash.
@@ -205,14 +227,14 @@ impl Written {
     }
 }
 
-/// [`save`], and one more field with its value, without noting it for other
-/// regions.
+/// [`save`], and one more field with its value; with `tell`, other regions are to know.
 pub(crate) fn save_with(
     ctx: &Context<'_>,
     key: &Key<'_>,
     opened: &Opened,
     besides: Option<(Str<'_>, OwnedStr)>,
-) -> Result<Written, Error> {
+    tell: bool,
+) -> Result<(), Error> {
     let module = ctx.module();
     let name = key.name();
     let written = Written::of(ctx, opened)?;
@@ -254,8 +276,14 @@ pub(crate) fn save_with(
     let shared = usize::from(opened.as_shared().is_some());
     let foreign = (besides_are_written || opened.record().is_some_and(|record| record.foreign))
         && key.len() > opened.to_record().fields().saturating_add(shared);
-    let moved = expire(ctx, key, opened, foreign);
+    let moved = match expires_as_before(ctx, key, opened, foreign) {
+        true => None,
+        false => expire(ctx, key, opened, foreign),
+    };
 
+    if tell {
+        module.regions.note(ctx.db(), name, opened, &written);
+    }
     // Only now: whoever listens may do with the key what they like.
     ctx.signal_modified(name);
     ctx.notify(EventClass::Hash, c"hset", name);
@@ -265,7 +293,7 @@ pub(crate) fn save_with(
     if let Some(event) = moved {
         ctx.notify(EventClass::Generic, event, name);
     }
-    Ok(written)
+    Ok(())
 }
 
 /// The fields besides tokens, timestamp and debits that have to change.
@@ -340,6 +368,15 @@ pub(crate) fn renew_expiry(ctx: &Context<'_>, key: &Key<'_>, opened: &Opened) {
         ctx.signal_modified(key.name());
         ctx.notify(EventClass::Generic, event, key.name());
     }
+}
+
+/// Whether the key's expiry need not be looked at: it was right before, and if somebody
+/// else has moved it, the walk over all shared buckets puts that right.
+fn expires_as_before(ctx: &Context<'_>, key: &Key<'_>, opened: &Opened, foreign: bool) -> bool {
+    let regions = &ctx.module().regions;
+    opened.expires_as_before(foreign)
+        && !regions.is_awaited()
+        && regions.part(key.name()) == Part::Counted
 }
 
 /// Where the key's expiry has to be moved, see [`Expiry::move_from`]; `foreign` says

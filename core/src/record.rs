@@ -257,6 +257,9 @@ pub struct Opened {
     regions: Option<Box<[u8]>>,
     /// Whole tokens taken since it was opened.
     admitted: u64,
+    /// In which [span](SPAN_US) a shared bucket was to be full, as it was read, if it
+    /// may expire.
+    span: Option<u64>,
     /// `None` for a missing key, which is a full bucket.
     record: Option<Record>,
 }
@@ -276,12 +279,12 @@ const UNREAD: Held = Held::Alone(Bucket::DEFAULT);
 impl Opened {
     fn of(held: Held, policy: Option<StoredPolicy>, record: Option<Record>) -> Self {
         let regions = record.as_ref().and_then(|record| record.regions.clone());
-        Self { held, policy, regions, admitted: 0, record }
+        Self { held, policy, regions, admitted: 0, span: None, record }
     }
 
     /// Of no record yet.
     fn unread() -> Self {
-        Self { held: UNREAD, policy: None, regions: None, admitted: 0, record: None }
+        Self::of(UNREAD, None, None)
     }
 
     /// Opens a bucket at `now` (unix microseconds) as it was left. A bucket with
@@ -318,7 +321,7 @@ impl Opened {
             None => (Bucket::full(defaults.current(), Weight::ONE, now), None),
         };
         self.held = Held::Alone(bucket);
-        self.begin_with(policy);
+        self.begin_with(policy, None);
     }
 
     /// [`Self::shared`] of the record that was read in place, with memory that was
@@ -333,7 +336,7 @@ impl Opened {
         let now = defaults.clock(now);
         let Some(stored) = &mut self.record else {
             self.held = spare.hold(Shared::full(defaults.current(), Weight::ONE, now));
-            return self.begin_with(None);
+            return self.begin_with(None, None);
         };
         let timestamp = stored.timestamp.unwrap_or(now);
         let policy = stored.policy.map_or_else(|| defaults.at(timestamp), |stored| stored.policy);
@@ -344,16 +347,19 @@ impl Opened {
             .map(|debits| Debits { accounts: std::mem::take(&mut debits.accounts), ..**debits });
         let mut bucket =
             Shared::new(&stored.bucket_at_rest(policy, timestamp), debits.unwrap_or_default());
+        let may_expire = stored.debits.is_some() && !stored.is_kept();
+        let span = if may_expire { span(timestamp, bucket.us_until_full()) } else { None };
         match stored.policy {
             Some(_) => bucket.advance(now, &region.peers),
             None => defaults.advance_shared(&mut bucket, now, &region.peers),
         }
         let policy = stored.policy;
         self.held = spare.hold(bucket);
-        self.begin_with(policy);
+        self.begin_with(policy, span);
     }
 
-    fn begin_with(&mut self, policy: Option<StoredPolicy>) {
+    fn begin_with(&mut self, policy: Option<StoredPolicy>, span: Option<u64>) {
+        self.span = span;
         self.policy = policy;
         self.regions = self.record.as_ref().and_then(|record| record.regions.clone());
         self.admitted = 0;
@@ -627,6 +633,28 @@ impl Opened {
             && self.record.as_ref().is_none_or(was_plain)
     }
 
+    /// Whether an expiry that was right for the bucket as it was read is right for it
+    /// as it is now, whatever it is. `foreign` says that the hash has fields of the
+    /// user's own.
+    ///
+    /// Only of shared buckets: what somebody else has done to their expiries is found
+    /// by the walk over all of them.
+    #[must_use]
+    pub fn expires_as_before(&self, foreign: bool) -> bool {
+        let Held::Shared(bucket) = &self.held else {
+            return false;
+        };
+        self.span.is_some()
+            && !self.is_kept(bucket.weight(), foreign)
+            && self.span == span(bucket.timestamp(), bucket.us_until_full())
+    }
+
+    /// See [`Record::is_kept`].
+    fn is_kept(&self, weight: Weight, foreign: bool) -> bool {
+        let pinned = self.policy.is_some_and(|stored| stored.pin.is_some());
+        foreign || pinned || weight != Weight::ONE
+    }
+
     /// Whether the key may go on expiring `at` (unix milliseconds), as
     /// [`Record::expiry`] would find in more steps; `false` when that has to be asked.
     /// `foreign` says that the hash has fields of the user's own.
@@ -641,12 +669,11 @@ impl Opened {
                 (bucket.weight(), bucket.timestamp(), bucket.us_until_full(), true)
             }
         };
-        let pinned = self.policy.is_some_and(|stored| stored.pin.is_some());
-        if foreign || pinned || weight != Weight::ONE || (lingers && awaited) {
+        if self.is_kept(weight, foreign) || (lingers && awaited) {
             return false;
         }
+        let wait = wait.map(|us| if lingers { lingering(timestamp, us) } else { us });
         let wait = wait.and_then(|us| u64::try_from(us).ok());
-        let wait = wait.and_then(|us| us.checked_add(if lingers { LINGER_US } else { 0 }));
         let ahead = at.checked_mul(US_PER_MS.get()).and_then(|us| us.checked_sub(timestamp));
         match (wait, ahead) {
             // Not beyond where it would be set.
@@ -727,6 +754,22 @@ const EXPIRY_SLACK_US: u64 = 2_000_000;
 /// debits, or it has been seen that they do not.
 const LINGER_US: u64 = 30_000_000;
 
+/// Their time to be full is rounded up to spans of so many microseconds, a power of
+/// two: as long as it is in the same one, the expiry need not be looked at.
+const SPAN_US: u64 = 1 << 23;
+
+/// In which span a bucket is full, if ever, that is so in `wait` microseconds.
+fn span(timestamp: u64, wait: Option<u128>) -> Option<u64> {
+    timestamp.checked_add(u64::try_from(wait?).ok()?).map(|full| full / SPAN_US)
+}
+
+/// How long a shared bucket is to be kept that is full in `wait` microseconds.
+fn lingering(timestamp: u64, wait: u128) -> u128 {
+    let timestamp = u128::from(timestamp);
+    let full = timestamp.saturating_add(wait) | u128::from(SPAN_US - 1);
+    full.saturating_sub(timestamp).saturating_add(LINGER_US.into())
+}
+
 impl Record {
     /// When the key of this record, as which `opened` is to be written, may
     /// expire. `awaited` says that some region may not know its debits yet.
@@ -742,7 +785,7 @@ impl Record {
             false => (wait, whole),
             true if awaited => return Expiry::Never,
             true => {
-                let linger = |us: Option<u128>| us.map(|us| us.saturating_add(LINGER_US.into()));
+                let linger = |us: Option<u128>| us.map(|us| lingering(bucket.timestamp(), us));
                 (linger(wait), linger(whole))
             }
         };

@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::num::NonZero;
 use std::str::FromStr;
 
 /// Longest name of a replica, in bytes.
@@ -13,27 +14,20 @@ pub const MAX_ID: usize = 31;
 
 /// The name of one region's writer, `claw.replica-id`: 1..=31 letters, digits,
 /// dots, dashes or underscores. Ordered as text.
-#[derive(Clone, Copy, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ReplicaId {
-    /// The name, filled up with zeros, which no name contains; last its length.
-    bytes: [u8; MAX_ID + 1],
+    /// The name, filled up with zeros, which no name contains.
+    text: [u8; MAX_ID],
+    /// Its length. Never 0, so that no name at all takes no more room.
+    len: NonZero<u8>,
 }
 
 impl ReplicaId {
-    /// Numbers in the order of the names: two are compared for every account of a
-    /// bucket.
+    /// Numbers in the order of the names: they are compared for every account of a
+    /// bucket. The second begins with the last byte of the first.
     fn words(&self) -> [u128; 2] {
-        let (words, _) = self.bytes.as_chunks();
-        match *words {
-            [high, low] => [high, low].map(u128::from_be_bytes),
-            _ => [0; 2],
-        }
-    }
-}
-
-impl PartialEq for ReplicaId {
-    fn eq(&self, other: &Self) -> bool {
-        self.words() == other.words()
+        let word = |chunk: Option<&[u8; 16]>| chunk.map_or(0, |chunk| u128::from_be_bytes(*chunk));
+        [word(self.text.first_chunk()), word(self.text.last_chunk())]
     }
 }
 
@@ -84,16 +78,14 @@ impl ReplicaId {
     /// When it is too long, empty, or has other characters.
     pub fn new(name: &[u8]) -> Result<Self, ReplicaIdError> {
         let allowed = |b: &u8| ALLOWED.get(usize::from(*b)) == Some(&true);
-        let mut bytes = [0; MAX_ID + 1];
-        if let Some((len, text)) = bytes.split_last_mut() {
-            *len = u8::try_from(name.len()).map_err(|_| ReplicaIdError)?;
-            let place = text.get_mut(..name.len()).ok_or(ReplicaIdError)?;
-            if name.is_empty() || !name.iter().all(allowed) {
-                return Err(ReplicaIdError);
-            }
-            place.copy_from_slice(name);
+        let len = u8::try_from(name.len()).ok().and_then(NonZero::new).ok_or(ReplicaIdError)?;
+        let mut text = [0; MAX_ID];
+        let place = text.get_mut(..name.len()).ok_or(ReplicaIdError)?;
+        if !name.iter().all(allowed) {
+            return Err(ReplicaIdError);
         }
-        Ok(Self { bytes })
+        place.copy_from_slice(name);
+        Ok(Self { text, len })
     }
 
     /// The name.
@@ -105,8 +97,7 @@ impl ReplicaId {
     /// The name, as its bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        let len = self.bytes.last().copied().map_or(0, usize::from);
-        self.bytes.get(..len).unwrap_or_default()
+        self.text.get(..usize::from(self.len.get())).unwrap_or_default()
     }
 }
 

@@ -149,11 +149,8 @@ fn merge_states(
             .filter(|after| wanted && newer_before.as_ref() != Some(after))
             .and_then(|after| OwnedStr::new(&after))
             .map(|value| (newer_name.as_str(), value));
-        let written = store::save_with(ctx, &key, &opened, newer)?;
         // What peers send goes on to nobody: they tell everybody themselves.
-        if received == 0 {
-            ctx.module().regions.note(ctx.db(), name, &opened, &written);
-        }
+        store::save_with(ctx, &key, &opened, newer, received == 0)?;
     }
 
     ctx.module().regions.receive(received);

@@ -63,7 +63,8 @@ impl Command for Policy {
             Change::Set { asked, weight } => {
                 // What is left out stays as it is.
                 if !asked.is_empty() {
-                    opened.pin(asked.over(opened.bucket().policy())?, &region);
+                    let policy = asked.over(opened.bucket().policy())?;
+                    opened.pin(policy, &region);
                 }
                 if let Some(weight) = weight {
                     opened.set_weight(weight, &region);

@@ -52,7 +52,6 @@ impl Command for Take {
         }
         ctx.module().stats.count_take(tokens, answer.taken);
         reply::answer(ctx, &answer);
-        store::done(ctx, opened);
         Ok(())
     }
 }

@@ -9,7 +9,6 @@ use crate::server::{
 };
 use crate::store;
 use claw_core::policy::Asked;
-use claw_core::record::Opened;
 use std::collections::HashMap;
 
 /// Takes from all of several buckets, or from none.
@@ -121,7 +120,7 @@ const fn list(
 /// One bucket of the call.
 struct Bucket<'c> {
     key: Key<'c>,
-    opened: Box<Opened>,
+    opened: store::Open<'c>,
     /// What every charge of it asks for.
     asked: Asked,
     /// Sum of the charges seen so far.

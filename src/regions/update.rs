@@ -101,9 +101,39 @@ pub(super) fn now() -> u64 {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
+    use claw_core::debit::{Shared, Version};
+    use claw_core::guard::Peers;
+    use claw_core::replica::Writer;
+
+    /// What the hand-out thread makes of a note is what the bucket itself would be.
+    #[test]
+    fn a_note_becomes_the_state_of_its_bucket() {
+        let id = |name: &str| name.parse::<ReplicaId>().unwrap();
+        let (me, writer) = (id("eu-west"), Writer::new(id("eu-west"), 7));
+        let policy = Policy::new(100, 1_700_000, 3_000).unwrap();
+        let mut shared = Shared::full(policy, Weight::new(3).unwrap(), 5_000_000);
+        shared.set_version(Version { number: 4, origin: Some(id("us-east")) });
+        for (now, tokens) in [(5_000_000, 7), (6_000_001, 40), (6_000_002, 60)] {
+            shared.advance(now, &Peers::default());
+            shared.debit(Some(&writer), tokens * 1_000_000);
+            for stored in [None, Some(StoredPolicy { policy, pin: Some(9) })] {
+                for refilling in [false, true] {
+                    let (mut text, mut state, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+                    let bucket = codec::encode_debits(&shared, &mut text);
+                    let update = Update { bucket, stored, counted: Some(refilling) };
+                    let note = [update.to_bytes().as_flattened(), &text].concat();
+                    encode(me, &note, &mut Debits::default(), &mut state);
+                    let debits = shared.debits();
+                    codec::encode_shared(me, &bucket, &debits, stored, refilling, &mut expected);
+                    assert_eq!(state, expected);
+                    assert_eq!((bucket, debits.accounts.len()), (shared.bucket(), 1));
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_note_is_read_as_it_was_written() {

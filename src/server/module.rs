@@ -26,7 +26,7 @@ pub(crate) struct Module {
     pub(crate) regions: Regions,
     /// Who listens to effects.
     pub(super) listeners: Listeners,
-    /// See [`store::done`](crate::store::done).
+    /// See [`Open`](crate::store::Open).
     spare: RefCell<Spare>,
     lent: RefCell<Option<OwnedStr>>,
     stamp: RefCell<Option<(u64, OwnedStr)>>,

@@ -112,8 +112,8 @@ pub struct Identity {
     pub run: Option<Vec<u8>>,
 }
 
-/// What goes over the wire besides states. Called on the peers' threads, at
-/// times from several at once; the calls should be short.
+/// What goes over the wire. Called on background threads, at times from several at
+/// once; the calls should be short.
 pub trait Messages: Send + Sync + 'static {
     /// The words of the command that ends a round, such as `CL.SYNC ROUND eu-west
     /// 12345`. It goes to every node of the peer, `None` sends nothing: so it can
@@ -123,8 +123,9 @@ pub trait Messages: Send + Sync + 'static {
     /// failed: the connection is given up and tried again after a while.
     fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>>;
 
-    /// Appends the state that a [note](crate::Pusher::note) stands for, as it goes
-    /// over the wire but for what [`stamp`](Messages::stamp) writes into it. Called
+    /// Writes the state that a [note](crate::Pusher::note) stands for, as it goes
+    /// over the wire but for what [`stamp`](Messages::stamp) writes into it; `out` is
+    /// empty. Called
     /// once for each state that is handed out, on the thread that does so. Without
     /// it a note is the state itself.
     fn state(&self, note: &[u8], out: &mut Vec<u8>) {

@@ -1,5 +1,6 @@
 //! What has been noted since the last hand-out.
 
+use crate::ahead;
 use crate::config::Limits;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -11,7 +12,7 @@ const OVERHEAD: usize = 96;
 /// move when room is made for more: that happens on the main thread.
 const EARLY: usize = 2_048;
 /// Room for more bytes than this that was hardly used is given back.
-const SPARE: usize = 1 << 18;
+const SPARE_BYTES: usize = 1 << 18;
 /// Room for more bytes than this for one key is not kept.
 const LONG: usize = 1_024;
 /// The number of the database comes first in an id.
@@ -143,12 +144,8 @@ struct Log {
     last: usize,
 }
 
-/// Bytes that come into a cache together.
-#[cfg(target_arch = "x86_64")]
-const LINE: usize = 64;
-/// How many of these one note mostly has.
-#[cfg(target_arch = "x86_64")]
-const AHEAD: usize = 4;
+/// How many lines of memory a note mostly has.
+const LINES: usize = 4;
 
 /// Of the lengths before each note.
 const HEAD: usize = 2 * LEN;
@@ -170,19 +167,6 @@ impl Log {
         self.bytes.extend_from_slice(key);
         for part in parts {
             self.bytes.extend_from_slice(part);
-        }
-        self.fetch_ahead();
-    }
-
-    /// Asks for the memory of the next note. The hand-out thread had it last, so that
-    /// it is in the cache of another processor, and the main thread would wait for it
-    /// when it unlocks.
-    fn fetch_ahead(&mut self) {
-        #[cfg(target_arch = "x86_64")]
-        for line in self.bytes.spare_capacity_mut().chunks(LINE).take(AHEAD) {
-            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            // SAFETY: nothing is read or written; any address is allowed.
-            unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast()) };
         }
     }
 
@@ -213,7 +197,7 @@ impl Log {
     fn clear(&mut self) {
         let used = self.bytes.len();
         self.bytes.clear();
-        if self.bytes.capacity() > SPARE && used < self.bytes.capacity() >> 3 {
+        if self.bytes.capacity() > SPARE_BYTES && used < self.bytes.capacity() >> 3 {
             self.bytes.shrink_to(used.saturating_mul(2));
         }
         (self.count, self.last) = (0, 0);
@@ -241,9 +225,11 @@ pub(crate) enum Mark {
 
 /// The main thread's side: all that has been noted, in order. That a key comes
 /// several times is for the hand-out thread to see.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Front {
     log: Log,
+    /// Whether room for the next note can be [asked for](ahead::ask_for).
+    asks_ahead: bool,
     since: Option<u64>,
     overrun: bool,
     marks: Vec<Mark>,
@@ -268,6 +254,22 @@ pub(crate) struct Handful {
     pub taken_at: Instant,
 }
 
+impl Default for Front {
+    fn default() -> Self {
+        Self {
+            log: Log::default(),
+            asks_ahead: ahead::is_possible(),
+            since: None,
+            overrun: false,
+            marks: Vec::new(),
+            walk: None,
+            walks: 0,
+            flush: false,
+            stopping: false,
+        }
+    }
+}
+
 impl Front {
     /// Notes the latest state of a key, in parts that follow each other. Returns
     /// whether the hand-out thread should come at once. `now` is only asked when
@@ -290,6 +292,10 @@ impl Front {
             return true;
         }
         self.log.push(db, key, parts);
+        if self.asks_ahead {
+            // The hand-out thread had it last.
+            ahead::ask_for(self.log.bytes.spare_capacity_mut(), LINES);
+        }
         if self.since.is_none() {
             self.since = Some(now());
         }
@@ -429,13 +435,13 @@ mod tests {
         let mut handful = front.take(Handful::empty());
         let room = handful.log.bytes.capacity();
         handful.clear();
-        assert!(room > SPARE && handful.log.bytes.capacity() == room);
+        assert!(room > SPARE_BYTES && handful.log.bytes.capacity() == room);
         front.take(handful);
         noted(&mut front, 0, b"a", 1, &Limits::default());
         let mut handful = front.take(Handful::empty());
         assert_eq!(handful.log.bytes.capacity(), room);
         handful.clear();
-        assert!(handful.log.bytes.capacity() < SPARE);
+        assert!(handful.log.bytes.capacity() < SPARE_BYTES);
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! is gathered here, where a newer note takes the place of an older one, and made
 //! a state only when a peer is there for it. What is copied goes to room that was
 //! used before: allocating would make the main thread wait for the count of used
-//! memory. And it is copied, not exchanged, so that the main thread's own room stays
-//! small and in its cache.
+//! memory. And it is copied, not exchanged, so that the main thread goes on with the
+//! little room that it has.
 
 use crate::config::{Limits, Messages};
 use crate::front::{Entry, Handful, Mark, Piece, Spent};
@@ -16,7 +16,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
 /// Room for more keys than this that was hardly used is given back.
-const SPARE: usize = 1_024;
+const SPARE_KEYS: usize = 1_024;
 
 /// Notes by key, in the order in which the keys came.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl Gathered {
         for slot in self.slots.iter_mut().take(self.used).filter(|slot| slot.is_long()) {
             *slot = Piece::default();
         }
-        if self.slots.len() > SPARE && self.used < self.slots.len() >> 3 {
+        if self.slots.len() > SPARE_KEYS && self.used < self.slots.len() >> 3 {
             self.slots.truncate(self.used.saturating_mul(2));
             self.slots.shrink_to_fit();
         }

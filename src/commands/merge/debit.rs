@@ -57,12 +57,11 @@ pub(super) fn merge(
     // Time alone is no change: it will have passed for the next call too.
     let unchanged = before == Seen::of(&opened) && opened.record().is_none() == fresh;
     let remaining = opened.remaining(&region);
-    let written = match unchanged {
-        false => store::save_with(ctx, &key, &opened, None)?,
-        true => Written::of(ctx, &opened)?,
-    };
-    if tell && !fresh {
-        regions.note(ctx.db(), name, &opened, &written);
+    let tell = tell && !fresh;
+    if !unchanged {
+        store::save_with(ctx, &key, &opened, None, tell)?;
+    } else if tell {
+        regions.note(ctx.db(), name, &opened, &Written::of(ctx, &opened)?);
     }
     answer(ctx, unchanged, opened.bucket().policy(), remaining);
     Ok(())
