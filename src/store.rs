@@ -4,7 +4,6 @@ use crate::error::Error;
 use crate::regions::Part;
 use crate::server::{self, Context, EventClass, Key, Kind, Module, OwnedStr, Str};
 use claw_core::bucket::Bucket;
-use claw_core::decimal::Decimal;
 use claw_core::policy::Policy;
 use claw_core::record::{Field, FieldError, Opened, Record, Spare};
 use std::ffi::CStr;
@@ -216,6 +215,7 @@ pub(crate) struct Written {
 
 impl Written {
     /// The form of `opened`.
+    #[inline]
     pub(crate) fn of(ctx: &Context<'_>, opened: &Opened) -> Result<Self, Error> {
         Ok(match opened.as_shared() {
             None => Self { bucket: opened.bucket(), debits: None },
@@ -239,7 +239,7 @@ pub(crate) fn save_with(
     let name = key.name();
     let written = Written::of(ctx, opened)?;
     let Written { bucket, debits } = &written;
-    let tokens = OwnedStr::of(&Decimal::new(bucket.tokens()))?;
+    let tokens = OwnedStr::from_micros(bucket.tokens()).ok_or(Error::Panic)?;
     let timestamp = module.stamp(bucket.timestamp())?;
     let besides_are_written = besides.is_some();
     // Mostly there are none.

@@ -150,30 +150,45 @@ const DIGITS: usize = 20;
 const LONGEST: usize = DIGITS + 7;
 
 impl Decimal {
+    /// No text yet.
+    pub const EMPTY: Self = Self { text: [0; LONGEST], start: DIGITS, end: DIGITS };
+
     /// The shortest text of `micros` millionths: `12500000` is `12.5`.
     #[must_use]
     pub fn new(micros: u64) -> Self {
-        let mut decimal = Self::integer(micros / MICRO);
-        let fraction = micros % MICRO;
-        if let (true, Some((point, places))) =
-            (fraction != 0, decimal.text.get_mut(DIGITS..).and_then(<[u8]>::split_first_mut))
-        {
-            *point = b'.';
-            places.fill(b'0');
-            write_back(places, fraction);
-            let zeros = places.iter().rev().take_while(|byte| **byte == b'0').count();
-            decimal.end = LONGEST.saturating_sub(zeros);
-        }
+        let mut decimal = Self::EMPTY;
+        decimal.set(micros);
         decimal
     }
 
     /// The text of an integer.
     #[must_use]
     pub fn integer(value: u64) -> Self {
-        let mut text = [0; LONGEST];
-        let place = text.get_mut(..DIGITS).unwrap_or_default();
-        let digits = write_back(place, value);
-        Self { text, start: DIGITS.saturating_sub(digits), end: DIGITS }
+        let mut decimal = Self::EMPTY;
+        decimal.set_integer(value);
+        decimal
+    }
+
+    /// Becomes that of [`Self::new`], in its place: what is copied right after it was
+    /// written byte by byte makes the processor wait.
+    pub fn set(&mut self, micros: u64) {
+        self.set_integer(micros / MICRO);
+        let fraction = micros % MICRO;
+        if let (true, Some((point, places))) =
+            (fraction != 0, self.text.get_mut(DIGITS..).and_then(<[u8]>::split_first_mut))
+        {
+            *point = b'.';
+            places.fill(b'0');
+            write_back(places, fraction);
+            let zeros = places.iter().rev().take_while(|byte| **byte == b'0').count();
+            self.end = LONGEST.saturating_sub(zeros);
+        }
+    }
+
+    /// Becomes that of [`Self::integer`].
+    pub fn set_integer(&mut self, value: u64) {
+        let digits = write_back(self.text.get_mut(..DIGITS).unwrap_or_default(), value);
+        (self.start, self.end) = (DIGITS.saturating_sub(digits), DIGITS);
     }
 
     /// The text: digits, and at most one point.

@@ -191,6 +191,7 @@ impl Record {
 
     /// The bucket at `now` under the policy it was left with, whatever a call
     /// may ask for: the stored one, else the default.
+    #[inline]
     #[must_use]
     pub fn bucket(&self, defaults: &Defaults, now: u64) -> Bucket {
         let timestamp = self.timestamp.unwrap_or(now);

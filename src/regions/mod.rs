@@ -272,6 +272,7 @@ impl Regions {
     }
 
     /// A shared bucket as its fields hold it, and the `debits` field.
+    #[inline(never)]
     pub(crate) fn written(&self, bucket: &Shared) -> Result<(Bucket, OwnedStr), Error> {
         let mut scratch = self.scratch.try_borrow_mut().map_err(|_| Error::Busy)?;
         let bucket = codec::encode_debits(bucket, &mut scratch);

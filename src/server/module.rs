@@ -6,7 +6,6 @@ use crate::config::Settings;
 use crate::error::Error;
 use crate::regions::Regions;
 use crate::stats::Stats;
-use claw_core::decimal::Decimal;
 use claw_core::record::{Field, Spare};
 use redis_module::raw;
 use std::cell::{RefCell, RefMut};
@@ -94,7 +93,7 @@ impl Module {
         let kept = self.stamp.try_borrow_mut().ok().and_then(|mut stamp| stamp.take());
         match kept {
             Some((same, text)) if same == at => Ok(text),
-            _ => OwnedStr::of(&Decimal::integer(at)),
+            _ => OwnedStr::from_integer(at).ok_or(Error::Panic),
         }
     }
 

@@ -1,7 +1,6 @@
 //! Strings of the server: borrowed arguments and owned values.
 
 use super::api::call;
-use crate::error::Error;
 use claw_core::decimal::Decimal;
 use redis_module::raw;
 use std::marker::PhantomData;
@@ -70,12 +69,16 @@ impl OwnedStr {
 
     /// The decimal text of `value`.
     pub(crate) fn from_integer(value: u64) -> Option<Self> {
-        Self::new(Decimal::integer(value).as_bytes())
+        let mut text = Decimal::EMPTY;
+        text.set_integer(value);
+        Self::new(text.as_bytes())
     }
 
-    /// The text of a number.
-    pub(crate) fn of(number: &Decimal) -> Result<Self, Error> {
-        Self::new(number.as_bytes()).ok_or(Error::Panic)
+    /// The decimal text of `micros` millionths.
+    pub(crate) fn from_micros(micros: u64) -> Option<Self> {
+        let mut text = Decimal::EMPTY;
+        text.set(micros);
+        Self::new(text.as_bytes())
     }
 
     /// # Safety
