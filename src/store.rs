@@ -239,8 +239,10 @@ pub(crate) fn save_with(
     let name = key.name();
     let written = Written::of(ctx, opened)?;
     let Written { bucket, debits } = &written;
-    let tokens = OwnedStr::from_micros(bucket.tokens()).ok_or(Error::Panic)?;
-    let timestamp = module.stamp(bucket.timestamp())?;
+    let tokens = OwnedStr::from_micros(bucket.tokens());
+    let (Some(tokens), Some(timestamp)) = (tokens, module.stamp(bucket.timestamp())) else {
+        return Err(Error::Panic);
+    };
     let besides_are_written = besides.is_some();
     // Mostly there are none.
     let more = match opened.is_plain() && besides.is_none() {

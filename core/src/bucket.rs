@@ -6,7 +6,7 @@
 //! that no sequence of reads, takes and merges loses or gains anything against the
 //! exact line.
 
-use crate::limits::{MAX_TOKENS, MAX_WEIGHT, MICRO, MIN_WEIGHT, SHARES};
+use crate::limits::{MAX_TOKENS, MAX_WEIGHT, MICRO, SHARES};
 use crate::policy::Policy;
 use crate::wide;
 use std::num::NonZeroU64;
@@ -17,23 +17,26 @@ pub(crate) const US_PER_MS: NonZeroU64 = NonZeroU64::new(1_000).unwrap();
 const MAX_WAIT_MS: u64 = i64::MAX.unsigned_abs();
 
 /// A `userWeight`: 1..=10.
+///
+/// As wide as its neighbours in a bucket: the bytes that would be left over are
+/// copied in two pieces each time, for which the processor waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Weight(u8);
+pub struct Weight(NonZeroU64);
 
 impl Weight {
     /// The weight of a bucket without a `userWeight` field.
-    pub const ONE: Self = Self(1);
+    pub const ONE: Self = Self(NonZeroU64::MIN);
 
     /// `None` outside 1..=10.
     #[must_use]
     pub fn new(weight: u64) -> Option<Self> {
-        u8::try_from(weight).ok().filter(|w| (MIN_WEIGHT..=MAX_WEIGHT).contains(w)).map(Self)
+        NonZeroU64::new(weight).filter(|w| w.get() <= MAX_WEIGHT.into()).map(Self)
     }
 
     /// 1..=10.
     #[must_use]
     pub fn get(self) -> u8 {
-        self.0
+        u8::try_from(self.0.get()).unwrap_or(MAX_WEIGHT)
     }
 }
 
@@ -301,7 +304,7 @@ impl Bucket {
 
     /// Millionths of a token per interval: at most 10^18 * 10, which fits.
     fn rate(&self) -> u64 {
-        self.policy.refill().saturating_mul(u64::from(self.weight.0))
+        self.policy.refill().saturating_mul(self.weight.0.get())
     }
 
     fn cut(&mut self) {

@@ -100,6 +100,12 @@ pub struct Account {
     pub mark: Option<Mark>,
 }
 
+impl Account {
+    /// One to be filled in.
+    pub(crate) const BLANK: Self =
+        Self { id: ReplicaId::ANY, entry: Entry { epoch: 0, spent: 0, refunded: 0 }, mark: None };
+}
+
 /// When the policy and weight were last set on purpose, and where: the later one
 /// wins everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -225,12 +231,19 @@ impl Shared {
 
     /// The bucket of a record, and what its `debits` field holds besides.
     #[must_use]
-    pub fn new(bucket: &Bucket, debits: Debits) -> Self {
+    pub fn new(bucket: &Bucket, mut debits: Debits) -> Self {
+        let mut shared = Self::full(bucket.policy(), bucket.weight(), bucket.timestamp());
+        shared.set(bucket, &mut debits);
+        shared
+    }
+
+    /// Becomes [another one](Self::new), in its place. Takes the accounts.
+    pub(crate) fn set(&mut self, bucket: &Bucket, debits: &mut Debits) {
         let policy = bucket.policy();
-        let mut shared = Self::full(policy, bucket.weight(), bucket.timestamp());
         let whole = unit(policy);
-        shared.version = debits.version;
-        shared.accounts = debits.accounts;
+        (self.policy, self.weight, self.timestamp) = (policy, bucket.weight(), bucket.timestamp());
+        self.version = debits.version;
+        self.accounts = std::mem::take(&mut debits.accounts);
         let missing = policy.capacity_micros().saturating_sub(bucket.tokens());
         let fraction = i128::from(debits.fraction).min(whole.saturating_sub(1));
         // A debt stands only below an empty bucket: somebody may have written
@@ -249,8 +262,7 @@ impl Shared {
             }
         };
         let micros = i128::from(missing).saturating_add(i128::from(debt));
-        shared.level = wide::times(micros, whole).saturating_sub(fraction.max(remainder)).max(0);
-        shared
+        self.level = wide::times(micros, whole).saturating_sub(fraction.max(remainder)).max(0);
     }
 
     /// The bucket as a record holds it.
@@ -342,9 +354,9 @@ impl Shared {
     }
 
     /// The account of `id`, begun if need be; `None` when there are too many.
-    fn account_mut(&mut self, id: ReplicaId) -> Option<&mut Account> {
+    fn account_mut(&mut self, id: &ReplicaId) -> Option<&mut Account> {
         // They are few: looking at each in turn is faster than halving.
-        let place = match self.accounts.iter().position(|known| known.id == id) {
+        let place = match self.accounts.iter().position(|known| known.id == *id) {
             Some(place) => place,
             None => {
                 if self.accounts.len() >= MAX_REPLICAS {
@@ -353,8 +365,9 @@ impl Shared {
                     let idle = self.accounts.iter().position(|known| known.entry.epoch == 0)?;
                     self.accounts.remove(idle);
                 }
-                let place = self.accounts.partition_point(|known| known.id < id);
-                self.accounts.insert(place, Account { id, entry: Entry::default(), mark: None });
+                let place = self.accounts.partition_point(|known| known.id < *id);
+                self.accounts
+                    .insert(place, Account { id: *id, entry: Entry::default(), mark: None });
                 place
             }
         };
@@ -376,6 +389,9 @@ impl Shared {
     /// Credits the refill up to `now` (unix microseconds), at the share that the
     /// guard left of it, and notes what overflowed since each peer's round.
     pub fn advance(&mut self, now: u64, peers: &Peers) {
+        if peers.share_is_old(now.min(self.timestamp)) {
+            return self.leak(now, peers.share(), peers);
+        }
         for (until, share) in peers.phases(self.timestamp) {
             if until > now {
                 break;
@@ -409,7 +425,7 @@ impl Shared {
         }
         for peer in peers.all().iter().filter(|peer| peer.round() > start) {
             let round = peer.round().min(now);
-            if let Some(account) = self.account_mut(peer.id()) {
+            if let Some(account) = self.account_mut(&peer.id()) {
                 let overflow = match grown.overflow {
                     0 => 0,
                     all => all.saturating_sub(wasted(refill(start, round, share))),
@@ -489,7 +505,7 @@ impl Shared {
         let Some(writer) = writer else {
             return;
         };
-        let Some(account) = self.account_mut(writer.id()) else {
+        let Some(account) = self.account_mut(&writer.id()) else {
             return;
         };
         let mut entry = account.entry;
@@ -688,7 +704,7 @@ impl Shared {
             remote.from.is_some_and(|from| sent.entry(from).epoch < self.entry(from).epoch);
         let mut news = false;
         for account in sent.accounts.iter().filter(|account| account.entry.epoch != 0) {
-            if let Some(known) = self.account_mut(account.id) {
+            if let Some(known) = self.account_mut(&account.id) {
                 let joined = known.entry.join(account.entry);
                 news |= joined != known.entry;
                 known.entry = joined;
@@ -704,7 +720,7 @@ impl Shared {
             // counted what we took since.
             if writer.began(own.epoch) && joined.epoch > own.epoch {
                 let epoch = writer.next_epoch(joined.epoch);
-                if let Some(account) = self.account_mut(writer.id()) {
+                if let Some(account) = self.account_mut(&writer.id()) {
                     account.entry = Entry { epoch, ..own };
                 }
                 consequence.tell = true;
@@ -748,7 +764,7 @@ impl Shared {
         // fell silent. What it did meanwhile is still to come; its mark is reset by
         // its next complete round.
         let heard = remote.from.filter(|from| !peers.is_silent(*from));
-        if let Some(account) = heard.and_then(|from| self.account_mut(from)) {
+        if let Some(account) = heard.and_then(|from| self.account_mut(&from)) {
             account.mark = Some(Mark::default());
         }
         consequence

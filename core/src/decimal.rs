@@ -174,15 +174,21 @@ impl Decimal {
     pub fn set(&mut self, micros: u64) {
         self.set_integer(micros / MICRO);
         let fraction = micros % MICRO;
-        if let (true, Some((point, places))) =
-            (fraction != 0, self.text.get_mut(DIGITS..).and_then(<[u8]>::split_first_mut))
+        if fraction == 0 {
+            return;
+        }
+        if let Some((point, places)) = self.text.get_mut(DIGITS..).and_then(<[u8]>::split_first_mut)
         {
             *point = b'.';
             places.fill(b'0');
             write_back(places, fraction);
-            let zeros = places.iter().rev().take_while(|byte| **byte == b'0').count();
-            self.end = LONGEST.saturating_sub(zeros);
         }
+        let (mut rest, mut end) = (fraction, LONGEST);
+        while rest % 10 == 0 && end > DIGITS {
+            rest /= 10;
+            end = end.saturating_sub(1);
+        }
+        self.end = end;
     }
 
     /// Becomes that of [`Self::integer`].

@@ -343,6 +343,11 @@ impl Peers {
         self.share
     }
 
+    /// Whether the present share has held since `instant` (wall clock).
+    pub(crate) fn share_is_old(&self, instant: u64) -> bool {
+        self.earlier.back().is_none_or(|(until, _)| *until <= instant)
+    }
+
     /// The earlier shares that end after `instant` (wall clock), oldest first.
     pub(crate) fn phases(&self, instant: u64) -> impl Iterator<Item = (u64, u16)> {
         // Mostly there are none, or all are long over.

@@ -191,7 +191,7 @@ impl Record {
 
     /// The bucket at `now` under the policy it was left with, whatever a call
     /// may ask for: the stored one, else the default.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn bucket(&self, defaults: &Defaults, now: u64) -> Bucket {
         let timestamp = self.timestamp.unwrap_or(now);
@@ -236,14 +236,10 @@ impl Spare {
         self.opened = Some(opened);
     }
 
-    fn hold(&mut self, bucket: Shared) -> Held {
-        Held::Shared(match self.shared.take() {
-            Some(mut place) => {
-                *place = bucket;
-                place
-            }
-            None => bucket.into(),
-        })
+    /// Room for a shared bucket, to be [set](Shared::set).
+    fn shared(&mut self) -> Box<Shared> {
+        let unset = || Shared::full(Policy::DEFAULT, Weight::ONE, 0).into();
+        self.shared.take().unwrap_or_else(unset)
     }
 }
 
@@ -335,27 +331,29 @@ impl Opened {
         spare: &mut Spare,
     ) {
         let now = defaults.clock(now);
+        let mut bucket = spare.shared();
         let Some(stored) = &mut self.record else {
-            self.held = spare.hold(Shared::full(defaults.current(), Weight::ONE, now));
+            let full = Bucket::full(defaults.current(), Weight::ONE, now);
+            bucket.set(&full, &mut Debits::default());
+            self.held = Held::Shared(bucket);
             return self.begin_with(None, None);
         };
         let timestamp = stored.timestamp.unwrap_or(now);
         let policy = stored.policy.map_or_else(|| defaults.at(timestamp), |stored| stored.policy);
-        // The accounts go with the bucket; that they were stored stays.
-        let debits = stored
-            .debits
-            .as_mut()
-            .map(|debits| Debits { accounts: std::mem::take(&mut debits.accounts), ..**debits });
-        let mut bucket =
-            Shared::new(&stored.bucket_at_rest(policy, timestamp), debits.unwrap_or_default());
+        let line = stored.bucket_at_rest(policy, timestamp);
         let may_expire = stored.debits.is_some() && !stored.is_kept();
+        match &mut stored.debits {
+            // The accounts go with the bucket; that they were stored stays.
+            Some(debits) => bucket.set(&line, debits),
+            None => bucket.set(&line, &mut Debits::default()),
+        }
         let span = if may_expire { span(timestamp, bucket.us_until_full()) } else { None };
         match stored.policy {
             Some(_) => bucket.advance(now, &region.peers),
             None => defaults.advance_shared(&mut bucket, now, &region.peers),
         }
         let policy = stored.policy;
-        self.held = spare.hold(bucket);
+        self.held = Held::Shared(bucket);
         self.begin_with(policy, span);
     }
 

@@ -6,7 +6,6 @@ use std::cell::Cell;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::num::NonZero;
 use std::str::FromStr;
 
 /// Longest name of a replica, in bytes.
@@ -14,20 +13,33 @@ pub const MAX_ID: usize = 31;
 
 /// The name of one region's writer, `claw.replica-id`: 1..=31 letters, digits,
 /// dots, dashes or underscores. Ordered as text.
+///
+/// Aligned so that it is copied and compared as two words of a vector: what was
+/// written in one way and is read in another makes the processor wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(align(16))]
 pub struct ReplicaId {
-    /// The name, filled up with zeros, which no name contains.
-    text: [u8; MAX_ID],
-    /// Its length. Never 0, so that no name at all takes no more room.
-    len: NonZero<u8>,
+    /// The name, filled up with zeros, which no name contains; last its length.
+    bytes: [u8; MAX_ID + 1],
 }
 
 impl ReplicaId {
+    /// A name, to be [set](Self::set) to another.
+    pub(crate) const ANY: Self = {
+        let mut bytes = [0; MAX_ID + 1];
+        let [first, .., last] = &mut bytes;
+        (*first, *last) = (b'0', 1);
+        Self { bytes }
+    };
+
     /// Numbers in the order of the names: they are compared for every account of a
-    /// bucket. The second begins with the last byte of the first.
+    /// bucket.
     fn words(&self) -> [u128; 2] {
-        let word = |chunk: Option<&[u8; 16]>| chunk.map_or(0, |chunk| u128::from_be_bytes(*chunk));
-        [word(self.text.first_chunk()), word(self.text.last_chunk())]
+        let (words, _) = self.bytes.as_chunks();
+        match *words {
+            [high, low] => [high, low].map(u128::from_be_bytes),
+            _ => [0; 2],
+        }
     }
 }
 
@@ -77,15 +89,24 @@ impl ReplicaId {
     /// # Errors
     /// When it is too long, empty, or has other characters.
     pub fn new(name: &[u8]) -> Result<Self, ReplicaIdError> {
+        let mut id = Self::ANY;
+        id.set(name)?;
+        Ok(id)
+    }
+
+    /// Becomes another name, in its place.
+    pub(crate) fn set(&mut self, name: &[u8]) -> Result<(), ReplicaIdError> {
         let allowed = |b: &u8| ALLOWED.get(usize::from(*b)) == Some(&true);
-        let len = u8::try_from(name.len()).ok().and_then(NonZero::new).ok_or(ReplicaIdError)?;
-        let mut text = [0; MAX_ID];
-        let place = text.get_mut(..name.len()).ok_or(ReplicaIdError)?;
-        if !name.iter().all(allowed) {
+        let length = u8::try_from(name.len()).map_err(|_| ReplicaIdError)?;
+        if name.is_empty() || name.len() > MAX_ID || !name.iter().all(allowed) {
             return Err(ReplicaIdError);
         }
-        place.copy_from_slice(name);
-        Ok(Self { text, len })
+        self.bytes = [0; MAX_ID + 1];
+        if let Some((last, text)) = self.bytes.split_last_mut() {
+            *last = length;
+            text.get_mut(..name.len()).ok_or(ReplicaIdError)?.copy_from_slice(name);
+        }
+        Ok(())
     }
 
     /// The name.
@@ -97,7 +118,8 @@ impl ReplicaId {
     /// The name, as its bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        self.text.get(..usize::from(self.len.get())).unwrap_or_default()
+        let len = self.bytes.last().copied().map_or(0, usize::from);
+        self.bytes.get(..len).unwrap_or_default()
     }
 }
 

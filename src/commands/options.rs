@@ -80,13 +80,7 @@ pub(super) struct Options {
 }
 
 /// Reads all arguments that are left as options; `allowed` are the command's own.
-#[inline]
 pub(super) fn options(args: &mut Args<'_>, allowed: &[Word]) -> Result<Options, Error> {
-    // Mostly there are none.
-    if args.is_empty() { Ok(Options::default()) } else { some_options(args, allowed) }
-}
-
-fn some_options(args: &mut Args<'_>, allowed: &[Word]) -> Result<Options, Error> {
     let mut options = Options::default();
     let (mut refill, mut interval) = (None, None);
     while let Some(argument) = args.next() {
@@ -130,7 +124,6 @@ fn value<'a>(args: &mut Args<'a>, word: Word) -> Result<Str<'a>, Error> {
 }
 
 /// `[tokens]`: 1 when it is left out. An option in its place is left there.
-#[inline]
 pub(super) fn optional_tokens(args: &mut Args<'_>) -> Result<u64, Error> {
     match args.peek() {
         None => Ok(1),

@@ -7,6 +7,7 @@ use crate::server::{
     self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec,
 };
 use crate::store;
+use claw_core::policy::Asked;
 
 /// Takes tokens from a bucket, or nothing.
 pub(crate) struct Take;
@@ -32,17 +33,26 @@ impl Command for Take {
     };
 
     fn run(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
-        let name = args.next().ok_or(Error::Arity("cl.take"))?;
-        let tokens = options::optional_tokens(&mut args)?;
-        let allowed = [Word::Capacity, Word::Refill, Word::Interval, Word::Partial];
-        let options = options::options(&mut args, &allowed)?;
+        let Some(name) = args.next() else {
+            return Err(Error::Arity("cl.take"));
+        };
+        // Mostly there is only the key.
+        let (tokens, asked, partial) = match args.is_empty() {
+            true => (1, Asked::default(), false),
+            false => {
+                let tokens = options::optional_tokens(&mut args)?;
+                let allowed = [Word::Capacity, Word::Refill, Word::Interval, Word::Partial];
+                let options = options::options(&mut args, &allowed)?;
+                (tokens, options.asked, options.partial)
+            }
+        };
 
         let now = server::now();
         let key = Key::open_write(ctx, name);
         let mut opened = store::open(ctx, &key, now)?;
         let region = ctx.module().regions.region()?;
-        opened.ask(&options.asked, store::default_policy(ctx)?)?;
-        let answer = opened.take(tokens, options.partial, now, &region);
+        opened.ask(&asked, store::default_policy(ctx)?)?;
+        let answer = opened.take(tokens, partial, now, &region);
 
         // A new policy holds from the call that brings it, even a refused one:
         // else its bucket would go on refilling at the old rate. Asking for no

@@ -2,7 +2,7 @@
 
 use super::{Besides, MAX_BLOB, decode, encode, read, reader, write};
 use crate::bucket::Bucket;
-use crate::debit::{Account, Debits, Entry, MAX_REPLICAS, Mark, Shared, Version};
+use crate::debit::{Account, Debits, MAX_REPLICAS, Mark, Shared};
 use crate::defaults::Defaults;
 use crate::limits::MAX_TIMESTAMP_US;
 use crate::merge::State;
@@ -53,46 +53,39 @@ pub fn decode_debits(bytes: &[u8]) -> Option<Debits> {
 #[must_use]
 pub fn decode_debits_into(bytes: &[u8], debits: &mut Debits) -> bool {
     let mut rest = bytes;
-    let accounts = std::mem::take(&mut debits.accounts);
-    match read_debits(&mut rest, accounts) {
-        Some(read) => {
-            *debits = read;
-            rest.is_empty()
-        }
-        None => false,
-    }
+    read_debits(&mut rest, debits).is_some() && rest.is_empty()
 }
 
-fn read_debits(rest: &mut &[u8], mut accounts: Vec<Account>) -> Option<Debits> {
+/// In place: what is moved right after it was read makes the processor wait.
+fn read_debits(rest: &mut &[u8], debits: &mut Debits) -> Option<()> {
     if reader::array(rest)? != 5 {
         return None;
     }
-    let number = reader::uint(rest)?;
-    let origin = match reader::text(rest)? {
+    debits.version.number = reader::uint(rest)?;
+    debits.version.origin = match reader::text(rest)? {
         b"" => None,
         origin => Some(ReplicaId::new(origin).ok()?),
     };
-    let (debt, fraction) = (reader::uint(rest)?, reader::uint(rest)?);
+    debits.debt = reader::uint(rest)?;
+    debits.fraction = reader::uint(rest)?;
     let len = reader::array(rest)?;
     if len > MAX_REPLICAS {
         return None;
     }
-    accounts.clear();
-    accounts.reserve_exact(len);
-    for _ in 0..len {
+    debits.accounts.resize(len, Account::BLANK);
+    for account in &mut debits.accounts {
         let fields = reader::array(rest)?;
-        let id = ReplicaId::new(reader::text(rest)?).ok()?;
-        let mut number = || reader::uint(rest);
-        let entry = Entry { epoch: number()?, spent: number()?, refunded: number()? };
-        let mark = match fields {
+        account.id.set(reader::text(rest)?).ok()?;
+        account.entry.epoch = reader::uint(rest)?;
+        account.entry.spent = reader::uint(rest)?;
+        account.entry.refunded = reader::uint(rest)?;
+        account.mark = match fields {
             4 => None,
             6 => Some(Mark { overflow: reader::wide(rest)?, withheld: reader::wide(rest)? }),
             _ => return None,
         };
-        accounts.push(Account { id, entry, mark });
     }
-    let version = Version { number, origin };
-    in_order(&accounts).then_some(Debits { version, debt, fraction, accounts })
+    in_order(&debits.accounts).then_some(())
 }
 
 /// Whether the accounts stand by name, and each once.
