@@ -2,13 +2,11 @@
 
 use crate::error::Error;
 use crate::regions::Part;
-use crate::server::{self, Context, EventClass, Key, Kind, Module, OwnedStr, Str};
+use crate::server::{self, Context, EventClass, Key, Kind, Module, Open, OwnedStr, Str};
 use claw_core::bucket::Bucket;
 use claw_core::policy::Policy;
 use claw_core::record::{Field, FieldError, Opened, Record, Spare};
 use std::ffi::CStr;
-use std::mem::ManuallyDrop;
-use std::ops::{Deref, DerefMut};
 
 /// How long a key stays at the least when its expiry is set, in milliseconds.
 const GRACE_MS: u64 = 2_000;
@@ -19,37 +17,6 @@ pub(crate) fn load(ctx: &Context<'_>, key: &Key<'_>, now: u64) -> Result<Option<
     let mut record = None;
     read(ctx, key, now, false, &mut record)?;
     Ok(record)
-}
-
-/// An open bucket. Its memory is the next one's when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Open<'c> {
-    opened: ManuallyDrop<Box<Opened>>,
-    module: &'c Module,
-}
-
-impl Deref for Open<'_> {
-    type Target = Opened;
-
-    fn deref(&self) -> &Opened {
-        &self.opened
-    }
-}
-
-impl DerefMut for Open<'_> {
-    fn deref_mut(&mut self) -> &mut Opened {
-        &mut self.opened
-    }
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        // SAFETY: it is used nowhere after this.
-        let opened = unsafe { ManuallyDrop::take(&mut self.opened) };
-        if let Ok(mut spare) = self.module.spare() {
-            spare.keep(opened);
-        }
-    }
 }
 
 /// Opens a bucket at `now` (unix microseconds) as one that regions share.
@@ -88,7 +55,7 @@ fn open_as<'c>(
     counted: bool,
 ) -> Result<Open<'c>, Error> {
     let module = ctx.module();
-    let mut open = Open { opened: ManuallyDrop::new(module.spare()?.take()), module };
+    let mut open = module.room()?;
     read(ctx, key, now, counted, open.record_mut())?;
     let settings = module.settings.try_borrow().map_err(|_| Error::Busy)?;
     if counted || open.record().is_some_and(|record| record.debits.is_some()) {
@@ -278,11 +245,7 @@ pub(crate) fn save_with(
     let shared = usize::from(opened.as_shared().is_some());
     let foreign = (besides_are_written || opened.record().is_some_and(|record| record.foreign))
         && key.len() > opened.to_record().fields().saturating_add(shared);
-    let moved = match expires_as_before(ctx, key, opened, foreign) {
-        true => None,
-        false => expire(ctx, key, opened, foreign),
-    };
-
+    let moved = expire(ctx, key, opened, foreign);
     if tell {
         module.regions.note(ctx.db(), name, opened, &written);
     }
@@ -370,15 +333,6 @@ pub(crate) fn renew_expiry(ctx: &Context<'_>, key: &Key<'_>, opened: &Opened) {
         ctx.signal_modified(key.name());
         ctx.notify(EventClass::Generic, event, key.name());
     }
-}
-
-/// Whether the key's expiry need not be looked at: it was right before, and if somebody
-/// else has moved it, the walk over all shared buckets puts that right.
-fn expires_as_before(ctx: &Context<'_>, key: &Key<'_>, opened: &Opened, foreign: bool) -> bool {
-    let regions = &ctx.module().regions;
-    opened.expires_as_before(foreign)
-        && !regions.is_awaited()
-        && regions.part(key.name()) == Part::Counted
 }
 
 /// Where the key's expiry has to be moved, see [`Expiry::move_from`]; `foreign` says

@@ -24,10 +24,7 @@ pub const DEFAULT_CAPACITY: u64 = 1_000;
 /// Refill per [`DEFAULT_INTERVAL_MS`] when nothing is configured, in tokens.
 pub const DEFAULT_REFILL: u64 = 5;
 
-/// Smallest `userWeight`.
-pub const MIN_WEIGHT: u8 = 1;
-
-/// Largest `userWeight`.
+/// Largest `userWeight`; the smallest is 1.
 pub const MAX_WEIGHT: u8 = 10;
 
 /// Least common multiple of all weights. A share of a weight-w bucket is 1/w of

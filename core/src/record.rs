@@ -254,9 +254,6 @@ pub struct Opened {
     regions: Option<Box<[u8]>>,
     /// Whole tokens taken since it was opened.
     admitted: u64,
-    /// In which [span](SPAN_US) a shared bucket was to be full, as it was read, if it
-    /// may expire.
-    span: Option<u64>,
     /// `None` for a missing key, which is a full bucket.
     record: Option<Record>,
 }
@@ -276,7 +273,7 @@ const UNREAD: Held = Held::Alone(Bucket::DEFAULT);
 impl Opened {
     fn of(held: Held, policy: Option<StoredPolicy>, record: Option<Record>) -> Self {
         let regions = record.as_ref().and_then(|record| record.regions.clone());
-        Self { held, policy, regions, admitted: 0, span: None, record }
+        Self { held, policy, regions, admitted: 0, record }
     }
 
     /// Of no record yet.
@@ -318,7 +315,7 @@ impl Opened {
             None => (Bucket::full(defaults.current(), Weight::ONE, now), None),
         };
         self.held = Held::Alone(bucket);
-        self.begin_with(policy, None);
+        self.begin_with(policy);
     }
 
     /// [`Self::shared`] of the record that was read in place, with memory that was
@@ -336,29 +333,26 @@ impl Opened {
             let full = Bucket::full(defaults.current(), Weight::ONE, now);
             bucket.set(&full, &mut Debits::default());
             self.held = Held::Shared(bucket);
-            return self.begin_with(None, None);
+            return self.begin_with(None);
         };
         let timestamp = stored.timestamp.unwrap_or(now);
         let policy = stored.policy.map_or_else(|| defaults.at(timestamp), |stored| stored.policy);
         let line = stored.bucket_at_rest(policy, timestamp);
-        let may_expire = stored.debits.is_some() && !stored.is_kept();
         match &mut stored.debits {
             // The accounts go with the bucket; that they were stored stays.
             Some(debits) => bucket.set(&line, debits),
             None => bucket.set(&line, &mut Debits::default()),
         }
-        let span = if may_expire { span(timestamp, bucket.us_until_full()) } else { None };
         match stored.policy {
             Some(_) => bucket.advance(now, &region.peers),
             None => defaults.advance_shared(&mut bucket, now, &region.peers),
         }
         let policy = stored.policy;
         self.held = Held::Shared(bucket);
-        self.begin_with(policy, span);
+        self.begin_with(policy);
     }
 
-    fn begin_with(&mut self, policy: Option<StoredPolicy>, span: Option<u64>) {
-        self.span = span;
+    fn begin_with(&mut self, policy: Option<StoredPolicy>) {
         self.policy = policy;
         self.regions = self.record.as_ref().and_then(|record| record.regions.clone());
         self.admitted = 0;
@@ -632,22 +626,6 @@ impl Opened {
             && self.record.as_ref().is_none_or(was_plain)
     }
 
-    /// Whether an expiry that was right for the bucket as it was read is right for it
-    /// as it is now, whatever it is. `foreign` says that the hash has fields of the
-    /// user's own.
-    ///
-    /// Only of shared buckets: what somebody else has done to their expiries is found
-    /// by the walk over all of them.
-    #[must_use]
-    pub fn expires_as_before(&self, foreign: bool) -> bool {
-        let Held::Shared(bucket) = &self.held else {
-            return false;
-        };
-        self.span.is_some()
-            && !self.is_kept(bucket.weight(), foreign)
-            && self.span == span(bucket.timestamp(), bucket.us_until_full())
-    }
-
     /// See [`Record::is_kept`].
     fn is_kept(&self, weight: Weight, foreign: bool) -> bool {
         let pinned = self.policy.is_some_and(|stored| stored.pin.is_some());
@@ -671,8 +649,8 @@ impl Opened {
         if self.is_kept(weight, foreign) || (lingers && awaited) {
             return false;
         }
-        let wait = wait.map(|us| if lingers { lingering(timestamp, us) } else { us });
         let wait = wait.and_then(|us| u64::try_from(us).ok());
+        let wait = wait.and_then(|us| us.checked_add(if lingers { LINGER_US } else { 0 }));
         let ahead = at.checked_mul(US_PER_MS.get()).and_then(|us| us.checked_sub(timestamp));
         match (wait, ahead) {
             // Not beyond where it would be set.
@@ -753,22 +731,6 @@ const EXPIRY_SLACK_US: u64 = 2_000_000;
 /// debits, or it has been seen that they do not.
 const LINGER_US: u64 = 30_000_000;
 
-/// Their time to be full is rounded up to spans of so many microseconds, a power of
-/// two: as long as it is in the same one, the expiry need not be looked at.
-const SPAN_US: u64 = 1 << 23;
-
-/// In which span a bucket is full, if ever, that is so in `wait` microseconds.
-fn span(timestamp: u64, wait: Option<u128>) -> Option<u64> {
-    timestamp.checked_add(u64::try_from(wait?).ok()?).map(|full| full / SPAN_US)
-}
-
-/// How long a shared bucket is to be kept that is full in `wait` microseconds.
-fn lingering(timestamp: u64, wait: u128) -> u128 {
-    let timestamp = u128::from(timestamp);
-    let full = timestamp.saturating_add(wait) | u128::from(SPAN_US - 1);
-    full.saturating_sub(timestamp).saturating_add(LINGER_US.into())
-}
-
 impl Record {
     /// When the key of this record, as which `opened` is to be written, may
     /// expire. `awaited` says that some region may not know its debits yet.
@@ -784,7 +746,7 @@ impl Record {
             false => (wait, whole),
             true if awaited => return Expiry::Never,
             true => {
-                let linger = |us: Option<u128>| us.map(|us| lingering(bucket.timestamp(), us));
+                let linger = |us: Option<u128>| us.map(|us| us.saturating_add(LINGER_US.into()));
                 (linger(wait), linger(whole))
             }
         };

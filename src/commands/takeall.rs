@@ -5,7 +5,7 @@ use super::options::{self, Word};
 use super::reply;
 use crate::error::{Error, Quantity};
 use crate::server::{
-    self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec, Str,
+    self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Open, Spec, Str,
 };
 use crate::store;
 use claw_core::policy::Asked;
@@ -120,7 +120,7 @@ const fn list(
 /// One bucket of the call.
 struct Bucket<'c> {
     key: Key<'c>,
-    opened: store::Open<'c>,
+    opened: Open<'c>,
     /// What every charge of it asks for.
     asked: Asked,
     /// Sum of the charges seen so far.

@@ -406,8 +406,8 @@ extern "C" fn handler<C: Command>(
 /// Replies with an error, and counts and logs what is not the caller's.
 #[cold]
 fn tell<C: Command>(ctx: &Context<'_>, error: &Error) {
-    if let (Error::Field { .. }, Some(module)) = (error, Module::current()) {
-        module.stats.corrupt.add(1);
+    if matches!(error, Error::Field { .. }) {
+        ctx.module().stats.corrupt.add(1);
     }
     if matches!(error, Error::Panic) {
         let name = C::SPEC.name.to_string_lossy();

@@ -26,6 +26,6 @@ pub(crate) use command::{Access, Argument, Command, Keys, Kind as ArgumentKind, 
 pub(crate) use context::{Context, EventClass};
 pub(crate) use key::{Key, Kind};
 pub(crate) use load::Registrar;
-pub(crate) use module::Module;
+pub(crate) use module::{Module, Open};
 pub(crate) use scan::Scan;
 pub(crate) use string::{OwnedStr, Str};

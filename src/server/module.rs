@@ -6,9 +6,11 @@ use crate::config::Settings;
 use crate::error::Error;
 use crate::regions::Regions;
 use crate::stats::Stats;
-use claw_core::record::{Field, Spare};
+use claw_core::record::{Field, Opened, Spare};
 use redis_module::raw;
 use std::cell::{RefCell, RefMut};
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -25,7 +27,7 @@ pub(crate) struct Module {
     pub(crate) regions: Regions,
     /// Who listens to effects.
     pub(super) listeners: Listeners,
-    /// See [`Open`](crate::store::Open).
+    /// See [`Open`].
     spare: RefCell<Spare>,
     lent: RefCell<Option<OwnedStr>>,
     stamp: RefCell<Option<(u64, OwnedStr)>>,
@@ -87,6 +89,11 @@ impl Module {
         self.spare.try_borrow_mut().map_err(|_| Error::Busy)
     }
 
+    /// Room for a bucket that is to be read.
+    pub(crate) fn room(&self) -> Result<Open<'_>, Error> {
+        Ok(Open { opened: ManuallyDrop::new(self.spare()?.take()), module: self })
+    }
+
     /// The text of a timestamp. Where the clock has only milliseconds, commands that
     /// come together have the same one, so that the last is [kept](Self::keep_stamp).
     pub(crate) fn stamp(&self, at: u64) -> Option<OwnedStr> {
@@ -115,6 +122,37 @@ impl Module {
             Field::Remainder => names.remainder.as_str(),
             Field::Debits => names.debits.as_str(),
             Field::Regions => names.regions.as_str(),
+        }
+    }
+}
+
+/// An open bucket. Its memory is the next one's when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Open<'c> {
+    opened: ManuallyDrop<Box<Opened>>,
+    module: &'c Module,
+}
+
+impl Deref for Open<'_> {
+    type Target = Opened;
+
+    fn deref(&self) -> &Opened {
+        &self.opened
+    }
+}
+
+impl DerefMut for Open<'_> {
+    fn deref_mut(&mut self) -> &mut Opened {
+        &mut self.opened
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        // SAFETY: it is used nowhere after this.
+        let opened = unsafe { ManuallyDrop::take(&mut self.opened) };
+        if let Ok(mut spare) = self.module.spare() {
+            spare.keep(opened);
         }
     }
 }

@@ -32,10 +32,6 @@ fn reread_in(bucket: &Shared, spare: &mut Spare) -> Shared {
 }
 
 fn reopened(bucket: &Shared, spare: &mut Spare) -> Box<Opened> {
-    reopened_at(bucket, bucket.timestamp(), spare)
-}
-
-fn reopened_at(bucket: &Shared, now: u64, spare: &mut Spare) -> Box<Opened> {
     let (line, debits) = (bucket.bucket(), bucket.debits());
     let stored = StoredPolicy { policy: line.policy(), pin: None };
     let fields = [
@@ -57,7 +53,7 @@ fn reopened_at(bucket: &Shared, now: u64, spare: &mut Spare) -> Box<Opened> {
     let (defaults, region) = (Defaults::new(Policy::DEFAULT), Region::default());
     let mut opened = spare.take();
     *opened.record_mut() = Some(record);
-    opened.begin_shared(&defaults, &region, now, spare);
+    opened.begin_shared(&defaults, &region, line.timestamp(), spare);
     opened
 }
 
@@ -96,33 +92,6 @@ proptest! {
             {
                 prop_assert!(stays || !(earliest..set).contains(&at), "{at} {whole:?}");
             }
-        }
-    }
-
-    /// As long as a bucket is full in the same span, what was set for it is late enough,
-    /// and an expiry need not be looked at; else it is.
-    #[test]
-    fn an_expiry_is_good_for_a_span(
-        bucket in shared(),
-        (tokens, later, foreign) in (0..3_u64, 0..40_000_000_u64, any::<bool>()),
-    ) {
-        let before = reopened(&bucket, &mut Spare::default());
-        let mut spare = Spare::default();
-        let mut opened = reopened_at(&bucket, bucket.timestamp() + later, &mut spare);
-        opened.take(tokens, false, bucket.timestamp() + later, &Region::default());
-        let (was, is) = (
-            before.to_record().expiry(&before, false),
-            opened.to_record().expiry(&opened, false),
-        );
-        let stays = opened.expires_as_before(foreign);
-        match (was, is) {
-            (Expiry::At { earliest: was, .. }, Expiry::At { earliest: is, .. }) => {
-                // Both begin at the end of a span of 2^23 microseconds, and 30 s behind.
-                // Half a million years ahead it is looked at.
-                let near = was <= u64::MAX / 1_000;
-                prop_assert!(stays == (near && was == is && !foreign), "{was} {is}");
-            }
-            _ => prop_assert!(!stays),
         }
     }
 

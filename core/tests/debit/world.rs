@@ -14,7 +14,7 @@ pub fn peer(n: usize) -> ReplicaId {
 
 /// Both clocks of a server at `us` microseconds after the start.
 pub fn at(us: u64) -> Instants {
-    Instants { wall: START + us, steady: us }
+    Instants { wall: START.saturating_add(us), steady: us }
 }
 
 /// What a region without a cluster says.
