@@ -148,7 +148,7 @@ pub struct Region {
 }
 
 /// A bucket that regions share.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shared {
     policy: Policy,
     weight: Weight,
@@ -157,19 +157,6 @@ pub struct Shared {
     timestamp: u64,
     version: Version,
     accounts: Vec<Account>,
-}
-
-impl Clone for Shared {
-    fn clone(&self) -> Self {
-        Self { accounts: self.accounts.clone(), ..*self }
-    }
-
-    /// Uses the memory that is there again.
-    fn clone_from(&mut self, source: &Self) {
-        let mut accounts = std::mem::take(&mut self.accounts);
-        accounts.clone_from(&source.accounts);
-        *self = Self { accounts, ..*source };
-    }
 }
 
 /// What was set on purpose of a bucket: policy and weight, and when.
@@ -366,8 +353,7 @@ impl Shared {
                     self.accounts.remove(idle);
                 }
                 let place = self.accounts.partition_point(|known| known.id < *id);
-                self.accounts
-                    .insert(place, Account { id: *id, entry: Entry::default(), mark: None });
+                self.accounts.insert(place, Account { id: *id, ..Account::BLANK });
                 place
             }
         };

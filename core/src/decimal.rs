@@ -161,14 +161,6 @@ impl Decimal {
         decimal
     }
 
-    /// The text of an integer.
-    #[must_use]
-    pub fn integer(value: u64) -> Self {
-        let mut decimal = Self::EMPTY;
-        decimal.set_integer(value);
-        decimal
-    }
-
     /// Becomes that of [`Self::new`], in its place: what is copied right after it was
     /// written byte by byte makes the processor wait.
     pub fn set(&mut self, micros: u64) {
@@ -191,7 +183,7 @@ impl Decimal {
         self.end = end;
     }
 
-    /// Becomes that of [`Self::integer`].
+    /// Becomes the text of an integer, in its place.
     pub fn set_integer(&mut self, value: u64) {
         let digits = write_back(self.text.get_mut(..DIGITS).unwrap_or_default(), value);
         (self.start, self.end) = (DIGITS.saturating_sub(digits), DIGITS);

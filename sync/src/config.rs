@@ -125,9 +125,8 @@ pub trait Messages: Send + Sync + 'static {
 
     /// Writes the state that a [note](crate::Pusher::note) stands for, as it goes
     /// over the wire but for what [`stamp`](Messages::stamp) writes into it; `out` is
-    /// empty. Called
-    /// once for each state that is handed out, on the thread that does so. Without
-    /// it a note is the state itself.
+    /// empty. Called once for each state that is handed out, on the thread that does
+    /// so. Without it a note is the state itself.
     fn state(&self, note: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(note);
     }

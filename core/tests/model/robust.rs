@@ -160,6 +160,16 @@ proptest! {
             if let Expiry::At { earliest, latest, set } = opened.to_record().expiry(&opened, false) {
                 prop_assert!(earliest <= set && set <= latest);
             }
+            if opened.is_plain() {
+                // Then no field but these two has to be compared or written.
+                let Record { tokens, timestamp, foreign, .. } = opened.to_record();
+                let plain = Record { tokens, timestamp, foreign, ..Record::default() };
+                prop_assert_eq!(opened.to_record(), plain);
+                let before = record.clone().unwrap_or_default();
+                let Record { tokens, timestamp, foreign, debits, .. } = before.clone();
+                let plain = Record { tokens, timestamp, foreign, debits, ..Record::default() };
+                prop_assert_eq!(before, plain);
+            }
             opened.pin(policy(default), &alone());
             opened.pin(policy(later), &alone());
             prop_assert!(opened.to_record().is_kept());

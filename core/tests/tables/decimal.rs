@@ -130,7 +130,8 @@ fn an_integer_is_written_as_it_is() {
     let powers =
         (0..20).map(|power| 10_u64.pow(power)).flat_map(|n| [n - 1, n, n + 1, 2 * (n / 2)]);
     for number in powers.chain([u64::MAX, u64::MAX - 1, 1_773_914_400_000_000]) {
-        let written = Decimal::integer(number);
+        let mut written = Decimal::EMPTY;
+        written.set_integer(number);
         assert_eq!(written.as_bytes(), number.to_string().as_bytes());
         assert_eq!(digits(written.as_bytes()), Ok(number));
     }
