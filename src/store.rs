@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::regions::Part;
 use crate::server::{self, Context, EventClass, Key, Kind, Module, Open, OwnedStr, Str};
 use claw_core::bucket::Bucket;
+use claw_core::codec;
 use claw_core::policy::Policy;
 use claw_core::record::{Field, FieldError, Opened, Record, Spare};
 use std::ffi::CStr;
@@ -184,13 +185,16 @@ impl Written {
     /// The form of `opened`.
     #[inline]
     pub(crate) fn of(ctx: &Context<'_>, opened: &Opened) -> Result<Self, Error> {
-        Ok(match opened.as_shared() {
-            None => Self { bucket: opened.bucket(), debits: None },
-            Some(shared) => {
-                let (bucket, debits) = ctx.module().regions.written(shared)?;
-                Self { bucket, debits: Some(debits) }
-            }
-        })
+        let Some(shared) = opened.as_shared() else {
+            return Ok(Self { bucket: opened.bucket(), debits: None });
+        };
+        let mut text = ctx.module().regions.scratch()?;
+        let bucket = codec::encode_debits(shared, &mut text);
+        match text.as_bytes().and_then(OwnedStr::new) {
+            debits @ Some(_) => Ok(Self { bucket, debits }),
+            // There is room for whatever a bucket can hold.
+            None => Err(Error::Panic),
+        }
     }
 }
 

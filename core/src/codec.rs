@@ -9,7 +9,8 @@ mod reader;
 mod write;
 
 pub use fields::{
-    RegionStates, decode_debits, decode_debits_into, decode_regions, encode_debits, encode_regions,
+    DebitsText, RegionStates, decode_debits, decode_debits_into, decode_regions, encode_debits,
+    encode_regions,
 };
 
 use crate::bucket::{Bucket, Weight};

@@ -150,14 +150,58 @@ pub struct Region {
 /// A bucket that regions share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shared {
-    policy: Policy,
-    weight: Weight,
+    scale: Scale,
     /// What is missing from a full bucket at `timestamp`.
     level: i128,
     timestamp: u64,
     version: Version,
     accounts: Vec<Account>,
 }
+
+/// Policy and weight in the unit of the level, worked out once: it is asked for many
+/// times in one take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Scale {
+    policy: Policy,
+    weight: Weight,
+    /// One millionth of a token.
+    unit: i128,
+    /// A full bucket.
+    capacity: i128,
+    /// What refills in a microsecond at the [`WHOLE`] share.
+    rate: i128,
+    /// The same at a share of 1.
+    rate_at_one: i128,
+}
+
+impl Scale {
+    fn new(policy: Policy, weight: Weight) -> Self {
+        let unit = wide::times(i128::from(policy.interval_us().get()), WIDE_WHOLE);
+        let capacity = wide::times(i128::from(policy.capacity_micros()), unit);
+        let rate_at_one = wide::times(i128::from(policy.refill()), i128::from(weight.get()));
+        let rate = wide::times(rate_at_one, WIDE_WHOLE);
+        Self { policy, weight, unit, capacity, rate, rate_at_one }
+    }
+
+    /// Becomes another one; mostly it is the same.
+    #[inline]
+    fn set(&mut self, policy: Policy, weight: Weight) {
+        if (policy, weight) != (self.policy, self.weight) {
+            *self = Self::new(policy, weight);
+        }
+    }
+
+    /// What refills in a microsecond at a share.
+    fn rate_at(&self, share: u16) -> i128 {
+        match share {
+            WHOLE => self.rate,
+            share => wide::times(self.rate_at_one, i128::from(share)),
+        }
+    }
+}
+
+/// [`WHOLE`], as a factor.
+const WIDE_WHOLE: i128 = WHOLE as i128;
 
 /// What was set on purpose of a bucket: policy and weight, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,8 +256,8 @@ impl Shared {
     /// A full bucket that nobody has taken from.
     #[must_use]
     pub fn full(policy: Policy, weight: Weight, timestamp: u64) -> Self {
-        let version = Version::default();
-        Self { policy, weight, level: 0, timestamp, version, accounts: Vec::new() }
+        let (scale, version) = (Scale::new(policy, weight), Version::default());
+        Self { scale, level: 0, timestamp, version, accounts: Vec::new() }
     }
 
     /// The bucket of a record, and what its `debits` field holds besides.
@@ -227,8 +271,9 @@ impl Shared {
     /// Becomes [another one](Self::new), in its place. Takes the accounts.
     pub(crate) fn set(&mut self, bucket: &Bucket, debits: &mut Debits) {
         let policy = bucket.policy();
-        let whole = unit(policy);
-        (self.policy, self.weight, self.timestamp) = (policy, bucket.weight(), bucket.timestamp());
+        self.scale.set(policy, bucket.weight());
+        self.timestamp = bucket.timestamp();
+        let whole = self.scale.unit;
         self.version = debits.version;
         self.accounts = std::mem::take(&mut debits.accounts);
         let missing = policy.capacity_micros().saturating_sub(bucket.tokens());
@@ -269,29 +314,29 @@ impl Shared {
     /// the fraction held besides: see [`Debits`].
     #[must_use]
     pub fn split(&self) -> (Bucket, u64, u64) {
-        let held = capacity(self.policy).saturating_sub(self.level);
+        let held = self.scale.capacity.saturating_sub(self.level);
         // Rounded down; negative in debt.
-        let (micros, fraction) = wide::div_rem_euclid(held, unit(self.policy));
+        let (micros, fraction) = wide::div_rem_euclid(held, self.scale.unit);
         let fraction = u64::try_from(fraction).unwrap_or(0);
         let (tokens, debt) = match u64::try_from(micros) {
             Ok(tokens) => (tokens, 0),
             Err(_) if micros > 0 => (u64::MAX, 0),
             Err(_) => (0, u64::try_from(micros.saturating_neg()).unwrap_or(u64::MAX)),
         };
-        let bucket = Bucket::new(self.policy, self.weight, tokens, 0, self.timestamp);
+        let bucket = Bucket::new(self.policy(), self.weight(), tokens, 0, self.timestamp);
         (bucket, debt, fraction)
     }
 
     /// The policy in force.
     #[must_use]
     pub fn policy(&self) -> Policy {
-        self.policy
+        self.scale.policy
     }
 
     /// The weight, which multiplies the refill.
     #[must_use]
     pub fn weight(&self) -> Weight {
-        self.weight
+        self.scale.weight
     }
 
     /// The instant of the state, in unix microseconds.
@@ -390,17 +435,20 @@ impl Shared {
     }
 
     fn leak(&mut self, now: u64, share: u16, peers: &Peers) {
-        let (start, level, rate) = (self.timestamp, self.level, self.rate());
-        let refill = |from: u64, until: u64, share: u16| {
-            let elapsed = i128::from(until.saturating_sub(from));
-            wide::times(wide::times(rate, i128::from(share)), elapsed)
-        };
+        let (start, level) = (self.timestamp, self.level);
+        let rate = self.scale.rate_at(share);
+        let refill =
+            |from: u64, until: u64| wide::times(rate, i128::from(until.saturating_sub(from)));
         let wasted = |gained: i128| gained.saturating_sub(level).max(0);
-        let withheld = |from: u64| match WHOLE.saturating_sub(share) {
+        let rest = match WHOLE.saturating_sub(share) {
             0 => 0,
-            rest => refill(from, now, rest),
+            rest => self.scale.rate_at(rest),
         };
-        let gained = refill(start, now, share);
+        let withheld = |from: u64| match rest {
+            0 => 0,
+            rest => wide::times(rest, i128::from(now.saturating_sub(from))),
+        };
+        let gained = refill(start, now);
         // The level is never below 0: at the start nothing was wasted.
         let grown = Mark { overflow: wasted(gained), withheld: withheld(start) };
         if grown != Mark::default() {
@@ -414,7 +462,7 @@ impl Shared {
             if let Some(account) = self.account_mut(&peer.id()) {
                 let overflow = match grown.overflow {
                     0 => 0,
-                    all => all.saturating_sub(wasted(refill(start, round, share))),
+                    all => all.saturating_sub(wasted(refill(start, round))),
                 };
                 account.mark = Some(Mark { overflow, withheld: withheld(round.max(start)) });
             }
@@ -433,17 +481,16 @@ impl Shared {
         now: u64,
         share: u16,
     ) -> Answer {
-        let wanted = if partial { tokens.min(self.remaining(share)) } else { tokens };
+        let remaining = self.remaining(share);
+        let wanted = if partial { tokens.min(remaining) } else { tokens };
         // A partial call succeeds with the first token, so it waits for one.
         let least = if partial { tokens.min(1) } else { tokens };
-        if wanted < least || wanted > self.remaining(share) {
-            return Answer {
-                retry_after: self.until(least, now, share),
-                ..self.answer(0, now, share)
-            };
+        if wanted < least || wanted > remaining {
+            let retry_after = self.until(least, now, share);
+            return Answer { retry_after, ..self.answer_with(remaining, 0, now, share) };
         }
         self.debit(writer, wanted.saturating_mul(MICRO));
-        self.answer(wanted, now, share)
+        self.answer_with(remaining.saturating_sub(wanted), wanted, now, share)
     }
 
     /// Counts `micros` millionths as taken here, whatever there is.
@@ -453,7 +500,7 @@ impl Shared {
                 entry.spent = entry.spent.checked_add(micros)?;
                 Some(())
             });
-            let amount = wide::times(i128::from(micros), unit(self.policy));
+            let amount = wide::times(i128::from(micros), self.scale.unit);
             self.level = self.level.saturating_add(amount);
         }
     }
@@ -462,7 +509,7 @@ impl Shared {
     /// answer counts the whole tokens that really went back. The bucket must
     /// have been advanced to `now`.
     pub fn give(&mut self, writer: Option<&Writer>, tokens: u64, now: u64, share: u16) -> Answer {
-        let whole = unit(self.policy);
+        let whole = self.scale.unit;
         let missing = self
             .level
             .checked_div(whole)
@@ -480,7 +527,7 @@ impl Shared {
                 entry.refunded = entry.refunded.checked_add(micros)?;
                 Some(())
             });
-            let amount = wide::times(i128::from(micros), unit(self.policy));
+            let amount = wide::times(i128::from(micros), self.scale.unit);
             self.level = self.level.saturating_sub(amount).max(0);
         }
     }
@@ -505,13 +552,16 @@ impl Shared {
 
     /// Goes on under another policy: what is missing stays missing. Credit the
     /// old policy first, with [`Self::advance`].
-    #[inline]
+    #[inline(always)]
     pub fn switch(&mut self, policy: Policy) {
-        if policy == self.policy {
-            return;
+        if policy != self.policy() {
+            self.switch_to(policy);
         }
-        let (old, new) =
-            (i128::from(self.policy.interval_us().get()), i128::from(policy.interval_us().get()));
+    }
+
+    fn switch_to(&mut self, policy: Policy) {
+        let [old, new] =
+            [self.policy(), policy].map(|policy| i128::from(policy.interval_us().get()));
         if old != new {
             let scaled = |amount: i128| rescale(amount, old, new);
             self.level = scaled(self.level.saturating_neg()).saturating_neg();
@@ -519,13 +569,13 @@ impl Shared {
                 *mark = Mark { overflow: scaled(mark.overflow), withheld: scaled(mark.withheld) };
             }
         }
-        self.policy = policy;
+        self.scale = Scale::new(policy, self.weight());
     }
 
     /// Goes on with another weight. Credit the old one first, with
     /// [`Self::advance`].
     pub fn set_weight(&mut self, weight: Weight) {
-        self.weight = weight;
+        self.scale = Scale::new(self.policy(), weight);
     }
 
     /// Notes that policy or weight were set here on purpose.
@@ -536,18 +586,21 @@ impl Shared {
     /// Whole tokens that can be taken at this share of the limit.
     #[must_use]
     pub fn remaining(&self, share: u16) -> u64 {
-        let whole = unit(self.policy);
-        let (held, _) = wide::div_rem_euclid(self.room(share).max(0), whole);
+        let (held, _) = wide::div_rem_euclid(self.room(share).max(0), self.scale.unit);
         u64::try_from(held).unwrap_or(u64::MAX) / MICRO
     }
 
     /// What the bucket answers when nothing is to wait for.
     #[must_use]
     pub fn answer(&self, taken: u64, now: u64, share: u16) -> Answer {
+        self.answer_with(self.remaining(share), taken, now, share)
+    }
+
+    fn answer_with(&self, remaining: u64, taken: u64, now: u64, share: u16) -> Answer {
         Answer {
             taken,
-            capacity: self.policy.capacity(),
-            remaining: self.remaining(share),
+            capacity: self.policy().capacity(),
+            remaining,
             retry_after: Wait::Ms(0),
             reset_after: self.wait(self.level, now, share),
         }
@@ -562,10 +615,10 @@ impl Shared {
     /// [`CUT_OFF_MS`].
     #[must_use]
     pub fn until(&self, tokens: u64, now: u64, share: u16) -> Wait {
-        if tokens > self.policy.capacity() {
+        if tokens > self.policy().capacity() {
             return Wait::Never;
         }
-        let wanted = wide::times(i128::from(tokens.saturating_mul(MICRO)), unit(self.policy));
+        let wanted = wide::times(i128::from(tokens.saturating_mul(MICRO)), self.scale.unit);
         if wanted <= self.room_of_empty(share) {
             return self.wait(wanted.saturating_sub(self.room(share)), now, share);
         }
@@ -579,11 +632,10 @@ impl Shared {
     /// whole share, rounded up; `None` when it never will be.
     #[must_use]
     pub fn us_until_full(&self) -> Option<u128> {
-        let rate = wide::times(self.rate(), i128::from(WHOLE));
         if self.level <= 0 {
             return Some(0);
         }
-        let us = div_ceil(self.level, rate)?;
+        let us = div_ceil(self.level, self.scale.rate)?;
         u128::try_from(us).ok()
     }
 
@@ -593,8 +645,7 @@ impl Shared {
         }
         // A share of nothing stays nothing: see `until`.
         let share = if share == 0 { WHOLE } else { share };
-        let rate = wide::times(self.rate(), i128::from(share));
-        let Some(us) = div_ceil(missing, rate) else {
+        let Some(us) = div_ceil(missing, self.scale.rate_at(share)) else {
             return Wait::Never;
         };
         // After a clock step back the level starts in the future.
@@ -613,18 +664,13 @@ impl Shared {
 
     fn room_of_empty(&self, share: u16) -> i128 {
         if share == WHOLE {
-            return capacity(self.policy);
+            return self.scale.capacity;
         }
-        let micros = i128::from(self.policy.capacity_micros());
-        let interval = i128::from(self.policy.interval_us().get());
+        let micros = i128::from(self.policy().capacity_micros());
+        let interval = i128::from(self.policy().interval_us().get());
         let part = wide::times(wide::times(micros, interval), i128::from(share));
         // A share smaller than one token would let nothing through at all.
-        part.max(wide::times(unit(self.policy), i128::from(MICRO)))
-    }
-
-    /// Millionths of a token per interval.
-    fn rate(&self) -> i128 {
-        wide::times(i128::from(self.policy.refill()), i128::from(self.weight.get()))
+        part.max(wide::times(self.scale.unit, i128::from(MICRO)))
     }
 
     /// Whether there is room for all replicas that `remote` knows, and for our own
@@ -664,8 +710,8 @@ impl Shared {
         peers: &Peers,
     ) -> Consequence {
         let sent = &remote.bucket;
-        let same = sent.policy == self.policy && sent.weight == self.weight;
-        let whole = unit(self.policy);
+        let same = sent.scale == self.scale;
+        let whole = self.scale.unit;
         let me = writer.as_ref().map(|writer| writer.id());
         let own = me.map(|me| self.entry(me)).unwrap_or_default();
 
@@ -745,7 +791,7 @@ impl Shared {
                 }
             }
         }
-        self.level = self.level.min(capacity(self.policy).saturating_add(self.most_debt(peers)));
+        self.level = self.level.min(self.scale.capacity.saturating_add(self.most_debt(peers)));
         // What a silent peer sends first may have lain on the line since before it
         // fell silent. What it did meanwhile is still to come; its mark is reset by
         // its next complete round.
@@ -768,22 +814,9 @@ impl Shared {
     /// admitted unseen within the timeout.
     fn most_debt(&self, peers: &Peers) -> i128 {
         let others = i128::try_from(peers.regions().saturating_sub(1)).unwrap_or(0);
-        let refilled = self
-            .rate()
-            .saturating_mul(i128::from(peers.timeout_us()))
-            .saturating_mul(i128::from(WHOLE));
-        capacity(self.policy).saturating_add(refilled).saturating_mul(others)
+        let refilled = self.scale.rate.saturating_mul(i128::from(peers.timeout_us()));
+        self.scale.capacity.saturating_add(refilled).saturating_mul(others)
     }
-}
-
-/// One millionth of a token in the unit of the level.
-fn unit(policy: Policy) -> i128 {
-    wide::times(i128::from(policy.interval_us().get()), i128::from(WHOLE))
-}
-
-/// A full bucket in the unit of the level.
-fn capacity(policy: Policy) -> i128 {
-    wide::times(i128::from(policy.capacity_micros()), unit(policy))
 }
 
 /// `amount * new / old` rounded down, of positive `old` and `new`. The product alone

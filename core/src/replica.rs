@@ -98,6 +98,10 @@ impl ReplicaId {
     pub(crate) fn set(&mut self, name: &[u8]) -> Result<(), ReplicaIdError> {
         let allowed = |b: &u8| ALLOWED.get(usize::from(*b)) == Some(&true);
         let length = u8::try_from(name.len()).map_err(|_| ReplicaIdError)?;
+        // Most buckets have the accounts that the one before had.
+        if self.as_bytes() == name {
+            return Ok(());
+        }
         if name.is_empty() || name.len() > MAX_ID || !name.iter().all(allowed) {
             return Err(ReplicaIdError);
         }
@@ -120,6 +124,11 @@ impl ReplicaId {
     pub fn as_bytes(&self) -> &[u8] {
         let len = self.bytes.last().copied().map_or(0, usize::from);
         self.bytes.get(..len).unwrap_or_default()
+    }
+
+    /// The name filled up, and its length.
+    pub(crate) fn padded(&self) -> (&[u8; MAX_ID + 1], u8) {
+        (&self.bytes, self.bytes.last().copied().unwrap_or_default())
     }
 }
 

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use claw_core::codec::encode_debits;
+use claw_core::codec::{DebitsText, encode_debits};
 use claw_core::debit::{Region, Remote};
 use claw_core::defaults::Defaults;
 use claw_core::guard::{Guard, Instants, Peers};
@@ -44,8 +44,9 @@ fuzz_target!(|input: &[u8]| {
     assert!(shared.level() >= 0);
     let bucket = here.bucket();
     assert!(bucket.tokens() <= bucket.policy().capacity_micros());
-    let mut written = Vec::new();
+    let mut written = DebitsText::default();
     encode_debits(shared, &mut written);
-    let again = open(&written, bucket.tokens()).expect("what is written is read");
+    let written = written.as_bytes().expect("there is room for it");
+    let again = open(written, bucket.tokens()).expect("what is written is read");
     assert_eq!(again.as_shared(), Some(shared));
 });

@@ -202,9 +202,10 @@ impl Server {
         let mut record = opened.to_record();
         // As it is stored.
         if let Some(shared) = opened.as_shared() {
-            let mut written = Vec::new();
+            let mut written = codec::DebitsText::default();
             codec::encode_debits(shared, &mut written);
-            let read = record.read(Field::Debits, &written, shared.timestamp());
+            let written = written.as_bytes().expect("there is room for it");
+            let read = record.read(Field::Debits, written, shared.timestamp());
             read.expect("what is written is read");
         }
         let expires = match record.expiry(opened, self.awaited) {

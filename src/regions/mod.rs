@@ -9,12 +9,11 @@ mod update;
 
 use crate::config::{self, Settings};
 use crate::error::Error;
-use crate::server::{Context, OwnedStr, Str};
+use crate::server::{Context, Str};
 use crate::store::Written;
 use crate::strategy::Strategy;
-use claw_core::bucket::Bucket;
-use claw_core::codec;
-use claw_core::debit::{Debits, Region, Shared};
+use claw_core::codec::{self, DebitsText};
+use claw_core::debit::{Debits, Region};
 use claw_core::glob;
 use claw_core::guard::{self, Instants, Peer, Peers, WHOLE};
 use claw_core::record::Opened;
@@ -22,7 +21,7 @@ use claw_core::replica::{ReplicaId, Writer};
 use claw_sync::{
     Config, Identity, Limits, Messages, PeerState, PeerStatus, Pusher, Round, Tls, Value,
 };
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::ffi::CStr;
@@ -66,8 +65,8 @@ pub(crate) struct Regions {
     /// The last of them that it was given: the next in order comes next, so that
     /// no bucket waits for another that is changed all the time.
     folded: RefCell<Place>,
-    /// Where blobs are written, so that their place need not be made each time.
-    scratch: RefCell<Vec<u8>>,
+    /// See [`Regions::scratch`].
+    scratch: RefCell<DebitsText>,
     /// Some peer may not know all that was counted here.
     awaited: Cell<bool>,
     /// Tokens admitted in this life, of shared buckets.
@@ -271,12 +270,9 @@ impl Regions {
         self.spent.store(spent, Ordering::Relaxed);
     }
 
-    /// A shared bucket as its fields hold it, and the `debits` field.
-    #[inline(never)]
-    pub(crate) fn written(&self, bucket: &Shared) -> Result<(Bucket, OwnedStr), Error> {
-        let mut scratch = self.scratch.try_borrow_mut().map_err(|_| Error::Busy)?;
-        let bucket = codec::encode_debits(bucket, &mut scratch);
-        Ok((bucket, OwnedStr::new(&scratch).ok_or(Error::Panic)?))
+    /// Where the text of a `debits` field can be written.
+    pub(crate) fn scratch(&self) -> Result<RefMut<'_, DebitsText>, Error> {
+        self.scratch.try_borrow_mut().map_err(|_| Error::Busy)
     }
 
     /// This moment on both clocks; `wall` in unix microseconds.

@@ -121,10 +121,12 @@ mod tests {
             shared.debit(Some(&writer), tokens * 1_000_000);
             for stored in [None, Some(StoredPolicy { policy, pin: Some(9) })] {
                 for refilling in [false, true] {
-                    let (mut text, mut state, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+                    let (mut state, mut expected) = (Vec::new(), Vec::new());
+                    let mut text = codec::DebitsText::default();
                     let bucket = codec::encode_debits(&shared, &mut text);
                     let update = Update { bucket, stored, counted: Some(refilling) };
-                    let note = [update.to_bytes().as_flattened(), &text].concat();
+                    let text = text.as_bytes().unwrap();
+                    let note = [update.to_bytes().as_flattened(), text].concat();
                     encode(me, &note, &mut Debits::default(), &mut state);
                     let debits = shared.debits();
                     codec::encode_shared(me, &bucket, &debits, stored, refilling, &mut expected);

@@ -7,28 +7,31 @@ use crate::defaults::Defaults;
 use crate::limits::MAX_TIMESTAMP_US;
 use crate::merge::State;
 use crate::policy::Policy;
-use crate::replica::ReplicaId;
+use crate::replica::{MAX_ID, ReplicaId};
 use rmpv::Value;
 use std::collections::BTreeMap;
 
 /// The `debits` field of a bucket: an array of version number, its origin, debt,
 /// fraction, and an array of accounts; each of these an array of name, epoch,
 /// spent, refunded and, once the peer was heard, overflow and withheld. What
-/// `bytes` held before is gone. Returns the bucket that the other fields hold.
-pub fn encode_debits(bucket: &Shared, bytes: &mut Vec<u8>) -> Bucket {
-    let out = bytes;
+/// `text` held before is gone. Returns the bucket that the other fields hold.
+pub fn encode_debits(bucket: &Shared, text: &mut DebitsText) -> Bucket {
+    let out = text;
     out.clear();
     let (line, debt, fraction) = bucket.split();
     let version = bucket.version();
     write::array(out, 5);
     write::uint(out, version.number);
-    write::text(out, version.origin.as_ref().map_or(b"".as_slice(), ReplicaId::as_bytes));
+    match &version.origin {
+        None => write::text(out, ""),
+        Some(origin) => write_id(out, origin),
+    }
     write::uint(out, debt);
     write::uint(out, fraction);
     write::array(out, bucket.accounts().len());
     for Account { id, entry, mark } in bucket.accounts() {
         write::array(out, if mark.is_some() { 6 } else { 4 });
-        write::text(out, id.as_bytes());
+        write_id(out, id);
         write::uint(out, entry.epoch);
         write::uint(out, entry.spent);
         write::uint(out, entry.refunded);
@@ -38,6 +41,23 @@ pub fn encode_debits(bucket: &Shared, bytes: &mut Vec<u8>) -> Bucket {
         }
     }
     line
+}
+
+/// The text of a `debits` field, see [`encode_debits`]: two heads and three numbers,
+/// the version's origin and [`MAX_REPLICAS`] accounts of three numbers and two wide
+/// ones; at last as much more as a name is shorter than the longest.
+pub type DebitsText = write::Text<{ 2 * HEAD + 3 * UINT + ID + MAX_REPLICAS * ACCOUNT + ID }>;
+
+const HEAD: usize = 3;
+const UINT: usize = 9;
+const WIDE: usize = 18;
+const ID: usize = 1 + MAX_ID + 1;
+const ACCOUNT: usize = 1 + ID + 3 * UINT + 2 * WIDE;
+
+#[inline(always)]
+fn write_id(out: &mut impl write::Out, id: &ReplicaId) {
+    let (bytes, len) = id.padded();
+    write::name(out, bytes, len);
 }
 
 /// Reads what [`encode_debits`] wrote; `None` when it is something else. Any
@@ -95,7 +115,8 @@ pub(super) fn in_order(accounts: &[Account]) -> bool {
 
 /// A 128-bit integer: as an integer when it fits in 64 bits, else as its 16 bytes,
 /// greatest first. MessagePack has no wider integers.
-fn write_wide(out: &mut Vec<u8>, value: i128) {
+#[inline(always)]
+fn write_wide(out: &mut impl write::Out, value: i128) {
     match i64::try_from(value) {
         Ok(small) => write::sint(out, small),
         Err(_) => write::bytes(out, &value.to_be_bytes()),

@@ -3,7 +3,7 @@
 use crate::any::{self, START, cases, debits, shared};
 use crate::world::{any_cut, cut};
 use claw_core::bucket::{Bucket, Weight};
-use claw_core::codec::{self, MAX_BLOB, decode_debits};
+use claw_core::codec::{self, DebitsText, MAX_BLOB, decode_debits};
 use claw_core::debit::{Debits, MAX_REPLICAS, Region, Shared};
 use claw_core::decimal::Decimal;
 use claw_core::defaults::Defaults;
@@ -13,9 +13,9 @@ use claw_core::record::{Expiry, Field, FieldError, Opened, Record, Spare};
 use proptest::prelude::*;
 
 fn encode_debits(bucket: &Shared) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    codec::encode_debits(bucket, &mut bytes);
-    bytes
+    let mut text = DebitsText::default();
+    codec::encode_debits(bucket, &mut text);
+    text.as_bytes().unwrap().to_vec()
 }
 
 /// A bucket as the fields of a hash, and read from them again.
@@ -207,4 +207,26 @@ fn accounts_out_of_order_or_too_many_are_refused() {
         let read = decode_debits(&encode_debits(&empty(&debits)));
         assert_eq!(read, good.then_some(debits));
     }
+}
+
+/// The text of a field has room for whatever a bucket can hold.
+#[test]
+fn the_longest_debits() {
+    let id = |n: usize| format!("{n:0>31}").parse().unwrap();
+    let account = |n| claw_core::debit::Account {
+        id: id(n),
+        entry: claw_core::debit::Entry { epoch: u64::MAX, spent: u64::MAX, refunded: u64::MAX },
+        mark: Some(claw_core::debit::Mark { overflow: i128::MAX, withheld: i128::MIN }),
+    };
+    let policy = Policy::new(1, 1, MAX_INTERVAL_MS).unwrap();
+    let debits = Debits {
+        version: claw_core::debit::Version { number: u64::MAX, origin: Some(id(99)) },
+        debt: u64::MAX,
+        fraction: MAX_INTERVAL_MS * 1_000 * 1_000 - 1,
+        accounts: (0..MAX_REPLICAS).map(account).collect(),
+    };
+    let bucket = Shared::new(&Bucket::new(policy, Weight::ONE, 0, 0, START), debits.clone());
+    let text = encode_debits(&bucket);
+    assert_eq!(text.len(), 1599);
+    assert_eq!(decode_debits(&text), Some(debits));
 }

@@ -4,7 +4,7 @@
 use crate::any::{self, START, cases, shared};
 use crate::world::{self, SECOND, any_cut, cut, news, snapshots};
 use claw_core::bucket::{Answer, Bucket, Wait, Weight};
-use claw_core::codec;
+use claw_core::codec::{self, DebitsText};
 use claw_core::debit::Shared;
 use claw_core::guard::{Guard, Peers, WHOLE};
 use claw_core::limits::{MAX_TOKENS, MICRO};
@@ -253,9 +253,12 @@ fn the_deepest_debt() {
     let (line, debits) = (bucket.bucket(), bucket.debits());
     assert_eq!((line.tokens(), debits.debt), (0, u64::MAX));
     // The text of the field says the same.
-    let mut text = Vec::new();
+    let mut text = DebitsText::default();
     codec::encode_debits(&bucket, &mut text);
-    assert_eq!(codec::decode_debits(&text).map(|read| read.debt), Some(u64::MAX));
+    assert_eq!(
+        codec::decode_debits(text.as_bytes().unwrap()).map(|read| read.debt),
+        Some(u64::MAX)
+    );
     let again = Shared::new(&line, debits);
     assert!(again.level() > capacity(policy));
     assert_eq!(again.remaining(WHOLE), 0);
