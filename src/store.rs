@@ -202,19 +202,20 @@ impl Written {
 pub(crate) fn save_with(
     ctx: &Context<'_>,
     key: &Key<'_>,
-    opened: &Opened,
+    opened: &mut Opened,
     besides: Option<(Str<'_>, OwnedStr)>,
     tell: bool,
 ) -> Result<(), Error> {
     let module = ctx.module();
     let name = key.name();
+    let foreign = besides.is_some() || opened.record().is_some_and(|record| record.foreign);
+    let looks = opened.looks_at_expiry(foreign, module.regions.is_awaited());
     let written = Written::of(ctx, opened)?;
     let Written { bucket, debits } = &written;
     let tokens = OwnedStr::from_micros(bucket.tokens());
     let (Some(tokens), Some(timestamp)) = (tokens, module.stamp(bucket.timestamp())) else {
         return Err(Error::Panic);
     };
-    let besides_are_written = besides.is_some();
     // Mostly there are none.
     let more = match opened.is_plain() && besides.is_none() {
         true => None,
@@ -247,9 +248,8 @@ pub(crate) fn save_with(
     // Counted again: on reading, fields of ours that had expired by themselves
     // were taken for the user's.
     let shared = usize::from(opened.as_shared().is_some());
-    let foreign = (besides_are_written || opened.record().is_some_and(|record| record.foreign))
-        && key.len() > opened.to_record().fields().saturating_add(shared);
-    let moved = expire(ctx, key, opened, foreign);
+    let foreign = foreign && key.len() > opened.to_record().fields().saturating_add(shared);
+    let moved = if looks { expire(ctx, key, opened, foreign) } else { None };
     if tell {
         module.regions.note(ctx.db(), name, opened, &written);
     }

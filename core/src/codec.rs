@@ -14,7 +14,7 @@ pub use fields::{
 };
 
 use crate::bucket::{Bucket, Weight};
-use crate::debit::{Account, Debits, Entry, MAX_REPLICAS, Version};
+use crate::debit::{Account, Debits, Entry, MAX_REPLICAS, Stretch, Version};
 use crate::limits::{MAX_LEAD_US, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US};
 use crate::merge::State;
 use crate::policy::{Policy, StoredPolicy};
@@ -326,6 +326,7 @@ pub fn decode(blob: &[u8], now: u64) -> Result<Decoded, BlobError> {
                 version: read.changed.unwrap_or_default(),
                 debt: read.debt.unwrap_or(0),
                 fraction: read.fraction.unwrap_or(0),
+                looked: Stretch::default(),
                 accounts,
             })
         }

@@ -116,6 +116,39 @@ pub struct Version {
     pub origin: Option<ReplicaId>,
 }
 
+/// One of the stretches of 2^23 microseconds (8.4 s) that follow each other; after 127
+/// of them they are counted from the first again. The default is none of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stretch(u8);
+
+impl Stretch {
+    const BITS: u32 = 23;
+    const MOST: u8 = 127;
+
+    /// How long one is, in microseconds.
+    pub const US: u64 = 1 << Self::BITS;
+
+    /// The one in which `at` (unix microseconds) is.
+    #[must_use]
+    pub fn of(at: u64) -> Self {
+        let number = (at >> Self::BITS).checked_rem(Self::MOST.into());
+        let number = number.and_then(|number| u8::try_from(number).ok());
+        Self(number.map_or(0, |number| number.saturating_add(1)))
+    }
+
+    /// By its number, from 1 to 127; 0 is none. `None` beyond.
+    #[must_use]
+    pub fn new(number: u64) -> Option<Self> {
+        u8::try_from(number).ok().filter(|number| *number <= Self::MOST).map(Self)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        self.0
+    }
+}
+
 /// What the `debits` field of a bucket holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Debits {
@@ -126,6 +159,10 @@ pub struct Debits {
     /// The part of a millionth held besides `tokens` less `debt`, as numerator
     /// over 1000 times the interval in microseconds.
     pub fraction: u64,
+    /// When the key's expiry was last looked at: see [`Opened::looks_at_expiry`].
+    ///
+    /// [`Opened::looks_at_expiry`]: crate::record::Opened::looks_at_expiry
+    pub looked: Stretch,
     /// By name, each once.
     pub accounts: Vec<Account>,
 }
@@ -155,6 +192,7 @@ pub struct Shared {
     level: i128,
     timestamp: u64,
     version: Version,
+    looked: Stretch,
     accounts: Vec<Account>,
 }
 
@@ -256,8 +294,14 @@ impl Shared {
     /// A full bucket that nobody has taken from.
     #[must_use]
     pub fn full(policy: Policy, weight: Weight, timestamp: u64) -> Self {
-        let (scale, version) = (Scale::new(policy, weight), Version::default());
-        Self { scale, level: 0, timestamp, version, accounts: Vec::new() }
+        Self {
+            scale: Scale::new(policy, weight),
+            level: 0,
+            timestamp,
+            version: Version::default(),
+            looked: Stretch::default(),
+            accounts: Vec::new(),
+        }
     }
 
     /// The bucket of a record, and what its `debits` field holds besides.
@@ -275,6 +319,7 @@ impl Shared {
         self.timestamp = bucket.timestamp();
         let whole = self.scale.unit;
         self.version = debits.version;
+        self.looked = debits.looked;
         self.accounts = std::mem::take(&mut debits.accounts);
         let missing = policy.capacity_micros().saturating_sub(bucket.tokens());
         let fraction = i128::from(debits.fraction).min(whole.saturating_sub(1));
@@ -307,7 +352,8 @@ impl Shared {
     #[must_use]
     pub fn debits(&self) -> Debits {
         let (_, debt, fraction) = self.split();
-        Debits { version: self.version, debt, fraction, accounts: self.accounts.clone() }
+        let (version, looked, accounts) = (self.version, self.looked, self.accounts.clone());
+        Debits { version, debt, fraction, looked, accounts }
     }
 
     /// The bucket as a record holds it, millionths missing beyond an empty bucket, and
@@ -356,6 +402,16 @@ impl Shared {
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// See [`Debits::looked`].
+    #[must_use]
+    pub fn looked(&self) -> Stretch {
+        self.looked
+    }
+
+    pub(crate) fn set_looked(&mut self, looked: Stretch) {
+        self.looked = looked;
     }
 
     /// All replicas it knows, by name.

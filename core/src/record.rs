@@ -2,7 +2,7 @@
 
 use crate::bucket::{Answer, Bucket, US_PER_MS, Weight};
 use crate::codec;
-use crate::debit::{Debits, Region, Shared, Terms, Version};
+use crate::debit::{Debits, Region, Shared, Stretch, Terms, Version};
 use crate::decimal::{self, DecimalError};
 use crate::defaults::Defaults;
 use crate::limits::MAX_LEAD_US;
@@ -632,6 +632,32 @@ impl Opened {
         foreign || pinned || weight != Weight::ONE
     }
 
+    /// Whether the key's expiry has to be looked at when the bucket is written as it is
+    /// now; notes that it is. `foreign` says that the hash has fields of the user's own.
+    ///
+    /// A shared bucket that is nearly full need not be looked after with each take:
+    /// whoever looked earlier in the same [`Stretch`] left an expiry at which it will
+    /// have been full for long. Whatever is written by hand meanwhile, it is full before
+    /// it expires, and who asks for more than is [nearly](SOON_US) full looks again. What
+    /// was done to the expiry itself by hand is seen in the next stretch, or by the walk
+    /// over all shared buckets.
+    pub fn looks_at_expiry(&mut self, foreign: bool, awaited: bool) -> bool {
+        let Held::Shared(bucket) = &self.held else {
+            return true;
+        };
+        let full_soon = bucket.us_until_full().is_some_and(|us| us <= SOON_US.into());
+        let kept = awaited || self.is_kept(bucket.weight(), foreign);
+        let (before, now) = match full_soon && !kept {
+            true => (bucket.looked(), Stretch::of(bucket.timestamp())),
+            false => (Stretch::default(), Stretch::default()),
+        };
+        let known = before == now && now != Stretch::default();
+        if let (Held::Shared(bucket), false) = (&mut self.held, known) {
+            bucket.set_looked(now);
+        }
+        !known
+    }
+
     /// Whether the key may go on expiring `at` (unix milliseconds), as
     /// [`Record::expiry`] would find in more steps; `false` when that has to be asked.
     /// `foreign` says that the hash has fields of the user's own.
@@ -727,9 +753,15 @@ const MAX_EXPIRY_MS: u64 = 1 << 62;
 /// What is added to the time until full, besides half of it.
 const EXPIRY_SLACK_US: u64 = 2_000_000;
 
-/// How much longer a bucket is kept that regions share: until then they know its
-/// debits, or it has been seen that they do not.
-const LINGER_US: u64 = 30_000_000;
+/// How much longer a bucket is kept that regions share, when its expiry is looked at.
+const LINGER_US: u64 = 50_000_000;
+
+/// How much longer it is kept in any case: until then the regions know its debits, or
+/// it has been seen that they do not.
+pub const LEAST_LINGER_US: u64 = LINGER_US - Stretch::US - SOON_US;
+
+/// How soon a shared bucket must be full for a second look at its expiry to be saved.
+const SOON_US: u64 = 10_000_000;
 
 impl Record {
     /// When the key of this record, as which `opened` is to be written, may

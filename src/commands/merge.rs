@@ -141,7 +141,7 @@ fn merge_states(
     if let (Some(merged), false) = (&merged, unchanged) {
         let key = Key::open_write(ctx, name);
         let record = store::load(ctx, &key, now)?;
-        let opened = Opened::merged(record, &merged.state);
+        let mut opened = Opened::merged(record, &merged.state);
         let newer_name = OwnedStr::new(NEWER).ok_or(Error::Panic)?;
         // A new key gets the field only if there is something to keep in it.
         let wanted = newer_before.is_some() || !merged.newer.is_empty();
@@ -150,7 +150,7 @@ fn merge_states(
             .and_then(|after| OwnedStr::new(&after))
             .map(|value| (newer_name.as_str(), value));
         // What peers send goes on to nobody: they tell everybody themselves.
-        store::save_with(ctx, &key, &opened, newer, received == 0)?;
+        store::save_with(ctx, &key, &mut opened, newer, received == 0)?;
     }
 
     ctx.module().regions.receive(received);

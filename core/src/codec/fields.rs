@@ -2,7 +2,7 @@
 
 use super::{Besides, MAX_BLOB, decode, encode, read, reader, write};
 use crate::bucket::Bucket;
-use crate::debit::{Account, Debits, MAX_REPLICAS, Mark, Shared};
+use crate::debit::{Account, Debits, MAX_REPLICAS, Mark, Shared, Stretch};
 use crate::defaults::Defaults;
 use crate::limits::MAX_TIMESTAMP_US;
 use crate::merge::State;
@@ -12,7 +12,7 @@ use rmpv::Value;
 use std::collections::BTreeMap;
 
 /// The `debits` field of a bucket: an array of version number, its origin, debt,
-/// fraction, and an array of accounts; each of these an array of name, epoch,
+/// fraction, looked, and an array of accounts; each of these an array of name, epoch,
 /// spent, refunded and, once the peer was heard, overflow and withheld. What
 /// `text` held before is gone. Returns the bucket that the other fields hold.
 pub fn encode_debits(bucket: &Shared, text: &mut DebitsText) -> Bucket {
@@ -20,7 +20,7 @@ pub fn encode_debits(bucket: &Shared, text: &mut DebitsText) -> Bucket {
     out.clear();
     let (line, debt, fraction) = bucket.split();
     let version = bucket.version();
-    write::array(out, 5);
+    write::array(out, 6);
     write::uint(out, version.number);
     match &version.origin {
         None => write::text(out, ""),
@@ -28,6 +28,7 @@ pub fn encode_debits(bucket: &Shared, text: &mut DebitsText) -> Bucket {
     }
     write::uint(out, debt);
     write::uint(out, fraction);
+    write::small(out, bucket.looked().number());
     write::array(out, bucket.accounts().len());
     for Account { id, entry, mark } in bucket.accounts() {
         write::array(out, if mark.is_some() { 6 } else { 4 });
@@ -43,10 +44,10 @@ pub fn encode_debits(bucket: &Shared, text: &mut DebitsText) -> Bucket {
     line
 }
 
-/// The text of a `debits` field, see [`encode_debits`]: two heads and three numbers,
+/// The text of a `debits` field, see [`encode_debits`]: two heads and four numbers,
 /// the version's origin and [`MAX_REPLICAS`] accounts of three numbers and two wide
 /// ones; at last as much more as a name is shorter than the longest.
-pub type DebitsText = write::Text<{ 2 * HEAD + 3 * UINT + ID + MAX_REPLICAS * ACCOUNT + ID }>;
+pub type DebitsText = write::Text<{ 2 * HEAD + 4 * UINT + ID + MAX_REPLICAS * ACCOUNT + ID }>;
 
 const HEAD: usize = 3;
 const UINT: usize = 9;
@@ -78,7 +79,7 @@ pub fn decode_debits_into(bytes: &[u8], debits: &mut Debits) -> bool {
 
 /// In place: what is moved right after it was read makes the processor wait.
 fn read_debits(rest: &mut &[u8], debits: &mut Debits) -> Option<()> {
-    if reader::array(rest)? != 5 {
+    if reader::array(rest)? != 6 {
         return None;
     }
     debits.version.number = reader::uint(rest)?;
@@ -88,6 +89,7 @@ fn read_debits(rest: &mut &[u8], debits: &mut Debits) -> Option<()> {
     };
     debits.debt = reader::uint(rest)?;
     debits.fraction = reader::uint(rest)?;
+    debits.looked = Stretch::new(reader::uint(rest)?)?;
     let len = reader::array(rest)?;
     if len > MAX_REPLICAS {
         return None;

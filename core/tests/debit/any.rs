@@ -2,7 +2,7 @@
 
 pub use crate::random::{cases, log_uniform};
 use claw_core::bucket::{Bucket, Weight};
-use claw_core::debit::{Account, Debits, Entry, MAX_REPLICAS, Mark, Shared, Version};
+use claw_core::debit::{Account, Debits, Entry, MAX_REPLICAS, Mark, Shared, Stretch, Version};
 use claw_core::limits::{MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TOKENS, MAX_WEIGHT};
 use claw_core::policy::Policy;
 use claw_core::replica::ReplicaId;
@@ -72,8 +72,15 @@ fn accounts() -> impl Strategy<Value = Vec<Account>> {
 pub fn debits() -> impl Strategy<Value = Debits> {
     let version = (log_uniform(u64::MAX), prop::option::of(id()))
         .prop_map(|(number, origin)| Version { number, origin });
-    (version, log_uniform(u64::MAX), log_uniform(u64::MAX), accounts()).prop_map(
-        |(version, debt, fraction, accounts)| Debits { version, debt, fraction, accounts },
+    let looked = (0..128_u64).prop_map(|number| Stretch::new(number).unwrap());
+    (version, log_uniform(u64::MAX), log_uniform(u64::MAX), looked, accounts()).prop_map(
+        |(version, debt, fraction, looked, accounts)| Debits {
+            version,
+            debt,
+            fraction,
+            looked,
+            accounts,
+        },
     )
 }
 

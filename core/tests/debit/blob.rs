@@ -3,7 +3,7 @@
 use crate::any::{START, cases, id, shared};
 use claw_core::bucket::Weight;
 use claw_core::codec::{self, Besides, BlobError, Decoded, MAX_BLOB, Newer};
-use claw_core::debit::{Account, Debits, Entry, MAX_REPLICAS, Shared};
+use claw_core::debit::{Account, Debits, Entry, MAX_REPLICAS, Shared, Stretch};
 use claw_core::merge::State;
 use claw_core::policy::{Policy, StoredPolicy};
 use claw_core::replica::{MAX_EPOCH, MAX_OWN_EPOCH, ReplicaId, Writer};
@@ -30,11 +30,12 @@ fn written(
     blob
 }
 
-/// Marks are nobody else's business, and replicas that counted nothing are not sent.
+/// Marks and looks are nobody else's business, and replicas that counted nothing are not sent.
 fn counted(bucket: &Shared) -> Shared {
     let mut debits = bucket.debits();
     debits.accounts.retain(|account| account.entry.epoch != 0);
     debits.accounts.iter_mut().for_each(|account| account.mark = None);
+    debits.looked = Stretch::default();
     Shared::new(&bucket.bucket(), debits)
 }
 

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`golden`] | histories of the reference model, replayed exactly |
 //! | [`entries`] | counters are a lattice, epochs never come again |
+//! | [`expiry`] | a key is there until long after its bucket is full |
 //! | [`stored`] | what is stored of a bucket is all of it |
 //! | [`blob`] | what regions send
 //! | [`receive`] | what a merge does, whatever was sent, and lives that end
@@ -29,6 +30,7 @@
 mod any;
 mod blob;
 mod entries;
+mod expiry;
 mod golden;
 mod guard;
 #[path = "../random/mod.rs"]

@@ -4,7 +4,7 @@ use crate::any::{self, START, cases, debits, shared};
 use crate::world::{any_cut, cut};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::codec::{self, DebitsText, MAX_BLOB, decode_debits};
-use claw_core::debit::{Debits, MAX_REPLICAS, Region, Shared};
+use claw_core::debit::{Debits, MAX_REPLICAS, Region, Shared, Stretch};
 use claw_core::decimal::Decimal;
 use claw_core::defaults::Defaults;
 use claw_core::limits::{MAX_INTERVAL_MS, MAX_TOKENS};
@@ -223,10 +223,11 @@ fn the_longest_debits() {
         version: claw_core::debit::Version { number: u64::MAX, origin: Some(id(99)) },
         debt: u64::MAX,
         fraction: MAX_INTERVAL_MS * 1_000 * 1_000 - 1,
+        looked: Stretch::new(127).unwrap(),
         accounts: (0..MAX_REPLICAS).map(account).collect(),
     };
     let bucket = Shared::new(&Bucket::new(policy, Weight::ONE, 0, 0, START), debits.clone());
     let text = encode_debits(&bucket);
-    assert_eq!(text.len(), 1599);
+    assert_eq!(text.len(), 1600);
     assert_eq!(decode_debits(&text), Some(debits));
 }

@@ -59,7 +59,7 @@ pub(super) fn merge(
     let remaining = opened.remaining(&region);
     let tell = tell && !fresh;
     if !unchanged {
-        store::save_with(ctx, &key, &opened, None, tell)?;
+        store::save_with(ctx, &key, &mut opened, None, tell)?;
     } else if tell {
         regions.note(ctx.db(), name, &opened, &Written::of(ctx, &opened)?);
     }

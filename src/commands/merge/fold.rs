@@ -54,7 +54,7 @@ pub(super) fn merge(
         let key = Key::open_write(ctx, name);
         let mut opened = Opened::merged(store::load(ctx, &key, now)?, &view);
         opened.set_regions(&states);
-        store::save_with(ctx, &key, &opened, None, false)?;
+        store::save_with(ctx, &key, &mut opened, None, false)?;
         bucket = Some(view.bucket);
     }
     let mut bucket = bucket.ok_or(Error::NoSource)?;
@@ -76,7 +76,7 @@ pub(crate) fn again(ctx: &Context<'_>, name: Str<'_>, strategy: &Strategy) -> Re
     let key = Key::open_write(ctx, name);
     let record = store::load(ctx, &key, now)?;
     if record.is_some() {
-        store::save_with(ctx, &key, &Opened::merged(record, &view), None, false)?;
+        store::save_with(ctx, &key, &mut Opened::merged(record, &view), None, false)?;
     }
     Ok(())
 }
