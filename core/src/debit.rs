@@ -138,8 +138,8 @@ impl Stretch {
 
     /// By its number, from 1 to 127; 0 is none. `None` beyond.
     #[must_use]
-    pub fn new(number: u64) -> Option<Self> {
-        u8::try_from(number).ok().filter(|number| *number <= Self::MOST).map(Self)
+    pub fn new(number: u8) -> Option<Self> {
+        Some(number).filter(|number| *number <= Self::MOST).map(Self)
     }
 
     /// Its number.

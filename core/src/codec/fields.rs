@@ -2,7 +2,7 @@
 
 use super::{Besides, MAX_BLOB, decode, encode, read, reader, write};
 use crate::bucket::Bucket;
-use crate::debit::{Account, Debits, MAX_REPLICAS, Mark, Shared, Stretch};
+use crate::debit::{Account, Debits, Entry, MAX_REPLICAS, Mark, Shared, Stretch, Version};
 use crate::defaults::Defaults;
 use crate::limits::MAX_TIMESTAMP_US;
 use crate::merge::State;
@@ -11,31 +11,42 @@ use crate::replica::{MAX_ID, ReplicaId};
 use rmpv::Value;
 use std::collections::BTreeMap;
 
-/// The `debits` field of a bucket: an array of version number, its origin, debt,
-/// fraction, looked, and an array of accounts; each of these an array of name, epoch,
-/// spent, refunded and, once the peer was heard, overflow and withheld. What
-/// `text` held before is gone. Returns the bucket that the other fields hold.
+/// The `debits` field of a bucket: an array of version, looked, debt, fraction, and the
+/// accounts. The version is an array of number and origin, or 0 for none; an account one
+/// of name; epoch, spent and refunded; and, once the peer was heard, overflow and
+/// withheld. Who was heard and has counted nothing has the name and the last two.
+/// What `text` held before is gone. Returns the bucket that the other fields hold.
 pub fn encode_debits(bucket: &Shared, text: &mut DebitsText) -> Bucket {
     let out = text;
     out.clear();
     let (line, debt, fraction) = bucket.split();
     let version = bucket.version();
-    write::array(out, 6);
-    write::uint(out, version.number);
-    match &version.origin {
-        None => write::text(out, ""),
-        Some(origin) => write_id(out, origin),
+    write::array(out, bucket.accounts().len().saturating_add(BESIDES));
+    match &version {
+        Version { number: 0, origin: None } => write::small(out, 0),
+        Version { number, origin } => {
+            write::array(out, 2);
+            write::uint(out, *number);
+            match origin {
+                None => write::text(out, ""),
+                Some(origin) => write_id(out, origin),
+            }
+        }
     }
+    write::small(out, bucket.looked().number());
     write::uint(out, debt);
     write::uint(out, fraction);
-    write::small(out, bucket.looked().number());
-    write::array(out, bucket.accounts().len());
     for Account { id, entry, mark } in bucket.accounts() {
-        write::array(out, if mark.is_some() { 6 } else { 4 });
+        let counted = mark.is_none() || *entry != Entry::default();
+        let entry_len = if counted { ENTRY } else { 0 };
+        let mark_len = if mark.is_some() { MARK } else { 0 };
+        write::array(out, NAME.saturating_add(entry_len).saturating_add(mark_len));
         write_id(out, id);
-        write::uint(out, entry.epoch);
-        write::uint(out, entry.spent);
-        write::uint(out, entry.refunded);
+        if counted {
+            write::uint(out, entry.epoch);
+            write::uint(out, entry.spent);
+            write::uint(out, entry.refunded);
+        }
         if let Some(mark) = mark {
             write_wide(out, mark.overflow);
             write_wide(out, mark.withheld);
@@ -43,6 +54,14 @@ pub fn encode_debits(bucket: &Shared, text: &mut DebitsText) -> Bucket {
     }
     line
 }
+
+/// What stands before the accounts.
+const BESIDES: usize = 4;
+/// The parts of an account.
+const NAME: usize = 1;
+const ENTRY: usize = 3;
+const MARK: usize = 2;
+const BOTH: usize = ENTRY + MARK;
 
 /// The text of a `debits` field, see [`encode_debits`]: two heads and four numbers,
 /// the version's origin and [`MAX_REPLICAS`] accounts of three numbers and two wide
@@ -79,35 +98,51 @@ pub fn decode_debits_into(bytes: &[u8], debits: &mut Debits) -> bool {
 
 /// In place: what is moved right after it was read makes the processor wait.
 fn read_debits(rest: &mut &[u8], debits: &mut Debits) -> Option<()> {
-    if reader::array(rest)? != 6 {
-        return None;
-    }
-    debits.version.number = reader::uint(rest)?;
-    debits.version.origin = match reader::text(rest)? {
-        b"" => None,
-        origin => Some(ReplicaId::new(origin).ok()?),
-    };
-    debits.debt = reader::uint(rest)?;
-    debits.fraction = reader::uint(rest)?;
-    debits.looked = Stretch::new(reader::uint(rest)?)?;
-    let len = reader::array(rest)?;
+    let len = reader::array(rest)?.checked_sub(BESIDES)?;
     if len > MAX_REPLICAS {
         return None;
     }
+    debits.version = match reader::small(rest) {
+        Some(0) => Version::default(),
+        Some(_) => return None,
+        None => read_version(rest)?,
+    };
+    debits.looked = Stretch::new(reader::small(rest)?)?;
+    debits.debt = reader::uint(rest)?;
+    debits.fraction = reader::uint(rest)?;
     debits.accounts.resize(len, Account::BLANK);
     for account in &mut debits.accounts {
-        let fields = reader::array(rest)?;
-        account.id.set(reader::text(rest)?).ok()?;
-        account.entry.epoch = reader::uint(rest)?;
-        account.entry.spent = reader::uint(rest)?;
-        account.entry.refunded = reader::uint(rest)?;
-        account.mark = match fields {
-            4 => None,
-            6 => Some(Mark { overflow: reader::wide(rest)?, withheld: reader::wide(rest)? }),
+        let (counted, marked) = match reader::array(rest)?.checked_sub(NAME)? {
+            MARK => (false, true),
+            ENTRY => (true, false),
+            BOTH => (true, true),
             _ => return None,
+        };
+        account.id.set(reader::text(rest)?).ok()?;
+        account.entry = Entry::default();
+        if counted {
+            account.entry.epoch = reader::uint(rest)?;
+            account.entry.spent = reader::uint(rest)?;
+            account.entry.refunded = reader::uint(rest)?;
+        }
+        account.mark = match marked {
+            false => None,
+            true => Some(Mark { overflow: reader::wide(rest)?, withheld: reader::wide(rest)? }),
         };
     }
     in_order(&debits.accounts).then_some(())
+}
+
+fn read_version(rest: &mut &[u8]) -> Option<Version> {
+    if reader::array(rest)? != 2 {
+        return None;
+    }
+    let number = reader::uint(rest)?;
+    let origin = match reader::text(rest)? {
+        b"" => None,
+        origin => Some(ReplicaId::new(origin).ok()?),
+    };
+    Some(Version { number, origin })
 }
 
 /// Whether the accounts stand by name, and each once.

@@ -35,6 +35,13 @@ pub(super) fn uint(rest: &mut &[u8]) -> Option<u64> {
     }
 }
 
+/// An unsigned integer below 128; `None`, and nothing read, for anything else.
+pub(super) fn small(rest: &mut &[u8]) -> Option<u8> {
+    let (small, after) = rest.split_first().filter(|(first, _)| **first < 0x80)?;
+    *rest = after;
+    Some(*small)
+}
+
 /// A signed integer, or 16 bytes that are one, greatest first: MessagePack has no
 /// integers wider than 64 bits.
 pub(super) fn wide(rest: &mut &[u8]) -> Option<i128> {
