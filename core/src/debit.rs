@@ -695,6 +695,12 @@ impl Shared {
         u128::try_from(us).ok()
     }
 
+    /// Whether [`Self::us_until_full`] is at most `us`; found without a division.
+    #[must_use]
+    pub fn is_full_within(&self, us: u64) -> bool {
+        self.level <= wide::times(self.scale.rate, i128::from(us)).max(0)
+    }
+
     fn wait(&self, missing: i128, now: u64, share: u16) -> Wait {
         if missing <= 0 {
             return Wait::Ms(0);

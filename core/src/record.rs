@@ -645,9 +645,8 @@ impl Opened {
         let Held::Shared(bucket) = &self.held else {
             return true;
         };
-        let full_soon = bucket.us_until_full().is_some_and(|us| us <= SOON_US.into());
         let kept = awaited || self.is_kept(bucket.weight(), foreign);
-        let (before, now) = match full_soon && !kept {
+        let (before, now) = match bucket.is_full_within(SOON_US) && !kept {
             true => (bucket.looked(), Stretch::of(bucket.timestamp())),
             false => (Stretch::default(), Stretch::default()),
         };

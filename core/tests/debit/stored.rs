@@ -1,6 +1,6 @@
 //! What is stored of a shared bucket is all of it.
 
-use crate::any::{self, START, cases, debits, shared};
+use crate::any::{self, START, cases, debits, log_uniform, shared};
 use crate::world::{any_cut, cut};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::codec::{self, DebitsText, MAX_BLOB, decode_debits};
@@ -92,6 +92,17 @@ proptest! {
             {
                 prop_assert!(stays || !(earliest..set).contains(&at), "{at} {whole:?}");
             }
+        }
+    }
+
+    /// A product says as much as the quotient.
+    #[test]
+    fn full_within_a_time(bucket in shared(), us in log_uniform(u64::MAX)) {
+        let wait = bucket.us_until_full();
+        let exactly = wait.and_then(|wait| u64::try_from(wait).ok()).unwrap_or(us);
+        for us in [us, exactly, exactly.saturating_sub(1), exactly.saturating_add(1)] {
+            let within = wait.is_some_and(|wait| wait <= u128::from(us));
+            prop_assert_eq!(bucket.is_full_within(us), within, "{:?} {}", wait, us);
         }
     }
 
