@@ -209,7 +209,9 @@ pub(crate) fn save_with(
     let module = ctx.module();
     let name = key.name();
     let foreign = besides.is_some() || opened.record().is_some_and(|record| record.foreign);
-    let looks = opened.looks_at_expiry(foreign, module.regions.is_awaited());
+    // What is shared no more is not walked over either.
+    let walked = opened.as_shared().is_some() && module.regions.part(name) == Part::Counted;
+    let looks = !walked || opened.looks_at_expiry(foreign, module.regions.is_awaited());
     let written = Written::of(ctx, opened)?;
     let Written { bucket, debits } = &written;
     let tokens = OwnedStr::from_micros(bucket.tokens());

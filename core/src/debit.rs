@@ -116,14 +116,13 @@ pub struct Version {
     pub origin: Option<ReplicaId>,
 }
 
-/// One of the stretches of 2^23 microseconds (8.4 s) that follow each other; after 127
-/// of them they are counted from the first again. The default is none of them.
+/// One of the stretches of 2^23 microseconds (8.4 s) that follow each other, by its
+/// number; the first one, in 1970, stands for none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Stretch(u8);
+pub struct Stretch(pub u64);
 
 impl Stretch {
     const BITS: u32 = 23;
-    const MOST: u8 = 127;
 
     /// How long one is, in microseconds.
     pub const US: u64 = 1 << Self::BITS;
@@ -131,21 +130,7 @@ impl Stretch {
     /// The one in which `at` (unix microseconds) is.
     #[must_use]
     pub fn of(at: u64) -> Self {
-        let number = (at >> Self::BITS).checked_rem(Self::MOST.into());
-        let number = number.and_then(|number| u8::try_from(number).ok());
-        Self(number.map_or(0, |number| number.saturating_add(1)))
-    }
-
-    /// By its number, from 1 to 127; 0 is none. `None` beyond.
-    #[must_use]
-    pub fn new(number: u8) -> Option<Self> {
-        Some(number).filter(|number| *number <= Self::MOST).map(Self)
-    }
-
-    /// Its number.
-    #[must_use]
-    pub fn number(self) -> u8 {
-        self.0
+        Self(at >> Self::BITS)
     }
 }
 
@@ -698,7 +683,7 @@ impl Shared {
     /// Whether [`Self::us_until_full`] is at most `us`; found without a division.
     #[must_use]
     pub fn is_full_within(&self, us: u64) -> bool {
-        self.level <= wide::times(self.scale.rate, i128::from(us)).max(0)
+        self.level <= wide::times(self.scale.rate, i128::from(us))
     }
 
     fn wait(&self, missing: i128, now: u64, share: u16) -> Wait {

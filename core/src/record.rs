@@ -254,6 +254,8 @@ pub struct Opened {
     regions: Option<Box<[u8]>>,
     /// Whole tokens taken since it was opened.
     admitted: u64,
+    /// When it was opened, in unix microseconds; 0 when that is not known.
+    now: u64,
     /// `None` for a missing key, which is a full bucket.
     record: Option<Record>,
 }
@@ -273,7 +275,7 @@ const UNREAD: Held = Held::Alone(Bucket::DEFAULT);
 impl Opened {
     fn of(held: Held, policy: Option<StoredPolicy>, record: Option<Record>) -> Self {
         let regions = record.as_ref().and_then(|record| record.regions.clone());
-        Self { held, policy, regions, admitted: 0, record }
+        Self { held, policy, regions, admitted: 0, now: 0, record }
     }
 
     /// Of no record yet.
@@ -315,7 +317,7 @@ impl Opened {
             None => (Bucket::full(defaults.current(), Weight::ONE, now), None),
         };
         self.held = Held::Alone(bucket);
-        self.begin_with(policy);
+        self.begin_with(policy, now);
     }
 
     /// [`Self::shared`] of the record that was read in place, with memory that was
@@ -333,7 +335,7 @@ impl Opened {
             let full = Bucket::full(defaults.current(), Weight::ONE, now);
             bucket.set(&full, &mut Debits::default());
             self.held = Held::Shared(bucket);
-            return self.begin_with(None);
+            return self.begin_with(None, now);
         };
         let timestamp = stored.timestamp.unwrap_or(now);
         let policy = stored.policy.map_or_else(|| defaults.at(timestamp), |stored| stored.policy);
@@ -349,11 +351,11 @@ impl Opened {
         }
         let policy = stored.policy;
         self.held = Held::Shared(bucket);
-        self.begin_with(policy);
+        self.begin_with(policy, now);
     }
 
-    fn begin_with(&mut self, policy: Option<StoredPolicy>) {
-        self.policy = policy;
+    fn begin_with(&mut self, policy: Option<StoredPolicy>, now: u64) {
+        (self.policy, self.now) = (policy, now);
         self.regions = self.record.as_ref().and_then(|record| record.regions.clone());
         self.admitted = 0;
     }
@@ -640,13 +642,15 @@ impl Opened {
     /// have been full for long. Whatever is written by hand meanwhile, it is full before
     /// it expires, and who asks for more than is [nearly](SOON_US) full looks again. What
     /// was done to the expiry itself by hand is seen in the next stretch, or by the walk
-    /// over all shared buckets.
+    /// over all shared buckets; where none comes by, this is not to be asked.
     pub fn looks_at_expiry(&mut self, foreign: bool, awaited: bool) -> bool {
         let Held::Shared(bucket) = &self.held else {
             return true;
         };
         let kept = awaited || self.is_kept(bucket.weight(), foreign);
-        let (before, now) = match bucket.is_full_within(SOON_US) && !kept {
+        // In the future only after the clock stepped back, or written by hand.
+        let timely = bucket.timestamp() <= self.now;
+        let (before, now) = match timely && bucket.is_full_within(SOON_US) && !kept {
             true => (bucket.looked(), Stretch::of(bucket.timestamp())),
             false => (Stretch::default(), Stretch::default()),
         };

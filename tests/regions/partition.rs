@@ -141,7 +141,7 @@ fn idle_buckets_expire_unless_a_peer_does_not_know() {
     let world = World::start(2, Duration::ZERO);
     let conn = &mut world.connection(0);
     ints(conn, "CL.TAKE gone 1 CAPACITY 5 REFILL 5");
-    eventually(PATIENCE, TICK, "it to expire", || (20..=60).contains(&int(conn, "TTL gone")));
+    eventually(PATIENCE, TICK, "it to expire", || (50..=80).contains(&int(conn, "TTL gone")));
     world.set_cut(0, 1, true);
     ints(conn, "CL.TAKE kept 1 CAPACITY 5 REFILL 5");
     eventually(PATIENCE, TICK, "both to be kept", || {

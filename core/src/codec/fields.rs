@@ -23,7 +23,7 @@ pub fn encode_debits(bucket: &Shared, text: &mut DebitsText) -> Bucket {
     let version = bucket.version();
     write::array(out, bucket.accounts().len().saturating_add(BESIDES));
     match &version {
-        Version { number: 0, origin: None } => write::small(out, 0),
+        Version { number: 0, origin: None } => write::uint(out, 0),
         Version { number, origin } => {
             write::array(out, 2);
             write::uint(out, *number);
@@ -33,7 +33,7 @@ pub fn encode_debits(bucket: &Shared, text: &mut DebitsText) -> Bucket {
             }
         }
     }
-    write::small(out, bucket.looked().number());
+    write::uint(out, bucket.looked().0);
     write::uint(out, debt);
     write::uint(out, fraction);
     for Account { id, entry, mark } in bucket.accounts() {
@@ -107,7 +107,7 @@ fn read_debits(rest: &mut &[u8], debits: &mut Debits) -> Option<()> {
         Some(_) => return None,
         None => read_version(rest)?,
     };
-    debits.looked = Stretch::new(reader::small(rest)?)?;
+    debits.looked = Stretch(reader::uint(rest)?);
     debits.debt = reader::uint(rest)?;
     debits.fraction = reader::uint(rest)?;
     debits.accounts.resize(len, Account::BLANK);

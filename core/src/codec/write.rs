@@ -144,12 +144,6 @@ pub(super) fn uint(out: &mut impl Out, value: u64) {
     }
 }
 
-/// An unsigned integer below 128.
-#[inline(always)]
-pub(super) fn small(out: &mut impl Out, value: u8) {
-    out.put([value & 0x7f]);
-}
-
 /// A signed integer: what is negative at its full width.
 #[inline(always)]
 pub(super) fn sint(out: &mut impl Out, value: i64) {

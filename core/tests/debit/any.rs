@@ -72,7 +72,7 @@ fn accounts() -> impl Strategy<Value = Vec<Account>> {
 pub fn debits() -> impl Strategy<Value = Debits> {
     let version = (log_uniform(u64::MAX), prop::option::of(id()))
         .prop_map(|(number, origin)| Version { number, origin });
-    let looked = (0..128_u8).prop_map(|number| Stretch::new(number).unwrap());
+    let looked = log_uniform(u64::MAX).prop_map(Stretch);
     (version, log_uniform(u64::MAX), log_uniform(u64::MAX), looked, accounts()).prop_map(
         |(version, debt, fraction, looked, accounts)| Debits {
             version,

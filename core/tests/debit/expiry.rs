@@ -4,7 +4,7 @@
 use crate::any::{START, cases};
 use claw_core::bucket::Weight;
 use claw_core::codec::{self, DebitsText, decode_debits};
-use claw_core::debit::{Region, Stretch};
+use claw_core::debit::{Debits, Region, Stretch};
 use claw_core::defaults::Defaults;
 use claw_core::policy::Policy;
 use claw_core::record::{Expiry, LEAST_LINGER_US, Opened, Record};
@@ -23,17 +23,27 @@ enum Event {
     Pin(bool),
     /// Some region begins or ceases to lack what was counted.
     Await(bool),
+    /// The walk over all shared buckets comes by, which moves the expiry and writes
+    /// nothing.
+    Walk,
 }
 
 fn event() -> impl Strategy<Value = (u64, Event)> {
-    let wait = prop_oneof![4 => 0..2_000_000_u64, 2 => 0..20_000_000_u64, 1 => 0..120_000_000_u64];
+    let wait = prop_oneof![
+        4 => 0..2_000_000_u64,
+        2 => 0..20_000_000_u64,
+        1 => 0..120_000_000_u64,
+        1 => 0..3_600_000_000_u64,
+    ];
     let tokens = prop_oneof![3 => 1..4_u64, 1 => 1..100_u64];
-    let at = prop::option::of(-60_000_000_i64..60_000_000);
+    let at = prop_oneof![-10_000_000_i64..10_000_000, -3_600_000_000_i64..3_600_000_000];
+    let at = prop::option::of(at);
     let event = prop_oneof![
         12 => tokens.prop_map(Event::Take),
         2 => (0..=100_000_000_u64, at).prop_map(|(tokens, at)| Event::Write(tokens, at)),
         1 => any::<bool>().prop_map(Event::Pin),
         1 => any::<bool>().prop_map(Event::Await),
+        2 => Just(Event::Walk),
     ];
     (wait, event)
 }
@@ -67,9 +77,9 @@ proptest! {
                 let opened = Opened::shared(Some(record), &defaults, &region, at);
                 prop_assert!(opened.as_shared().unwrap().is_full());
             }
-            let (record, expires) = match key.take() {
-                Some(key) => (Some(key.record), key.expires),
-                None => (None, None),
+            let (record, expires, by_hand) = match key.take() {
+                Some(key) => (Some(key.record), key.expires, key.by_hand),
+                None => (None, None, false),
             };
             let mut opened = Opened::shared(record, &defaults, &region, now);
             match event {
@@ -79,6 +89,20 @@ proptest! {
                 Event::Pin(true) => opened.pin(policy, &region),
                 Event::Pin(false) => opened.reset(policy, &region),
                 Event::Await(is) => awaited = is,
+                Event::Walk => {
+                    if let Some(record) = opened.record() {
+                        let expiry = opened.to_record().expiry(&opened, awaited);
+                        let expires = expiry.move_from(expires).unwrap_or(expires);
+                        let debits = record.debits.as_ref().map(|debits| {
+                            // The accounts of an open bucket are elsewhere.
+                            let accounts = opened.as_shared().unwrap().accounts().to_vec();
+                            Debits { accounts, ..(**debits).clone() }.into()
+                        });
+                        let record = Record { debits, ..record.clone() };
+                        key = Some(Key { record, expires, by_hand });
+                    }
+                    continue;
+                }
                 Event::Write(tokens, at) => {
                     if let Some(record) = opened.record() {
                         let by_hand = at.map(|at| now.saturating_add_signed(at));
@@ -87,7 +111,6 @@ proptest! {
                             timestamp: by_hand.or(record.timestamp),
                             ..record.clone()
                         };
-                        // As it was stored: the accounts of an open bucket are elsewhere.
                         let debits = Some(opened.as_shared().unwrap().debits().into());
                         let record = Record { debits, ..record };
                         key = Some(Key { record, expires, by_hand: true });
