@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 
 /// The `debits` field of a bucket: an array of version, looked, debt, fraction, and the
 /// accounts. The version is an array of number and origin, or 0 for none; an account one
-/// of name; epoch, spent and refunded; and, once the peer was heard, overflow and
-/// withheld. Who was heard and has counted nothing has the name and the last two.
+/// of name; epoch, spent and refunded, unless it was heard and has counted nothing; and,
+/// once the peer was heard, overflow and, unless that is 0, withheld.
 /// What `text` held before is gone. Returns the bucket that the other fields hold.
 pub fn encode_debits(bucket: &Shared, text: &mut DebitsText) -> Bucket {
     let out = text;
@@ -39,7 +39,11 @@ pub fn encode_debits(bucket: &Shared, text: &mut DebitsText) -> Bucket {
     for Account { id, entry, mark } in bucket.accounts() {
         let counted = mark.is_none() || *entry != Entry::default();
         let entry_len = if counted { ENTRY } else { 0 };
-        let mark_len = if mark.is_some() { MARK } else { 0 };
+        let mark_len = match mark {
+            None => 0,
+            Some(Mark { withheld: 0, .. }) => OVERFLOW,
+            Some(_) => BOTH,
+        };
         write::array(out, NAME.saturating_add(entry_len).saturating_add(mark_len));
         write_id(out, id);
         if counted {
@@ -49,7 +53,9 @@ pub fn encode_debits(bucket: &Shared, text: &mut DebitsText) -> Bucket {
         }
         if let Some(mark) = mark {
             write_wide(out, mark.overflow);
-            write_wide(out, mark.withheld);
+            if mark.withheld != 0 {
+                write_wide(out, mark.withheld);
+            }
         }
     }
     line
@@ -60,8 +66,9 @@ const BESIDES: usize = 4;
 /// The parts of an account.
 const NAME: usize = 1;
 const ENTRY: usize = 3;
-const MARK: usize = 2;
-const BOTH: usize = ENTRY + MARK;
+const OVERFLOW: usize = 1;
+const WITHHELD: usize = 1;
+const BOTH: usize = OVERFLOW + WITHHELD;
 
 /// The text of a `debits` field, see [`encode_debits`]: two heads and four numbers,
 /// the version's origin and [`MAX_REPLICAS`] accounts of three numbers and two wide
@@ -112,11 +119,10 @@ fn read_debits(rest: &mut &[u8], debits: &mut Debits) -> Option<()> {
     debits.fraction = reader::uint(rest)?;
     debits.accounts.resize(len, Account::BLANK);
     for account in &mut debits.accounts {
-        let (counted, marked) = match reader::array(rest)?.checked_sub(NAME)? {
-            MARK => (false, true),
-            ENTRY => (true, false),
-            BOTH => (true, true),
-            _ => return None,
+        let parts = reader::array(rest)?.checked_sub(NAME)?;
+        let (counted, mark_len) = match parts.checked_sub(ENTRY) {
+            Some(more) => (true, more),
+            None => (false, parts),
         };
         account.id.set(reader::text(rest)?).ok()?;
         account.entry = Entry::default();
@@ -125,9 +131,13 @@ fn read_debits(rest: &mut &[u8], debits: &mut Debits) -> Option<()> {
             account.entry.spent = reader::uint(rest)?;
             account.entry.refunded = reader::uint(rest)?;
         }
-        account.mark = match marked {
-            false => None,
-            true => Some(Mark { overflow: reader::wide(rest)?, withheld: reader::wide(rest)? }),
+        account.mark = match (counted, mark_len) {
+            (true, 0) => None,
+            (_, OVERFLOW) => Some(Mark { overflow: reader::wide(rest)?, withheld: 0 }),
+            (_, BOTH) => {
+                Some(Mark { overflow: reader::wide(rest)?, withheld: reader::wide(rest)? })
+            }
+            _ => return None,
         };
     }
     in_order(&debits.accounts).then_some(())
