@@ -650,15 +650,15 @@ impl Opened {
         let kept = awaited || self.is_kept(bucket.weight(), foreign);
         // In the future only after the clock stepped back, or written by hand.
         let timely = bucket.timestamp() <= self.now;
-        let (before, now) = match timely && bucket.is_full_within(SOON_US) && !kept {
-            true => (bucket.looked(), Stretch::of(bucket.timestamp())),
-            false => (Stretch::default(), Stretch::default()),
+        let now = match timely && bucket.is_full_within(SOON_US) && !kept {
+            true => Stretch::of(bucket.timestamp()),
+            false => Stretch::default(),
         };
-        let known = before == now && now != Stretch::default();
-        if let (Held::Shared(bucket), false) = (&mut self.held, known) {
+        let looks = now == Stretch::default() || now != bucket.looked();
+        if let Some(bucket) = self.as_shared_mut() {
             bucket.set_looked(now);
         }
-        !known
+        looks
     }
 
     /// Whether the key may go on expiring `at` (unix milliseconds), as

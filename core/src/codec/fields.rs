@@ -42,7 +42,7 @@ pub fn encode_debits(bucket: &Shared, text: &mut DebitsText) -> Bucket {
         let mark_len = match mark {
             None => 0,
             Some(Mark { withheld: 0, .. }) => OVERFLOW,
-            Some(_) => BOTH,
+            Some(_) => OVERFLOW_AND_WITHHELD,
         };
         write::array(out, NAME.saturating_add(entry_len).saturating_add(mark_len));
         write_id(out, id);
@@ -67,8 +67,7 @@ const BESIDES: usize = 4;
 const NAME: usize = 1;
 const ENTRY: usize = 3;
 const OVERFLOW: usize = 1;
-const WITHHELD: usize = 1;
-const BOTH: usize = OVERFLOW + WITHHELD;
+const OVERFLOW_AND_WITHHELD: usize = 2;
 
 /// The text of a `debits` field, see [`encode_debits`]: two heads and four numbers,
 /// the version's origin and [`MAX_REPLICAS`] accounts of three numbers and two wide
@@ -134,7 +133,7 @@ fn read_debits(rest: &mut &[u8], debits: &mut Debits) -> Option<()> {
         account.mark = match (counted, mark_len) {
             (true, 0) => None,
             (_, OVERFLOW) => Some(Mark { overflow: reader::wide(rest)?, withheld: 0 }),
-            (_, BOTH) => {
+            (_, OVERFLOW_AND_WITHHELD) => {
                 Some(Mark { overflow: reader::wide(rest)?, withheld: reader::wide(rest)? })
             }
             _ => return None,
