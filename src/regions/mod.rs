@@ -4,23 +4,24 @@
 //! to every peer. What comes in are ordinary commands. So nothing here waits for
 //! the network, and no thread ever needs the server's lock.
 
+mod note;
 mod sweep;
-mod update;
 
 use crate::config::{self, Settings};
 use crate::error::Error;
-use crate::server::{Context, Str};
-use crate::store::Written;
+use crate::host::{Context, Str};
+use crate::store::EncodedBucket;
 use crate::strategy::Strategy;
 use claw_core::codec::{self, DebitsText};
 use claw_core::debit::{Debits, Region};
 use claw_core::glob;
-use claw_core::guard::{self, Instants, Peer, Peers, WHOLE};
-use claw_core::record::Opened;
+use claw_core::membership::{self, Instants, Membership, Peer, WHOLE};
+use claw_core::record::OpenBucket;
 use claw_core::replica::{ReplicaId, Writer};
 use claw_sync::{
     Config, Identity, Limits, Messages, PeerState, PeerStatus, Pusher, Round, Tls, Value,
 };
+use note::Note;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
@@ -33,7 +34,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use sweep::Sweep;
 pub(crate) use sweep::tick;
-use update::Update;
 
 /// How long a change may wait for a peer before the buckets are kept that would
 /// expire meanwhile.
@@ -143,13 +143,13 @@ impl Default for Regions {
 
 /// How a key takes part in region sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum SyncMode {
     /// Not at all.
     None,
     /// What is taken of it is counted.
-    Counted,
+    Counters,
     /// Its state is sent as it is.
-    Sent,
+    State,
     /// Its state is sent, and the regions' states are folded by a function.
     Folded,
 }
@@ -171,17 +171,17 @@ impl Regions {
     }
 
     /// How a key takes part.
-    pub(crate) fn part(&self, key: Str<'_>) -> Part {
+    pub(crate) fn mode(&self, key: Str<'_>) -> SyncMode {
         let Ok(sharing) = self.sharing.try_borrow() else {
-            return Part::None;
+            return SyncMode::None;
         };
         match &*sharing {
             Some(sharing) if sharing.takes_part(key) => match sharing.strategy {
-                Strategy::Debit => Part::Counted,
-                Strategy::BuiltIn(_) => Part::Sent,
-                Strategy::Function(_) => Part::Folded,
+                Strategy::Debit => SyncMode::Counters,
+                Strategy::BuiltIn(_) => SyncMode::State,
+                Strategy::Function(_) => SyncMode::Folded,
             },
-            _ => Part::None,
+            _ => SyncMode::None,
         }
     }
 
@@ -192,7 +192,7 @@ impl Regions {
 
     /// Notes a changed bucket, which `opened` has become, for all peers. `written` is
     /// what its hash holds of it.
-    pub(crate) fn note(&self, db: u32, key: Str<'_>, opened: &Opened, written: &Written) {
+    pub(crate) fn note(&self, db: u32, key: Str<'_>, opened: &OpenBucket, written: &EncodedBucket) {
         let (Ok(sharing), Ok(region)) = (self.sharing.try_borrow(), self.region.try_borrow())
         else {
             return;
@@ -200,11 +200,11 @@ impl Regions {
         let Some(sharing) = sharing.as_ref().filter(|sharing| sharing.takes_part(key)) else {
             return;
         };
-        let mut update = Update { bucket: written.bucket, stored: opened.policy(), counted: None };
+        let mut fields = Note { bucket: written.bucket, stored: opened.policy(), counted: None };
         let mut debits = None;
         match (&sharing.strategy, &written.debits) {
             (Strategy::Debit, Some(written)) => {
-                update.counted = Some(region.peers.share() == WHOLE);
+                fields.counted = Some(region.peers.share() == WHOLE);
                 debits = Some(written.as_str().as_bytes());
             }
             (Strategy::Debit, None) => return,
@@ -212,14 +212,14 @@ impl Regions {
             (Strategy::Function(_), _) => match opened.state_of(sharing.id) {
                 Some(own) => {
                     self.fold_later(db, key);
-                    (update.bucket, update.stored) = (own.bucket, own.policy);
+                    (fields.bucket, fields.stored) = (own.bucket, own.policy);
                 }
                 None => return,
             },
             (Strategy::BuiltIn(_), _) => {}
         }
-        let update = update.to_bytes();
-        let note = [update.as_flattened(), debits.unwrap_or_default()];
+        let fields = fields.to_bytes();
+        let note = [fields.as_flattened(), debits.unwrap_or_default()];
         sharing.pusher.note(db, key.as_bytes(), &note);
         self.count(opened);
     }
@@ -264,7 +264,7 @@ impl Regions {
     }
 
     /// Counts what `opened` has admitted.
-    fn count(&self, opened: &Opened) {
+    fn count(&self, opened: &OpenBucket) {
         // Nobody else counts: adding in one step would cost more.
         let spent = self.spent.load(Ordering::Relaxed).wrapping_add(opened.admitted());
         self.spent.store(spent, Ordering::Relaxed);
@@ -282,7 +282,7 @@ impl Regions {
     }
 
     /// A peer was heard. `false` when there are too many to know.
-    pub(crate) fn heard(&self, round: &guard::Round<'_>, wall: u64) -> bool {
+    pub(crate) fn heard(&self, round: &membership::Round<'_>, wall: u64) -> bool {
         let now = self.instants(wall);
         self.region.try_borrow_mut().is_ok_and(|mut region| region.peers.heard(round, now))
     }
@@ -305,7 +305,7 @@ impl Regions {
         }
         if id.is_none() || sync.peers.is_empty() {
             // A replica is told nothing by any peer, and does not miss it.
-            region.peers = Peers::default();
+            region.peers = Membership::default();
         } else {
             let regions = sync.peers.len().saturating_add(1);
             let timeout = sync.partition_timeout_ms.saturating_mul(1_000);
@@ -452,7 +452,7 @@ impl Regions {
     }
 }
 
-fn pusher_config(sync: &config::Sync) -> Result<Config, String> {
+fn pusher_config(sync: &config::SyncSettings) -> Result<Config, String> {
     let mut peers = sync.peers.clone();
     if !sync.password_file.is_empty() {
         let text = std::fs::read_to_string(&sync.password_file)
@@ -515,11 +515,11 @@ impl Messages for Told {
 
     fn state(&self, note: &[u8], out: &mut Vec<u8>) {
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        update::encode(self.id, note, &mut scratch, out);
+        note::encode(self.id, note, &mut scratch, out);
     }
 
     fn stamp(&self, state: &mut [u8]) {
-        codec::set_sent(state, update::now());
+        codec::set_sent(state, note::now());
     }
 
     fn heard(&self, _peer: usize, reply: &Value) -> Identity {

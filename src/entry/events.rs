@@ -1,9 +1,7 @@
 //! Events of the server: the passing of time, the change of its role, and who
 //! begins to listen.
 
-use super::api::call;
-use super::context::Context;
-use super::module::Module;
+use crate::host::{Context, Module, api::call};
 use crate::regions;
 use redis_module::raw;
 use std::ffi::{c_int, c_void};
