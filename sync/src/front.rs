@@ -1,6 +1,5 @@
 //! What has been noted since the last hand-out.
 
-use crate::ahead;
 use crate::config::Limits;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -144,9 +143,6 @@ struct Log {
     last: usize,
 }
 
-/// How many lines of memory a note mostly has.
-const LINES: usize = 4;
-
 /// Of the lengths before each note.
 const HEAD: usize = 2 * LEN;
 const LEN: usize = size_of::<u32>();
@@ -225,11 +221,9 @@ pub(crate) enum Mark {
 
 /// The main thread's side: all that has been noted, in order. That a key comes
 /// several times is for the hand-out thread to see.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Front {
     log: Log,
-    /// Whether room for the next note can be [asked for](ahead::ask_for).
-    asks_ahead: bool,
     since: Option<u64>,
     overrun: bool,
     marks: Vec<Mark>,
@@ -254,22 +248,6 @@ pub(crate) struct Handful {
     pub taken_at: Instant,
 }
 
-impl Default for Front {
-    fn default() -> Self {
-        Self {
-            log: Log::default(),
-            asks_ahead: ahead::is_possible(),
-            since: None,
-            overrun: false,
-            marks: Vec::new(),
-            walk: None,
-            walks: 0,
-            flush: false,
-            stopping: false,
-        }
-    }
-}
-
 impl Front {
     /// Notes the latest state of a key, in parts that follow each other. Returns
     /// whether the hand-out thread should come at once. `now` is only asked when
@@ -292,10 +270,6 @@ impl Front {
             return true;
         }
         self.log.push(db, key, parts);
-        if self.asks_ahead {
-            // The hand-out thread had it last.
-            ahead::ask_for(self.log.bytes.spare_capacity_mut(), LINES);
-        }
         if self.since.is_none() {
             self.since = Some(now());
         }

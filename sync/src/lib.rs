@@ -14,7 +14,6 @@
 //! | --- | --- |
 //! | `pusher.rs` | [`Pusher`]: what the owner calls; the hand-out thread |
 //! | `front.rs` | what has been noted since the last hand-out |
-//! | `ahead.rs` | memory asked for before it is written |
 //! | `gathered.rs` | what waits to be handed out, latest note per key |
 //! | `backlog.rs` | what one peer is still to get, latest state per key |
 //! | `desk.rs` | what threads share about one peer; what the peer lacks |
@@ -58,7 +57,6 @@
 //! thread waits for is held during input or output. No thread calls into the
 //! server.
 
-mod ahead;
 mod backlog;
 mod backoff;
 mod breaker;
