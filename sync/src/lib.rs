@@ -6,19 +6,19 @@
 //! each round with a heartbeat that says whether the peer now has everything.
 //!
 //! ```text
-//!  note() ──► Front ──► hand-out thread ──► Desk of peer 0 ──► Link ──► servers
-//!  (main)     in order  every interval  └─► Desk of peer 1 ──► Link ──► servers
+//!  note() ─► NoteLog ─► hand-out thread ─► PeerQueue 0 ─► PeerConnections ─► servers
+//!  (main)   in order   every interval  └─► PeerQueue 1 ─► PeerConnections ─► servers
 //! ```
 //!
 //! | file | what is in it |
 //! | --- | --- |
 //! | `pusher.rs` | [`Pusher`]: what the owner calls; the hand-out thread |
-//! | `front.rs` | what has been noted since the last hand-out |
-//! | `gathered.rs` | what waits to be handed out, latest note per key |
+//! | `note_log.rs` | what has been noted since the last hand-out |
+//! | `coalescer.rs` | what waits to be handed out, latest note per key |
 //! | `backlog.rs` | what one peer is still to get, latest state per key |
-//! | `desk.rs` | what threads share about one peer; what the peer lacks |
+//! | `peer_queue.rs` | what threads share about one peer; what the peer lacks |
 //! | `peer.rs` | the thread of one peer: the loop over rounds |
-//! | `link.rs` | the nodes of one peer: connecting, routing, pipelining, heartbeats |
+//! | `peer_connections.rs` | the nodes of one peer: connecting, routing, pipelining, heartbeats |
 //! | `connection.rs` | one connection: socket, time-outs, AUTH, replies |
 //! | `breaker.rs` | ends blocked connections from outside |
 //! | `cluster.rs` | slots and the topology of Redis Clusters |
@@ -61,13 +61,13 @@ mod backlog;
 mod backoff;
 mod breaker;
 mod cluster;
+mod coalescer;
 mod config;
 mod connection;
-mod desk;
-mod front;
-mod gathered;
-mod link;
+mod note_log;
 mod peer;
+mod peer_connections;
+mod peer_queue;
 mod pusher;
 mod reply;
 mod status;
