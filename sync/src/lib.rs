@@ -57,6 +57,8 @@
 //! thread waits for is held during input or output. No thread calls into the
 //! server.
 
+#![forbid(unsafe_code)]
+
 mod backlog;
 mod backoff;
 mod breaker;

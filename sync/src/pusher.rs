@@ -144,10 +144,7 @@ impl Pusher {
             *alive = alive.saturating_add(1);
         }
         let leaving = Leaving(shared);
-        let body = move || {
-            give_way();
-            run(&leaving.0);
-        };
+        let body = move || run(&leaving.0);
         // If there is no thread, what it was to run is dropped, and so counts as
         // having left; those before it end when the pusher is dropped.
         match thread::Builder::new().name(name).spawn(body) {
@@ -322,23 +319,6 @@ enum Call {
     Tick,
     /// A round is wanted at once.
     Flush,
-}
-
-/// From now on the calling thread interrupts no other one when it wakes up: where
-/// there are few processors, the server's main thread goes on until the system looks
-/// who is next. Its share of the time stays what it was.
-fn give_way() {
-    #[cfg(target_os = "linux")]
-    {
-        let none = libc::sched_param { sched_priority: 0 };
-        // SAFETY: 0 is the calling thread; the parameters live until the call returns.
-        // What the operator has chosen otherwise stays.
-        unsafe {
-            if libc::sched_getscheduler(0) == libc::SCHED_OTHER {
-                libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const none);
-            }
-        }
-    }
 }
 
 /// Counts a thread as gone when dropped, be it in a panic.
