@@ -148,6 +148,10 @@ mod tests {
     struct Plain;
 
     impl Messages for Plain {
+        fn states_command(&self) -> Vec<Vec<u8>> {
+            Vec::new()
+        }
+
         fn heartbeat(&self, _: &Round) -> Option<Vec<Vec<u8>>> {
             None
         }

@@ -9,7 +9,6 @@
 use crate::breaker::{Breaker, Guard};
 use crate::cluster::Endpoint;
 use crate::config::Limits;
-use crate::reply::{Verdict, judge};
 use crate::status::{PeerCounters, add};
 use crate::url::PeerUrl;
 use crate::wire::{self, Scan};
@@ -138,15 +137,6 @@ impl Connection {
     /// Awaits one reply.
     pub fn reply(&mut self) -> Result<Value, Fault> {
         parsed(self.next()?)
-    }
-
-    /// Awaits the reply to a state. Only errors say more than that it was taken, so
-    /// nothing else is made a value of.
-    pub fn verdict(&mut self) -> Result<Verdict, Fault> {
-        match self.next()? {
-            error @ [b'-', ..] => Ok(judge(&parsed(error)?)),
-            _ => Ok(Verdict::Done),
-        }
     }
 
     /// The bytes of the next reply.

@@ -34,16 +34,16 @@
 //!
 //! On connecting: `AUTH` when the URL has a password, then `CLUSTER SLOTS`, then
 //! the opening heartbeat. No `HELLO`, no `CLIENT`, no `PING`. After that the
-//! configured command for each state, the heartbeat, `SELECT` when states are in
-//! a database other than the connection's, and on clusters `ASKING` while slots
-//! move.
+//! owner's command with up to 64 states (one on clusters), the heartbeat, `SELECT`
+//! when states are in a database other than the connection's, and on clusters
+//! `ASKING` while slots move.
 //!
 //! So these are the least rights of the user on the peer, after `on >password
 //! ~keys -@all`:
 //!
 //! | peer | rights |
 //! | --- | --- |
-//! | always | the two commands: `+cl.merge +cl.sync\|round` |
+//! | always | the two commands: `+cl.sync\|states +cl.sync\|round` |
 //! | with databases other than 0 | `+select` |
 //! | a cluster | `+cluster\|slots +asking`, on every node |
 //!
@@ -77,7 +77,7 @@ mod tls;
 mod url;
 mod wire;
 
-pub use config::{Command, Config, Identity, Limits, Messages, Round, Tls};
+pub use config::{Config, Identity, Limits, Messages, Round, Tls};
 pub use pusher::{Pusher, StartError};
 pub use redis::Value;
 pub use status::{PeerState, PeerStatus};

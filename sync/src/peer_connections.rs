@@ -6,10 +6,10 @@
 use crate::backlog::QueuedState;
 use crate::backoff::Backoff;
 use crate::cluster::{Endpoint, MAX_MASTERS, SLOTS, Topology, slot_of};
-use crate::config::{Command, Messages, Round};
+use crate::config::{Messages, Round};
 use crate::connection::{Access, Connection, Fault};
 use crate::note_log::Entry;
-use crate::reply::{Verdict, judge, text};
+use crate::reply::{Verdict, judge, judge_states, text};
 use crate::status::{PeerCounters, PeerState, add};
 use crate::wire;
 use redis::Value;
@@ -20,12 +20,14 @@ use std::time::Instant;
 
 /// How often states of one round are sent elsewhere, when slots move.
 const REDIRECTIONS: usize = 5;
+/// About how many bytes of keys and states one command has. The server that gets it does
+/// nothing else meanwhile.
+const COMMAND_BYTES: usize = 1 << 16;
 
 /// The connections to one peer.
 pub(crate) struct PeerConnections<'a> {
     peer: usize,
     access: Access,
-    command: &'a Command,
     counters: &'a PeerCounters,
     messages: Arc<dyn Messages>,
     seed: Endpoint,
@@ -40,9 +42,8 @@ pub(crate) struct PeerConnections<'a> {
     /// Which process was last met where.
     runs: Vec<(Endpoint, Vec<u8>)>,
     stranger: bool,
-    /// Buffers that are used again.
+    /// A buffer that is used again.
     bytes: Vec<u8>,
-    blob: Vec<u8>,
     /// States that arrived, or were refused for good.
     done: Vec<Entry>,
 }
@@ -77,6 +78,40 @@ struct NodeQueue {
     node: usize,
     waiting: VecDeque<Delivery>,
     sent: VecDeque<Delivery>,
+    /// The commands that these were sent in.
+    commands: VecDeque<Sent>,
+}
+
+impl NodeQueue {
+    fn new(node: usize) -> Self {
+        Self { node, waiting: VecDeque::new(), sent: VecDeque::new(), commands: VecDeque::new() }
+    }
+
+    /// How many of the waiting states the next command has, of at most `most`: of one
+    /// database, and not much longer than is good for it.
+    fn next_command(&self, most: usize) -> Sent {
+        let Some(first) = self.waiting.front() else { return Sent { states: 0, asking: false } };
+        let mut bytes = 0_usize;
+        let fits = |delivery: &&Delivery| {
+            let entry = &delivery.noted.entry;
+            let is_first = bytes == 0;
+            bytes = bytes.saturating_add(entry.key().len()).saturating_add(entry.state().len());
+            entry.db() == first.noted.entry.db()
+                && delivery.asking == first.asking
+                && (is_first || bytes <= COMMAND_BYTES)
+        };
+        Sent {
+            states: self.waiting.iter().take(most.max(1)).take_while(fits).count(),
+            asking: first.asking,
+        }
+    }
+}
+
+/// A command that has been sent and not been answered.
+struct Sent {
+    states: usize,
+    /// `ASKING` went before it, and is answered too.
+    asking: bool,
 }
 
 /// Where a state has to go.
@@ -89,7 +124,6 @@ impl<'a> PeerConnections<'a> {
     pub fn new(
         peer: usize,
         access: Access,
-        command: &'a Command,
         counters: &'a PeerCounters,
         messages: Arc<dyn Messages>,
     ) -> Self {
@@ -97,7 +131,6 @@ impl<'a> PeerConnections<'a> {
         Self {
             peer,
             access,
-            command,
             counters,
             messages,
             seed,
@@ -109,7 +142,6 @@ impl<'a> PeerConnections<'a> {
             runs: Vec::new(),
             stranger: false,
             bytes: Vec::new(),
-            blob: Vec::new(),
             done: Vec::new(),
         }
     }
@@ -303,7 +335,7 @@ impl<'a> PeerConnections<'a> {
                     self.fill(queue, &mut failed);
                 }
                 for queue in &mut queues {
-                    self.drain(queue, &mut todo, &mut failed);
+                    self.read_replies(queue, &mut todo, &mut failed);
                 }
             }
         }
@@ -317,9 +349,7 @@ impl<'a> PeerConnections<'a> {
         todo: Vec<(QueuedState, Route)>,
         failed: &mut Vec<QueuedState>,
     ) -> Vec<NodeQueue> {
-        let mut queues: Vec<NodeQueue> = (0..self.nodes.len())
-            .map(|node| NodeQueue { node, waiting: VecDeque::new(), sent: VecDeque::new() })
-            .collect();
+        let mut queues: Vec<NodeQueue> = (0..self.nodes.len()).map(NodeQueue::new).collect();
         for (noted, route) in todo {
             let (node, asking) = match route {
                 Route::Ask(endpoint) => (self.node_at(&endpoint), true),
@@ -375,20 +405,34 @@ impl<'a> PeerConnections<'a> {
             }
             Err(fault) => return self.give_up(queue, &fault.0, failed),
         }
+        let words = self.messages.states_command();
+        debug_assert!(!words.is_empty(), "a command has a name");
+        if words.is_empty() {
+            let why = "internal error: there is no command to send states with";
+            return self.give_up(queue, why, failed);
+        }
         self.bytes.clear();
         let limits = &self.access.limits;
-        while queue.sent.len() < limits.chunk_commands.max(1)
+        // Keys of one command have to be in one slot.
+        let most = if self.slots.is_some() { 1 } else { limits.states_per_command };
+        while queue.sent.len() < limits.chunk_states.max(1)
             && (self.bytes.is_empty() || self.bytes.len() < limits.chunk_bytes)
-            && let Some(delivery) = queue.waiting.pop_front_if(|p| p.noted.entry.db() == db)
+            && queue.waiting.front().is_some_and(|delivery| delivery.noted.entry.db() == db)
         {
-            self.blob.clear();
-            self.blob.extend_from_slice(delivery.noted.entry.state());
-            self.messages.stamp(&mut self.blob);
-            if delivery.asking {
+            let command = queue.next_command(most);
+            if command.asking {
                 wire::command(&mut self.bytes, &["ASKING"]);
             }
-            state(&mut self.bytes, self.command, delivery.noted.entry.key(), &self.blob);
-            queue.sent.push_back(delivery);
+            wire::begin(&mut self.bytes, words.len().saturating_add(command.states << 1));
+            for word in &words {
+                wire::word(&mut self.bytes, word);
+            }
+            for delivery in queue.waiting.drain(..command.states) {
+                wire::word(&mut self.bytes, delivery.noted.entry.key());
+                self.messages.stamp(wire::word(&mut self.bytes, delivery.noted.entry.state()));
+                queue.sent.push_back(delivery);
+            }
+            queue.commands.push_back(command);
         }
         let Some(node) = self.nodes.get_mut(queue.node) else { return };
         let result = match &mut node.connection {
@@ -397,7 +441,6 @@ impl<'a> PeerConnections<'a> {
         };
         // One large state shall not hold memory for good.
         self.bytes.shrink_to(limits.chunk_bytes.saturating_mul(2));
-        self.blob.shrink_to(limits.chunk_bytes);
         if let Err(fault) = result {
             self.give_up(queue, &fault.0, failed);
         }
@@ -415,64 +458,61 @@ impl<'a> PeerConnections<'a> {
             return Ok(true);
         }
         let reply = connection.call(&["SELECT", &db.to_string()], self.counters)?;
-        match judge(&reply) {
-            Verdict::Done => {
-                connection.db = db;
-                Ok(true)
-            }
+        let Value::ServerError(error) = &reply else {
+            connection.db = db;
+            return Ok(true);
+        };
+        match judge(error) {
             Verdict::Refused(why) => {
                 self.counters.error(&format!("SELECT {db}: {why}"));
                 Ok(false)
             }
-            Verdict::Later(why) => Err(Fault(format!("SELECT {db}: {why}"))),
-            Verdict::Moved { .. } | Verdict::Ask { .. } => {
-                Err(Fault(format!("SELECT {db}: redirected")))
-            }
+            _ => Err(Fault(format!("SELECT {db}: {}", text(error)))),
         }
     }
 
     /// Reads the replies to what was sent.
-    fn drain(
+    fn read_replies(
         &mut self,
         queue: &mut NodeQueue,
         todo: &mut Vec<(QueuedState, Route)>,
         failed: &mut Vec<QueuedState>,
     ) {
         let mut later = None;
-        while let Some(delivery) = queue.sent.pop_front() {
-            let verdict = match self.verdict(queue.node, delivery.asking) {
-                Ok(verdict) => verdict,
-                Err(fault) => {
-                    failed.push(delivery.noted);
-                    return self.give_up(queue, &fault.0, failed);
-                }
+        while let Some(command) = queue.commands.pop_front() {
+            let verdicts = match self.verdicts(queue.node, &command) {
+                Ok(verdicts) => verdicts,
+                Err(fault) => return self.give_up(queue, &fault.0, failed),
             };
-            match verdict {
-                Verdict::Done => {
-                    add(&self.counters.states_sent, 1);
-                    self.done.push(delivery.noted.entry);
-                }
-                Verdict::Refused(why) => {
-                    add(&self.counters.states_refused, 1);
-                    self.counters.error(&why);
-                    self.done.push(delivery.noted.entry);
-                }
-                Verdict::Later(why) => {
-                    failed.push(delivery.noted);
-                    later = Some(why);
-                }
-                Verdict::Moved { slot, to } => match self.moved(queue.node, slot, &to) {
-                    Ok(()) => todo.push((delivery.noted, Route::Owner)),
-                    Err(why) => {
-                        failed.push(delivery.noted);
+            let sent = queue.sent.drain(..command.states.min(queue.sent.len()));
+            for (Delivery { noted, .. }, verdict) in sent.zip(verdicts) {
+                match verdict {
+                    Verdict::Done => {
+                        add(&self.counters.states_sent, 1);
+                        self.done.push(noted.entry);
+                    }
+                    Verdict::Refused(why) => {
+                        add(&self.counters.states_refused, 1);
+                        self.counters.error(&why);
+                        self.done.push(noted.entry);
+                    }
+                    Verdict::Later(why) => {
+                        failed.push(noted);
                         later = Some(why);
                     }
-                },
-                Verdict::Ask { to } => {
-                    let asked = self.nodes.get(queue.node).map(|node| &node.endpoint);
-                    match asked.and_then(|asked| Endpoint::redirected(&to, asked)) {
-                        Some(to) => todo.push((delivery.noted, Route::Ask(to))),
-                        None => failed.push(delivery.noted),
+                    Verdict::Moved { slot, to } => match self.moved(queue.node, slot, &to) {
+                        Ok(()) => todo.push((noted, Route::Owner)),
+                        Err(why) => {
+                            failed.push(noted);
+                            later = Some(why);
+                        }
+                    },
+                    Verdict::Ask { to } => {
+                        let asked = self.nodes.get(queue.node).map(|node| &node.endpoint);
+                        match asked.and_then(|asked| Endpoint::redirected(&to, asked)) {
+                            Some(to) => todo.push((noted, Route::Ask(to))),
+                            None => failed.push(noted),
+                        }
                     }
                 }
             }
@@ -482,14 +522,18 @@ impl<'a> PeerConnections<'a> {
         }
     }
 
-    fn verdict(&mut self, node: usize, asking: bool) -> Result<Verdict, Fault> {
+    /// Awaits the reply to a command: a verdict on each of its states.
+    fn verdicts(&mut self, node: usize, command: &Sent) -> Result<Vec<Verdict>, Fault> {
         let node = self.nodes.get_mut(node).and_then(|node| node.connection.as_mut());
         let connection = node.ok_or_else(|| Fault("the connection is gone".into()))?;
-        if asking && let Value::ServerError(error) = connection.reply()? {
+        if command.asking
+            && let Value::ServerError(error) = connection.reply()?
+        {
             // What follows it was answered as if it had not been sent.
             return Err(Fault(format!("ASKING: {}", text(&error))));
         }
-        connection.verdict()
+        judge_states(&connection.reply()?, command.states)
+            .ok_or_else(|| Fault("a reply to states that does not say what became of each".into()))
     }
 
     /// A slot has another owner.
@@ -524,6 +568,7 @@ impl<'a> PeerConnections<'a> {
 
     /// What a queue still has does not arrive, and its node rests for a while.
     fn give_up(&mut self, queue: &mut NodeQueue, why: &str, failed: &mut Vec<QueuedState>) {
+        queue.commands.clear();
         failed.extend(queue.sent.drain(..).chain(queue.waiting.drain(..)).map(|p| p.noted));
         self.fail(queue.node, why);
     }
@@ -596,23 +641,6 @@ impl<'a> PeerConnections<'a> {
     }
 }
 
-/// Adds the command that brings a state.
-fn state(out: &mut Vec<u8>, command: &Command, key: &[u8], blob: &[u8]) {
-    let fixed = [&command.before, &command.between, &command.after];
-    let words = fixed.iter().fold(2_usize, |sum, part| sum.saturating_add(part.len()));
-    wire::begin(out, words);
-    let all = |out: &mut Vec<u8>, words: &[Vec<u8>]| {
-        for word in words {
-            wire::word(out, word);
-        }
-    };
-    all(out, &command.before);
-    wire::word(out, key);
-    all(out, &command.between);
-    wire::word(out, blob);
-    all(out, &command.after);
-}
-
 /// Which master has which slots; `None` if the server is no cluster, or does
 /// not allow the question.
 fn ask_for_slots(
@@ -621,7 +649,7 @@ fn ask_for_slots(
     counters: &PeerCounters,
 ) -> Result<Option<Topology>, Fault> {
     match connection.call(&["CLUSTER", "SLOTS"], counters)? {
-        Value::ServerError(error) => match judge(&Value::ServerError(error.clone())) {
+        Value::ServerError(error) => match judge(&error) {
             Verdict::Later(why) if !no_cluster(&error) => {
                 Err(Fault(format!("CLUSTER SLOTS: {why}")))
             }

@@ -1,7 +1,7 @@
 //! What the owner calls, and the thread that hands out.
 
 use crate::coalescer::Coalescer;
-use crate::config::{Command, Config, Limits, Messages};
+use crate::config::{Config, Limits, Messages};
 use crate::connection::Access;
 use crate::note_log::{EntryPool, NoteBatch, NoteLog};
 use crate::peer;
@@ -54,7 +54,7 @@ struct Shared {
 pub enum StartError {
     /// There are more than [`MAX_PEERS`] peers.
     TooManyPeers,
-    /// The command has no first word.
+    /// The [command with states](Messages::states_command) has no first word.
     NoCommand,
     /// A certificate or key cannot be used: file and reason.
     Tls(String),
@@ -66,7 +66,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooManyPeers => write!(f, "there are more than {MAX_PEERS} peers"),
-            Self::NoCommand => write!(f, "the command to push with has no words"),
+            Self::NoCommand => write!(f, "the command to send states with has no words"),
             Self::Tls(why) => write!(f, "TLS: {why}"),
             Self::Thread(why) => write!(f, "cannot start a thread: {why}"),
         }
@@ -83,11 +83,11 @@ impl Pusher {
     /// # Errors
     /// See [`StartError`]. No thread is left then.
     pub fn start(config: Config, messages: Arc<dyn Messages>) -> Result<Self, StartError> {
-        let Config { peers, interval, command, tls, limits } = config;
+        let Config { peers, interval, tls, limits } = config;
         if peers.len() > MAX_PEERS {
             return Err(StartError::TooManyPeers);
         }
-        if command.before.is_empty() {
+        if messages.states_command().is_empty() {
             return Err(StartError::NoCommand);
         }
         let tls = if peers.iter().any(PeerUrl::is_tls) {
@@ -121,12 +121,11 @@ impl Pusher {
         if peers.is_empty() {
             return Ok(pusher);
         }
-        let command = Arc::new(command);
         for (index, url) in peers.into_iter().enumerate() {
             let tls = tls.clone().filter(|_| url.is_tls());
-            let (limits, command) = (limits.clone(), Arc::clone(&command));
+            let limits = limits.clone();
             pusher.spawn(format!("claw-peer-{index}"), move |shared| {
-                shared.serve(index, &command, || (url.clone(), tls.clone(), limits.clone()));
+                shared.serve(index, || (url.clone(), tls.clone(), limits.clone()));
             })?;
         }
         pusher.spawn("claw-sync".into(), Shared::hand_out_until_stopped)?;
@@ -367,20 +366,13 @@ impl Shared {
     fn serve(
         &self,
         index: usize,
-        command: &Command,
         access: impl Fn() -> (PeerUrl, Option<Arc<rustls::ClientConfig>>, Limits),
     ) {
         let Some(queue) = self.queues.get(index) else { return };
         let connections = || {
             let (url, tls, limits) = access();
             let access = Access { url, tls, limits, breaker: Arc::clone(&queue.breaker) };
-            PeerConnections::new(
-                index,
-                access,
-                command,
-                &queue.counters,
-                Arc::clone(&self.messages),
-            )
+            PeerConnections::new(index, access, &queue.counters, Arc::clone(&self.messages))
         };
         peer::run(queue, || self.now(), connections);
     }
