@@ -319,7 +319,9 @@ impl Regions {
         let (spent, masters) = (Arc::clone(&self.spent), Arc::clone(&self.masters));
         let hears = Arc::clone(&self.hears);
         let (run, born, scratch) = (self.run, self.born, Mutex::default());
-        let messages = Told { id, run, born, spent, masters, hears, scratch };
+        let command = ["CL.SYNC", "STATES", &sync.strategy.to_string(), id.as_str()];
+        let command = command.map(|word| word.as_bytes().to_vec());
+        let messages = Told { id, command, run, born, spent, masters, hears, scratch };
         let started = pusher_config(sync).and_then(|config| {
             Pusher::start(config, Arc::new(messages)).map_err(|why| why.to_string())
         });
@@ -464,15 +466,9 @@ fn pusher_config(sync: &config::SyncSettings) -> Result<Config, String> {
         return Err(format!("{peer} has a user and no password"));
     }
     let file = |name: &String| Some(PathBuf::from(name)).filter(|_| !name.is_empty());
-    let words = |words: &[&str]| words.iter().map(|word| word.as_bytes().to_vec()).collect();
     Ok(Config {
         peers,
         interval: Duration::from_millis(sync.interval_ms),
-        command: claw_sync::Command {
-            before: words(&["CL.MERGE"]),
-            between: words(&["STATE"]),
-            after: words(&["STRATEGY", &sync.strategy.to_string()]),
-        },
         tls: Tls {
             ca: file(&sync.tls_ca_cert_file),
             cert: file(&sync.tls_cert_file),
@@ -486,6 +482,8 @@ fn pusher_config(sync: &config::SyncSettings) -> Result<Config, String> {
 #[derive(Debug)]
 struct Told {
     id: ReplicaId,
+    /// What begins a command with states.
+    command: [Vec<u8>; 4],
     run: u64,
     born: Instant,
     spent: Arc<AtomicU64>,
@@ -496,6 +494,10 @@ struct Told {
 }
 
 impl Messages for Told {
+    fn states_command(&self) -> Vec<Vec<u8>> {
+        self.command.to_vec()
+    }
+
     fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>> {
         let spent = self.spent.load(Ordering::Relaxed).to_string();
         let run = format!("{:x}", self.run);

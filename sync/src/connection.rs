@@ -9,8 +9,7 @@
 use crate::breaker::{Breaker, Guard};
 use crate::cluster::Endpoint;
 use crate::config::Limits;
-use crate::reply::{Verdict, judge};
-use crate::status::{Board, add};
+use crate::status::{PeerCounters, add};
 use crate::url::PeerUrl;
 use crate::wire::{self, Scan};
 use redis::Value;
@@ -70,20 +69,20 @@ enum Stream {
 
 impl Connection {
     /// Connects and logs in.
-    pub fn open(to: &Endpoint, access: &Access, board: &Board) -> Result<Self, Fault> {
+    pub fn open(to: &Endpoint, access: &Access, counters: &PeerCounters) -> Result<Self, Fault> {
         let (socket, guard) = connect(to, access)?;
-        add(&board.connections, 1);
+        add(&counters.connections, 1);
         let stream = match &access.tls {
             None => Stream::Plain(socket),
             Some(config) => Stream::Tls(Box::new(encrypt(to, Arc::clone(config), socket)?)),
         };
         let mut connection =
             Self { stream, inbox: Vec::new(), at: 0, scan: Scan::new(), db: 0, _guard: guard };
-        connection.log_in(&access.url, board)?;
+        connection.log_in(&access.url, counters)?;
         Ok(connection)
     }
 
-    fn log_in(&mut self, url: &PeerUrl, board: &Board) -> Result<(), Fault> {
+    fn log_in(&mut self, url: &PeerUrl, counters: &PeerCounters) -> Result<(), Fault> {
         let Some(password) = url.password() else {
             return Ok(());
         };
@@ -91,7 +90,7 @@ impl Connection {
             Some(user) => &["AUTH", user, password],
             None => &["AUTH", password],
         };
-        match self.call(words, board)? {
+        match self.call(words, counters)? {
             Value::ServerError(error) => {
                 // Servers repeat arguments in some errors, in part even: only
                 // texts that are known not to go any further.
@@ -110,15 +109,19 @@ impl Connection {
     }
 
     /// Sends one command and awaits its reply, which may be an error.
-    pub fn call<W: AsRef<[u8]>>(&mut self, words: &[W], board: &Board) -> Result<Value, Fault> {
+    pub fn call<W: AsRef<[u8]>>(
+        &mut self,
+        words: &[W],
+        counters: &PeerCounters,
+    ) -> Result<Value, Fault> {
         let mut bytes = Vec::new();
         wire::command(&mut bytes, words);
-        self.send(&bytes, board)?;
+        self.send(&bytes, counters)?;
         self.reply()
     }
 
     /// Sends commands.
-    pub fn send(&mut self, bytes: &[u8], board: &Board) -> Result<(), Fault> {
+    pub fn send(&mut self, bytes: &[u8], counters: &PeerCounters) -> Result<(), Fault> {
         let stream: &mut dyn Write = match &mut self.stream {
             Stream::Plain(stream) => stream,
             Stream::Tls(stream) => stream.as_mut(),
@@ -127,22 +130,13 @@ impl Connection {
             .write_all(bytes)
             .and_then(|()| stream.flush())
             .map_err(|e| Fault(format!("cannot write: {}", explained(&e))))?;
-        add(&board.bytes_sent, bytes.len());
+        add(&counters.bytes_sent, bytes.len());
         Ok(())
     }
 
     /// Awaits one reply.
     pub fn reply(&mut self) -> Result<Value, Fault> {
         parsed(self.next()?)
-    }
-
-    /// Awaits the reply to a state. Only errors say more than that it was taken, so
-    /// nothing else is made a value of.
-    pub fn verdict(&mut self) -> Result<Verdict, Fault> {
-        match self.next()? {
-            error @ [b'-', ..] => Ok(judge(&parsed(error)?)),
-            _ => Ok(Verdict::Done),
-        }
     }
 
     /// The bytes of the next reply.
