@@ -1,8 +1,9 @@
 //! Every error of the commands, with its text.
 
 use claw_core::codec::BlobError;
-use claw_core::debit::MAX_REPLICAS;
-use claw_core::limits::{MAX_INTERVAL_MS, MAX_TOKENS};
+use claw_core::error::Internal;
+use claw_core::limits::{MAX_INTERVAL_MS, MAX_REPLICAS, MAX_TOKENS};
+use claw_core::open::Refusal;
 use claw_core::policy::PolicyError;
 use claw_core::record::{Field, FieldError};
 use claw_core::replica::{ReplicaId, ReplicaIdError};
@@ -26,6 +27,8 @@ pub(crate) enum Error {
     WrongType,
     /// A field of a bucket cannot be understood.
     Field { key: Box<[u8]>, field: Field, value: Box<[u8]>, why: FieldError },
+    /// A field of a source of CL.MERGE cannot be understood.
+    SourceField { key: Box<[u8]>, field: Field, why: FieldError },
     /// A number that is none, or is out of its bounds.
     OutOfRange(Quantity),
     /// An option that the command does not have.
@@ -54,6 +57,18 @@ pub(crate) enum Error {
     GivenField { field: Field, value: Box<[u8]>, why: FieldError },
     /// A blob of STATE cannot be read.
     Blob { index: usize, why: BlobError },
+    /// A state of a peer cannot be read.
+    State(BlobError),
+    /// The names before the states of a peer cannot be read.
+    Names,
+    /// More states than one call may bring.
+    TooManyStates,
+    /// A peer's state of a key that is not shared here.
+    NotShared(Box<[u8]>),
+    /// A peer's state of a key that holds a hash which is no bucket.
+    Foreign(Box<[u8]>),
+    /// A peer merges by another strategy.
+    OtherStrategy { here: Box<str>, there: Box<str> },
     /// The bucket's field of unknown newer fields is not MessagePack.
     Newer(Box<[u8]>),
     /// Fields of later versions, from several states, are too long together.
@@ -85,6 +100,8 @@ pub(crate) enum Error {
     /// The module's state is in use; happens only inside an event handler of
     /// another module that changes our configuration.
     Busy,
+    /// What cannot be: a mistake of this module. Nothing has been changed.
+    Internal(&'static str),
     /// A panic was caught.
     Panic,
 }
@@ -224,11 +241,46 @@ impl Error {
             Self::SyncOff(why) => format!("region sync is off: {why}"),
             Self::Debit(why) => format!("strategy debit: {why}"),
             Self::TooManyReplicas => format!("more than {MAX_REPLICAS} replicas in one bucket"),
+            Self::SourceField { key, field, why } => {
+                let (key, field) = (Quoted(key), field.name());
+                format!("bucket {key}: field '{field}' holds what {why}")
+            }
+            Self::State(BlobError::Malformed) => "the state cannot be read".to_owned(),
+            Self::State(why) => format!("the state {why}"),
+            Self::Names => "names must be replica-ids with commas between them".to_owned(),
+            Self::TooManyStates => "more than 1024 states in one call".to_owned(),
+            Self::NotShared(key) => format!("key {} is not shared here", Quoted(key)),
+            Self::Foreign(key) => format!("key {} holds a hash that is no bucket", Quoted(key)),
+            Self::OtherStrategy { here, there } => {
+                format!("sync-strategy is '{here}' here and '{there}' at the peer")
+            }
+            Self::Internal(what) => {
+                format!("internal error: {what}; please report it as a bug of redis-claw")
+            }
             Self::Busy => "the module is busy with a change of its configuration".to_owned(),
             Self::Panic => {
                 "internal error: a panic was caught; please report it as a bug of redis-claw"
                     .to_owned()
             }
+        }
+    }
+}
+
+impl From<Internal> for Error {
+    fn from(Internal(what): Internal) -> Self {
+        Self::Internal(what)
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Foreign => Self::Debit("the hash is no bucket"),
+            Refusal::TooManyReplicas => Self::TooManyReplicas,
+            Refusal::Unbelievable => {
+                Self::Debit("a state counts further for this region than it can have")
+            }
+            Refusal::Internal(what) => what.into(),
         }
     }
 }
@@ -265,6 +317,7 @@ impl fmt::Display for Quoted<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use claw_core::decimal::DecimalError;
@@ -280,7 +333,7 @@ mod tests {
             why,
         };
         let range = Error::OutOfRange;
-        let Ok(id) = ReplicaId::new(b"eu") else { return };
+        let id = ReplicaId::new(b"eu").unwrap();
         #[rustfmt::skip]
         let table = [
             (Error::ReplicaId { id: "a b".into(), why: ReplicaIdError }, "ERR replica-id 'a b' is not 1 to 31 letters, digits, dots, dashes or underscores"),
@@ -341,6 +394,14 @@ mod tests {
             (Error::NewerTooLong, "ERR the fields of later versions in these states are too long together"),
             (Error::AboveCapacity("f".into()), "ERR function 'f': it returned more tokens than the capacity"),
             (Error::Nested, "ERR a strategy fn:NAME cannot be used inside a script or function"),
+            (Error::SourceField { key: b"user:1".as_slice().into(), field: Field::Timestamp, why: FieldError::Timestamp(TimestampError::NotATime) }, "ERR bucket 'user:1': field 'timestamp' holds what is neither unix microseconds nor an RFC 3339 time"),
+            (Error::State(BlobError::Malformed), "ERR the state cannot be read"),
+            (Error::Names, "ERR names must be replica-ids with commas between them"),
+            (Error::TooManyStates, "ERR more than 1024 states in one call"),
+            (Error::NotShared(b"user:1".as_slice().into()), "ERR key 'user:1' is not shared here"),
+            (Error::Foreign(b"user:1".as_slice().into()), "ERR key 'user:1' holds a hash that is no bucket"),
+            (Error::OtherStrategy { here: "max".into(), there: "debit".into() }, "ERR sync-strategy is 'max' here and 'debit' at the peer"),
+            (Error::Internal("why"), "ERR internal error: why; please report it as a bug of redis-claw"),
             (Error::Busy, "ERR the module is busy with a change of its configuration"),
             (Error::Panic, "ERR internal error: a panic was caught; please report it as a bug of redis-claw"),
         ];

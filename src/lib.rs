@@ -3,10 +3,11 @@
 //! | where | what |
 //! |---|---|
 //! | [`commands`] | one file per command: parse, decide, apply, reply |
-//! | [`store`] | a bucket read from its hash and written back, replicated and announced |
+//! | [`store`] | a bucket read from its hash, and written back as it was planned |
 //! | [`strategy`] | how buckets are merged: built in, or a Redis Function |
 //! | [`config`] | the `claw.*` parameters |
 //! | [`regions`] | region sync: what other regions are sent, and when |
+//! | [`upkeep`] | the work between commands: who is silent, the walk over all keys |
 //! | [`stats`] | what `INFO claw` shows |
 //! | [`error`] | every error and its text |
 //! | [`host`] | the server's module API, behind safe types |
@@ -30,6 +31,7 @@ mod regions;
 mod stats;
 mod store;
 mod strategy;
+mod upkeep;
 
 // In the server all memory is the server's, so that maxmemory and INFO see it.
 // Unit tests run without a server.

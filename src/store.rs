@@ -1,16 +1,14 @@
-//! A bucket read from its hash, and written back.
+//! A bucket read from its hash, and written back as it was planned: what is decided about it is
+//! decided in `claw-core`.
 
 use crate::error::Error;
-use crate::host::{self, Context, EventClass, Key, Kind, Module, OwnedStr, PooledBucket, Str};
-use crate::regions::SyncMode;
-use claw_core::bucket::Bucket;
-use claw_core::codec;
+use crate::host::{Context, EventClass, Key, Kind, Module, OwnedStr, PooledBucket, Str};
+use claw_core::debits::{self, Debits};
+use claw_core::open::OpenBucket;
+use claw_core::plan::{Change, Changes, Plan, SyncMode};
 use claw_core::policy::Policy;
-use claw_core::record::{BucketPool, Field, FieldError, OpenBucket, Record};
+use claw_core::record::{Field, FieldError, Record};
 use std::ffi::CStr;
-
-/// How long a key stays at the least when its expiry is set, in milliseconds.
-const GRACE_MS: u64 = 2_000;
 
 /// Reads the fields of a bucket at `now` (unix microseconds); `None` for a
 /// missing key.
@@ -29,7 +27,7 @@ pub(crate) fn open_shared<'c>(
     open_as(ctx, key, now, true)
 }
 
-/// Opens at a bucket to take from it or give back, which has to be counted where
+/// [Opens](open_for_read) a bucket to take from it or give back, which has to be counted where
 /// regions share it.
 pub(crate) fn open_for_count<'c>(
     ctx: &Context<'c>,
@@ -37,13 +35,10 @@ pub(crate) fn open_for_count<'c>(
     now: u64,
 ) -> Result<PooledBucket<'c>, Error> {
     let opened = open_for_read(ctx, key, now)?;
-    if let Some(bucket) = opened.as_shared() {
-        let region = ctx.module().regions.region()?;
-        if !bucket.can_count(region.writer.as_ref()) {
-            return Err(Error::TooManyReplicas);
-        }
+    match opened.as_shared().is_none() || opened.can_count(&*ctx.module().regions.region()?) {
+        true => Ok(opened),
+        false => Err(Error::TooManyReplicas),
     }
-    Ok(opened)
 }
 
 /// Opens a bucket at `now` (unix microseconds), as one that regions share when it
@@ -69,7 +64,9 @@ fn open_as<'c>(
     let settings = module.settings.try_borrow().map_err(|_| Error::Busy)?;
     if counted || open.record().is_some_and(|record| record.debits.is_some()) {
         let region = module.regions.region()?;
-        open.begin_shared(settings.defaults(), &region, now, &mut *module.spare()?);
+        let home = debits::home(ctx.db(), key.name().as_bytes());
+        let pool = &mut *module.pool()?;
+        open.begin_shared(settings.defaults(), &region, now, Some(home), pool);
     } else {
         open.begin(settings.defaults(), now);
     }
@@ -109,7 +106,7 @@ fn read(
             key.get_three([tokens_name, timestamp_name, debits_name]);
         fields.read(Field::Tokens, tokens)?;
         fields.read(Field::Timestamp, timestamp)?;
-        fields.read_debits(counted, &mut *module.spare()?)?;
+        fields.read_debits(counted, || Ok(module.pool()?.debits()))?;
     } else {
         let (tokens, timestamp) = key.get_two(tokens_name, timestamp_name);
         fields.read(Field::Tokens, tokens)?;
@@ -122,7 +119,7 @@ fn read(
         fields.read(field, key.get(module.field(field)))?;
     }
     if fields.left > 0 && !debits {
-        fields.read_debits(key.get(debits_name), &mut *module.spare()?)?;
+        fields.read_debits(key.get(debits_name), || Ok(module.pool()?.debits()))?;
     }
     fields.record.foreign = fields.left > 0;
     Ok(())
@@ -146,9 +143,13 @@ impl Fields<'_> {
     fn read_debits(
         &mut self,
         value: Option<OwnedStr>,
-        spare: &mut BucketPool,
+        room: impl FnOnce() -> Result<Box<Debits>, Error>,
     ) -> Result<(), Error> {
-        self.read_by(Field::Debits, value, |record, text, _| record.read_debits(text, spare))
+        if value.is_none() {
+            return Ok(());
+        }
+        let room = room()?;
+        self.read_by(Field::Debits, value, |record, text, _| record.read_debits(text, room))
     }
 
     #[inline]
@@ -176,122 +177,161 @@ fn corrupt(key: &Key<'_>, field: Field, value: &[u8], why: FieldError) -> Error 
 /// it has to, notes it for other regions, and announces it all as the server's own
 /// HSET would.
 pub(crate) fn save(ctx: &Context<'_>, key: &Key<'_>, opened: &mut OpenBucket) -> Result<(), Error> {
-    let regions = &ctx.module().regions;
-    let mode = regions.mode(key.name());
-    if let (SyncMode::Folded, Some(id)) = (mode, regions.id()) {
-        opened.record_as(id);
-    }
-    save_with(ctx, key, opened, None, mode != SyncMode::None)
-}
-
-/// A bucket in the form of its hash.
-#[derive(Debug)]
-pub(crate) struct EncodedBucket {
-    /// As its fields hold it.
-    pub(crate) bucket: Bucket,
-    /// The `debits` field, where regions share it.
-    pub(crate) debits: Option<OwnedStr>,
-}
-
-impl EncodedBucket {
-    /// The form of `opened`.
-    #[inline]
-    pub(crate) fn of(ctx: &Context<'_>, opened: &OpenBucket) -> Result<Self, Error> {
-        let Some(shared) = opened.as_shared() else {
-            return Ok(Self { bucket: opened.bucket(), debits: None });
-        };
-        let mut text = ctx.module().regions.scratch()?;
-        let bucket = codec::encode_debits(shared, &mut text);
-        match text.as_bytes().and_then(OwnedStr::new) {
-            debits @ Some(_) => Ok(Self { bucket, debits }),
-            // There is room for whatever a bucket can hold.
-            None => Err(Error::Panic),
-        }
-    }
-}
-
-/// [`save`], and one more field with its value; with `tell`, other regions are to know.
-pub(crate) fn save_with(
-    ctx: &Context<'_>,
-    key: &Key<'_>,
-    opened: &mut OpenBucket,
-    besides: Option<(Str<'_>, OwnedStr)>,
-    tell: bool,
-) -> Result<(), Error> {
-    let module = ctx.module();
-    let name = key.name();
-    let foreign = besides.is_some() || opened.record().is_some_and(|record| record.foreign);
-    // What is shared no more is not walked over either.
-    let walked = opened.as_shared().is_some() && module.regions.mode(name) == SyncMode::Counters;
-    let looks = !walked || opened.looks_at_expiry(foreign, module.regions.is_awaited());
-    let written = EncodedBucket::of(ctx, opened)?;
-    let EncodedBucket { bucket, debits } = &written;
-    let tokens = OwnedStr::from_micros(bucket.tokens());
-    let (Some(tokens), Some(timestamp)) = (tokens, module.stamp(bucket.timestamp())) else {
-        return Err(Error::Panic);
-    };
-    // Mostly there are none.
-    let more = match opened.is_plain() && besides.is_none() {
-        true => None,
-        false => Some(changes(module, opened, besides)?),
-    };
-
-    // Nothing below can fail.
-    let [tokens_name, timestamp_name, debits_name] =
-        [Field::Tokens, Field::Timestamp, Field::Debits].map(|field| module.field(field));
-    let (first, second) = ((tokens_name, tokens.as_str()), (timestamp_name, timestamp.as_str()));
-    let always = [first.0, first.1, second.0, second.1];
-    let counted;
-    let set: &[Str<'_>] = match debits {
-        None => {
-            key.set_two(first, second);
-            &always
-        }
-        Some(debits) => {
-            let third = (debits_name, debits.as_str());
-            key.set_three(first, second, third);
-            counted = [first.0, first.1, second.0, second.1, third.0, third.1];
-            &counted
-        }
-    };
-    match &more {
-        None => ctx.replicate(c"HSET", name, set),
-        Some(more) => more.apply(ctx, key, set),
-    }
-    module.keep_stamp(bucket.timestamp(), timestamp);
-    // Counted again: on reading, fields of ours that had expired by themselves
-    // were taken for the user's.
-    let shared = usize::from(opened.as_shared().is_some());
-    let foreign = foreign && key.len() > opened.to_record().fields().saturating_add(shared);
-    let moved = if looks { expire(ctx, key, opened, foreign) } else { None };
-    if tell {
-        module.regions.note(ctx.db(), name, opened, &written);
-    }
-    // Only now: whoever listens may do with the key what they like.
-    ctx.signal_modified(name);
-    ctx.notify(EventClass::Hash, c"hset", name);
-    if more.is_some_and(|more| !more.deleted.is_empty()) {
-        ctx.notify(EventClass::Hash, c"hdel", name);
-    }
-    if let Some(event) = moved {
-        ctx.notify(EventClass::Generic, event, name);
-    }
+    prepare(ctx, key, opened, None)?.apply(ctx, key, opened).announce(ctx, key.name());
     Ok(())
 }
 
-/// The fields besides tokens, timestamp and debits that have to change.
-struct Changes<'a> {
-    set: Vec<(Str<'a>, OwnedStr)>,
-    deleted: Vec<Str<'a>>,
+/// A [plan](Plan) with every string that it needs: nothing can fail any more.
+pub(crate) struct Prepared<'c> {
+    plan: Plan,
+    tokens: OwnedStr,
+    timestamp: OwnedStr,
+    debits: Option<OwnedStr>,
+    /// Mostly there are none.
+    more: Option<MoreFields<'c>>,
+    region: std::cell::Ref<'c, claw_core::debits::Region>,
 }
 
-impl Changes<'_> {
+/// Plans how a bucket is to be written, with one more field and its value. Nothing is changed yet.
+pub(crate) fn prepare<'c>(
+    ctx: &Context<'c>,
+    key: &Key<'_>,
+    opened: &mut OpenBucket,
+    besides: Option<(OwnedStr, OwnedStr)>,
+) -> Result<Prepared<'c>, Error> {
+    const NO_STRING: Error = Error::Internal("the server made no string");
+    let module = ctx.module();
+    let region = module.regions.region()?;
+    let mut text = module.regions.scratch()?;
+    let mut plan = opened.plan(module.regions.mode(key.name()), &region, &mut text)?;
+    let debits = match plan.is_shared {
+        false => None,
+        true => {
+            let text = text.as_bytes().ok_or(Error::Internal("no room for the debits"))?;
+            Some(OwnedStr::new(text).ok_or(NO_STRING)?)
+        }
+    };
+    let tokens = OwnedStr::from_micros(plan.bucket.tokens()).ok_or(NO_STRING)?;
+    let timestamp = module.stamp(plan.bucket.timestamp()).ok_or(NO_STRING)?;
+    let more = match (plan.changes.take(), besides) {
+        (None, None) => None,
+        (changes, besides) => Some(MoreFields::new(module, changes, besides).ok_or(NO_STRING)?),
+    };
+    Ok(Prepared { plan, tokens, timestamp, debits, more, region })
+}
+
+impl Prepared<'_> {
+    /// Writes the fields, moves the expiry, replicates both, and notes what other regions are told.
+    pub(crate) fn apply(self, ctx: &Context<'_>, key: &Key<'_>, opened: &OpenBucket) -> Applied {
+        let Self { plan, tokens, timestamp, debits, more, region } = self;
+        let (module, name) = (ctx.module(), key.name());
+        let [tokens_name, timestamp_name, debits_name] =
+            [Field::Tokens, Field::Timestamp, Field::Debits].map(|field| module.field(field));
+        let (first, second) =
+            ((tokens_name, tokens.as_str()), (timestamp_name, timestamp.as_str()));
+        let always = [first.0, first.1, second.0, second.1];
+        let counted;
+        let set: &[Str<'_>] = match &debits {
+            None => {
+                key.set_two(first, second);
+                &always
+            }
+            Some(debits) => {
+                let third = (debits_name, debits.as_str());
+                key.set_three(first, second, third);
+                counted = [first.0, first.1, second.0, second.1, third.0, third.1];
+                &counted
+            }
+        };
+        match &more {
+            None => ctx.replicate(c"HSET", name, set),
+            Some(more) => more.apply(ctx, key, set),
+        }
+        let deleted = more.as_ref().is_some_and(|more| !more.deleted.is_empty());
+        let besides = more.is_some_and(|more| more.besides.is_some());
+        module.keep_stamp(plan.bucket.timestamp(), timestamp);
+        // Counted again: on reading, fields of ours that had expired by themselves
+        // were taken for the user's.
+        let foreign = (besides || opened.record().is_some_and(|record| record.foreign))
+            && key.len() > opened.to_record().fields().saturating_add(usize::from(plan.is_shared));
+        let present = opened.record().and_then(|_| key.expiry());
+        let moved = opened.expiry(foreign, &region).move_from(present);
+        let moved = moved.map(|to| move_expiry(ctx, key, to));
+        if let Some(note) = &plan.note {
+            let debits = debits.as_ref().map(|debits| debits.as_str().as_bytes());
+            module.regions.note(ctx.db(), name, note, debits, plan.admitted);
+        }
+        Applied { deleted, moved }
+    }
+}
+
+/// What has been done to a key, for those who listen to know.
+pub(crate) struct Applied {
+    deleted: bool,
+    moved: Option<&'static CStr>,
+}
+
+impl Applied {
+    /// Tells WATCH, client tracking, and who listens to keyspace events: whoever does may do with
+    /// the key what they like, so nothing is left to be done.
+    pub(crate) fn announce(self, ctx: &Context<'_>, name: Str<'_>) {
+        ctx.signal_modified(name);
+        ctx.notify(EventClass::Hash, c"hset", name);
+        if self.deleted {
+            ctx.notify(EventClass::Hash, c"hdel", name);
+        }
+        if let Some(event) = self.moved {
+            ctx.notify(EventClass::Generic, event, name);
+        }
+    }
+}
+
+/// The fields besides tokens, timestamp and debits that have to change.
+struct MoreFields<'a> {
+    set: Vec<(Str<'a>, OwnedStr)>,
+    deleted: Vec<Str<'a>>,
+    besides: Option<(OwnedStr, OwnedStr)>,
+}
+
+impl<'a> MoreFields<'a> {
+    /// `None` when the server made no string.
+    fn new(
+        module: &'a Module,
+        changes: Option<Box<Changes>>,
+        besides: Option<(OwnedStr, OwnedStr)>,
+    ) -> Option<Self> {
+        let mut more = Self { set: Vec::new(), deleted: Vec::new(), besides };
+        if let Some(changes) = changes {
+            let Changes { policy, weight, remainder, regions } = *changes;
+            let policy = policy.map(|stored| OwnedStr::new(stored.to_string().as_bytes()));
+            let weight = weight.map(|weight| OwnedStr::from_integer(weight.get().into()));
+            let remainder = remainder.map(OwnedStr::from_integer);
+            let regions = regions.map(|bytes| OwnedStr::new(&bytes));
+            let fields = [
+                (Field::Policy, policy),
+                (Field::Weight, weight),
+                (Field::Remainder, remainder),
+                (Field::Regions, regions),
+            ];
+            for (field, change) in fields {
+                match change {
+                    Change::Keep => {}
+                    Change::Set(value) => more.set.push((module.field(field), value?)),
+                    Change::Delete => more.deleted.push(module.field(field)),
+                }
+            }
+        }
+        Some(more)
+    }
+
     /// Writes them, and replicates all; `written` has been, names and values.
     fn apply(&self, ctx: &Context<'_>, key: &Key<'_>, written: &[Str<'_>]) {
         let mut arguments = written.to_vec();
-        for (field, value) in &self.set {
-            key.set(*field, value.as_str());
-            arguments.extend([*field, value.as_str()]);
+        let besides = self.besides.as_ref().map(|(field, value)| (field.as_str(), value.as_str()));
+        let set = self.set.iter().map(|(field, value)| (*field, value.as_str()));
+        for (field, value) in set.chain(besides) {
+            key.set(field, value);
+            arguments.extend([field, value]);
         }
         ctx.replicate(c"HSET", key.name(), &arguments);
         if !self.deleted.is_empty() {
@@ -303,95 +343,60 @@ impl Changes<'_> {
     }
 }
 
-fn changes<'a>(
-    module: &'a Module,
+/// Notes for other regions what a bucket is that is not written.
+pub(crate) fn note(ctx: &Context<'_>, name: Str<'_>, opened: &OpenBucket) -> Result<(), Error> {
+    let regions = &ctx.module().regions;
+    let mut text = regions.scratch()?;
+    if let Some(note) = opened.note(regions.mode(name), &*regions.region()?, &mut text) {
+        let debits = match opened.as_shared() {
+            None => None,
+            Some(_) => Some(text.as_bytes().ok_or(Error::Internal("no room for the debits"))?),
+        };
+        regions.note(ctx.db(), name, &note, debits, 0);
+    }
+    Ok(())
+}
+
+/// Whether a key that never expires should, since nothing in it has to be kept.
+pub(crate) fn lacks_expiry(
+    ctx: &Context<'_>,
+    key: &Key<'_>,
     opened: &OpenBucket,
-    besides: Option<(Str<'a>, OwnedStr)>,
-) -> Result<Changes<'a>, Error> {
-    let mut changes = Changes { set: Vec::new(), deleted: Vec::new() };
-    let unwritten = Record::default();
-    let (old, new) = (opened.record().unwrap_or(&unwritten), opened.to_record());
-    let mut change = |field: Field, value: Option<Option<OwnedStr>>| {
-        match value {
-            Some(value) => changes.set.push((module.field(field), value.ok_or(Error::Panic)?)),
-            None => changes.deleted.push(module.field(field)),
-        }
-        Ok::<(), Error>(())
-    };
-    if new.policy != old.policy {
-        let text = new.policy.map(|stored| OwnedStr::new(stored.to_string().as_bytes()));
-        change(Field::Policy, text)?;
-    }
-    if new.weight != old.weight {
-        let text = new.weight.map(|weight| OwnedStr::from_integer(u64::from(weight.get())));
-        change(Field::Weight, text)?;
-    }
-    if new.remainder != old.remainder {
-        change(Field::Remainder, new.remainder.map(OwnedStr::from_integer))?;
-    }
-    if new.regions != old.regions {
-        change(Field::Regions, new.regions.as_ref().map(|bytes| OwnedStr::new(bytes)))?;
-    }
-    changes.set.extend(besides);
-    Ok(changes)
+) -> Result<bool, Error> {
+    let expiry = opened.expiry(is_foreign(opened), &*ctx.module().regions.region()?);
+    Ok(key.expiry().is_none() && expiry.move_from(None).is_some())
 }
 
-/// Whether the expiry of a key whose bucket stays as it is has to be moved.
-pub(crate) fn expiry_is_due(ctx: &Context<'_>, key: &Key<'_>, opened: &OpenBucket) -> bool {
-    let due = |record: &Record| moved_expiry(ctx, key, opened, record.foreign).is_some();
-    opened.record().is_some_and(due)
-}
-
-/// Moves the expiry of a key whose bucket stays as it is, if it has to.
-pub(crate) fn renew_expiry(ctx: &Context<'_>, key: &Key<'_>, opened: &OpenBucket) {
-    let Some(record) = opened.record() else {
-        return;
-    };
-    if let Some(event) = expire(ctx, key, opened, record.foreign) {
+/// Gives a key that never expires its expiry, if it [lacks one](lacks_expiry).
+pub(crate) fn set_expiry(
+    ctx: &Context<'_>,
+    key: &Key<'_>,
+    opened: &OpenBucket,
+) -> Result<(), Error> {
+    let expiry = opened.expiry(is_foreign(opened), &*ctx.module().regions.region()?);
+    if let (None, Some(to)) = (key.expiry(), expiry.move_from(None)) {
+        let event = move_expiry(ctx, key, to);
         ctx.signal_modified(key.name());
         ctx.notify(EventClass::Generic, event, key.name());
     }
+    Ok(())
 }
 
-/// Where the key's expiry has to be moved, see [`Expiry::move_from`]; `foreign` says
-/// whether the hash has fields of the user's own.
-///
-/// [`Expiry::move_from`]: claw_core::record::Expiry::move_from
-fn moved_expiry(
-    ctx: &Context<'_>,
-    key: &Key<'_>,
-    opened: &OpenBucket,
-    foreign: bool,
-) -> Option<Option<u64>> {
-    let awaited = ctx.module().regions.is_awaited();
-    let present = opened.record().and_then(|_| key.expiry());
-    if present.is_some_and(|at| opened.expiry_may_stay(at, foreign, awaited)) {
-        return None;
-    }
-    let record = Record { foreign, ..opened.to_record() };
-    record.expiry(opened, awaited).move_from(present)
+fn is_foreign(opened: &OpenBucket) -> bool {
+    opened.record().is_some_and(|record| record.foreign)
 }
 
-/// Moves the key's expiry if it has to, and returns the event to announce.
-fn expire(
-    ctx: &Context<'_>,
-    key: &Key<'_>,
-    opened: &OpenBucket,
-    foreign: bool,
-) -> Option<&'static CStr> {
-    let name = key.name();
-    match moved_expiry(ctx, key, opened, foreign)? {
+/// Moves the key's expiry, and returns the event to announce.
+fn move_expiry(ctx: &Context<'_>, key: &Key<'_>, to: Option<u64>) -> &'static CStr {
+    key.set_expiry(to);
+    match to {
         None => {
-            key.set_expiry(None);
-            ctx.replicate(c"PERSIST", name, &[]);
-            Some(c"persist")
+            ctx.replicate(c"PERSIST", key.name(), &[]);
+            c"persist"
         }
-        Some(set) => {
-            // A merge can bring a state so old that it has long been full.
-            let set = set.max((host::now() / 1_000).saturating_add(GRACE_MS));
-            key.set_expiry(Some(set));
-            ctx.replicate_integer(c"PEXPIREAT", name, set);
-            Some(c"expire")
+        Some(at) => {
+            ctx.replicate_integer(c"PEXPIREAT", key.name(), at);
+            c"expire"
         }
     }
 }

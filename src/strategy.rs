@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::host::Context;
 use claw_core::bucket::{Bucket, Weight};
+use claw_core::codec::RegionStates;
 use claw_core::limits::{MAX_LEAD_US, MICRO};
 use claw_core::merge::{self, State};
 use rmpv::Value;
@@ -77,6 +78,21 @@ impl Strategy {
             Self::Debit => Err(Error::Debit("merges buckets by their counters, not as states")),
             Self::Function(name) => call(ctx, name, local, remote, now),
         }
+    }
+}
+
+impl Strategy {
+    /// Folds the states of all regions in the order of their names: whatever the function is,
+    /// regions that have the same states come to the same bucket. No clock of this server is in
+    /// it. No key may be open.
+    pub(crate) fn fold(&self, ctx: &Context<'_>, states: &RegionStates) -> Result<State, Error> {
+        let moment = states.values().map(|state| state.bucket.timestamp()).max().unwrap_or(0);
+        let mut states = states.values();
+        let mut view = *states.next().ok_or(Error::NoSource)?;
+        for state in states {
+            view = self.merge(ctx, &view, state, moment)?;
+        }
+        Ok(view)
     }
 }
 

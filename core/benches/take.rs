@@ -9,11 +9,12 @@
 )]
 
 use claw_core::bucket::{Bucket, Weight};
-use claw_core::debit::Region;
+use claw_core::debits::Region;
 use claw_core::decimal::{self, Decimal};
 use claw_core::defaults::Defaults;
+use claw_core::open::OpenBucket;
 use claw_core::policy::{Asked, Policy, StoredPolicy};
-use claw_core::record::{Field, OpenBucket, Record};
+use claw_core::record::{Field, Record};
 use claw_core::timestamp;
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -39,9 +40,9 @@ fn take(c: &mut Criterion) {
                     OpenBucket::new(black_box(record.clone()), &defaults, black_box(NOW));
                 let asked = Asked::default();
                 opened.ask(black_box(&asked), defaults.current()).unwrap();
-                let answer = opened.take(black_box(tokens), false, NOW, &alone);
+                let answer = opened.take(black_box(tokens), false, NOW, &alone).unwrap();
                 let record = opened.to_record();
-                (answer, record.expiry(&opened, false), record)
+                (answer, opened.expiry(false, &alone), record)
             });
         });
     }

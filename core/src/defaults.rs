@@ -5,9 +5,9 @@
 //! old rate up to that moment, the moments of change are remembered here.
 
 use crate::bucket::Bucket;
-use crate::debit::SharedBucket;
 use crate::membership::Membership;
 use crate::policy::Policy;
+use crate::shared::SharedBucket;
 use std::collections::VecDeque;
 
 /// How many changes are remembered. With more, the oldest are forgotten: a

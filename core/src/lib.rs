@@ -12,28 +12,38 @@
 //! | [`policy`] | capacity, refill, interval, and what of them is pinned |
 //! | [`defaults`] | the configured policy and what it was before |
 //! | [`bucket`] | the decision: credit, take, give, how long to wait |
-//! | [`debit`] | a bucket that regions share: debit counters, and their merge |
+//! | [`shared`] | a bucket that regions share: debit counters read through a leaky bucket |
+//! | [`debits`] | what is counted of it, and kept |
 //! | [`glob`] | patterns of keys |
 //! | [`membership`] | which regions are heard, and what share that leaves |
 //! | [`replica`] | the names of regions, and the epochs of their counters |
 //! | [`record`] | a bucket as the fields of a hash |
+//! | [`open`] | a bucket in use: everything that is decided about one |
+//! | [`plan`] | what has to be written of it, and what peers are told |
+//! | [`expiry`] | when its key may expire |
 //! | [`merge`] | two states of one bucket become one |
 //! | [`codec`] | a state as MessagePack |
 //! | [`verify`] | the laws of merging, checked on random states |
+//! | [`error`] | what cannot be |
 //! | [`throttle`] | `CL.THROTTLE`'s arguments and seconds |
 
 pub mod bucket;
 pub mod codec;
-pub mod debit;
+pub mod debits;
 pub mod decimal;
 pub mod defaults;
+pub mod error;
+pub mod expiry;
 pub mod glob;
 pub mod limits;
 pub mod membership;
 pub mod merge;
+pub mod open;
+pub mod plan;
 pub mod policy;
 pub mod record;
 pub mod replica;
+pub mod shared;
 pub mod throttle;
 pub mod timestamp;
 pub mod verify;

@@ -41,3 +41,6 @@ pub const MAX_LEAD_US: u64 = 2_592_000_000_000;
 /// Latest instant that can be written or read, in unix microseconds:
 /// 9999-12-30T22:00:00.999999Z, the last that exists in every time zone.
 pub const MAX_TIMESTAMP_US: u64 = 253_402_207_200_999_999;
+
+/// Most replicas that one bucket may know.
+pub const MAX_REPLICAS: usize = 16;

@@ -1,7 +1,7 @@
 //! The other regions as seen from here: when each was heard, which are silent,
 //! and what share of the limit that leaves for this side.
 
-use crate::debit::MAX_REPLICAS;
+use crate::limits::MAX_REPLICAS;
 use crate::replica::ReplicaId;
 use std::collections::VecDeque;
 

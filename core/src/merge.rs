@@ -21,10 +21,8 @@
 //! policy compete for the level.
 
 use crate::bucket::{Bucket, Weight, parts};
-use crate::defaults::Defaults;
 use crate::limits::SHARES;
 use crate::policy::{Policy, StoredPolicy};
-use crate::record::Record;
 use crate::wide;
 use std::cmp::Ordering;
 use std::num::NonZeroU64;
@@ -84,20 +82,11 @@ impl State {
         Self { bucket, policy, written: bucket.timestamp() }
     }
 
-    /// Resolves the missing fields of `record` as any command would at `now`
-    /// (unix microseconds), without crediting it.
+    /// A state written at `written` (unix microseconds), whose bucket is cut down to whole
+    /// shares.
     #[must_use]
-    pub fn new(record: &Record, defaults: &Defaults, now: u64) -> Self {
-        let timestamp = record.timestamp.unwrap_or(now);
-        let policy = record.policy.map_or(defaults.current(), |stored| stored.policy);
-        let bucket = if record.policy.is_none() && !defaults.holds_since(timestamp) {
-            // The default policy was another one: credited up to the change, the
-            // state is a line of the present policy.
-            record.bucket(defaults, defaults.clock(0))
-        } else {
-            record.bucket_at_rest(policy, timestamp)
-        };
-        Self { bucket: in_shares(bucket), policy: record.policy, written: timestamp }
+    pub fn written_at(bucket: Bucket, policy: Option<StoredPolicy>, written: u64) -> Self {
+        Self { bucket: in_shares(bucket), policy, written }
     }
 
     /// Whether both hold the same at every instant from `now` on, and say the
@@ -174,14 +163,15 @@ impl State {
         let (wa, wb) = (u128::from(a.weight().get()), u128::from(b.weight().get()));
         // Is a's level per share, brought to b's instant, above b's? Written as
         //   a/wa - b/wb  against  rate * (ta - tb),  both times wa * wb.
-        let held =
-            signed(level(a).saturating_mul(wb)).saturating_sub(signed(level(b).saturating_mul(wa)));
+        let held = wide::signed(level(a).saturating_mul(wb))
+            .saturating_sub(wide::signed(level(b).saturating_mul(wa)));
         let apart = i128::from(a.timestamp()).saturating_sub(i128::from(b.timestamp()));
         // The left side is below 10^37. Where the right side is cut at the limit
         // of its type it is above that, so the comparison stays right.
         let rate = wide::mul(a.policy().refill(), SHARES);
-        let gained =
-            apart.saturating_mul(signed(rate)).saturating_mul(signed(wa.saturating_mul(wb)));
+        let gained = apart
+            .saturating_mul(wide::signed(rate))
+            .saturating_mul(wide::signed(wa.saturating_mul(wb)));
         held.cmp(&gained)
     }
 
@@ -251,8 +241,4 @@ fn in_shares(bucket: Bucket) -> Bucket {
     }
     let held = held.saturating_sub(u128::from(odd));
     with_level(bucket.policy(), bucket.weight(), held, bucket.timestamp())
-}
-
-fn signed(value: u128) -> i128 {
-    i128::try_from(value).unwrap_or(i128::MAX)
 }

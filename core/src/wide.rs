@@ -57,6 +57,32 @@ pub(crate) fn div_rem_euclid(dividend: i128, divisor: i128) -> (i128, i128) {
     }
 }
 
+/// The quotient rounded up, as [`div_rem_euclid`] divides.
+pub(crate) fn div_ceil_euclid(dividend: i128, divisor: i128) -> i128 {
+    let (quotient, rest) = div_rem_euclid(dividend, divisor);
+    quotient.saturating_add(i128::from(rest > 0))
+}
+
+/// In 64 bits: 0 for what is below, the greatest number for what is above.
+#[inline]
+pub(crate) fn saturated(value: i128) -> u64 {
+    match u64::try_from(value) {
+        Ok(value) => value,
+        Err(_) if value < 0 => 0,
+        Err(_) => u64::MAX,
+    }
+}
+
+/// With a sign: what is above the greatest such number is that.
+pub(crate) fn signed(value: u128) -> i128 {
+    i128::try_from(value).unwrap_or(i128::MAX)
+}
+
+/// A number of things: no memory holds as many as do not fit.
+pub(crate) fn count(len: usize) -> u128 {
+    len as u128
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,11 +4,13 @@
 #![no_main]
 
 use claw_core::codec::{DebitsText, encode_debits};
-use claw_core::debit::{Region, Remote};
+use claw_core::debits::Region;
+use claw_core::shared::Remote;
 use claw_core::defaults::Defaults;
 use claw_core::membership::{PartitionPolicy, Instants, Membership};
 use claw_core::policy::Policy;
-use claw_core::record::{Field, OpenBucket, Record};
+use claw_core::open::OpenBucket;
+use claw_core::record::{Field, Record};
 use claw_core::replica::Writer;
 use libfuzzer_sys::fuzz_target;
 
@@ -27,19 +29,18 @@ fuzz_target!(|input: &[u8]| {
         let mut record = Record { timestamp: Some(NOW), ..Record::default() };
         record.tokens = Some(tokens);
         record.read(Field::Debits, debits, NOW).ok()?;
-        Some(OpenBucket::shared(Some(record), &defaults, &region, NOW))
+        Some(OpenBucket::shared(Some(record), &defaults, &region, NOW, None))
     };
     let Some(mut here) = open(here, u64::from(first % 4) * 1_000_000) else { return };
     if let Some(there) = open(there, 0) {
         let bucket = there.as_shared().expect("it is shared").clone();
-        let remote = Remote { from: Some("there".parse().expect("a name")), bucket };
-        let local = here.as_shared_mut().expect("it is shared");
-        let me = region.writer.as_ref().map(Writer::id);
-        if local.has_room_for(&remote, me) && local.believes(&remote, me) {
-            local.receive(false, &remote, region.writer.as_ref(), &region.peers);
-        }
+        let remote = Remote { from: Some("there".parse().expect("a name")), bucket, stored: None };
+        // A refusal leaves it as it was.
+        let _ = here.receive(&remote, Policy::DEFAULT, &region);
     }
-    here.take(1, true, NOW, &region);
+    if here.can_count(&region) {
+        here.take(1, true, NOW, &region).expect("there is room");
+    }
     let shared = here.as_shared().expect("it is shared");
     assert!(shared.level() >= 0);
     let bucket = here.bucket();

@@ -7,12 +7,14 @@
 #![no_main]
 
 use claw_core::bucket::{Answer, Weight};
-use claw_core::debit::Region;
+use claw_core::debits::Region;
 use claw_core::decimal::{self, Decimal};
 use claw_core::defaults::Defaults;
 use claw_core::limits::{MAX_LEAD_US, MAX_TOKENS, MICRO};
 use claw_core::policy::{Asked, Policy, StoredPolicy};
-use claw_core::record::{Expiry, Field, OpenBucket, Record};
+use claw_core::expiry::Expiry;
+use claw_core::open::OpenBucket;
+use claw_core::record::{Field, Record};
 use libfuzzer_sys::fuzz_target;
 
 const NOW: u64 = 1_773_914_400_000_000;
@@ -48,13 +50,13 @@ fuzz_target!(|data: &[u8]| {
             b't' | b'p' => {
                 opened.ask(&asked, defaults.current()).expect("the policy is within its bounds");
                 let held = opened.remaining(&alone);
-                let answer = opened.take(tokens, *action == b'p', now, &alone);
+                let answer = opened.take(tokens, *action == b'p', now, &alone).unwrap();
                 let due = if *action == b'p' { tokens.min(held) } else { tokens };
                 assert_eq!(answer.taken, if due <= held { due } else { 0 });
                 check_answer(&answer, &opened);
             }
             b'g' => {
-                let answer = opened.give(tokens, now, &alone);
+                let answer = opened.give(tokens, now, &alone).unwrap();
                 assert!(answer.taken <= tokens);
                 check_answer(&answer, &opened);
             }
@@ -118,7 +120,7 @@ fn written(opened: &OpenBucket, now: u64) -> Record {
     halves.advance(now.saturating_add(333));
     halves.advance(now.saturating_add(1_000_001));
     assert_eq!(whole, halves);
-    if let Expiry::At { earliest, latest, set } = record.expiry(opened, false) {
+    if let Expiry::At { earliest, latest, set } = opened.expiry(false, &Region::default()) {
         assert!(earliest <= set && set <= latest);
         // By then it is full.
         if let Some(then) = earliest.checked_mul(1_000) {

@@ -375,18 +375,21 @@ impl Run {
         Ok(Outcome { excess: most, bound: allowed, spread, spread_bound })
     }
 
-    /// After a quiet exchange all know the same, exactly what was acknowledged, and
-    /// hold the same, within what is returned.
+    /// After a quiet exchange all hold the same, within what is returned; and all that have the
+    /// bucket know the same, exactly what was acknowledged since it was forgotten last. A bucket
+    /// that is full need not be there.
     fn agree(&mut self) -> Result<u64, Violation> {
         let count = self.world.count();
         let mut spread = 0;
         for name in 1..=self.names {
             let (mut known, mut held) = (Vec::new(), Vec::new());
+            let mut forgotten = false;
             for place in 0..count {
                 let wall = self.world.wall(place);
                 let server = self.world.server(place);
                 let bucket = server.shared(name, wall);
-                known.push(bucket.as_ref().map(counters).unwrap_or_default());
+                forgotten |= bucket.is_none();
+                known.extend(bucket.as_ref().map(counters));
                 held.push(server.held(name, wall));
                 if let Some(bucket) = bucket {
                     let most = i128::from(bucket.policy().capacity_micros());
@@ -398,6 +401,14 @@ impl Run {
             if let Some(other) = known.iter().find(|other| **other != known[0]) {
                 return Err(format!("counters {:?} and {other:?}", known[0]));
             }
+            if let (true, Some(least), Some(most)) =
+                (forgotten, held.iter().min(), held.iter().max())
+                && least != most
+            {
+                return Err(format!(
+                    "{least} millionths where somebody has forgotten a full bucket"
+                ));
+            }
             if let (Some(least), Some(most)) = (held.iter().min(), held.iter().max()) {
                 spread = spread.max(u64::try_from(most - least).unwrap_or(u64::MAX));
             }
@@ -407,10 +418,12 @@ impl Run {
             for place in 0..count {
                 let server = self.world.server(place);
                 let (id, epoch) = (server.id(), server.last_epoch(name));
-                let Some(epoch) = epoch else { continue };
+                let (Some(epoch), Some(known)) = (epoch, known.first()) else { continue };
                 let (spent, refunded) = server.acknowledged(name, epoch);
-                if !known[0].contains(&(id, epoch, spent, refunded)) {
-                    let known = &known[0];
+                let ours = known.iter().find(|counter| counter.0 == id);
+                // Counters that were begun anew since say nothing of those before.
+                let later = ours.is_some_and(|ours| ours.1 > epoch);
+                if !later && ours != Some(&(id, epoch, spent, refunded)) {
                     return Err(format!("{id} gave out {spent} in {epoch}, known is {known:?}"));
                 }
             }

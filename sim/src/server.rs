@@ -1,14 +1,18 @@
-//! One region's server: what the module does around the pure crate.
+//! One region's server: keeps records and their expiries, as the module does, and decides nothing
+//! about a bucket itself.
 
-use claw_core::codec;
-use claw_core::debit::{Region, Remote, SharedBucket, Terms};
+use claw_core::codec::{self, Besides, DebitsText, Names, Wire};
+use claw_core::debits::{self, Debits, Region};
 use claw_core::defaults::Defaults;
 use claw_core::limits::MICRO;
 use claw_core::membership::{Instants, Membership, PartitionPolicy, Round};
 use claw_core::merge::{Join, State};
-use claw_core::policy::{Asked, Policy, StoredPolicy};
-use claw_core::record::{Expiry, Field, OpenBucket, Record};
+use claw_core::open::OpenBucket;
+use claw_core::plan::{Note, SyncMode};
+use claw_core::policy::{Asked, Policy};
+use claw_core::record::{Field, Record};
 use claw_core::replica::{ReplicaId, Writer};
+use claw_core::shared::SharedBucket;
 use std::collections::BTreeMap;
 
 /// Which key.
@@ -46,18 +50,16 @@ struct Slot {
     expires: Option<u64>,
 }
 
-/// The state of one bucket as it is sent.
-#[derive(Debug, Clone)]
-pub struct Sent {
-    /// The bucket when it was sent.
-    bucket: Held,
-    stored: Option<StoredPolicy>,
-}
+/// What is noted of a bucket for the other regions: a [`Note`] and the text of its debits.
+pub type Noted = Box<[u8]>;
 
-#[derive(Debug, Clone)]
-enum Held {
-    Counted(Box<SharedBucket>),
-    Written(State),
+/// The states of a round as they are sent: when, on the sender's clock, the names that they stand
+/// for, and each with its key.
+#[derive(Debug, Clone, Default)]
+pub struct Sent {
+    at: u64,
+    names: Names,
+    states: Vec<(Name, Box<[u8]>)>,
 }
 
 /// One region's server.
@@ -70,8 +72,6 @@ pub struct Server {
     keys: BTreeMap<Name, Slot>,
     /// Tokens admitted in this life.
     spent: u64,
-    /// Some peer may not know all that was counted here.
-    awaited: bool,
     /// Some peer does not hear another one.
     passes_on: bool,
     /// What was acknowledged, in millionths, by key and epoch: given out and given
@@ -98,7 +98,6 @@ impl Server {
             region: Region::default(),
             keys: BTreeMap::new(),
             spent: 0,
-            awaited: false,
             passes_on: false,
             acknowledged: BTreeMap::new(),
         };
@@ -193,63 +192,75 @@ impl Server {
     fn open(&mut self, name: Name, wall: u64) -> OpenBucket {
         let record = self.load(name, wall).map(|slot| slot.record.clone());
         match self.config.method {
-            Method::Debit => OpenBucket::shared(record, &self.defaults, &self.region, wall),
+            Method::Debit => {
+                let home = Some(debits::home(0, &[name]));
+                OpenBucket::shared(record, &self.defaults, &self.region, wall, home)
+            }
             Method::States(_) => OpenBucket::new(record, &self.defaults, wall),
         }
     }
 
-    fn save(&mut self, name: Name, opened: &OpenBucket) {
-        let mut record = opened.to_record();
-        // As it is stored.
-        if let Some(shared) = opened.as_shared() {
-            let mut written = codec::DebitsText::default();
-            codec::encode_debits(shared, &mut written);
-            let written = written.as_bytes().expect("there is room for it");
-            let read = record.read(Field::Debits, written, shared.timestamp());
-            read.expect("what is written is read");
+    fn mode(&self) -> SyncMode {
+        match self.config.method {
+            Method::Debit => SyncMode::Counters,
+            Method::States(_) => SyncMode::State,
         }
-        let expires = match record.expiry(opened, self.awaited) {
-            Expiry::Never => None,
-            Expiry::At { set, .. } => Some(set),
-        };
-        let bucket = opened.bucket();
-        assert!(bucket.tokens() <= bucket.policy().capacity_micros(), "above its capacity");
-        self.keys.insert(name, Slot { record, expires });
     }
 
-    /// Takes tokens or not; whether it did. They are acknowledged then.
-    pub fn take(&mut self, name: Name, tokens: u64, wall: u64) -> bool {
-        let mut opened = self.asked(name, wall);
-        let answer = opened.take(tokens, false, wall, &self.region);
-        let taken = answer.taken == tokens;
-        if taken {
-            self.save(name, &opened);
-            self.spent += tokens;
-            if let Some(acknowledged) = self.acknowledged_now(name, &opened) {
-                acknowledged.0 += tokens * MICRO;
-            }
+    /// Writes a bucket as it is planned. Returns what is noted of it.
+    fn save(&mut self, name: Name, opened: &mut OpenBucket) -> Option<Noted> {
+        let mut text = DebitsText::default();
+        let plan = opened.plan(self.mode(), &self.region, &mut text).expect("it can be written");
+        let mut record = opened.to_record();
+        let debits = plan.is_shared.then(|| text.as_bytes().expect("there is room for it"));
+        if let Some(debits) = debits {
+            let read = record.read(Field::Debits, debits, plan.bucket.timestamp());
+            read.expect("what is written is read");
         }
-        taken
+        let bucket = plan.bucket;
+        assert!(bucket.tokens() <= bucket.policy().capacity_micros(), "above its capacity");
+        let present = opened.record().and_then(|_| self.keys.get(&name)?.expires);
+        let expiry = opened.expiry(false, &self.region);
+        let expires = expiry.move_from(present).unwrap_or(present);
+        self.keys.insert(name, Slot { record, expires });
+        plan.note.map(|note| noted(&note, debits))
+    }
+
+    /// Takes tokens or not. They are acknowledged then; returns what is noted, if anything was taken.
+    pub fn take(&mut self, name: Name, tokens: u64, wall: u64) -> Option<Noted> {
+        let mut opened = self.asked(name, wall);
+        let answer = opened.take(tokens, false, wall, &self.region).expect("there is room");
+        if answer.taken != tokens {
+            return None;
+        }
+        let noted = self.save(name, &mut opened);
+        self.spent += tokens;
+        if let Some(acknowledged) = self.acknowledged_now(name, &opened) {
+            acknowledged.0 += tokens * MICRO;
+        }
+        noted
     }
 
     /// Gives tokens back; millionths of how much that really was.
-    pub fn give(&mut self, name: Name, tokens: u64, wall: u64) -> u64 {
+    /// Returns what is noted, too.
+    pub fn give(&mut self, name: Name, tokens: u64, wall: u64) -> (u64, Option<Noted>) {
         let mut opened = self.open(name, wall);
         let before = opened.as_shared().map(|shared| shared.counter(self.id).refunded);
-        opened.give(tokens, wall, &self.region);
+        opened.give(tokens, wall, &self.region).expect("there is room");
         let counter = opened.as_shared().map(|shared| shared.counter(self.id)).unwrap_or_default();
         // A new epoch begins with what this call gave back.
         let given = match before {
             Some(before) if counter.refunded >= before => counter.refunded - before,
             _ => counter.refunded,
         };
-        if given > 0 {
-            self.save(name, &opened);
-            if let Some(acknowledged) = self.acknowledged_now(name, &opened) {
-                acknowledged.1 += given;
-            }
+        if given == 0 {
+            return (0, None);
         }
-        given
+        let noted = self.save(name, &mut opened);
+        if let Some(acknowledged) = self.acknowledged_now(name, &opened) {
+            acknowledged.1 += given;
+        }
+        (given, noted)
     }
 
     fn asked(&mut self, name: Name, wall: u64) -> OpenBucket {
@@ -264,11 +275,11 @@ impl Server {
         Some(self.acknowledged.entry((name, epoch)).or_default())
     }
 
-    /// Pins a policy.
-    pub fn pin(&mut self, name: Name, policy: Policy, wall: u64) {
+    /// Pins a policy. Returns what is noted.
+    pub fn pin(&mut self, name: Name, policy: Policy, wall: u64) -> Option<Noted> {
         let mut opened = self.open(name, wall);
         opened.pin(policy, &self.region);
-        self.save(name, &opened);
+        self.save(name, &mut opened)
     }
 
     /// Forgets a key if it is full; whether it did.
@@ -281,65 +292,97 @@ impl Server {
         full
     }
 
-    /// The state of a key to be sent, credited up to now.
-    pub fn state(&mut self, name: Name, wall: u64) -> Option<Sent> {
-        let record = self.load(name, wall)?.record.clone();
-        let stored = record.policy;
-        let bucket = match self.config.method {
-            Method::States(_) => Held::Written(State::new(&record, &self.defaults, wall)),
-            Method::Debit => {
-                let opened = self.open(name, wall);
-                Held::Counted(Box::new(opened.as_shared()?.clone()))
-            }
-        };
-        Some(Sent { bucket, stored })
+    /// What the walk over all keys notes of one; `None` when it is missing, or owes nothing.
+    pub fn visit(&mut self, name: Name, wall: u64) -> Option<Noted> {
+        self.load(name, wall)?;
+        let opened = self.open(name, wall);
+        if opened.owes_nothing() { None } else { self.note(&opened) }
     }
 
-    /// Merges a state that came in; whether ours has to be sent out.
-    pub fn receive(&mut self, name: Name, sent: &Sent, from: ReplicaId, wall: u64) -> bool {
-        match &sent.bucket {
-            Held::Counted(bucket) => self.receive_counted(name, bucket, sent.stored, from, wall),
-            Held::Written(state) => {
-                let Method::States(strategy) = self.config.method else { return false };
-                let record = self.load(name, wall).map(|slot| slot.record.clone());
-                let merged = match &record {
-                    None => *state,
-                    Some(record) => State::new(record, &self.defaults, wall).join(state, strategy),
-                };
-                let opened = OpenBucket::merged(record, &merged);
-                self.save(name, &opened);
-                false
+    /// What can be told of a key, whether anybody needs it or not.
+    pub fn state(&mut self, name: Name, wall: u64) -> Option<Noted> {
+        self.load(name, wall)?;
+        let opened = self.open(name, wall);
+        self.note(&opened)
+    }
+
+    fn note(&self, opened: &OpenBucket) -> Option<Noted> {
+        let mut text = DebitsText::default();
+        let note = opened.note(self.mode(), &self.region, &mut text)?;
+        let debits = opened.as_shared().map(|_| text.as_bytes().expect("there is room for it"));
+        Some(noted(&note, debits))
+    }
+
+    /// What has been noted becomes what is sent.
+    #[must_use]
+    pub fn sent(&self, notes: &[(Name, Noted)], wall: u64) -> Sent {
+        let mut sent = Sent { at: wall, ..Sent::default() };
+        let mut debits = Debits::default();
+        for (name, noted) in notes {
+            let (note, text) = Note::read(noted).expect("what is noted is read");
+            let mut state = Vec::new();
+            match note.counted {
+                Some(_) => {
+                    let names = &mut sent.names;
+                    assert!(codec::encode_wire(&note, text, names, &mut debits, &mut state));
+                }
+                None => {
+                    let bucket = State::of(note.bucket, note.stored);
+                    let written = codec::encode(&bucket, &Besides::default());
+                    state = written.expect("it can be written");
+                }
             }
+            sent.states.push((*name, state.into()));
         }
+        sent
     }
 
-    fn receive_counted(
+    /// Takes in states. Returns what has to be sent out for them.
+    pub fn receive(&mut self, sent: &Sent, from: ReplicaId, wall: u64) -> Vec<(Name, Noted)> {
+        let mut wire = Wire::new(from, sent.names.clone(), sent.at);
+        let mut out = Vec::new();
+        for (name, state) in &sent.states {
+            let noted = match self.config.method {
+                Method::Debit => self.receive_counters(*name, state, &mut wire, wall),
+                Method::States(strategy) => self.receive_state(*name, state, strategy, wall),
+            };
+            out.extend(noted.map(|noted| (*name, noted)));
+        }
+        out
+    }
+
+    fn receive_counters(
         &mut self,
         name: Name,
-        bucket: &SharedBucket,
-        stored: Option<StoredPolicy>,
-        from: ReplicaId,
+        state: &[u8],
+        wire: &mut Wire,
         wall: u64,
-    ) -> bool {
+    ) -> Option<Noted> {
+        let remote = codec::decode_wire(state, wall, wire).expect("what is sent is read");
         let mut opened = self.open(name, wall);
-        let fresh = opened.record().is_none();
-        let before = opened.as_shared().map(seen);
-        let terms = Terms { version: bucket.version(), stored, weight: bucket.weight() };
-        let had = opened.terms();
-        if fresh {
-            opened.begin_as(&terms, self.defaults.current());
-        } else if had.yields_to(&terms) {
-            opened.adopt(&terms, self.defaults.current());
+        let received = opened.receive(remote, self.defaults.current(), &self.region);
+        let received = received.expect("it can be");
+        if received.changed {
+            return self.save(name, &mut opened);
         }
-        let remote = Remote { from: Some(from), bucket: bucket.clone() };
-        let writer = self.region.writer.as_ref();
-        let Some(local) = opened.as_shared_mut() else { return false };
-        let outcome = local.receive(fresh, &remote, writer, &self.region.peers);
-        let changed = fresh || before != Some(seen(local)) || had != opened.terms();
-        if changed {
-            self.save(name, &opened);
-        }
-        outcome.rebroadcast
+        if received.rebroadcast { self.note(&opened) } else { None }
+    }
+
+    fn receive_state(
+        &mut self,
+        name: Name,
+        state: &[u8],
+        strategy: Join,
+        wall: u64,
+    ) -> Option<Noted> {
+        let sent = codec::decode(state, wall).expect("what is sent is read");
+        let sent = Record::from(&sent).state(&self.defaults, wall);
+        let record = self.load(name, wall).map(|slot| slot.record.clone());
+        let merged = match &record {
+            None => sent,
+            Some(record) => record.state(&self.defaults, wall).join(&sent, strategy),
+        };
+        self.save(name, &mut OpenBucket::merged(record, &merged, true))
     }
 
     /// A peer was heard.
@@ -357,7 +400,6 @@ impl Server {
     pub fn tick(&mut self, now: Instants) -> bool {
         let spent = self.spent;
         self.region.peers.tick(Some(spent), now);
-        self.awaited = self.region.peers.all().iter().any(|peer| peer.is_silent());
         let before = std::mem::replace(&mut self.passes_on, self.region.peers.passes_on());
         self.passes_on && !before
     }
@@ -367,18 +409,17 @@ impl Server {
 #[derive(Debug, Clone)]
 pub struct Backup(BTreeMap<Name, Slot>);
 
-/// What of a bucket does not change by itself.
-fn seen(bucket: &SharedBucket) -> (i128, Vec<(ReplicaId, u64, u64, u64)>) {
-    let counted = bucket.accounts().iter().filter(|account| account.counter.epoch != 0);
-    let counters = counted.map(|account| {
-        let counter = account.counter;
-        (account.id, counter.epoch, counter.spent, counter.refunded)
-    });
-    (bucket.level(), counters.collect())
+fn noted(note: &Note, debits: Option<&[u8]>) -> Noted {
+    [note.to_bytes().as_flattened(), debits.unwrap_or_default()].concat().into()
 }
 
 /// The counters of a bucket.
 #[must_use]
 pub fn counters(bucket: &SharedBucket) -> Vec<(ReplicaId, u64, u64, u64)> {
-    seen(bucket).1
+    let counted = bucket.accounts().iter().filter(|account| account.counter.epoch != 0);
+    let counters = counted.map(|account| {
+        let counter = account.counter;
+        (account.id, counter.epoch, counter.spent, counter.refunded)
+    });
+    counters.collect()
 }

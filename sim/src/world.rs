@@ -6,11 +6,11 @@
 //! there is. A round that arrived whole is complete.
 
 use crate::random::Random;
-use crate::server::{Backup, Config, Name, Sent, Server};
+use crate::server::{Backup, Config, Name, Noted, Sent, Server};
 use claw_core::membership::{self, Instants};
 use claw_core::replica::ReplicaId;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 
 /// Microseconds in a second.
 pub const SECOND: u64 = 1_000_000;
@@ -80,7 +80,6 @@ enum Event {
     Stray {
         from: usize,
         to: usize,
-        name: Name,
         sent: Box<Sent>,
     },
 }
@@ -93,7 +92,9 @@ struct Round {
     life: u64,
     /// The life of the sender.
     run: u64,
-    states: Vec<(Name, Sent)>,
+    states: Sent,
+    /// What they were made of, to be sent again when they do not arrive.
+    notes: Vec<(Name, Noted)>,
     at: u64,
     spent: u64,
     complete: bool,
@@ -105,13 +106,23 @@ struct Round {
 struct Link {
     down: bool,
     /// Changed since they were last sent.
-    changed: BTreeSet<Name>,
+    changed: BTreeMap<Name, Noted>,
     /// Everything has to be sent.
     all: bool,
     /// When the latest round that arrived complete was sent.
     known: u64,
     /// When the latest round arrives: rounds do not overtake each other.
     busy: u64,
+}
+
+impl Link {
+    /// What was noted has not arrived.
+    fn put_back(&mut self, notes: Vec<(Name, Noted)>) {
+        self.all = true;
+        for (name, noted) in notes {
+            self.changed.entry(name).or_insert(noted);
+        }
+    }
 }
 
 /// Of a bucket, when how much was given out (or back), in millionths.
@@ -269,9 +280,9 @@ impl World {
                 self.push(self.now + self.network.interval_us, Event::Send(place));
             }
             Event::Round(round) => self.arrive(round),
-            Event::Stray { from, to, name, sent } => {
+            Event::Stray { from, to, sent } => {
                 if !self.links[from][to].down {
-                    self.receive(from, to, name, &sent);
+                    self.receive(from, to, &sent);
                 }
             }
         }
@@ -283,22 +294,22 @@ impl World {
         let mut changed = None;
         match happening {
             Happening::Take(name, tokens) => {
-                if server.take(name, tokens, wall) {
+                if let Some(noted) = server.take(name, tokens, wall) {
                     let micros = i64::try_from(tokens * SECOND).unwrap_or(i64::MAX);
                     self.admitted.entry(name).or_default().push((self.now, micros));
-                    changed = Some(name);
+                    changed = Some((name, noted));
                 } else {
                     self.refused += 1;
                 }
             }
             Happening::Give(name, tokens) => {
-                let given = i64::try_from(server.give(name, tokens, wall)).unwrap_or(0);
+                let (given, noted) = server.give(name, tokens, wall);
+                let given = i64::try_from(given).expect("it is small");
                 self.admitted.entry(name).or_default().push((self.now, -given));
-                changed = Some(name).filter(|_| given > 0);
+                changed = noted.map(|noted| (name, noted));
             }
             Happening::Pin(name, policy) => {
-                server.pin(name, policy, wall);
-                changed = Some(name);
+                changed = server.pin(name, policy, wall).map(|noted| (name, noted));
             }
             Happening::Forget(name) => drop(server.forget_full(name, wall)),
             Happening::Restart => self.begin_life(place),
@@ -321,8 +332,8 @@ impl World {
                 }
             }
         }
-        if let Some(name) = changed {
-            self.note(place, name);
+        if let Some((name, noted)) = changed {
+            self.note(place, name, &noted);
         }
     }
 
@@ -337,9 +348,9 @@ impl World {
         }
     }
 
-    fn note(&mut self, place: usize, name: Name) {
+    fn note(&mut self, place: usize, name: Name, noted: &Noted) {
         for link in &mut self.links[place] {
-            link.changed.insert(name);
+            link.changed.insert(name, noted.clone());
         }
     }
 
@@ -350,47 +361,48 @@ impl World {
         if link.down || self.random.permille(self.network.loss / 4) {
             return;
         }
-        let mut names = std::mem::take(&mut link.changed);
+        let mut notes = std::mem::take(&mut link.changed);
         if std::mem::take(&mut link.all) {
-            names.extend(server.names());
+            for name in server.names() {
+                notes.extend(server.visit(name, wall).map(|noted| (name, noted)));
+            }
         }
         let delay = self.network.delay_us + self.random.of(0, self.network.jitter_us);
-        let (mut states, mut again, mut complete) = (Vec::new(), Vec::new(), true);
-        for name in names {
-            // It may have expired since.
-            let Some(sent) = server.state(name, wall) else { continue };
+        let (mut arriving, mut again, mut complete) = (Vec::new(), Vec::new(), true);
+        for (name, noted) in notes {
             if self.random.permille(self.network.again) {
-                again.push((self.now + delay + self.random.of(0, 3 * SECOND), name, sent.clone()));
+                let sent = server.sent(&[(name, noted.clone())], wall);
+                again.push((self.now + delay + self.random.of(0, 3 * SECOND), sent));
             }
             if self.random.permille(self.network.loss) {
-                link.changed.insert(name);
+                link.changed.insert(name, noted);
                 complete = false;
             } else {
-                states.push((name, sent));
+                arriving.push((name, noted));
             }
         }
+        let states = server.sent(&arriving, wall);
+        let notes = arriving;
         link.busy = link.busy.max(self.now + delay);
         let (at, arrives) = (self.now, link.busy);
         let (life, run, spent) = (self.lives[to], self.lives[from], server.spent());
         let hears = server.hears();
         self.push(
             arrives,
-            Event::Round(Round { from, to, life, run, states, at, spent, complete, hears }),
+            Event::Round(Round { from, to, life, run, states, notes, at, spent, complete, hears }),
         );
-        for (at, name, sent) in again {
-            self.push(at, Event::Stray { from, to, name, sent: Box::new(sent) });
+        for (at, sent) in again {
+            self.push(at, Event::Stray { from, to, sent: Box::new(sent) });
         }
     }
 
     fn arrive(&mut self, round: Round) {
-        let Round { from, to, life, run, states, at, spent, complete, hears } = round;
+        let Round { from, to, life, run, states, notes, at, spent, complete, hears } = round;
         if self.links[from][to].down || life != self.lives[to] {
-            self.links[from][to].all = true;
+            self.links[from][to].put_back(notes);
             return;
         }
-        for (name, sent) in &states {
-            self.receive(from, to, *name, sent);
-        }
+        self.receive(from, to, &states);
         let (now, id) = (self.instants(to), self.servers[from].id());
         // When it was sent, on a clock of the sender's.
         let round = membership::Round {
@@ -410,10 +422,10 @@ impl World {
         }
     }
 
-    fn receive(&mut self, from: usize, to: usize, name: Name, sent: &Sent) {
+    fn receive(&mut self, from: usize, to: usize, sent: &Sent) {
         let (wall, id) = (self.wall(to), self.servers[from].id());
-        if self.servers[to].receive(name, sent, id, wall) {
-            self.note(to, name);
+        for (name, noted) in self.servers[to].receive(sent, id, wall) {
+            self.note(to, name, &noted);
         }
     }
 
@@ -431,7 +443,11 @@ impl World {
     /// everything, twice.
     pub fn settle(&mut self) {
         self.queue.clear();
-        self.events.clear();
+        for event in std::mem::take(&mut self.events).into_iter().flatten() {
+            if let Event::Round(Round { from, to, notes, .. }) = event {
+                self.links[from][to].put_back(notes);
+            }
+        }
         for _ in 0..2 {
             let mut rounds = Vec::new();
             for from in 0..self.count() {
@@ -439,12 +455,16 @@ impl World {
                 for to in (0..self.count()).filter(|to| *to != from) {
                     let server = &mut self.servers[from];
                     let names = server.names().into_iter();
-                    let states = names.filter_map(|name| Some((name, server.state(name, wall)?)));
-                    let (states, spent, hears) = (states.collect(), server.spent(), server.hears());
+                    let notes: Vec<_> =
+                        names.filter_map(|name| Some((name, server.state(name, wall)?))).collect();
+                    let states = server.sent(&notes, wall);
+                    let (spent, hears) = (server.spent(), server.hears());
                     self.links[from][to].down = false;
                     let (at, life, run) = (self.now, self.lives[to], self.lives[from]);
                     let complete = true;
-                    rounds.push(Round { from, to, life, run, states, at, spent, complete, hears });
+                    let round =
+                        Round { from, to, life, run, states, notes, at, spent, complete, hears };
+                    rounds.push(round);
                 }
             }
             self.now += self.network.delay_us;

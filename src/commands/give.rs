@@ -35,7 +35,7 @@ impl Command for Give {
         // The policy stays what it was left at: whoever gives back need not know
         // with which options the tokens were taken.
         let before = opened.bucket().tokens();
-        let answer = opened.give(tokens, now, &region);
+        let answer = opened.give(tokens, now, &region)?;
 
         if opened.bucket().tokens() != before {
             store::save(ctx, &key, &mut opened)?;

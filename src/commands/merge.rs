@@ -3,9 +3,6 @@
 //! `CL.MERGE key STATE blob [blob ..] [STRATEGY s]`
 
 mod debit;
-mod fold;
-
-pub(crate) use fold::again as fold_again;
 
 use super::options::KEY;
 use super::reply;
@@ -15,15 +12,14 @@ use crate::host::{
 };
 use crate::store;
 use crate::strategy::Strategy;
-use claw_core::bucket::{Bucket, Weight};
+use claw_core::bucket::Bucket;
 use claw_core::codec::{self, Besides, BlobError, Decoded, Newer};
-use claw_core::debit::SharedBucket;
 use claw_core::defaults::Defaults;
-use claw_core::membership::Membership;
 use claw_core::merge::State;
+use claw_core::open::OpenBucket;
 use claw_core::policy::Policy;
-use claw_core::record::{Field, OpenBucket, Record};
-use claw_core::replica::ReplicaId;
+use claw_core::record::{Field, Record};
+use claw_core::shared::SharedBucket;
 
 /// The field in which fields of later versions, that came in a state, are kept.
 const NEWER: &[u8] = b"newer";
@@ -91,24 +87,44 @@ fn merge(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
         };
         (sources, strategy)
     };
-    match strategy {
+    let merged = match strategy {
         Strategy::Debit => debit::merge(ctx, name, sources.0, now),
-        Strategy::Function(_) if sources.0.iter().any(|source| source.from.is_some()) => {
-            fold::merge(ctx, name, sources.0, &strategy, now)
+        _ => merge_states(ctx, name, sources.0, &strategy, now, false),
+    }?;
+    ctx.reply_array(3);
+    ctx.reply_integer(i64::from(merged.changed));
+    ctx.reply_integer(reply::signed(merged.policy.capacity()));
+    ctx.reply_integer(reply::signed(merged.remaining));
+    Ok(())
+}
+
+/// What a merge has come to.
+pub(super) struct Merged {
+    pub(super) changed: bool,
+    policy: Policy,
+    /// Whole tokens.
+    remaining: u64,
+}
+
+impl Merged {
+    fn new(ctx: &Context<'_>, changed: bool, policy: Policy, remaining: u64) -> Self {
+        if changed {
+            ctx.module().stats.merged.add(1);
         }
-        _ => merge_states(ctx, name, sources.0, &strategy, now),
+        Self { changed, policy, remaining }
     }
 }
 
-/// Merges by a strategy that knows states only.
-fn merge_states(
+/// Merges by a strategy that knows states only. What peers send is taken only for a bucket, and
+/// goes on to nobody: they tell everybody themselves.
+pub(super) fn merge_states(
     ctx: &Context<'_>,
     name: Str<'_>,
     sources: Vec<Stored>,
     strategy: &Strategy,
     now: u64,
-) -> Result<(), Error> {
-    let received = sources.iter().filter(|source| source.from.is_some()).count();
+    from_peer: bool,
+) -> Result<Merged, Error> {
     // All is read and every key closed again before anything is merged, since a
     // function may make the server drop keys that have expired.
     let present = Stored::read(ctx, name, now)?;
@@ -141,19 +157,21 @@ fn merge_states(
     if let (Some(merged), false) = (&merged, unchanged) {
         let key = Key::open_write(ctx, name);
         let record = store::load(ctx, &key, now)?;
-        let mut opened = OpenBucket::merged(record, &merged.state);
-        let newer_name = OwnedStr::new(NEWER).ok_or(Error::Panic)?;
+        if from_peer && record.as_ref().is_some_and(|record| !record.is_bucket()) {
+            return Err(Error::Foreign(name.as_bytes().into()));
+        }
+        let mut opened = OpenBucket::merged(record, &merged.state, from_peer);
         // A new key gets the field only if there is something to keep in it.
         let wanted = newer_before.is_some() || !merged.newer.is_empty();
-        let newer = newer_after
-            .filter(|after| wanted && newer_before.as_ref() != Some(after))
-            .and_then(|after| OwnedStr::new(&after))
-            .map(|value| (newer_name.as_str(), value));
-        // What peers send goes on to nobody: they tell everybody themselves.
-        store::save_with(ctx, &key, &mut opened, newer, received == 0)?;
+        let newer = newer_after.filter(|after| wanted && newer_before.as_ref() != Some(after));
+        let newer = match newer {
+            None => None,
+            Some(after) => OwnedStr::new(NEWER).zip(OwnedStr::new(&after)),
+        };
+        let prepared = store::prepare(ctx, &key, &mut opened, newer)?;
+        prepared.apply(ctx, &key, &opened).announce(ctx, name);
     }
 
-    ctx.module().regions.receive(received);
     let mut bucket = match merged {
         Some(merged) => merged.state.bucket,
         None => {
@@ -162,19 +180,7 @@ fn merge_states(
         }
     };
     bucket.advance(now);
-    answer(ctx, unchanged, bucket.policy(), bucket.remaining());
-    Ok(())
-}
-
-/// `[changed, capacity, remaining]`, and the counters of it all.
-fn answer(ctx: &Context<'_>, unchanged: bool, policy: Policy, remaining: u64) {
-    if !unchanged {
-        ctx.module().stats.merged.add(1);
-    }
-    ctx.reply_array(3);
-    ctx.reply_integer(i64::from(!unchanged));
-    ctx.reply_integer(reply::signed(policy.capacity()));
-    ctx.reply_integer(reply::signed(remaining));
+    Ok(Merged::new(ctx, !unchanged, bucket.policy(), bucket.remaining()))
 }
 
 /// `[STRATEGY s]` at the end.
@@ -200,11 +206,9 @@ fn is_word(text: Str<'_>, word: &[u8]) -> bool {
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     pub(super) state: State,
-    pub(super) newer: Newer,
+    newer: Newer,
     /// Where it was counted, if it was.
     shared: Option<SharedBucket>,
-    /// The region that sent it.
-    from: Option<ReplicaId>,
 }
 
 impl Stored {
@@ -224,26 +228,41 @@ impl Stored {
         }
         let state = {
             let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
-            State::new(&record, settings.defaults(), now)
+            record.state(settings.defaults(), now)
         };
         if record.debits.is_none() {
-            return Ok(Some(Self { state, newer, shared: None, from: None }));
+            return Ok(Some(Self { state, newer, shared: None }));
         }
         let opened = store::open_for_read(ctx, &key, now)?;
         let state = State::of(opened.bucket(), opened.policy());
-        Ok(Some(Self { state, newer, shared: opened.as_shared().cloned(), from: None }))
+        Ok(Some(Self { state, newer, shared: opened.as_shared().cloned() }))
+    }
+
+    /// [Reads](Self::read) a bucket that is named as a source. Who may merge it need not see what
+    /// a hash holds that is no bucket: errors name the field, and not its value.
+    fn source(ctx: &Context<'_>, name: Str<'_>, now: u64) -> Result<Option<Self>, Error> {
+        Self::read(ctx, name, now).map_err(|error| match error {
+            Error::Field { key, field, why, .. } => Error::SourceField { key, field, why },
+            error => error,
+        })
     }
 
     /// What the blob of it says besides the bucket.
     pub(super) fn besides(self) -> Besides {
         let debits = self.shared.as_ref().map(SharedBucket::debits);
-        Besides { debits, newer: self.newer, ..Besides::default() }
+        Besides { debits, newer: self.newer }
     }
 
-    /// Takes a state that was sent; `index` counts from 1.
-    fn sent(decoded: Decoded, defaults: &Defaults, now: u64, index: usize) -> Result<Self, Error> {
-        let Decoded { record, version, default, besides } = decoded;
-        let state = State::new(&record, defaults, now);
+    /// Takes a state that somebody has; `index` counts from 1.
+    pub(super) fn sent(
+        decoded: Decoded,
+        defaults: &Defaults,
+        now: u64,
+        index: usize,
+    ) -> Result<Self, Error> {
+        let record = Record::from(&decoded);
+        let Decoded { tokens, weight, policy, version, default, besides, .. } = decoded;
+        let state = record.state(defaults, now);
         let refused = |why| Error::Blob { index, why };
         let shared = match besides.debits {
             None => None,
@@ -251,21 +270,16 @@ impl Stored {
                 return Err(refused(BlobError::OutOfBounds("v")));
             }
             Some(debits) => {
-                let stored = record.policy.map(|stored| stored.policy);
+                let stored = policy.map(|stored| stored.policy);
                 let policy = stored.or(default).unwrap_or(defaults.current());
-                let tokens = record.tokens.unwrap_or(0);
                 if tokens > policy.capacity_micros() {
                     return Err(refused(BlobError::OutOfBounds("tokens")));
                 }
-                let weight = record.weight.unwrap_or(Weight::ONE);
                 let bucket = Bucket::new(policy, weight, tokens, 0, state.bucket.timestamp());
-                let mut shared = SharedBucket::new(&bucket, debits);
-                // On the sender's clock, which need not be ours.
-                shared.advance(besides.sent.unwrap_or(0), &Membership::default());
-                Some(shared)
+                Some(SharedBucket::new(&bucket, debits))
             }
         };
-        Ok(Self { state, newer: besides.newer, shared, from: besides.from })
+        Ok(Self { state, newer: besides.newer, shared })
     }
 }
 
@@ -288,13 +302,13 @@ impl Sources {
             }
             let names = std::iter::from_fn(|| args.next()).take(numkeys);
             let stored: Result<Vec<_>, _> =
-                names.map(|name| Stored::read(ctx, name, now)).collect();
+                names.map(|name| Stored::source(ctx, name, now)).collect();
             return Ok(Self(stored?.into_iter().flatten().collect()));
         }
         if is_word(form, b"FIELDS") {
             let record = fields(args, now)?;
-            let state = State::new(&record, defaults, now);
-            return Ok(Self(vec![Stored { state, newer: Newer::new(), shared: None, from: None }]));
+            let state = record.state(defaults, now);
+            return Ok(Self(vec![Stored { state, newer: Newer::new(), shared: None }]));
         }
         if is_word(form, b"STATE") {
             let mut sources = Vec::new();

@@ -9,6 +9,7 @@ mod peek;
 mod policy;
 mod reply;
 mod state;
+mod states;
 mod sync;
 mod take;
 mod takeall;
@@ -32,17 +33,15 @@ pub(crate) fn register(registrar: &mut Registrar) {
     registrar.add_container(&sync::SYNC);
     registrar.add::<sync::Status>();
     registrar.add::<sync::Now>();
+    registrar.add::<states::States>();
     registrar.add::<sync::Round>();
     registrar.add::<sync::Help>();
     #[cfg(feature = "panic-probe")]
     registrar.add::<panic::Panic>();
 }
 
-/// See `claw_core::codec::RegionStates`.
-pub(crate) use merge::fold_again;
-
 /// The names under which the server keeps statistics.
-pub(crate) const NAMES: [&CStr; 13] = [
+pub(crate) const NAMES: [&CStr; 14] = [
     take::Take::SPEC.name,
     peek::Peek::SPEC.name,
     give::Give::SPEC.name,
@@ -54,6 +53,7 @@ pub(crate) const NAMES: [&CStr; 13] = [
     verify::Verify::SPEC.name,
     c"cl.sync|status",
     c"cl.sync|now",
+    c"cl.sync|states",
     c"cl.sync|round",
     c"cl.sync|help",
 ];

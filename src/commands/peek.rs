@@ -34,7 +34,7 @@ impl Command for Peek {
         let mut opened = store::open_for_read(ctx, &key, now)?;
         let region = ctx.module().regions.region()?;
         opened.ask(&options.asked, store::default_policy(ctx)?)?;
-        reply::answer(ctx, &opened.take(tokens, false, now, &region));
+        reply::answer(ctx, &opened.take(tokens, false, now, &region)?);
         Ok(())
     }
 }

@@ -3,8 +3,8 @@
 
 use crate::error::{Error, Quantity};
 use crate::host::{self, Access, Args, Argument, ArgumentKind, Command, Context, Keys, Spec, Str};
-use claw_core::debit::MAX_REPLICAS;
 use claw_core::decimal;
+use claw_core::limits::MAX_REPLICAS;
 use claw_core::membership;
 use claw_core::replica::ReplicaId;
 use claw_sync::PeerStatus;
@@ -250,7 +250,7 @@ impl Command for Round {
     }
 }
 
-fn replica_id(name: Str<'_>) -> Result<ReplicaId, Error> {
+pub(super) fn replica_id(name: Str<'_>) -> Result<ReplicaId, Error> {
     let name = name.as_bytes();
     ReplicaId::new(name)
         .map_err(|why| Error::ReplicaId { id: String::from_utf8_lossy(name).into(), why })
@@ -276,7 +276,7 @@ impl Command for Help {
     const CONTAINER: Option<&'static CStr> = Some(SYNC.name);
 
     fn run(ctx: &Context<'_>, _args: Args<'_>) -> Result<(), Error> {
-        const LINES: [&CStr; 9] = [
+        const LINES: [&CStr; 11] = [
             c"CL.SYNC <subcommand> [<arg> ...]. Subcommands are:",
             c"STATUS",
             c"    Return the state of region sync and of every peer.",
@@ -284,6 +284,8 @@ impl Command for Help {
             c"    Begin a round to every peer at once, without waiting for it.",
             c"ROUND replica-id run sent spent masters [OPENING | PARTIAL] [HEARS [replica-id ...]]",
             c"    End a round; for peers to send.",
+            c"STATES replica-id sent strategy names key state [key state ...]",
+            c"    Bring states of buckets; for peers to send.",
             c"HELP",
             c"    Print this help.",
         ];

@@ -50,7 +50,7 @@ impl Command for Take {
         let mut opened = store::open_for_count(ctx, &key, now)?;
         let region = ctx.module().regions.region()?;
         opened.ask(&asked, store::default_policy(ctx)?)?;
-        let answer = opened.take(tokens, partial, now, &region);
+        let answer = opened.take(tokens, partial, now, &region)?;
 
         // A new policy holds from the call that brings it, even a refused one:
         // else its bucket would go on refilling at the old rate. Asking for no

@@ -37,6 +37,7 @@ impl Command for TakeAll {
     };
 
     fn run(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
+        const NO_BUCKET: Error = Error::Internal("a charge without its bucket");
         let call = Call::parse(&mut args)?;
 
         let now = host::now();
@@ -58,9 +59,7 @@ impl Command for TakeAll {
                     buckets.len().saturating_sub(1)
                 }
             };
-            let Some(bucket) = buckets.get_mut(place) else {
-                continue;
-            };
+            let bucket = buckets.get_mut(place).ok_or(NO_BUCKET)?;
             if bucket.asked != charge.asked {
                 return Err(Error::TwoPolicies(charge.name.as_bytes().into()));
             }
@@ -68,27 +67,41 @@ impl Command for TakeAll {
             bucket.owed = bucket.owed.saturating_add(charge.tokens);
             demands.push((place, charge.tokens, bucket.owed));
         }
-        let refusing = demands.iter().position(|(place, _, owed)| {
-            buckets.get(*place).is_some_and(|bucket| bucket.opened.remaining(&region) < *owed)
-        });
+        let mut refusing = None;
+        for (index, (place, _, owed)) in demands.iter().enumerate() {
+            let bucket = buckets.get(*place).ok_or(NO_BUCKET)?;
+            if bucket.opened.remaining(&region) < *owed {
+                refusing = Some(index);
+                break;
+            }
+        }
 
         let mut answers = Vec::with_capacity(demands.len());
         for (place, tokens, owed) in demands {
-            let Some(Bucket { opened, .. }) = buckets.get_mut(place) else {
-                continue;
-            };
+            let opened = &mut buckets.get_mut(place).ok_or(NO_BUCKET)?.opened;
             answers.push(match refusing {
-                None => opened.take(tokens, false, now, &region),
+                None => opened.take(tokens, false, now, &region)?,
                 // What an earlier charge of this call takes from the same bucket
                 // has to be there too.
                 Some(_) => opened.refusal(owed, now, &region),
             });
         }
-        for bucket in &mut buckets {
+        // All is planned before anything is written, and all is written before anybody hears of
+        // it: none of it can fail half way, and who listens finds every bucket charged.
+        let mut planned = Vec::with_capacity(buckets.len());
+        for Bucket { key, opened, owed, .. } in &mut buckets {
             // Asking for no tokens is looking, which writes nothing.
-            if bucket.owed > 0 && (refusing.is_none() || bucket.opened.terms_changed()) {
-                store::save(ctx, &bucket.key, &mut bucket.opened)?;
+            if *owed > 0 && (refusing.is_none() || opened.terms_changed()) {
+                let prepared = store::prepare(ctx, key, opened, None)?;
+                planned.push((prepared, &*key, &**opened));
             }
+        }
+        let applied: Vec<_> = planned
+            .into_iter()
+            .map(|(prepared, key, opened)| (prepared.apply(ctx, key, opened), key.name()))
+            .collect();
+        for (applied, name) in applied {
+            applied.announce(ctx, name);
         }
 
         let stats = &ctx.module().stats;

@@ -56,12 +56,12 @@ impl Command for Throttle {
         let before = opened.bucket().tokens();
         let (limited, answer) = match quantity {
             Move::Take(tokens) => {
-                let answer = opened.take(tokens, false, now, &region);
+                let answer = opened.take(tokens, false, now, &region)?;
                 ctx.module().stats.count_take(tokens, answer.taken);
                 (answer.taken < tokens, answer)
             }
             Move::Give(tokens) => {
-                let answer = opened.give(tokens, now, &region);
+                let answer = opened.give(tokens, now, &region)?;
                 ctx.module().stats.count_give(answer.taken);
                 (false, answer)
             }

@@ -2,7 +2,7 @@
 //! begins to listen.
 
 use crate::host::{Context, Module, api::call};
-use crate::regions;
+use crate::upkeep;
 use redis_module::raw;
 use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,7 +33,7 @@ pub(super) unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> bool {
     if let (true, Some(module)) = (subscribed, Module::current()) {
         // SAFETY: the load-time context.
         let ctx = unsafe { Context::of_event(ctx, module) };
-        module.regions.begin(&ctx);
+        upkeep::begin(&ctx);
     }
     subscribed
 }
@@ -53,7 +53,7 @@ unsafe extern "C" fn time(
         handle(ctx, |ctx| {
             if !ctx.is_loading() {
                 ctx.module().listeners.look(ctx);
-                regions::tick(ctx, ctx.is_primary());
+                upkeep::tick(ctx, ctx.is_primary());
             }
         });
     }
@@ -70,7 +70,7 @@ unsafe extern "C" fn role(
     unsafe {
         handle(ctx, |ctx| {
             ctx.module().listeners.expect();
-            ctx.module().regions.restart(ctx, ctx.is_primary());
+            upkeep::restart(ctx, ctx.is_primary());
         });
     }
 }

@@ -52,6 +52,9 @@ pub(crate) enum Keys {
     /// The first argument and, when the second is FROM, as many as the third
     /// says, right behind it.
     FirstAndFrom,
+    /// Each followed by something else, to the end, after so many arguments; a subcommand's
+    /// name counts.
+    PairsAfter(c_int),
     /// None.
     None,
 }
@@ -161,6 +164,7 @@ pub(super) unsafe fn register<C: Command>(ctx: *mut raw::RedisModuleCtx) -> Opti
         Keys::First => (1, 1, 1),
         // Where the others stand is said below, by the key specifications.
         Keys::FirstAndFrom => (1, 1, 1),
+        Keys::PairsAfter(before) => (before.saturating_add(1), -1, 2),
         Keys::Counted | Keys::None => (0, 0, 0),
     };
     // SAFETY: constant strings and a handler with C's calling convention; a
@@ -315,6 +319,17 @@ fn key_specs(spec: &Spec) -> Vec<raw::RedisModuleCommandKeySpec> {
             };
             vec![first(), from, end]
         }
+        Keys::PairsAfter(before) => {
+            let mut pairs = first();
+            let pos = before.saturating_add(1);
+            pairs.bs.index = raw::RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_1 { pos };
+            pairs.fk.range = raw::RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1 {
+                lastkey: -1,
+                keystep: 2,
+                limit: 0,
+            };
+            vec![pairs, end]
+        }
         Keys::None => vec![end],
     }
 }
@@ -408,6 +423,11 @@ extern "C" fn handler<C: Command>(
 fn tell<C: Command>(ctx: &Context<'_>, error: &Error) {
     if matches!(error, Error::Field { .. }) {
         ctx.module().stats.corrupt.add(1);
+    }
+    if let Error::Internal(what) = error {
+        let name = C::SPEC.name.to_string_lossy();
+        // SAFETY: a live context.
+        unsafe { log(ctx.as_ptr(), Level::Warning, &format!("internal error in {name}: {what}")) };
     }
     if matches!(error, Error::Panic) {
         let name = C::SPEC.name.to_string_lossy();

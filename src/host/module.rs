@@ -6,7 +6,9 @@ use crate::config::Settings;
 use crate::error::Error;
 use crate::regions::Regions;
 use crate::stats::Stats;
-use claw_core::record::{BucketPool, Field, OpenBucket};
+use crate::upkeep::Upkeep;
+use claw_core::open::{BucketPool, OpenBucket};
+use claw_core::record::Field;
 use redis_module::raw;
 use std::cell::{RefCell, RefMut};
 use std::mem::ManuallyDrop;
@@ -25,10 +27,12 @@ pub(crate) struct Module {
     pub(crate) stats: Stats,
     /// Region sync.
     pub(crate) regions: Regions,
+    /// The work between commands.
+    pub(crate) upkeep: RefCell<Upkeep>,
     /// Who listens to effects.
     pub(crate) listeners: Listeners,
     /// See [`PooledBucket`].
-    spare: RefCell<BucketPool>,
+    pool: RefCell<BucketPool>,
     lent: RefCell<Option<OwnedStr>>,
     stamp: RefCell<Option<(u64, OwnedStr)>>,
 }
@@ -54,8 +58,9 @@ impl Module {
             settings: RefCell::new(Settings::default()),
             stats: Stats::default(),
             regions: Regions::default(),
+            upkeep: RefCell::default(),
             listeners: Listeners::default(),
-            spare: RefCell::default(),
+            pool: RefCell::default(),
             lent: RefCell::new(None),
             stamp: RefCell::new(None),
         };
@@ -85,13 +90,13 @@ impl Module {
     }
 
     /// Memory of a bucket that is done with.
-    pub(crate) fn spare(&self) -> Result<RefMut<'_, BucketPool>, Error> {
-        self.spare.try_borrow_mut().map_err(|_| Error::Busy)
+    pub(crate) fn pool(&self) -> Result<RefMut<'_, BucketPool>, Error> {
+        self.pool.try_borrow_mut().map_err(|_| Error::Busy)
     }
 
     /// Room for a bucket that is to be read.
     pub(crate) fn room(&self) -> Result<PooledBucket<'_>, Error> {
-        Ok(PooledBucket { opened: ManuallyDrop::new(self.spare()?.take()), module: self })
+        Ok(PooledBucket { opened: ManuallyDrop::new(self.pool()?.take()), module: self })
     }
 
     /// The text of a timestamp. Where the clock has only milliseconds, commands that
@@ -151,8 +156,8 @@ impl Drop for PooledBucket<'_> {
     fn drop(&mut self) {
         // SAFETY: it is used nowhere after this.
         let opened = unsafe { ManuallyDrop::take(&mut self.opened) };
-        if let Ok(mut spare) = self.module.spare() {
-            spare.keep(opened);
+        if let Ok(mut pool) = self.module.pool() {
+            pool.keep(opened);
         }
     }
 }

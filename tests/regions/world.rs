@@ -2,7 +2,7 @@
 
 use crate::line::Line;
 use claw_core::codec;
-use claw_core::debit::Counter;
+use claw_core::debits::Counter;
 use claw_testkit::{Builder, Server, ask, cmd, eventually, free_port, info_field, ints, skipped};
 use redis::{Connection, Value};
 use std::collections::BTreeMap;

@@ -2,12 +2,13 @@
 
 pub use crate::random::{cases, log_uniform};
 use claw_core::bucket::{Bucket, Weight};
-use claw_core::debit::{
-    Account, Counter, Debits, MAX_REPLICAS, SharedBucket, Slack, Stretch, Version,
-};
+use claw_core::debits::{Account, Counter, Debits, Slack, Version};
+use claw_core::limits::MAX_REPLICAS;
 use claw_core::limits::{MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TOKENS, MAX_WEIGHT};
 use claw_core::policy::Policy;
+use claw_core::replica::MAX_EPOCH;
 use claw_core::replica::ReplicaId;
+use claw_core::shared::SharedBucket;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -74,13 +75,13 @@ fn accounts() -> impl Strategy<Value = Vec<Account>> {
 pub fn debits() -> impl Strategy<Value = Debits> {
     let version = (log_uniform(u64::MAX), prop::option::of(id()))
         .prop_map(|(number, origin)| Version { number, origin });
-    let looked = log_uniform(u64::MAX).prop_map(Stretch);
-    (version, log_uniform(u64::MAX), log_uniform(u64::MAX), looked, accounts()).prop_map(
-        |(version, debt, fraction, looked, accounts)| Debits {
+    let home = any::<u32>();
+    (version, log_uniform(u64::MAX), log_uniform(u64::MAX), home, accounts()).prop_map(
+        |(version, debt, fraction, home, accounts)| Debits {
             version,
             debt,
             fraction,
-            looked,
+            home,
             accounts,
         },
     )
@@ -102,4 +103,19 @@ pub fn shared() -> impl Strategy<Value = SharedBucket> {
             SharedBucket::new(&bucket, Debits { fraction, ..debits })
         },
     )
+}
+
+/// As others get to know it: slack and home are nobody else's business, and replicas that counted
+/// nothing are not sent.
+pub fn counted(bucket: &SharedBucket) -> SharedBucket {
+    let mut debits = bucket.debits();
+    debits.accounts.retain(|account| account.counter.epoch != 0);
+    debits.accounts.iter_mut().for_each(|account| account.slack = None);
+    debits.home = 0;
+    SharedBucket::new(&bucket.bucket(), debits)
+}
+
+/// Whether its epochs are believed.
+pub fn sane(bucket: &SharedBucket) -> bool {
+    bucket.accounts().iter().all(|account| account.counter.epoch <= MAX_EPOCH)
 }

@@ -2,7 +2,7 @@
 //! times.
 
 use crate::any::{cases, counter, id};
-use claw_core::debit::Counter;
+use claw_core::debits::Counter;
 use claw_core::replica::{MAX_ID, ReplicaId, Writer};
 use proptest::prelude::*;
 

@@ -1,13 +1,14 @@
-//! A key that does not have its expiry looked at with every take expires late enough
-//! all the same.
+//! The key of a shared bucket outlives its bucket, and not for long.
 
 use crate::any::{START, cases};
-use claw_core::bucket::Weight;
-use claw_core::codec::{self, DebitsText, decode_debits};
-use claw_core::debit::{Debits, Region, Stretch};
+use claw_core::codec::{self, DebitsText};
+use claw_core::debits::Region;
 use claw_core::defaults::Defaults;
+use claw_core::expiry::{Expiry, LEAST_LINGER_US, MOST_LINGER_US};
+use claw_core::membership::{Instants, Membership, PartitionPolicy, WHOLE};
+use claw_core::open::OpenBucket;
 use claw_core::policy::Policy;
-use claw_core::record::{Expiry, LEAST_LINGER_US, OpenBucket, Record};
+use claw_core::record::{Field, Record};
 use claw_core::replica::Writer;
 use proptest::prelude::*;
 
@@ -16,15 +17,13 @@ use proptest::prelude::*;
 enum Event {
     /// A take of so many tokens, or of what there is.
     Take(u64),
-    /// Somebody writes the tokens, in millionths, and the timestamp if it is not so far
-    /// from the present.
-    Write(u64, Option<i64>),
+    /// So many tokens are given back.
+    Give(u64),
     /// The policy is pinned, or no longer.
     Pin(bool),
-    /// Some region begins or ceases to lack what was counted.
-    Await(bool),
-    /// The walk over all shared buckets comes by, which moves the expiry and writes
-    /// nothing.
+    /// This region hears its peer no more, or does again.
+    Hears(bool),
+    /// The walk over all shared buckets comes by.
     Walk,
 }
 
@@ -36,13 +35,11 @@ fn event() -> impl Strategy<Value = (u64, Event)> {
         1 => 0..3_600_000_000_u64,
     ];
     let tokens = prop_oneof![3 => 1..4_u64, 1 => 1..100_u64];
-    let at = prop_oneof![-10_000_000_i64..10_000_000, -3_600_000_000_i64..3_600_000_000];
-    let at = prop::option::of(at);
     let event = prop_oneof![
-        12 => tokens.prop_map(Event::Take),
-        2 => (0..=100_000_000_u64, at).prop_map(|(tokens, at)| Event::Write(tokens, at)),
+        12 => tokens.clone().prop_map(Event::Take),
+        2 => tokens.prop_map(Event::Give),
         1 => any::<bool>().prop_map(Event::Pin),
-        1 => any::<bool>().prop_map(Event::Await),
+        1 => any::<bool>().prop_map(Event::Hears),
         2 => Just(Event::Walk),
     ];
     (wait, event)
@@ -52,8 +49,19 @@ fn event() -> impl Strategy<Value = (u64, Event)> {
 struct Key {
     record: Record,
     expires: Option<u64>,
-    /// Nobody has taken since somebody wrote it.
-    by_hand: bool,
+}
+
+/// A region whose only peer is heard, or has not been for long.
+fn region(hears: bool, now: u64) -> Region {
+    let writer = Some(Writer::new("here".parse().unwrap(), 7));
+    let instants = Instants { wall: now, steady: now };
+    let before = Instants { wall: 0, steady: 0 };
+    let mut peers = match hears {
+        true => Membership::default(),
+        false => Membership::new(PartitionPolicy::Equal, 2, 1_000_000, before),
+    };
+    peers.tick(Some(0), instants);
+    Region { writer, peers }
 }
 
 proptest! {
@@ -61,122 +69,79 @@ proptest! {
 
     #[test]
     fn a_key_outlives_its_bucket(
-        (refill, begin) in (0..200_000_000_u64, START..START + 20 * Stretch::US),
+        refill in 1..200_000_000_u64,
         events in prop::collection::vec(event(), 1..60),
     ) {
         let policy = Policy::new(100, refill, 1_000).unwrap();
         let defaults = Defaults::new(policy);
-        let writer = Writer::new("here".parse().unwrap(), 7);
-        let region = Region { writer: Some(writer), ..Region::default() };
-        let (mut now, mut key, mut awaited) = (begin, None::<Key>, false);
+        let (mut now, mut key, mut hears) = (START, None::<Key>, true);
         for (wait, event) in events {
             now += wait;
-            let expired = key.take_if(|key| key.expires.is_some_and(|at| at <= now / 1_000));
-            if let Some(Key { record, expires, by_hand: false }) = expired {
-                let at = expires.unwrap() * 1_000;
-                let opened = OpenBucket::shared(Some(record), &defaults, &region, at);
-                prop_assert!(opened.as_shared().unwrap().is_full());
+            let here = region(hears, now);
+            if let Some(Key { record, expires: Some(expires) }) =
+                key.take_if(|key| key.expires.is_some_and(|at| at <= now / 1_000))
+            {
+                let at = expires * 1_000;
+                let opened = OpenBucket::shared(Some(record), &defaults, &here, at, None);
+                prop_assert!(!hears || opened.as_shared().unwrap().is_full());
             }
-            let (record, expires, by_hand) = match key.take() {
-                Some(key) => (Some(key.record), key.expires, key.by_hand),
-                None => (None, None, false),
+            let (record, present) = match key.take() {
+                Some(key) => (Some(key.record), key.expires),
+                None => (None, None),
             };
-            let mut opened = OpenBucket::shared(record, &defaults, &region, now);
+            let mut opened = OpenBucket::shared(record.clone(), &defaults, &here, now, None);
             match event {
-                Event::Take(tokens) => {
-                    opened.take(tokens, true, now, &region);
-                }
-                Event::Pin(true) => opened.pin(policy, &region),
-                Event::Pin(false) => opened.reset(policy, &region),
-                Event::Await(is) => awaited = is,
-                Event::Walk => {
-                    if let Some(record) = opened.record() {
-                        let expiry = opened.to_record().expiry(&opened, awaited);
-                        let expires = expiry.move_from(expires).unwrap_or(expires);
-                        let debits = record.debits.as_ref().map(|debits| {
-                            // The accounts of an open bucket are elsewhere.
-                            let accounts = opened.as_shared().unwrap().accounts().to_vec();
-                            Debits { accounts, ..(**debits).clone() }.into()
-                        });
-                        let record = Record { debits, ..record.clone() };
-                        key = Some(Key { record, expires, by_hand });
-                    }
-                    continue;
-                }
-                Event::Write(tokens, at) => {
-                    if let Some(record) = opened.record() {
-                        let by_hand = at.map(|at| now.saturating_add_signed(at));
-                        let record = Record {
-                            tokens: Some(tokens),
-                            timestamp: by_hand.or(record.timestamp),
-                            ..record.clone()
-                        };
-                        let debits = Some(opened.as_shared().unwrap().debits().into());
-                        let record = Record { debits, ..record };
-                        key = Some(Key { record, expires, by_hand: true });
-                    }
-                    continue;
-                }
+                Event::Take(tokens) => drop(opened.take(tokens, true, now, &here).unwrap()),
+                Event::Give(tokens) => drop(opened.give(tokens, now, &here).unwrap()),
+                Event::Pin(true) => opened.pin(policy, &here),
+                Event::Pin(false) => opened.reset(policy, &here),
+                Event::Hears(is) => hears = is,
+                Event::Walk => {}
             }
-            let mut present = opened.record().and(expires);
-            if opened.looks_at_expiry(false, awaited) {
-                let expiry = opened.to_record().expiry(&opened, awaited);
-                present = expiry.move_from(present).unwrap_or(present);
+            if let Event::Hears(_) | Event::Walk = event {
+                // Nothing is written. The walk gives an expiry to what has none, no more.
+                let expiry = opened.expiry(false, &here);
+                let given = expiry.move_from(None).flatten().filter(|_| matches!(event, Event::Walk));
+                key = record.map(|record| Key { record, expires: present.or(given) });
+                continue;
             }
+            let expiry = opened.expiry(false, &here);
+            let expires = expiry.move_from(present).unwrap_or(present);
             let shared = opened.as_shared().unwrap();
-            match (opened.to_record().expiry(&opened, awaited), shared.us_until_full()) {
-                (Expiry::At { .. }, Some(wait)) => {
-                    let full = u128::from(shared.timestamp()) + wait;
-                    let expires = u128::from(present.unwrap()) * 1_000;
+            let full = shared.us_until_full(here.peers.share()).map(|us| us + u128::from(now));
+            match (expiry, full) {
+                (Expiry::At { .. }, Some(full)) => {
+                    let expires = u128::from(expires.unwrap()) * 1_000;
                     prop_assert!(full + u128::from(LEAST_LINGER_US) <= expires);
+                    prop_assert!(expires <= full + u128::from(MOST_LINGER_US) + 1_000);
                 }
-                (Expiry::Never, _) => prop_assert_eq!(present, None),
+                (Expiry::Never, _) => prop_assert_eq!(expires, None),
                 other => prop_assert!(false, "{:?}", other),
             }
             let mut text = DebitsText::default();
             codec::encode_debits(shared, &mut text);
-            let debits = decode_debits(text.as_bytes().unwrap()).map(Box::new);
-            prop_assert_eq!(debits.as_deref(), Some(&shared.debits()));
-            let record = Record { debits, ..opened.to_record() };
-            key = Some(Key { record, expires: present, by_hand: false });
+            let mut record = opened.to_record();
+            record.read(Field::Debits, text.as_bytes().unwrap(), now).unwrap();
+            key = Some(Key { record, expires });
         }
     }
 }
 
+/// At a share of the limit a bucket is full later, and so is kept for longer.
 #[test]
-fn who_takes_often_looks_once_in_a_stretch() {
-    let policy = Policy::new(100, 10_000_000, 1_000).unwrap();
+fn a_key_is_kept_until_it_is_full_at_the_share_in_force() {
+    let policy = Policy::new(100, 1_000_000, 1_000).unwrap();
     let defaults = Defaults::new(policy);
-    let region =
-        Region { writer: Some(Writer::new("here".parse().unwrap(), 7)), ..Region::default() };
-    let begin = START / Stretch::US * Stretch::US;
-    let mut record = None;
-    let mut looks = Vec::new();
-    for second in 0..20 {
-        let now = begin + second * 1_000_000;
-        let mut opened = OpenBucket::shared(record.take(), &defaults, &region, now);
-        opened.take(1, false, now, &region);
-        looks.push(opened.looks_at_expiry(false, false));
-        let debits = Some(opened.as_shared().unwrap().debits().into());
-        record = Some(Record { debits, ..opened.to_record() });
-    }
-    let looked: Vec<usize> = (0..20).filter(|second| looks[*second]).collect();
-    assert_eq!(looked, [0, 9, 17]);
-    // Who asks for much, whose key is kept, or who is awaited looks each time.
-    let now = begin + 19_000_000;
-    let open = || OpenBucket::shared(record.clone(), &defaults, &region, now);
-    assert!(!open().looks_at_expiry(false, false));
-    assert!(open().looks_at_expiry(true, false));
-    assert!(open().looks_at_expiry(false, true));
-    let mut opened = open();
-    opened.set_weight(Weight::new(2).unwrap(), &region);
-    assert!(opened.looks_at_expiry(false, false));
-    let slow = Policy::new(100, 1_000_000, 1_000).unwrap();
-    let mut opened = OpenBucket::shared(record.clone(), &Defaults::new(slow), &region, now);
-    opened.take(20, false, now, &region);
-    assert!(opened.looks_at_expiry(false, false));
-    // Alone, nobody looks after it but the takes.
-    let plain = Record { debits: None, ..record.clone().unwrap() };
-    let mut opened = OpenBucket::new(Some(plain), &defaults, now);
-    assert!(opened.looks_at_expiry(false, false) && opened.looks_at_expiry(false, false));
+    let expires = |hears: bool| {
+        let here = region(hears, START);
+        let mut opened = OpenBucket::shared(None, &defaults, &here, START, None);
+        opened.take(10, false, START, &here).unwrap();
+        match opened.expiry(false, &here) {
+            Expiry::At { earliest, .. } => (here.peers.share(), earliest - START / 1_000),
+            Expiry::Never => panic!("it refills"),
+        }
+    };
+    let linger = LEAST_LINGER_US / 1_000;
+    assert_eq!(expires(true), (WHOLE, 10_000 + linger));
+    assert_eq!(expires(false), (WHOLE / 2, 20_000 + linger));
 }

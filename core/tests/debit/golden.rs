@@ -9,10 +9,10 @@
 
 use crate::world::Rounds;
 use claw_core::bucket::{Wait, Weight};
-use claw_core::debit::{Remote, SharedBucket};
 use claw_core::membership::{Instants, Membership, PartitionPolicy, WHOLE};
 use claw_core::policy::Policy;
 use claw_core::replica::{ReplicaId, Writer};
+use claw_core::shared::{Remote, SharedBucket};
 use std::collections::BTreeMap;
 use std::str::SplitWhitespace;
 
@@ -88,18 +88,18 @@ impl History {
             "take" => {
                 let (key, writer) = replica.open(words.next().unwrap(), policies, now);
                 let (tokens, taken) = (number(&mut words), number(&mut words));
-                let answer = key.take(Some(writer), tokens, false, now, WHOLE);
+                let answer = key.take(Some(writer), tokens, false, now, WHOLE).unwrap();
                 assert_eq!(answer.taken, taken * tokens, "{}: {line}", self.title);
                 assert_eq!(answer.retry_after == Wait::Ms(0), taken == 1, "{line}");
             }
             "look" => drop(replica.open(words.next().unwrap(), policies, now)),
             "debit" => {
                 let (key, writer) = replica.open(words.next().unwrap(), policies, now);
-                key.debit(Some(writer), number(&mut words));
+                key.debit(Some(writer), number(&mut words)).unwrap();
             }
             "refund" => {
                 let (key, writer) = replica.open(words.next().unwrap(), policies, now);
-                key.refund(Some(writer), number(&mut words));
+                key.refund(Some(writer), number(&mut words)).unwrap();
             }
             "forget" => {
                 replica.keys.remove(words.next().unwrap()).unwrap();
@@ -211,10 +211,10 @@ impl Replica {
     fn receive(&mut self, sent: &Sent, policies: &[Policy], now: u64) {
         for (name, bucket) in &sent.keys {
             let fresh = !self.keys.contains_key(name);
-            let remote = Remote { from: Some(sent.from), bucket: bucket.clone() };
+            let remote = Remote { from: Some(sent.from), bucket: bucket.clone(), stored: None };
             self.open(name, policies, now);
             let key = self.keys.get_mut(name).unwrap();
-            key.receive(fresh, &remote, Some(&self.writer), &self.peers);
+            key.receive(fresh, &remote, Some(&self.writer), &self.peers).unwrap();
         }
     }
 }

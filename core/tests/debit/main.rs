@@ -38,4 +38,5 @@ mod random;
 mod receive;
 mod stored;
 mod time;
+mod wire;
 mod world;

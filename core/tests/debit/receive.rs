@@ -3,11 +3,12 @@
 use crate::any::{START, cases, shared};
 use crate::world::{any_cut, cut, peer};
 use claw_core::bucket::Weight;
-use claw_core::debit::{Account, Counter, Debits, Remote, SharedBucket, Slack};
+use claw_core::debits::{Account, Counter, Debits, Slack};
 use claw_core::limits::MICRO;
 use claw_core::membership::{Instants, Membership, PartitionPolicy, WHOLE};
 use claw_core::policy::Policy;
 use claw_core::replica::{MAX_OWN_EPOCH, ReplicaId, Writer};
+use claw_core::shared::{Remote, SharedBucket};
 use proptest::prelude::*;
 
 fn unit(policy: Policy) -> i128 {
@@ -45,10 +46,10 @@ proptest! {
         }
         let writer = Writer::new("here".parse().unwrap(), 7);
         let writer = Some(&writer).filter(|_| writes);
-        let remote = Remote { from: from.map(peer), bucket: sent.clone() };
+        let remote = Remote { from: from.map(peer), bucket: sent.clone(), stored: None };
         prop_assume!(bucket.has_room_for(&remote, writer.map(Writer::id)));
         let before = bucket.clone();
-        bucket.receive(fresh, &remote, writer, &peers);
+        bucket.receive(fresh, &remote, writer, &peers).unwrap();
         prop_assert!(bucket.level() >= 0);
         prop_assert!(bucket.level() <= deepest(&bucket, &peers));
         for account in bucket.accounts() {
@@ -61,7 +62,7 @@ proptest! {
         }
         prop_assert_eq!(bucket.timestamp(), before.timestamp());
         let once = bucket.clone();
-        bucket.receive(false, &remote, writer, &peers);
+        bucket.receive(false, &remote, writer, &peers).unwrap();
         prop_assert_eq!(bucket.level().min(once.level()), bucket.level());
         for account in once.accounts() {
             prop_assert_eq!(bucket.counter(account.id), account.counter);
@@ -88,17 +89,17 @@ impl Here {
         let policy = Policy::new(POLICY.0, POLICY.1, POLICY.2).unwrap();
         let full = SharedBucket::full(policy, Weight::ONE, START);
         let bucket = self.bucket.get_or_insert(full);
-        bucket.take(Some(&self.writer), tokens, false, START, WHOLE).taken
+        bucket.take(Some(&self.writer), tokens, false, START, WHOLE).unwrap().taken
     }
 
     /// Sends what it has; whether the other one has something to tell then.
     fn send(&self, to: &mut Self) -> bool {
         let Some(bucket) = self.bucket.clone() else { return false };
-        let remote = Remote { from: Some(self.writer.id()), bucket: bucket.clone() };
+        let remote = Remote { from: Some(self.writer.id()), bucket: bucket.clone(), stored: None };
         let fresh = to.bucket.is_none();
         let full = SharedBucket::full(bucket.policy(), Weight::ONE, START);
         let local = to.bucket.get_or_insert(full);
-        local.receive(fresh, &remote, Some(&to.writer), &to.peers).rebroadcast
+        local.receive(fresh, &remote, Some(&to.writer), &to.peers).unwrap().rebroadcast
     }
 
     fn remaining(&self) -> u64 {
@@ -184,8 +185,8 @@ fn what_was_withheld() {
     let minute = START - 1 + 60_000_000;
     let sent_by = |n: usize, tokens: u64| {
         let mut bucket = SharedBucket::full(policy, Weight::ONE, minute);
-        bucket.debit(Some(&Writer::new(peer(n), 1)), tokens * MICRO);
-        Remote { from: Some(peer(n)), bucket }
+        bucket.debit(Some(&Writer::new(peer(n), 1)), tokens * MICRO).unwrap();
+        Remote { from: Some(peer(n)), bucket, stored: None }
     };
     // Of three others two are silent, and so half of ten tokens a second is kept: of
     // a minute, 300 overflowed and 300 were withheld.
@@ -206,16 +207,16 @@ fn what_was_withheld() {
         assert!(peers.is_silent(peer(n)));
         // The level they send says nothing here: they lack what the other one took.
         let mut remote = sent_by(n, tokens);
-        remote.bucket.debit(None, 1_000 * MICRO);
-        bucket.receive(false, &remote, None, &peers);
+        remote.bucket.debit(None, 1_000 * MICRO).unwrap();
+        bucket.receive(false, &remote, None, &peers).unwrap();
         assert_eq!(bucket.level() / unit(policy), missing * i128::from(MICRO), "{n} {tokens}");
     }
     // One that was heard all the time only gets what overflowed.
     let mut bucket = SharedBucket::full(policy, Weight::ONE, START - 2);
     bucket.advance(minute, &peers);
     let mut remote = sent_by(2, 310);
-    remote.bucket.debit(None, 1_000 * MICRO);
-    bucket.receive(false, &remote, None, &peers);
+    remote.bucket.debit(None, 1_000 * MICRO).unwrap();
+    bucket.receive(false, &remote, None, &peers).unwrap();
     assert!(!peers.is_silent(peer(2)));
     assert_eq!(bucket.level() / unit(policy), 10 * i128::from(MICRO));
 }
@@ -240,7 +241,7 @@ fn room_for_replicas() {
     let here = Writer::new("here".parse().unwrap(), 7);
     let me = Some(here.id());
     let from = Some("r01".parse().unwrap());
-    let news = |names, from| Remote { from, bucket: knowing(named(names, 1)) };
+    let news = |names, from| Remote { from, bucket: knowing(named(names, 1)), stored: None };
     // Known here with counters, and without; told of; who tells; whether there is room.
     let new = Some("new".parse().unwrap());
     let table = [
@@ -261,12 +262,12 @@ fn room_for_replicas() {
         let remote = news(told, from);
         assert_eq!(bucket.has_room_for(&remote, me), fits, "{what}");
         if fits {
-            bucket.receive(false, &remote, Some(&here), &Membership::default());
+            bucket.receive(false, &remote, Some(&here), &Membership::default()).unwrap();
             for account in remote.bucket.accounts() {
                 assert_eq!(bucket.counter(account.id), account.counter, "{what}");
             }
             assert!(bucket.can_count(Some(&here)), "{what}");
-            bucket.debit(Some(&here), 5);
+            bucket.debit(Some(&here), 5).unwrap();
             assert_eq!(bucket.counter(here.id()).spent, 5, "{what}");
         }
     }
@@ -291,7 +292,7 @@ fn a_leap_of_our_own_epochs() {
     let told = |epoch| {
         let counter = Counter { epoch, spent: 1, refunded: 0 };
         let account = Account { id: here.id(), counter, slack: None };
-        let remote = Remote { from: None, bucket: knowing(vec![account]) };
+        let remote = Remote { from: None, bucket: knowing(vec![account]), stored: None };
         knowing(Vec::new()).believes(&remote, Some(here.id()))
     };
     assert!(told(MAX_OWN_EPOCH) && !told(MAX_OWN_EPOCH + 1));

@@ -1,15 +1,17 @@
 //! What is stored of a shared bucket is all of it.
 
-use crate::any::{self, START, cases, debits, log_uniform, shared};
+use crate::any::{self, START, cases, debits, shared};
 use crate::world::{any_cut, cut};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::codec::{self, DebitsText, MAX_BLOB, decode_debits};
-use claw_core::debit::{Debits, MAX_REPLICAS, Region, SharedBucket, Stretch};
+use claw_core::debits::{Debits, Region};
 use claw_core::decimal::Decimal;
 use claw_core::defaults::Defaults;
-use claw_core::limits::{MAX_INTERVAL_MS, MAX_TOKENS};
+use claw_core::limits::{MAX_INTERVAL_MS, MAX_REPLICAS, MAX_TOKENS};
+use claw_core::open::{BucketPool, OpenBucket};
 use claw_core::policy::{Policy, StoredPolicy};
-use claw_core::record::{BucketPool, Expiry, Field, FieldError, OpenBucket, Record};
+use claw_core::record::{Field, FieldError, Record};
+use claw_core::shared::SharedBucket;
 use proptest::prelude::*;
 
 fn encode_debits(bucket: &SharedBucket) -> Vec<u8> {
@@ -44,7 +46,7 @@ fn reopened(bucket: &SharedBucket, spare: &mut BucketPool) -> Box<OpenBucket> {
     let mut record = Record::default();
     for (field, text) in fields {
         if field == Field::Debits {
-            record.read_debits(&text, spare).unwrap();
+            record.read_debits(&text, spare.debits()).unwrap();
         } else {
             record.read(field, &text, START).unwrap();
         }
@@ -53,7 +55,7 @@ fn reopened(bucket: &SharedBucket, spare: &mut BucketPool) -> Box<OpenBucket> {
     let (defaults, region) = (Defaults::new(Policy::DEFAULT), Region::default());
     let mut opened = spare.take();
     *opened.record_mut() = Some(record);
-    opened.begin_shared(&defaults, &region, line.timestamp(), spare);
+    opened.begin_shared(&defaults, &region, line.timestamp(), None, spare);
     opened
 }
 
@@ -71,41 +73,6 @@ proptest! {
         prop_assert_eq!(reread(&bucket), bucket);
     }
 
-    /// The shorter way to see that an expiry may stay says yes where it can, and never
-    /// more.
-    #[test]
-    fn an_expiry_stays_where_it_may(
-        bucket in shared(),
-        (near, awaited) in (-3_000_i64..3_000, any::<bool>()),
-    ) {
-        let opened = reopened(&bucket, &mut BucketPool::default());
-        let whole = opened.to_record().expiry(&opened, awaited);
-        let edges = match whole {
-            Expiry::Never => vec![0, START / 1_000],
-            Expiry::At { earliest, latest, set } => vec![0, earliest, set, latest],
-        };
-        for at in edges.iter().flat_map(|at| [*at, at.saturating_add_signed(near)]) {
-            let stays = opened.expiry_may_stay(at, false, awaited);
-            prop_assert!(!stays || whole.move_from(Some(at)).is_none(), "{at} {whole:?}");
-            if let Expiry::At { earliest, set, .. } = whole
-                && at <= u64::MAX / 1_000
-            {
-                prop_assert!(stays || !(earliest..set).contains(&at), "{at} {whole:?}");
-            }
-        }
-    }
-
-    /// A product says as much as the quotient.
-    #[test]
-    fn full_within_a_time(bucket in shared(), us in log_uniform(u64::MAX)) {
-        let wait = bucket.us_until_full();
-        let exactly = wait.and_then(|wait| u64::try_from(wait).ok()).unwrap_or(us);
-        for us in [us, exactly, exactly.saturating_sub(1), exactly.saturating_add(1)] {
-            let within = wait.is_some_and(|wait| wait <= u128::from(us));
-            prop_assert_eq!(bucket.is_full_within(us), within, "{:?} {}", wait, us);
-        }
-    }
-
     /// Nothing is left of the bucket whose memory is used, nor of a field that could
     /// not be read.
     #[test]
@@ -119,7 +86,7 @@ proptest! {
             if let Some(cut) = damage {
                 let mut text = encode_debits(&bucket);
                 text.truncate(usize::from(cut) % text.len());
-                let read = Record::default().read_debits(&text, &mut spare);
+                let read = Record::default().read_debits(&text, spare.debits());
                 prop_assert_eq!(read, Err(FieldError::Debits));
             }
         }
@@ -136,7 +103,7 @@ proptest! {
         for (micros, step, (silent, regions)) in takes {
             now += step;
             bucket.advance(now, &cut(silent, regions, now));
-            bucket.debit(None, micros % policy.capacity_micros());
+            bucket.debit(None, micros % policy.capacity_micros()).unwrap();
             prop_assert_eq!(reread(&bucket), bucket.clone());
         }
     }
@@ -189,9 +156,14 @@ fn check(bytes: &[u8]) {
             let defaults = Defaults::new(Policy::DEFAULT);
             for tokens in [Some(0), Some(1), None] {
                 let record = Record { tokens, timestamp: Some(START), ..record.clone() };
-                let mut opened =
-                    OpenBucket::shared(Some(record), &defaults, &Region::default(), START + 1);
-                let answer = opened.take(1, true, START, &Region::default());
+                let mut opened = OpenBucket::shared(
+                    Some(record),
+                    &defaults,
+                    &Region::default(),
+                    START + 1,
+                    None,
+                );
+                let answer = opened.take(1, true, START, &Region::default()).unwrap();
                 assert!(answer.remaining <= answer.capacity);
             }
         }
@@ -200,9 +172,9 @@ fn check(bytes: &[u8]) {
 
 #[test]
 fn accounts_out_of_order_or_too_many_are_refused() {
-    let account = |name: &str| claw_core::debit::Account {
+    let account = |name: &str| claw_core::debits::Account {
         id: name.parse().unwrap(),
-        counter: claw_core::debit::Counter { epoch: 1, spent: 2, refunded: 3 },
+        counter: claw_core::debits::Counter { epoch: 1, spent: 2, refunded: 3 },
         slack: None,
     };
     let many = |count: usize| (0..count).map(|n| account(&format!("n{n:02}"))).collect();
@@ -220,25 +192,66 @@ fn accounts_out_of_order_or_too_many_are_refused() {
     }
 }
 
+/// A hash that came from another key keeps what is missing, and forgets who took it.
+#[test]
+fn counters_stay_with_their_key() {
+    use claw_core::debits::home;
+    let account = |name: &str| claw_core::debits::Account {
+        id: name.parse().unwrap(),
+        counter: claw_core::debits::Counter { epoch: 9, spent: 8_000_000, refunded: 0 },
+        slack: None,
+    };
+    let (defaults, region) = (Defaults::new(Policy::DEFAULT), Region::default());
+    let kept_at = |written_at: u32, opened_at: u32| {
+        let accounts = vec![account("a"), account("b")];
+        let debits = Debits { home: written_at, accounts, ..Debits::default() };
+        let record = Record {
+            tokens: Some(5_000_000),
+            timestamp: Some(START),
+            debits: Some(debits.into()),
+            ..Record::default()
+        };
+        let opened = OpenBucket::shared(Some(record), &defaults, &region, START, Some(opened_at));
+        let bucket = opened.as_shared().unwrap();
+        assert_eq!((bucket.bucket().tokens(), bucket.home()), (5_000_000, opened_at));
+        bucket.accounts().len()
+    };
+    let here = home(0, b"user:1");
+    let table = [
+        (here, 2),
+        (home(0, b"user:2"), 0),
+        (home(1, b"user:1"), 0),
+        (home(0, b""), 0),
+        (home(1, b""), 0),
+    ];
+    for (written_at, kept) in table {
+        assert_eq!(kept_at(written_at, here), kept, "{written_at}");
+    }
+}
+
 /// The text of a field has room for whatever a bucket can hold.
 #[test]
 fn the_longest_debits() {
     let id = |n: usize| format!("{n:0>31}").parse().unwrap();
-    let account = |n| claw_core::debit::Account {
+    let account = |n| claw_core::debits::Account {
         id: id(n),
-        counter: claw_core::debit::Counter { epoch: u64::MAX, spent: u64::MAX, refunded: u64::MAX },
-        slack: Some(claw_core::debit::Slack { overflow: i128::MAX, withheld: i128::MIN }),
+        counter: claw_core::debits::Counter {
+            epoch: u64::MAX,
+            spent: u64::MAX,
+            refunded: u64::MAX,
+        },
+        slack: Some(claw_core::debits::Slack { overflow: i128::MAX, withheld: i128::MIN }),
     };
     let policy = Policy::new(1, 1, MAX_INTERVAL_MS).unwrap();
     let debits = Debits {
-        version: claw_core::debit::Version { number: u64::MAX, origin: Some(id(99)) },
+        version: claw_core::debits::Version { number: u64::MAX, origin: Some(id(99)) },
         debt: u64::MAX,
         fraction: MAX_INTERVAL_MS * 1_000 * 1_000 - 1,
-        looked: Stretch(u64::MAX),
+        home: u32::MAX,
         accounts: (0..MAX_REPLICAS).map(account).collect(),
     };
     let bucket = SharedBucket::new(&Bucket::new(policy, Weight::ONE, 0, 0, START), debits.clone());
     let text = encode_debits(&bucket);
-    assert_eq!(text.len(), 1608);
+    assert_eq!(text.len(), 1604);
     assert_eq!(decode_debits(&text), Some(debits));
 }

@@ -5,11 +5,11 @@ use crate::any::{self, START, cases, shared};
 use crate::world::{self, SECOND, any_cut, cut, news, snapshots};
 use claw_core::bucket::{Answer, Bucket, Wait, Weight};
 use claw_core::codec::{self, DebitsText};
-use claw_core::debit::SharedBucket;
 use claw_core::limits::{MAX_TOKENS, MICRO};
 use claw_core::membership::{Membership, PartitionPolicy, WHOLE};
 use claw_core::policy::Policy;
 use claw_core::replica::Writer;
+use claw_core::shared::SharedBucket;
 use num_bigint::BigInt;
 use proptest::prelude::*;
 
@@ -24,7 +24,7 @@ fn capacity(policy: Policy) -> i128 {
 /// A bucket that has been emptied in part at the start.
 fn begun(policy: Policy, weight: Weight, permille: u64) -> SharedBucket {
     let mut bucket = SharedBucket::full(policy, weight, START);
-    bucket.debit(None, policy.capacity_micros() / 1_000 * permille);
+    bucket.debit(None, policy.capacity_micros() / 1_000 * permille).unwrap();
     bucket
 }
 
@@ -99,7 +99,7 @@ proptest! {
         debit in any::log_uniform(u64::MAX),
     ) {
         let mut bucket = bucket;
-        bucket.debit(None, debit);
+        bucket.debit(None, debit).unwrap();
         // In a unit in which both are whole numbers, of up to 200 bits.
         let missing = |bucket: &SharedBucket, other: Policy| {
             BigInt::from(bucket.level()) * BigInt::from(unit(other))
@@ -127,7 +127,7 @@ proptest! {
         let now = bucket.timestamp();
         let most = (bucket.policy().capacity() * u64::from(share) / 1_000).max(1);
         let tokens = if few { tokens % (most + 1) } else { tokens };
-        let answer = bucket.clone().take(None, tokens, partial, now, share);
+        let answer = bucket.clone().take(None, tokens, partial, now, share).unwrap();
         let least = if partial { tokens.min(1) } else { tokens };
         match answer.retry_after {
             Wait::Ms(0) => prop_assert!(answer.taken == tokens || (partial && answer.taken >= least)),
@@ -137,7 +137,7 @@ proptest! {
                     let now = now.saturating_add(wait.saturating_mul(1_000));
                     let mut bucket = bucket.clone();
                     bucket.advance(now, &peers);
-                    bucket.take(None, tokens, partial, now, share).taken
+                    bucket.take(None, tokens, partial, now, share).unwrap().taken
                 };
                 prop_assert_eq!(taken(wait - 1), 0);
                 // What this share has no room for waits for the peers.
@@ -147,7 +147,7 @@ proptest! {
             }
             Wait::Never => {
                 let refill = bucket.policy().refill();
-                let long = bucket.us_until_full().is_none_or(|us| us > 1 << 62);
+                let long = bucket.us_until_full(WHOLE).is_none_or(|us| us > 1 << 62);
                 prop_assert!(least > bucket.policy().capacity() || refill == 0 || long);
             }
         }
@@ -183,15 +183,15 @@ proptest! {
                 _ => a % (capacity + 2),
             };
             let answers = if call == 7 {
-                (bucket.give(tokens, now), shared.give(Some(&writer), tokens, now, WHOLE))
+                (bucket.give(tokens, now), shared.give(Some(&writer), tokens, now, WHOLE).unwrap())
             } else {
                 let partial = call == 6;
-                let taken = shared.take(Some(&writer), tokens, partial, now, WHOLE);
+                let taken = shared.take(Some(&writer), tokens, partial, now, WHOLE).unwrap();
                 (bucket.take(tokens, partial, now), taken)
             };
             prop_assert_eq!(answers.0, answers.1);
             prop_assert_eq!(bucket.tokens(), shared.bucket().tokens());
-            prop_assert_eq!(bucket.us_until_full(), shared.us_until_full());
+            prop_assert_eq!(bucket.us_until_full(), shared.us_until_full(WHOLE));
             prop_assert_eq!(bucket.timestamp(), shared.timestamp());
         }
         let counter = shared.counter(writer.id());
@@ -215,12 +215,12 @@ proptest! {
             match call {
                 0 => now = now.saturating_add(a).min(u64::MAX - 1),
                 1 => now = now.saturating_sub(a),
-                2 => bucket.debit(Some(&writer), a),
-                3 => bucket.refund(Some(&writer), a),
+                2 => bucket.debit(Some(&writer), a).unwrap(),
+                3 => bucket.refund(Some(&writer), a).unwrap(),
                 4 => bucket.switch(policies[usize::try_from(a % 3).unwrap() % policies.len()]),
                 5 => bucket.set_weight(Weight::new(a % 10 + 1).unwrap()),
-                6 => check(&bucket.take(Some(&writer), a, b % 2 == 0, now, share), &bucket),
-                7 => check(&bucket.give(Some(&writer), a, now, share), &bucket),
+                6 => check(&bucket.take(Some(&writer), a, b % 2 == 0, now, share).unwrap(), &bucket),
+                7 => check(&bucket.give(Some(&writer), a, now, share).unwrap(), &bucket),
                 _ => drop(peers.tick(Some(b), world::at(a))),
             }
             bucket.advance(now, &peers);
@@ -248,7 +248,7 @@ fn the_deepest_debt() {
     let policy = Policy::new(MAX_TOKENS, 0, 1_000).unwrap();
     let mut bucket = SharedBucket::full(policy, Weight::ONE, START);
     for _ in 0..3 {
-        bucket.debit(None, u64::MAX);
+        bucket.debit(None, u64::MAX).unwrap();
     }
     let (line, debits) = (bucket.bucket(), bucket.debits());
     assert_eq!((line.tokens(), debits.debt), (0, u64::MAX));
@@ -270,7 +270,7 @@ fn the_deepest_debt() {
 fn what_a_share_has_no_room_for() {
     let policy = Policy::new(100, 10 * MICRO, 1_000).unwrap();
     let mut bucket = SharedBucket::full(policy, Weight::ONE, START);
-    bucket.debit(None, 80 * MICRO);
+    bucket.debit(None, 80 * MICRO).unwrap();
     // Tokens, share; taken, retry_after.
     let table = [
         (20, 1_000, 20, Wait::Ms(0)),
@@ -284,7 +284,7 @@ fn what_a_share_has_no_room_for() {
         (101, 1_000, 0, Wait::Never),
     ];
     for (tokens, share, taken, retry_after) in table {
-        let answer = bucket.clone().take(None, tokens, false, START, share);
+        let answer = bucket.clone().take(None, tokens, false, START, share).unwrap();
         assert_eq!((answer.taken, answer.retry_after), (taken, retry_after), "{tokens} {share}");
     }
 }

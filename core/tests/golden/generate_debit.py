@@ -72,6 +72,11 @@ class Replica:
         self.epoch += 1
         return self.epoch
 
+    def begin_anew(self, key):
+        """Others tell what was counted here and is forgotten: it need not be all."""
+        self.epoch = max(self.epoch, key.entries[self.name][0])
+        key.entries[self.name] = (self.begin(), 0, 0)
+
     def take(self, name, amount, now):
         key = self.open(name, now)
         _, _, capacity, _, interval = self.policy
@@ -115,8 +120,11 @@ class Replica:
         for name, (entries, level) in states.items():
             fresh = name not in self.keys
             key = self.open(name, now)
+            forgotten = self.name not in key.entries and self.name in entries
             if fresh:
                 key.entries = dict(entries)
+                if forgotten:
+                    self.begin_anew(key)
                 key.level = level if same else 0
                 key.seen[sender] = key.wasted
                 continue
@@ -130,6 +138,8 @@ class Replica:
                 known = key.entries.get(replica)
                 key.entries[replica] = join(known, entry) if known else entry
             self.epoch = max(self.epoch, entries.get(self.name, (0,))[0])
+            if forgotten:
+                self.begin_anew(key)
             spent *= unit
             absorbed = min(spent, max(0, key.wasted - key.seen.get(sender, key.wasted)))
             key.level += spent - absorbed

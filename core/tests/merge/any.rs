@@ -150,7 +150,7 @@ fn state(raw: Raw, before: Option<&State>, policies: &[Option<StoredPolicy>], of
         remainder: Some(remainder),
         ..Record::default()
     };
-    State::new(&record, &Defaults::new(of), NOW)
+    record.state(&Defaults::new(of), NOW)
 }
 
 fn build<const N: usize>(

@@ -79,7 +79,7 @@ fn golden_files() {
         assert_eq!(encode(&state, &newer).unwrap(), bytes, "{state:?}");
         let (record, read) = decode(bytes, NOW).unwrap();
         let of = state.policy.map_or(Policy::DEFAULT, |stored| stored.policy);
-        assert_eq!(State::new(&record, &Defaults::new(of), NOW), state);
+        assert_eq!(record.state(&Defaults::new(of), NOW), state);
         assert_eq!(read, newer);
     }
 }
@@ -318,6 +318,6 @@ proptest! {
         prop_assert!(blob.len() < 200, "{}", blob.len());
         let (record, newer) = decode(&blob, NOW).unwrap();
         prop_assert!(newer.is_empty());
-        prop_assert_eq!(State::new(&record, &defaults, NOW), state);
+        prop_assert_eq!(record.state(&defaults, NOW), state);
     }
 }

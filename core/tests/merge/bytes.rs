@@ -5,7 +5,6 @@ use crate::hash::{decode, encode};
 use crate::memory;
 use claw_core::codec::{self, BlobError, MAX_BLOB, Newer};
 use claw_core::defaults::Defaults;
-use claw_core::merge::State;
 use claw_core::policy::Policy;
 use proptest::prelude::*;
 use rmpv::Value;
@@ -28,14 +27,14 @@ fn read(blob: &[u8]) -> Result<(), TestCaseError> {
         return Ok(());
     };
     let defaults = Defaults::new(Policy::DEFAULT);
-    let state = State::new(&record, &defaults, NOW);
+    let state = record.state(&defaults, NOW);
     prop_assert!(state.bucket.tokens() <= state.bucket.policy().capacity_micros());
     prop_assert!(state.bucket.timestamp() <= NOW + 30 * 86_400_000_000);
     // What was read can be written, and says the same.
     let blob = encode(&state, &newer).unwrap();
     if blob.len() <= MAX_BLOB {
         let (record, again) = decode(&blob, NOW).unwrap();
-        prop_assert_eq!(State::new(&record, &defaults, NOW), state);
+        prop_assert_eq!(record.state(&defaults, NOW), state);
         prop_assert_eq!(codec::encode_newer(&again), codec::encode_newer(&newer));
     }
     Ok(())

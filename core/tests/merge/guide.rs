@@ -223,7 +223,7 @@ fn missing_fields() {
         for (field, text) in fields {
             record.read(*field, text.as_bytes(), NOW).unwrap();
         }
-        State::new(&record, &defaults, NOW)
+        record.state(&defaults, NOW)
     };
     assert_eq!(read(&[]), state(1_000, 0, 1));
     assert_eq!(read(&[(Field::Tokens, "7")]), state(7, 0, 1));

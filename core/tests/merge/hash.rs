@@ -1,11 +1,12 @@
 //! A bucket kept as the text fields of a hash, merged as `CL.MERGE` merges.
 
 use claw_core::codec::{self, Besides, BlobError, Newer};
-use claw_core::debit::Region;
+use claw_core::debits::Region;
 use claw_core::decimal::Decimal;
 use claw_core::defaults::Defaults;
 use claw_core::merge::{Join, State};
-use claw_core::record::{Field, OpenBucket, Record};
+use claw_core::open::OpenBucket;
+use claw_core::record::{Field, Record};
 use std::collections::BTreeMap;
 
 const FIELDS: [Field; 5] =
@@ -24,7 +25,7 @@ impl Hash {
     /// A key that `state` was written to.
     pub fn holding(state: &State) -> Self {
         let mut hash = Self::default();
-        hash.write(&OpenBucket::merged(None, state).to_record());
+        hash.write(&OpenBucket::merged(None, state, false).to_record());
         hash
     }
 
@@ -39,7 +40,7 @@ impl Hash {
     }
 
     pub fn state(&self, defaults: &Defaults, now: u64) -> State {
-        State::new(&self.read(now), defaults, now)
+        self.read(now).state(defaults, now)
     }
 
     /// Writes what has to be written, as text.
@@ -63,7 +64,7 @@ impl Hash {
     pub fn merge(&mut self, source: &Self, strategy: Join, defaults: &Defaults, now: u64) {
         let local = self.state(defaults, now);
         let merged = local.join(&source.state(defaults, now), strategy);
-        self.write(&OpenBucket::merged(Some(self.read(now)), &merged).to_record());
+        self.write(&OpenBucket::merged(Some(self.read(now)), &merged, false).to_record());
     }
 
     /// `self` after [`Self::merge`].
@@ -76,7 +77,7 @@ impl Hash {
     /// `CL.TAKE self tokens` at `now`; whether they were there.
     pub fn take(&mut self, tokens: u64, defaults: &Defaults, now: u64) -> bool {
         let mut opened = OpenBucket::new(Some(self.read(now)), defaults, now);
-        let taken = opened.take(tokens, false, now, &Region::default()).taken > 0;
+        let taken = opened.take(tokens, false, now, &Region::default()).unwrap().taken > 0;
         if taken || opened.terms_changed() {
             self.write(&opened.to_record());
         }
@@ -86,7 +87,7 @@ impl Hash {
     /// `CL.GIVE self tokens` at `now`, also when nothing goes back.
     pub fn give(&mut self, tokens: u64, defaults: &Defaults, now: u64) {
         let mut opened = OpenBucket::new(Some(self.read(now)), defaults, now);
-        opened.give(tokens, now, &Region::default());
+        opened.give(tokens, now, &Region::default()).unwrap();
         self.write(&opened.to_record());
     }
 }
@@ -98,5 +99,5 @@ pub fn encode(state: &State, newer: &Newer) -> Result<Vec<u8>, BlobError> {
 
 /// The record of a blob that counts no debits, and fields of later versions.
 pub fn decode(blob: &[u8], now: u64) -> Result<(Record, Newer), BlobError> {
-    codec::decode(blob, now).map(|decoded| (decoded.record, decoded.besides.newer))
+    codec::decode(blob, now).map(|decoded| (Record::from(&decoded), decoded.besides.newer))
 }

@@ -129,7 +129,7 @@ proptest! {
                 remainder: Some(bucket.remainder()),
                 ..Record::default()
             };
-            *state = State::new(&record, &Defaults::new(bucket.policy()), NOW);
+            *state = record.state(&Defaults::new(bucket.policy()), NOW);
         }
         let join = |a: &State, b: &State| a.join(b, strategy);
         let mut instants = at.map(|us| NOW + us);
@@ -164,7 +164,7 @@ proptest! {
             remainder: Some(remainder),
             ..Record::default()
         };
-        let state = State::new(&record, &defaults, NOW);
+        let state = record.state(&defaults, NOW);
         let lost = exact::held(&before) - exact::held(&state.bucket);
         let part = exact::q(1) / exact::q(1_000_000) / exact::q(2_520) / exact::q(policy.interval_us().get());
         prop_assert!(lost >= exact::q(0) && lost < part * exact::q(weight.get()), "{}", lost);

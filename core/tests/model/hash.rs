@@ -3,11 +3,13 @@
 
 use crate::exact::{Options, Q, Reply, Terms, q};
 use claw_core::bucket::{Answer, Bucket, Weight};
-use claw_core::debit::Region;
+use claw_core::debits::Region;
 use claw_core::decimal::Decimal;
 use claw_core::defaults::Defaults;
+use claw_core::expiry::Expiry;
+use claw_core::open::OpenBucket;
 use claw_core::policy::{Asked, Policy};
-use claw_core::record::{Expiry, Field, FieldError, OpenBucket, Record};
+use claw_core::record::{Field, FieldError, Record};
 use std::collections::BTreeMap;
 
 const FIELDS: [Field; 5] =
@@ -90,7 +92,7 @@ impl Server {
         now: u64,
     ) -> Result<Answer, FieldError> {
         let mut opened = self.ask(options, now)?;
-        let answer = opened.take(tokens, partial, now, &alone());
+        let answer = opened.take(tokens, partial, now, &alone()).unwrap();
         if answer.taken > 0 || opened.terms_changed() {
             self.save(&opened);
         }
@@ -98,13 +100,13 @@ impl Server {
     }
 
     pub fn peek(&self, tokens: u64, options: Options, now: u64) -> Result<Answer, FieldError> {
-        Ok(self.ask(options, now)?.take(tokens, false, now, &alone()))
+        Ok(self.ask(options, now)?.take(tokens, false, now, &alone()).unwrap())
     }
 
     pub fn give(&mut self, tokens: u64, now: u64) -> Result<Answer, FieldError> {
         let mut opened = self.open(now)?;
         let before = opened.bucket().tokens();
-        let answer = opened.give(tokens, now, &alone());
+        let answer = opened.give(tokens, now, &alone()).unwrap();
         if opened.bucket().tokens() != before {
             self.save(&opened);
         }
@@ -145,7 +147,8 @@ impl Server {
     /// When the key may expire, if it exists.
     pub fn expiry(&self, now: u64) -> Result<Option<Expiry>, FieldError> {
         let opened = self.open(now)?;
-        Ok(self.key.as_ref().map(|_| opened.to_record().expiry(&opened, false)))
+        let foreign = opened.record().is_some_and(|record| record.foreign);
+        Ok(self.key.as_ref().map(|_| opened.expiry(foreign, &alone())))
     }
 }
 

@@ -7,9 +7,11 @@ use crate::hash::{alone, held, parts, policy};
 use claw_core::bucket::{Bucket, Wait, Weight};
 use claw_core::decimal;
 use claw_core::defaults::Defaults;
+use claw_core::expiry::Expiry;
 use claw_core::limits::{MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS};
+use claw_core::open::OpenBucket;
 use claw_core::policy::{Asked, Policy, StoredPolicy};
-use claw_core::record::{Expiry, Field, OpenBucket, Record};
+use claw_core::record::{Field, Record};
 use claw_core::throttle;
 use claw_core::timestamp;
 use proptest::prelude::*;
@@ -156,8 +158,8 @@ proptest! {
             let mut opened = OpenBucket::new(record.clone(), &defaults, now);
             let Options { capacity, refill } = options;
             opened.ask(&Asked { capacity, refill }, defaults.current()).unwrap();
-            opened.take(number, true, now, &alone());
-            if let Expiry::At { earliest, latest, set } = opened.to_record().expiry(&opened, false) {
+            opened.take(number, true, now, &alone()).unwrap();
+            if let Expiry::At { earliest, latest, set } = opened.expiry(false, &alone()) {
                 prop_assert!(earliest <= set && set <= latest);
             }
             if opened.is_plain() {

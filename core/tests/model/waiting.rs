@@ -104,5 +104,5 @@ proptest! {
 /// What a call takes at an instant that no clock shows: one after the year 9999
 /// cannot be written and read again.
 fn take_unread(server: &Server, tokens: u64, options: Options, partial: bool, now: u64) -> u64 {
-    server.ask(options, now).unwrap().take(tokens, partial, now, &alone()).taken
+    server.ask(options, now).unwrap().take(tokens, partial, now, &alone()).unwrap().taken
 }

@@ -3,8 +3,9 @@
 use crate::alone;
 use claw_core::bucket::{Answer, Bucket, Wait, Weight};
 use claw_core::defaults::Defaults;
+use claw_core::open::OpenBucket;
 use claw_core::policy::{Asked, Policy};
-use claw_core::record::{OpenBucket, Record};
+use claw_core::record::Record;
 
 const MS: u64 = 1_000;
 const START: u64 = 1_773_914_400_000_000;
@@ -205,14 +206,14 @@ fn the_policy_in_force() {
             opened.pin(Policy::new(capacity, 0, 1_000).unwrap(), &alone());
         }
         opened.ask(&asked, default).unwrap();
-        let answer = opened.take(1, false, START, &alone());
+        let answer = opened.take(1, false, START, &alone()).unwrap();
         assert_eq!((answer.capacity, answer.remaining), expected, "{asked:?} {pin:?}");
         key = Some(opened.to_record());
     }
     // RESET: back to the default.
     let mut opened = OpenBucket::new(key, &defaults, START);
     opened.reset(default, &alone());
-    let answer = opened.take(0, false, START, &alone());
+    let answer = opened.take(0, false, START, &alone()).unwrap();
     assert_eq!((answer.capacity, answer.remaining), (100, 36));
     // A missing key is full, whatever the capacity.
     let mut opened = OpenBucket::new(None, &defaults, START);
@@ -228,7 +229,7 @@ fn a_change_of_the_default_is_credited_piecewise() {
     let at = |seconds: u64| START + seconds * 1_000 * MS;
     let mut defaults = Defaults::new(per_second(100, 1));
     let mut opened = OpenBucket::new(None, &defaults, START);
-    opened.take(100, false, START, &alone());
+    opened.take(100, false, START, &alone()).unwrap();
     let key = Some(opened.to_record());
     defaults.change(per_second(100, 5), at(10));
     defaults.change(per_second(20, 5), at(12));
@@ -254,7 +255,7 @@ fn a_bucket_at_the_instant_of_a_change() {
     let mut defaults = Defaults::new(never(10));
     defaults.change(never(1_000), START);
     let mut opened = OpenBucket::new(None, &defaults, START);
-    assert_eq!(opened.take(1, false, START, &alone()).remaining, 999);
+    assert_eq!(opened.take(1, false, START, &alone()).unwrap().remaining, 999);
     let key = Some(opened.to_record());
     defaults.change(never(500), START + 1);
     assert_eq!(OpenBucket::new(key.clone(), &defaults, START + 1).remaining(&alone()), 500);
@@ -270,7 +271,7 @@ fn a_clock_set_back_between_two_changes() {
     let at = |seconds: u64| START + seconds * 1_000 * MS;
     let mut defaults = Defaults::new(per_second(1));
     let mut opened = OpenBucket::new(None, &defaults, at(60));
-    opened.take(100, false, at(60), &alone());
+    opened.take(100, false, at(60), &alone()).unwrap();
     let key = Some(opened.to_record());
     defaults.change(per_second(50), at(100));
     defaults.change(per_second(0), at(50));

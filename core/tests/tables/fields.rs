@@ -4,8 +4,9 @@ use crate::alone;
 use claw_core::bucket::Weight;
 use claw_core::decimal::DecimalError;
 use claw_core::defaults::Defaults;
+use claw_core::open::OpenBucket;
 use claw_core::policy::{Policy, PolicyTextError};
-use claw_core::record::{Field, FieldError, OpenBucket, Record};
+use claw_core::record::{Field, FieldError, Record};
 use claw_core::timestamp::TimestampError;
 
 const NOW: u64 = 1_773_914_400_000_000;
@@ -166,7 +167,7 @@ fn a_take_leaves_the_fields_that_are_there() {
     for (weight, remainder) in [(None, None), (Some(Weight::ONE), Some(0))] {
         let record = Record { timestamp: Some(NOW), weight, remainder, ..written.clone() };
         let mut opened = OpenBucket::new(Some(record.clone()), &defaults, NOW);
-        opened.take(1, false, NOW, &alone());
+        opened.take(1, false, NOW, &alone()).unwrap();
         let expected = Record { tokens: Some(199_000_000), ..record };
         assert_eq!(opened.to_record(), expected);
     }

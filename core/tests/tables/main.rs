@@ -19,6 +19,6 @@ mod throttle;
 mod timestamp;
 
 /// A server without peers.
-fn alone() -> claw_core::debit::Region {
-    claw_core::debit::Region::default()
+fn alone() -> claw_core::debits::Region {
+    claw_core::debits::Region::default()
 }

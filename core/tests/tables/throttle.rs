@@ -4,8 +4,9 @@
 use crate::alone;
 use claw_core::defaults::Defaults;
 use claw_core::limits::MAX_TOKENS;
+use claw_core::open::OpenBucket;
 use claw_core::policy::Policy;
-use claw_core::record::{OpenBucket, Record};
+use claw_core::record::Record;
 use claw_core::throttle::{self, ThrottleError};
 
 const START: u64 = 1_773_914_400_000_000;
@@ -30,9 +31,9 @@ impl Throttle {
         let before = opened.bucket().tokens();
         let amount = quantity.unsigned_abs();
         let (limited, answer) = if quantity < 0 {
-            (false, opened.give(amount, now, &alone()))
+            (false, opened.give(amount, now, &alone()).unwrap())
         } else {
-            let answer = opened.take(amount, false, now, &alone());
+            let answer = opened.take(amount, false, now, &alone()).unwrap();
             (answer.taken < amount, answer)
         };
         if opened.bucket().tokens() != before {

@@ -25,7 +25,9 @@
 //! that admits less.
 
 use crate::bucket::{Answer, Bucket, Wait, Weight};
-use crate::limits::{MICRO, SHARES};
+use crate::debits::{Account, Counter, Debits, Slack, Terms, Version};
+use crate::error::Internal;
+use crate::limits::{MAX_REPLICAS, MICRO, SHARES};
 use crate::membership::{Membership, WHOLE};
 use crate::policy::{Policy, StoredPolicy};
 use crate::replica::{MAX_OWN_EPOCH, ReplicaId, Writer};
@@ -35,143 +37,6 @@ use crate::wide;
 /// milliseconds: nobody knows when the peers will be heard.
 const CUT_OFF_MS: u64 = 1_000;
 
-/// Most replicas that one bucket may know.
-pub const MAX_REPLICAS: usize = 16;
-
-/// The counters of one replica. Only the replica itself increases them; of two
-/// states the larger epoch wins, and within an epoch the larger of each counter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counter {
-    /// See [`Writer`]; 0 for no counter.
-    pub epoch: u64,
-    /// Millionths of a token taken in this epoch.
-    pub spent: u64,
-    /// Millionths of a token given back in this epoch.
-    pub refunded: u64,
-}
-
-impl Counter {
-    /// The later of two states of one counter.
-    #[must_use]
-    pub fn join(self, other: Self) -> Self {
-        match self.epoch.cmp(&other.epoch) {
-            std::cmp::Ordering::Less => other,
-            std::cmp::Ordering::Greater => self,
-            std::cmp::Ordering::Equal => Self {
-                epoch: self.epoch,
-                spent: self.spent.max(other.spent),
-                refunded: self.refunded.max(other.refunded),
-            },
-        }
-    }
-
-    /// What `newer` says beyond this: millionths spent, and refunded.
-    #[must_use]
-    pub fn gain(self, newer: Self) -> (u64, u64) {
-        match newer.epoch.cmp(&self.epoch) {
-            std::cmp::Ordering::Greater => (newer.spent, newer.refunded),
-            std::cmp::Ordering::Less => (0, 0),
-            std::cmp::Ordering::Equal => (
-                newer.spent.saturating_sub(self.spent),
-                newer.refunded.saturating_sub(self.refunded),
-            ),
-        }
-    }
-}
-
-/// What has happened here since a peer's previous complete round, in the unit of
-/// the level. Negative when more than that has been used up since.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Slack {
-    /// Refill that a full bucket let go to waste.
-    pub overflow: i128,
-    /// Refill that the partition policy has withheld.
-    pub withheld: i128,
-}
-
-/// A replica as one bucket knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Account {
-    /// Its name.
-    pub id: ReplicaId,
-    /// Its counters.
-    pub counter: Counter,
-    /// Since its previous round; `None` before the first, and for ourselves.
-    pub slack: Option<Slack>,
-}
-
-impl Account {
-    /// One to be filled in.
-    pub(crate) const BLANK: Self = Self {
-        id: ReplicaId::ANY,
-        counter: Counter { epoch: 0, spent: 0, refunded: 0 },
-        slack: None,
-    };
-}
-
-/// When the policy and weight were last set on purpose, and where: the later one
-/// wins everywhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Version {
-    /// Counts the changes; 0 for never.
-    pub number: u64,
-    /// Who made the change.
-    pub origin: Option<ReplicaId>,
-}
-
-/// One of the stretches of 2^23 microseconds (8.4 s) that follow each other, by its
-/// number; the first one, in 1970, stands for none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Stretch(pub u64);
-
-impl Stretch {
-    const BITS: u32 = 23;
-
-    /// How long one is, in microseconds.
-    pub const US: u64 = 1 << Self::BITS;
-
-    /// The one in which `at` (unix microseconds) is.
-    #[must_use]
-    pub fn of(at: u64) -> Self {
-        Self(at >> Self::BITS)
-    }
-}
-
-/// What the `debits` field of a bucket holds.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Debits {
-    /// Of policy and weight.
-    pub version: Version,
-    /// Millionths of a token missing beyond an empty bucket.
-    pub debt: u64,
-    /// The part of a millionth held besides `tokens` less `debt`, as numerator
-    /// over 1000 times the interval in microseconds.
-    pub fraction: u64,
-    /// When the key's expiry was last looked at: see [`OpenBucket::looks_at_expiry`].
-    ///
-    /// [`OpenBucket::looks_at_expiry`]: crate::record::OpenBucket::looks_at_expiry
-    pub looked: Stretch,
-    /// By name, each once.
-    pub accounts: Vec<Account>,
-}
-
-impl Debits {
-    /// Whether there is anything in it.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// This region among the others: who writes here, and who else there is.
-#[derive(Debug, Clone, Default)]
-pub struct Region {
-    /// Counts what is taken here; `None` where nothing is counted.
-    pub writer: Option<Writer>,
-    /// The other regions.
-    pub peers: Membership,
-}
-
 /// A bucket that regions share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedBucket {
@@ -180,7 +45,7 @@ pub struct SharedBucket {
     level: i128,
     timestamp: u64,
     version: Version,
-    looked: Stretch,
+    home: u32,
     accounts: Vec<Account>,
 }
 
@@ -229,38 +94,6 @@ impl Scale {
 /// [`WHOLE`], as a factor.
 const WIDE_WHOLE: i128 = WHOLE as i128;
 
-/// What was set on purpose of a bucket: policy and weight, and when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
-    /// Which change they are.
-    pub version: Version,
-    /// What the `policy` field says.
-    pub stored: Option<StoredPolicy>,
-    /// The weight.
-    pub weight: Weight,
-}
-
-impl Terms {
-    /// Whether `other` is to be taken over: it is the later change. Of two
-    /// regions that never changed anything the greater weight wins, and each
-    /// keeps the policy that its own calls bring.
-    #[must_use]
-    pub fn yields_to(&self, other: &Self) -> bool {
-        other.rank() > self.rank()
-    }
-
-    fn rank(&self) -> impl Ord + use<> {
-        let pinned = self.stored.filter(|stored| stored.pin.is_some());
-        // A bucket pinned before it was shared has no other version.
-        let number = self.version.number.max(pinned.and_then(|stored| stored.pin).unwrap_or(0));
-        let numbers = pinned.map(|stored| {
-            let policy = stored.policy;
-            (policy.capacity(), policy.refill(), policy.interval_ms())
-        });
-        (number, self.version.origin, numbers, self.weight)
-    }
-}
-
 /// A state of a shared bucket as another region sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {
@@ -268,11 +101,32 @@ pub struct Remote {
     pub from: Option<ReplicaId>,
     /// The bucket when it was sent.
     pub bucket: SharedBucket,
+    /// What its `policy` field says.
+    pub stored: Option<StoredPolicy>,
 }
 
-/// What a merge calls for besides writing its result.
+impl Remote {
+    /// What was set of it on purpose.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        let (version, weight) = (self.bucket.version(), self.bucket.weight());
+        Terms { version, stored: self.stored, weight }
+    }
+
+    /// Whether it is as good as a missing key: full, and nothing set on purpose.
+    pub(crate) fn owes_nothing(&self) -> bool {
+        let pinned = self.stored.is_some_and(|stored| stored.pin.is_some());
+        let plain =
+            self.bucket.weight() == Weight::ONE && self.bucket.version() == Version::default();
+        self.bucket.is_full() && plain && !pinned
+    }
+}
+
+/// What a merge has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MergeOutcome {
+    /// The level or a counter is another one now.
+    pub changed: bool,
     /// The sender does not know how far its own counters have come, or ours were
     /// begun anew: what we hold has to be sent out.
     pub rebroadcast: bool,
@@ -287,7 +141,7 @@ impl SharedBucket {
             level: 0,
             timestamp,
             version: Version::default(),
-            looked: Stretch::default(),
+            home: 0,
             accounts: Vec::new(),
         }
     }
@@ -307,7 +161,7 @@ impl SharedBucket {
         self.timestamp = bucket.timestamp();
         let whole = self.scale.unit;
         self.version = debits.version;
-        self.looked = debits.looked;
+        self.home = debits.home;
         self.accounts = std::mem::take(&mut debits.accounts);
         let missing = policy.capacity_micros().saturating_sub(bucket.tokens());
         let fraction = i128::from(debits.fraction).min(whole.saturating_sub(1));
@@ -340,8 +194,8 @@ impl SharedBucket {
     #[must_use]
     pub fn debits(&self) -> Debits {
         let (_, debt, fraction) = self.split();
-        let (version, looked, accounts) = (self.version, self.looked, self.accounts.clone());
-        Debits { version, debt, fraction, looked, accounts }
+        let (version, home, accounts) = (self.version, self.home, self.accounts.clone());
+        Debits { version, debt, fraction, home, accounts }
     }
 
     /// The bucket as a record holds it, millionths missing beyond an empty bucket, and
@@ -351,14 +205,9 @@ impl SharedBucket {
         let held = self.scale.capacity.saturating_sub(self.level);
         // Rounded down; negative in debt.
         let (micros, fraction) = wide::div_rem_euclid(held, self.scale.unit);
-        let fraction = u64::try_from(fraction).unwrap_or(0);
-        let (tokens, debt) = match u64::try_from(micros) {
-            Ok(tokens) => (tokens, 0),
-            Err(_) if micros > 0 => (u64::MAX, 0),
-            Err(_) => (0, u64::try_from(micros.saturating_neg()).unwrap_or(u64::MAX)),
-        };
+        let (tokens, debt) = (wide::saturated(micros), wide::saturated(micros.saturating_neg()));
         let bucket = Bucket::new(self.policy(), self.weight(), tokens, 0, self.timestamp);
-        (bucket, debt, fraction)
+        (bucket, debt, wide::saturated(fraction))
     }
 
     /// The policy in force.
@@ -392,14 +241,19 @@ impl SharedBucket {
         self.version
     }
 
-    /// See [`Debits::looked`].
+    /// See [`Debits::home`].
     #[must_use]
-    pub fn looked(&self) -> Stretch {
-        self.looked
+    pub fn home(&self) -> u32 {
+        self.home
     }
 
-    pub(crate) fn set_looked(&mut self, looked: Stretch) {
-        self.looked = looked;
+    /// Is of the key `home` from now on. What was counted of another one is forgotten: what
+    /// is missing stays missing.
+    pub(crate) fn settle_in(&mut self, home: u32) {
+        if self.home != home {
+            self.accounts.clear();
+            self.home = home;
+        }
     }
 
     /// All replicas it knows, by name.
@@ -524,74 +378,90 @@ impl SharedBucket {
         partial: bool,
         now: u64,
         share: u16,
-    ) -> Answer {
+    ) -> Result<Answer, Internal> {
         let remaining = self.remaining(share);
         let wanted = if partial { tokens.min(remaining) } else { tokens };
         // A partial call succeeds with the first token, so it waits for one.
         let least = if partial { tokens.min(1) } else { tokens };
         if wanted < least || wanted > remaining {
             let retry_after = self.until(least, now, share);
-            return Answer { retry_after, ..self.answer_with(remaining, 0, now, share) };
+            return Ok(Answer { retry_after, ..self.answer_with(remaining, 0, now, share) });
         }
-        self.debit(writer, wanted.saturating_mul(MICRO));
-        self.answer_with(remaining.saturating_sub(wanted), wanted, now, share)
+        self.debit(writer, wanted.saturating_mul(MICRO))?;
+        Ok(self.answer_with(remaining.saturating_sub(wanted), wanted, now, share))
     }
 
     /// Counts `micros` millionths as taken here, whatever there is.
-    pub fn debit(&mut self, writer: Option<&Writer>, micros: u64) {
+    ///
+    /// # Errors
+    /// When there is no room to count: see [`Self::can_count`].
+    pub fn debit(&mut self, writer: Option<&Writer>, micros: u64) -> Result<(), Internal> {
         if micros > 0 {
             self.count(writer, |counter| {
                 counter.spent = counter.spent.checked_add(micros)?;
                 Some(())
-            });
+            })?;
             let amount = wide::times(i128::from(micros), self.scale.unit);
             self.level = self.level.saturating_add(amount);
         }
+        Ok(())
     }
 
     /// Gives back `tokens` whole tokens, cut at the capacity. `taken` of the
     /// answer counts the whole tokens that really went back. The bucket must
     /// have been advanced to `now`.
-    pub fn give(&mut self, writer: Option<&Writer>, tokens: u64, now: u64, share: u16) -> Answer {
-        let whole = self.scale.unit;
-        let missing = self
-            .level
-            .checked_div(whole)
-            .unwrap_or(0)
-            .saturating_add(i128::from(self.level.checked_rem(whole).unwrap_or(0) != 0));
-        let micros = tokens.saturating_mul(MICRO).min(u64::try_from(missing).unwrap_or(0));
-        self.refund(writer, micros);
-        self.answer(micros / MICRO, now, share)
+    ///
+    /// # Errors
+    /// As for [`Self::debit`].
+    pub fn give(
+        &mut self,
+        writer: Option<&Writer>,
+        tokens: u64,
+        now: u64,
+        share: u16,
+    ) -> Result<Answer, Internal> {
+        let missing = wide::div_ceil_euclid(self.level, self.scale.unit);
+        let micros = tokens.saturating_mul(MICRO).min(wide::saturated(missing));
+        self.refund(writer, micros)?;
+        Ok(self.answer(micros / MICRO, now, share))
     }
 
     /// Counts `micros` millionths as given back here.
-    pub fn refund(&mut self, writer: Option<&Writer>, micros: u64) {
+    ///
+    /// # Errors
+    /// As for [`Self::debit`].
+    pub fn refund(&mut self, writer: Option<&Writer>, micros: u64) -> Result<(), Internal> {
         if micros > 0 {
             self.count(writer, |counter| {
                 counter.refunded = counter.refunded.checked_add(micros)?;
                 Some(())
-            });
+            })?;
             let amount = wide::times(i128::from(micros), self.scale.unit);
             self.level = self.level.saturating_sub(amount).max(0);
         }
+        Ok(())
     }
 
     /// Changes our own counter, in a new epoch when it was not begun in this life
     /// or its counter is full. Without a writer nothing is counted.
-    fn count(&mut self, writer: Option<&Writer>, change: impl Fn(&mut Counter) -> Option<()>) {
+    fn count(
+        &mut self,
+        writer: Option<&Writer>,
+        change: impl Fn(&mut Counter) -> Option<()>,
+    ) -> Result<(), Internal> {
+        const NO_ROOM: &str = "no room for our own counter";
         let Some(writer) = writer else {
-            return;
+            return Ok(());
         };
-        let Some(account) = self.account_mut(&writer.id()) else {
-            return;
-        };
+        let account = self.account_mut(&writer.id()).ok_or_else(|| Internal::new(NO_ROOM))?;
         let mut counter = account.counter;
         if !writer.began(counter.epoch) || change(&mut counter).is_none() {
             let epoch = writer.next_epoch(account.counter.epoch);
             counter = Counter { epoch, spent: 0, refunded: 0 };
-            change(&mut counter);
+            change(&mut counter).ok_or_else(|| Internal::new("a new counter that is full"))?;
         }
         account.counter = counter;
+        Ok(())
     }
 
     /// Goes on under another policy: what is missing stays missing. Credit the
@@ -631,8 +501,8 @@ impl SharedBucket {
     /// Whole tokens that can be taken at this share of the limit.
     #[must_use]
     pub fn remaining(&self, share: u16) -> u64 {
-        let (held, _) = wide::div_rem_euclid(self.room(share).max(0), self.scale.unit);
-        u64::try_from(held).unwrap_or(u64::MAX) / MICRO
+        let (held, _) = wide::div_rem_euclid(self.room(share), self.scale.unit);
+        wide::saturated(held) / MICRO
     }
 
     /// What the bucket answers when nothing is to wait for.
@@ -673,21 +543,15 @@ impl SharedBucket {
         }
     }
 
-    /// Microseconds from [`Self::timestamp`] until the bucket is full at the
-    /// whole share, rounded up; `None` when it never will be.
+    /// Microseconds from [`Self::timestamp`] until the bucket is full at this share of the
+    /// limit, rounded up; `None` when it never will be.
     #[must_use]
-    pub fn us_until_full(&self) -> Option<u128> {
+    pub fn us_until_full(&self, share: u16) -> Option<u128> {
         if self.level <= 0 {
             return Some(0);
         }
-        let us = div_ceil(self.level, self.scale.rate)?;
+        let us = div_ceil(self.level, self.scale.rate_at(share))?;
         u128::try_from(us).ok()
-    }
-
-    /// Whether [`Self::us_until_full`] is at most `us`; found without a division.
-    #[must_use]
-    pub fn is_full_within(&self, us: u64) -> bool {
-        self.level <= wide::times(self.scale.rate, i128::from(us))
     }
 
     fn wait(&self, missing: i128, now: u64, share: u16) -> Wait {
@@ -759,12 +623,14 @@ impl SharedBucket {
         remote: &Remote,
         writer: Option<&Writer>,
         peers: &Membership,
-    ) -> MergeOutcome {
+    ) -> Result<MergeOutcome, Internal> {
+        const NO_ROOM: &str = "no room for what a peer has counted";
         let sent = &remote.bucket;
         let same = sent.scale == self.scale;
         let whole = self.scale.unit;
         let me = writer.as_ref().map(|writer| writer.id());
-        let own = me.map(|me| self.counter(me)).unwrap_or_default();
+        let own = me.map_or(Counter::default(), |me| self.counter(me));
+        let level_before = self.level;
 
         let (mut spent, mut refunded, mut unknown) = (0_u128, 0_u128, 0_u128);
         // Of replicas that are silent here, whoever tells of them.
@@ -787,31 +653,34 @@ impl SharedBucket {
             remote.from.is_some_and(|from| sent.counter(from).epoch < self.counter(from).epoch);
         let mut news = false;
         for account in sent.accounts.iter().filter(|account| account.counter.epoch != 0) {
-            if let Some(known) = self.account_mut(&account.id) {
-                let joined = known.counter.join(account.counter);
-                news |= joined != known.counter;
-                known.counter = joined;
-            }
+            let known = self.account_mut(&account.id).ok_or_else(|| Internal::new(NO_ROOM))?;
+            let joined = known.counter.join(account.counter);
+            news |= joined != known.counter;
+            known.counter = joined;
         }
         // Some peer cannot hear who sent this, and hears us.
         let relay = news && remote.from.is_some_and(|from| peers.misses(from));
-        let mut outcome = MergeOutcome { rebroadcast: behind || relay };
+        let mut outcome = MergeOutcome { changed: news, rebroadcast: behind || relay };
         if let Some(writer) = writer {
             let joined = self.counter(writer.id());
             writer.seen(joined.epoch);
             // Somebody has seen a later life of ours than this one: nobody has
             // counted what we took since.
-            if writer.began(own.epoch) && joined.epoch > own.epoch {
+            let outlived = writer.began(own.epoch) && joined.epoch > own.epoch;
+            // What was counted here in this life is forgotten, and what others know of it need
+            // not be all: counting on from there could say the same twice.
+            let forgotten = own.epoch == 0 && writer.began(joined.epoch);
+            if outlived || forgotten {
                 let epoch = writer.next_epoch(joined.epoch);
-                if let Some(account) = self.account_mut(&writer.id()) {
-                    account.counter = Counter { epoch, ..own };
-                }
-                outcome.rebroadcast = true;
+                let account =
+                    self.account_mut(&writer.id()).ok_or_else(|| Internal::new(NO_ROOM))?;
+                account.counter = Counter { epoch, ..own };
+                outcome.changed = true;
+                outcome.rebroadcast |= outlived;
             }
         }
 
-        let amount =
-            |micros: u128| i128::try_from(micros).unwrap_or(i128::MAX).saturating_mul(whole);
+        let amount = |micros: u128| wide::signed(micros).saturating_mul(whole);
         if fresh {
             self.level = if same { sent.level } else { 0 };
         } else {
@@ -850,7 +719,8 @@ impl SharedBucket {
         if let Some(account) = heard.and_then(|from| self.account_mut(&from)) {
             account.slack = Some(Slack::default());
         }
-        outcome
+        outcome.changed |= self.level != level_before;
+        Ok(outcome)
     }
 
     /// Takes from the slacks of all peers what one debit has used up.
@@ -864,7 +734,7 @@ impl SharedBucket {
     /// How far beyond empty the bucket can be: what all other regions can have
     /// admitted unseen within the timeout.
     fn most_debt(&self, peers: &Membership) -> i128 {
-        let others = i128::try_from(peers.regions().saturating_sub(1)).unwrap_or(0);
+        let others = wide::signed(wide::count(peers.regions().saturating_sub(1)));
         let refilled = self.scale.rate.saturating_mul(i128::from(peers.timeout_us()));
         self.scale.capacity.saturating_add(refilled).saturating_mul(others)
     }
@@ -873,18 +743,12 @@ impl SharedBucket {
 /// `amount * new / old` rounded down, of positive `old` and `new`. The product alone
 /// need not fit.
 fn rescale(amount: i128, old: i128, new: i128) -> i128 {
-    // Euclid's quotient of a positive divisor rounds down.
-    let whole = amount.checked_div_euclid(old).unwrap_or(0);
-    let rest = amount.checked_rem_euclid(old).unwrap_or(0);
-    let rest = rest.saturating_mul(new).checked_div_euclid(old).unwrap_or(0);
+    let (whole, rest) = wide::div_rem_euclid(amount, old);
+    let (rest, _) = wide::div_rem_euclid(rest.saturating_mul(new), old);
     whole.saturating_mul(new).saturating_add(rest)
 }
 
 /// The quotient rounded up, of positive numbers; `None` for a divisor of 0.
 fn div_ceil(dividend: i128, divisor: i128) -> Option<i128> {
-    if divisor == 0 {
-        return None;
-    }
-    let (quotient, rest) = wide::div_rem_euclid(dividend, divisor);
-    Some(quotient.saturating_add(i128::from(rest > 0)))
+    (divisor != 0).then(|| wide::div_ceil_euclid(dividend, divisor))
 }

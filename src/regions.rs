@@ -4,24 +4,20 @@
 //! to every peer. What comes in are ordinary commands. So nothing here waits for
 //! the network, and no thread ever needs the server's lock.
 
-mod note;
-mod sweep;
-
 use crate::config::{self, Settings};
 use crate::error::Error;
 use crate::host::{Context, Str};
-use crate::store::EncodedBucket;
 use crate::strategy::Strategy;
-use claw_core::codec::{self, DebitsText};
-use claw_core::debit::{Debits, Region};
+use claw_core::codec::{self, Besides, DebitsText, Names};
+use claw_core::debits::{Debits, Region};
 use claw_core::glob;
 use claw_core::membership::{self, Instants, Membership, Peer, WHOLE};
-use claw_core::record::OpenBucket;
+use claw_core::merge::State;
+use claw_core::plan::{Note, SyncMode};
 use claw_core::replica::{ReplicaId, Writer};
 use claw_sync::{
     Config, Identity, Limits, Messages, PeerState, PeerStatus, Pusher, Round, Tls, Value,
 };
-use note::Note;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
@@ -31,13 +27,7 @@ use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-use sweep::Sweep;
-pub(crate) use sweep::tick;
-
-/// How long a change may wait for a peer before the buckets are kept that would
-/// expire meanwhile.
-const AWAITED: Duration = Duration::from_secs(10);
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long stopping the threads may hold up the server.
 const STOPPING: Duration = Duration::from_millis(500);
@@ -59,7 +49,6 @@ pub(crate) struct Regions {
     sharing: RefCell<Option<Sharing>>,
     /// Senders of an earlier configuration whose threads still hang.
     stopping: RefCell<Vec<Pusher>>,
-    sweep: RefCell<Sweep>,
     /// Buckets that a function has to make anew, since they were changed here.
     changed: RefCell<BTreeSet<Place>>,
     /// The last of them that it was given: the next in order comes next, so that
@@ -67,8 +56,6 @@ pub(crate) struct Regions {
     folded: RefCell<Place>,
     /// See [`Regions::scratch`].
     scratch: RefCell<DebitsText>,
-    /// Some peer may not know all that was counted here.
-    awaited: Cell<bool>,
     /// Tokens admitted in this life, of shared buckets.
     spent: Arc<AtomicU64>,
     /// How many masters this region has.
@@ -84,6 +71,8 @@ pub(crate) struct Regions {
     born: Instant,
     /// States that came from peers and were merged.
     pub(crate) received: Cell<u64>,
+    /// States that came from peers and were not.
+    rejected: Cell<u64>,
     /// As which role the configuration was [applied](Regions::apply).
     primary: Cell<bool>,
     /// When to begin again after an unloading that was refused.
@@ -96,7 +85,6 @@ type Place = (u32, Box<[u8]>);
 /// Sync as it is on.
 #[derive(Debug)]
 struct Sharing {
-    id: ReplicaId,
     strategy: Strategy,
     /// `None` for all.
     keys: Option<String>,
@@ -122,11 +110,9 @@ impl Default for Regions {
             region: RefCell::default(),
             sharing: RefCell::default(),
             stopping: RefCell::default(),
-            sweep: RefCell::default(),
             changed: RefCell::default(),
             folded: RefCell::default(),
             scratch: RefCell::default(),
-            awaited: Cell::new(false),
             spent: Arc::default(),
             masters: Arc::new(AtomicU16::new(1)),
             hears: Arc::default(),
@@ -135,23 +121,11 @@ impl Default for Regions {
             run: random(),
             born: Instant::now(),
             received: Cell::new(0),
+            rejected: Cell::new(0),
             primary: Cell::new(false),
             resumes: Cell::new(None),
         }
     }
-}
-
-/// How a key takes part in region sync.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SyncMode {
-    /// Not at all.
-    None,
-    /// What is taken of it is counted.
-    Counters,
-    /// Its state is sent as it is.
-    State,
-    /// Its state is sent, and the regions' states are folded by a function.
-    Folded,
 }
 
 impl Regions {
@@ -185,43 +159,31 @@ impl Regions {
         }
     }
 
-    /// Whether some peer may not know all that was counted here.
-    pub(crate) fn is_awaited(&self) -> bool {
-        self.awaited.get()
-    }
-
-    /// Notes a changed bucket, which `opened` has become, for all peers. `written` is
-    /// what its hash holds of it.
-    pub(crate) fn note(&self, db: u32, key: Str<'_>, opened: &OpenBucket, written: &EncodedBucket) {
-        let (Ok(sharing), Ok(region)) = (self.sharing.try_borrow(), self.region.try_borrow())
-        else {
+    /// Notes for all peers what has become of a bucket, of which `admitted` tokens were taken.
+    /// `debits` is the text of its field.
+    pub(crate) fn note(
+        &self,
+        db: u32,
+        key: Str<'_>,
+        note: &Note,
+        debits: Option<&[u8]>,
+        admitted: u64,
+    ) {
+        let Ok(sharing) = self.sharing.try_borrow() else {
             return;
         };
-        let Some(sharing) = sharing.as_ref().filter(|sharing| sharing.takes_part(key)) else {
+        let Some(sharing) = &*sharing else {
             return;
         };
-        let mut fields = Note { bucket: written.bucket, stored: opened.policy(), counted: None };
-        let mut debits = None;
-        match (&sharing.strategy, &written.debits) {
-            (Strategy::Debit, Some(written)) => {
-                fields.counted = Some(region.peers.share() == WHOLE);
-                debits = Some(written.as_str().as_bytes());
-            }
-            (Strategy::Debit, None) => return,
-            // What the function made of all regions' states is not ours to send.
-            (Strategy::Function(_), _) => match opened.state_of(sharing.id) {
-                Some(own) => {
-                    self.fold_later(db, key);
-                    (fields.bucket, fields.stored) = (own.bucket, own.policy);
-                }
-                None => return,
-            },
-            (Strategy::BuiltIn(_), _) => {}
+        let bytes = note.to_bytes();
+        let parts = [bytes.as_flattened(), debits.unwrap_or_default()];
+        sharing.pusher.note(db, key.as_bytes(), &parts);
+        if let Strategy::Function(_) = sharing.strategy {
+            self.fold_later(db, key);
         }
-        let fields = fields.to_bytes();
-        let note = [fields.as_flattened(), debits.unwrap_or_default()];
-        sharing.pusher.note(db, key.as_bytes(), &note);
-        self.count(opened);
+        // Nobody else counts: adding in one step would cost more.
+        let spent = self.spent.load(Ordering::Relaxed).wrapping_add(admitted);
+        self.spent.store(spent, Ordering::Relaxed);
     }
 
     /// Has a function make a bucket anew, between commands: within a command it
@@ -236,7 +198,7 @@ impl Regions {
     }
 
     /// The next bucket that a function has to make anew.
-    fn next_changed(&self) -> Option<Place> {
+    pub(crate) fn next_changed(&self) -> Option<Place> {
         let mut changed = self.changed.try_borrow_mut().ok()?;
         let mut folded = self.folded.try_borrow_mut().ok()?;
         let next = changed.range((Bound::Excluded(&*folded), Bound::Unbounded)).next();
@@ -246,28 +208,21 @@ impl Regions {
         Some(next)
     }
 
-    /// States came from a peer and were merged.
-    pub(crate) fn receive(&self, states: usize) {
-        let states = u64::try_from(states).unwrap_or(u64::MAX);
-        self.received.set(self.received.get().saturating_add(states));
+    /// A state came from a peer, and was merged or not.
+    pub(crate) fn receive(&self, merged: bool) {
+        let count = if merged { &self.received } else { &self.rejected };
+        count.set(count.get().saturating_add(1));
     }
 
     /// The strategy of what is sent.
-    fn strategy(&self) -> Option<Strategy> {
+    pub(crate) fn strategy(&self) -> Option<Strategy> {
         let sharing = self.sharing.try_borrow().ok()?;
         sharing.as_ref().map(|sharing| sharing.strategy.clone())
     }
 
     /// Whether what some peer says is passed on to another that does not hear it.
-    fn passes_on(&self) -> bool {
+    pub(crate) fn passes_on(&self) -> bool {
         self.passes_on.get()
-    }
-
-    /// Counts what `opened` has admitted.
-    fn count(&self, opened: &OpenBucket) {
-        // Nobody else counts: adding in one step would cost more.
-        let spent = self.spent.load(Ordering::Relaxed).wrapping_add(opened.admitted());
-        self.spent.store(spent, Ordering::Relaxed);
     }
 
     /// Where the text of a `debits` field can be written.
@@ -319,16 +274,15 @@ impl Regions {
         let (spent, masters) = (Arc::clone(&self.spent), Arc::clone(&self.masters));
         let hears = Arc::clone(&self.hears);
         let (run, born, scratch) = (self.run, self.born, Mutex::default());
-        let command = ["CL.SYNC", "STATES", &sync.strategy.to_string(), id.as_str()];
-        let command = command.map(|word| word.as_bytes().to_vec());
-        let messages = Told { id, command, run, born, spent, masters, hears, scratch };
+        let (strategy, names) = (sync.strategy.to_string(), Mutex::default());
+        let messages = Told { id, strategy, names, run, born, spent, masters, hears, scratch };
         let started = pusher_config(sync).and_then(|config| {
             Pusher::start(config, Arc::new(messages)).map_err(|why| why.to_string())
         });
         match started {
             Ok(pusher) => {
                 let keys = Some(sync.keys.clone()).filter(|keys| keys != "*");
-                *sharing = Some(Sharing { id, strategy: sync.strategy.clone(), keys, pusher });
+                *sharing = Some(Sharing { strategy: sync.strategy.clone(), keys, pusher });
                 None
             }
             Err(why) => Some(format!("region sync cannot start: {why}")),
@@ -358,7 +312,7 @@ impl Regions {
     }
 
     /// Whether the configuration has to be [applied](Self::apply) again.
-    fn is_stale(&self, primary: bool) -> bool {
+    pub(crate) fn is_stale(&self, primary: bool) -> bool {
         let resumes = self.resumes.get().is_some_and(|at| Instant::now() >= at);
         if resumes {
             self.resumes.set(None);
@@ -367,7 +321,7 @@ impl Regions {
     }
 
     /// Waits for senders of earlier configurations.
-    fn join(&self, patience: Duration) -> bool {
+    pub(crate) fn join(&self, patience: Duration) -> bool {
         let Ok(mut stopping) = self.stopping.try_borrow_mut() else {
             return false;
         };
@@ -413,22 +367,22 @@ impl Regions {
             (c"sync_states_sent", sum(|peer| peer.states_sent)),
             (c"sync_states_refused", sum(|peer| peer.states_refused)),
             (c"sync_states_received", self.received.get()),
+            (c"sync_states_rejected", self.rejected.get()),
             (c"sync_bytes_sent", sum(|peer| peer.bytes_sent)),
             (c"sync_rounds", sum(|peer| peer.rounds)),
             (c"sync_connections", sum(|peer| peer.connections)),
             (c"sync_errors", sum(|peer| peer.errors)),
             (c"sync_overruns", sum(|peer| peer.overruns)),
-            (c"sync_walks", self.walks()),
         ]
     }
 
-    fn with_pusher<T>(&self, ask: impl FnOnce(&Pusher) -> T) -> Option<T> {
+    pub(crate) fn with_pusher<T>(&self, ask: impl FnOnce(&Pusher) -> T) -> Option<T> {
         let sharing = self.sharing.try_borrow().ok()?;
         sharing.as_ref().map(|sharing| ask(&sharing.pusher))
     }
 
     /// Looks who has fallen silent. Returns the new share when it has changed.
-    fn watch(&self, ctx: &Context<'_>, wall: u64) -> Option<u16> {
+    pub(crate) fn watch(&self, ctx: &Context<'_>, wall: u64) -> Option<u16> {
         let now = self.instants(wall);
         let mut region = self.region.try_borrow_mut().ok()?;
         if self.is_on() && now.steady.saturating_sub(self.counted_masters.get()) >= COUNTING_US {
@@ -441,10 +395,6 @@ impl Regions {
             }
         }
         let changed = region.peers.tick(Some(self.spent.load(Ordering::Relaxed)), now);
-        let silent =
-            region.peers.share() != WHOLE || region.peers.all().iter().any(Peer::is_silent);
-        let waits = self.with_pusher(|pusher| pusher.unacknowledged_for() > AWAITED);
-        self.awaited.set(silent || waits.unwrap_or(false));
         self.passes_on.set(region.peers.passes_on());
         let mut hears = self.hears.lock().unwrap_or_else(PoisonError::into_inner);
         if !region.peers.heard_now().eq(hears.iter().copied()) {
@@ -482,8 +432,9 @@ fn pusher_config(sync: &config::SyncSettings) -> Result<Config, String> {
 #[derive(Debug)]
 struct Told {
     id: ReplicaId,
-    /// What begins a command with states.
-    command: [Vec<u8>; 4],
+    strategy: String,
+    /// The names that states stand for.
+    names: Mutex<Names>,
     run: u64,
     born: Instant,
     spent: Arc<AtomicU64>,
@@ -495,7 +446,10 @@ struct Told {
 
 impl Messages for Told {
     fn states_command(&self) -> Vec<Vec<u8>> {
-        self.command.to_vec()
+        let sent = wall_clock().to_string();
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner).to_text();
+        let words = ["CL.SYNC", "STATES", self.id.as_str(), &sent, &self.strategy, &names];
+        words.into_iter().map(|word| word.as_bytes().to_vec()).collect()
     }
 
     fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>> {
@@ -516,12 +470,20 @@ impl Messages for Told {
     }
 
     fn state(&self, note: &[u8], out: &mut Vec<u8>) {
+        let read = Note::read(note);
+        debug_assert!(read.is_some(), "a note that cannot be read");
+        let Some((note, text)) = read else {
+            return;
+        };
+        if note.counted.is_none() {
+            // Without fields of later versions it can always be written.
+            let state = codec::encode(&State::of(note.bucket, note.stored), &Besides::default());
+            return out.extend(state.unwrap_or_default());
+        }
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        note::encode(self.id, note, &mut scratch, out);
-    }
-
-    fn stamp(&self, state: &mut [u8]) {
-        codec::set_sent(state, note::now());
+        let written = codec::encode_wire(&note, text, &mut names, &mut scratch, out);
+        debug_assert!(written, "debits that cannot be read");
     }
 
     fn heard(&self, _peer: usize, reply: &Value) -> Identity {
@@ -537,4 +499,10 @@ impl Messages for Told {
             run: text(reply.get(1)),
         }
     }
+}
+
+/// The system's wall clock in unix microseconds, which is the server's too.
+fn wall_clock() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
 }

@@ -1,17 +1,13 @@
-//! What is kept as MessagePack in fields of the hash.
+//! The `debits` field of a bucket.
 
-use super::{Besides, MAX_BLOB, decode, encode, read, reader, write};
+use super::{reader, write};
 use crate::bucket::Bucket;
-use crate::debit::{Account, Counter, Debits, MAX_REPLICAS, SharedBucket, Slack, Stretch, Version};
-use crate::defaults::Defaults;
-use crate::limits::MAX_TIMESTAMP_US;
-use crate::merge::State;
-use crate::policy::Policy;
+use crate::debits::{Account, Counter, Debits, Slack, Version};
+use crate::limits::MAX_REPLICAS;
 use crate::replica::{MAX_ID, ReplicaId};
-use rmpv::Value;
-use std::collections::BTreeMap;
+use crate::shared::SharedBucket;
 
-/// The `debits` field of a bucket: an array of version, looked, debt, fraction, and the
+/// The `debits` field of a bucket: an array of version, home, debt, fraction, and the
 /// accounts. The version is an array of number and origin, or 0 for none; an account one
 /// of name; epoch, spent and refunded, unless it was heard and has counted nothing; and,
 /// once the peer was heard, overflow and, unless that is 0, withheld.
@@ -33,7 +29,7 @@ pub fn encode_debits(bucket: &SharedBucket, text: &mut DebitsText) -> Bucket {
             }
         }
     }
-    write::uint(out, bucket.looked().0);
+    write::uint(out, bucket.home().into());
     write::uint(out, debt);
     write::uint(out, fraction);
     for Account { id, counter, slack } in bucket.accounts() {
@@ -113,7 +109,7 @@ fn read_debits(rest: &mut &[u8], debits: &mut Debits) -> Option<()> {
         Some(_) => return None,
         None => read_version(rest)?,
     };
-    debits.looked = Stretch(reader::uint(rest)?);
+    debits.home = u32::try_from(reader::uint(rest)?).ok()?;
     debits.debt = reader::uint(rest)?;
     debits.fraction = reader::uint(rest)?;
     debits.accounts.resize(len, Account::BLANK);
@@ -167,33 +163,4 @@ fn write_wide(out: &mut impl write::Out, value: i128) {
         Ok(small) => write::sint(out, small),
         Err(_) => write::bytes(out, &value.to_be_bytes()),
     }
-}
-
-/// The latest state of each region.
-pub type RegionStates = BTreeMap<ReplicaId, State>;
-
-/// The `regions` field: a map of region to what [`encode`] writes.
-#[must_use]
-pub fn encode_regions(regions: &RegionStates) -> Vec<u8> {
-    let blobs = regions.iter().map(|(id, state)| {
-        let blob = encode(state, &Besides::default()).unwrap_or_default();
-        (Value::from(id.as_str()), Value::Binary(blob))
-    });
-    rmp_serde::to_vec(&Value::Map(blobs.collect())).unwrap_or_default()
-}
-
-/// Reads what [`encode_regions`] wrote; `None` when it is something else.
-#[must_use]
-pub fn decode_regions(bytes: &[u8]) -> Option<RegionStates> {
-    if bytes.len() > MAX_BLOB {
-        return None;
-    }
-    let defaults = Defaults::new(Policy::DEFAULT);
-    let mut regions = RegionStates::new();
-    for (id, blob) in read(bytes)? {
-        // The timestamps were bounded when the states came in.
-        let record = decode(blob.as_slice()?, MAX_TIMESTAMP_US).ok()?.record;
-        regions.insert(id.parse().ok()?, State::new(&record, &defaults, 0));
-    }
-    (regions.len() <= MAX_REPLICAS).then_some(regions)
 }

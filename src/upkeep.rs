@@ -1,13 +1,14 @@
-//! The walk over all keys: sends every live bucket again to a peer that may have
-//! lost some, repairs now and then what got lost otherwise, and keeps or lets go
-//! the buckets whose expiry hangs on what the peers know.
+//! The work between commands: who is silent, and the walk over all keys, which sends every live
+//! bucket again to a peer that may have lost some, and repairs now and then what got lost
+//! otherwise.
 
-use super::{Regions, SyncMode};
-use crate::commands;
-use crate::config::Settings;
-use crate::host::{self, Context, Key, Kind, OwnedStr, Scan};
-use crate::store::{self, EncodedBucket};
+use crate::error::Error;
+use crate::host::{self, Context, Key, Kind, OwnedStr, Scan, Str};
+use crate::store;
 use crate::strategy::Strategy;
+use claw_core::codec;
+use claw_core::open::OpenBucket;
+use claw_core::plan::SyncMode;
 use claw_sync::Pusher;
 use std::time::{Duration, Instant};
 
@@ -34,18 +35,16 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// Where the walk is.
 #[derive(Debug, Default)]
-pub(super) struct Sweep {
+pub(crate) struct Upkeep {
     walk: Option<Walk>,
     /// Another walk has to follow.
     again: bool,
     /// When the last one ended.
     ended: Option<Instant>,
-    /// What the walk before was told of [`Regions::is_awaited`].
-    awaited: bool,
-    /// See [`Regions::passes_on`]; as of the walk before.
+    /// What some peer said was passed on to another when the walk before began.
     passes_on: bool,
     /// How many have been completed.
-    pub(super) completed: u64,
+    completed: u64,
     /// When the last slice of work began.
     worked: Option<Instant>,
     /// Since when the walk has been waiting for a peer.
@@ -63,16 +62,46 @@ struct Walk {
     asked: bool,
 }
 
-/// The work between commands: to be called some times a second.
+impl Upkeep {
+    /// How many walks over all keys have been completed.
+    pub(crate) fn walks(&self) -> u64 {
+        self.completed
+    }
+}
+
+/// Begins as the server is configured, when the module is loaded.
+pub(crate) fn begin(ctx: &Context<'_>) {
+    if let Ok(mut settings) = ctx.module().settings.try_borrow_mut() {
+        settings.take_sync_changed();
+    }
+    restart(ctx, ctx.is_primary());
+}
+
+/// Goes by the configuration and role as they are now, and says in the log
+/// what cannot be.
+pub(crate) fn restart(ctx: &Context<'_>, primary: bool) {
+    let module = ctx.module();
+    let Ok(settings) = module.settings.try_borrow() else {
+        return;
+    };
+    if let Some(trouble) = module.regions.apply(&settings, primary, host::now()) {
+        ctx.log(&trouble);
+    }
+    // What was under way completes nothing for the senders that begin now.
+    if let Ok(mut upkeep) = module.upkeep.try_borrow_mut() {
+        upkeep.walk = None;
+    }
+}
+
+/// To be called some times a second.
 pub(crate) fn tick(ctx: &Context<'_>, primary: bool) {
-    let regions = &ctx.module().regions;
+    let module = ctx.module();
+    let regions = &module.regions;
     let now = host::now();
     let changed =
-        ctx.module().settings.try_borrow_mut().is_ok_and(
-            |mut settings: std::cell::RefMut<'_, Settings>| settings.take_sync_changed(),
-        );
+        module.settings.try_borrow_mut().is_ok_and(|mut settings| settings.take_sync_changed());
     if changed || regions.is_stale(primary) {
-        regions.restart(ctx, primary);
+        restart(ctx, primary);
     }
     regions.join(Duration::ZERO);
     if let Some(share) = regions.watch(ctx, now) {
@@ -82,19 +111,19 @@ pub(crate) fn tick(ctx: &Context<'_>, primary: bool) {
     if ctx.must_not_write() {
         return;
     }
-    let Ok(mut sweep) = regions.sweep.try_borrow_mut() else {
+    let Ok(mut upkeep) = module.upkeep.try_borrow_mut() else {
         return;
     };
     let begun = Instant::now();
-    if sweep.worked.is_none_or(|before| begun.duration_since(before) >= PAUSE) {
-        sweep.worked = Some(begun);
-        fold_changed(ctx, &mut sweep, begun);
-        walk(ctx, &mut sweep, begun);
+    if upkeep.worked.is_none_or(|before| begun.duration_since(before) >= PAUSE) {
+        upkeep.worked = Some(begun);
+        fold_changed(ctx, &mut upkeep, begun);
+        walk(ctx, &mut upkeep, begun);
     }
 }
 
 /// Lets the function of the strategy make the buckets anew that were changed here.
-fn fold_changed(ctx: &Context<'_>, sweep: &mut Sweep, begun: Instant) {
+fn fold_changed(ctx: &Context<'_>, upkeep: &mut Upkeep, begun: Instant) {
     let regions = &ctx.module().regions;
     let Some(strategy @ Strategy::Function(_)) = regions.strategy() else {
         return;
@@ -106,92 +135,78 @@ fn fold_changed(ctx: &Context<'_>, sweep: &mut Sweep, begun: Instant) {
         let (true, Some(name)) = (ctx.select(db), OwnedStr::new(&name)) else {
             continue;
         };
-        if let Err(why) = commands::fold_again(ctx, name.as_str(), &strategy) {
+        if let Err(why) = fold_again(ctx, name.as_str(), &strategy) {
             ctx.module().stats.merge_errors.add(1);
-            if sweep.complained.is_none_or(|before| before.elapsed() >= QUIET) {
-                sweep.complained = Some(Instant::now());
+            if upkeep.complained.is_none_or(|before| before.elapsed() >= QUIET) {
+                upkeep.complained = Some(Instant::now());
                 ctx.log(&format!("region sync: {}", why.reason()));
             }
         }
     }
 }
 
-impl Regions {
-    /// Begins as the server is configured, when the module is loaded.
-    pub(crate) fn begin(&self, ctx: &Context<'_>) {
-        if let Ok(mut settings) = ctx.module().settings.try_borrow_mut() {
-            settings.take_sync_changed();
-        }
-        self.restart(ctx, ctx.is_primary());
+/// Makes a bucket anew that was changed by a command of this region.
+fn fold_again(ctx: &Context<'_>, name: Str<'_>, strategy: &Strategy) -> Result<(), Error> {
+    let now = host::now();
+    let record = store::load(ctx, &Key::open_read(ctx, name), now)?;
+    let states = record.as_ref().and_then(|record| record.regions.as_deref());
+    let Some(states) = states.and_then(codec::decode_regions) else {
+        return Ok(());
+    };
+    // No key is open while the function runs.
+    let view = strategy.fold(ctx, &states)?;
+    let key = Key::open_write(ctx, name);
+    let record = store::load(ctx, &key, now)?;
+    if record.is_some() {
+        store::save(ctx, &key, &mut OpenBucket::merged(record, &view, true))?;
     }
-
-    /// Goes by the configuration and role as they are now, and says in the log
-    /// what cannot be.
-    pub(crate) fn restart(&self, ctx: &Context<'_>, primary: bool) {
-        let Ok(settings) = ctx.module().settings.try_borrow() else {
-            return;
-        };
-        if let Some(trouble) = self.apply(&settings, primary, host::now()) {
-            ctx.log(&trouble);
-        }
-        // What was under way completes nothing for the senders that begin now.
-        if let Ok(mut sweep) = self.sweep.try_borrow_mut() {
-            sweep.walk = None;
-        }
-    }
-
-    /// How many walks over all keys have been completed.
-    pub(super) fn walks(&self) -> u64 {
-        self.sweep.try_borrow().map_or(0, |sweep| sweep.completed)
-    }
+    Ok(())
 }
 
 /// Goes on with the walk, or begins it when it is time.
-fn walk(ctx: &Context<'_>, sweep: &mut Sweep, begun: Instant) {
+fn walk(ctx: &Context<'_>, upkeep: &mut Upkeep, begun: Instant) {
     let regions = &ctx.module().regions;
     let Some(resend) = regions.with_pusher(Pusher::needs_resend) else {
         return;
     };
-    // Expiries are looked after as soon as they have to.
-    let passes_on = std::mem::replace(&mut sweep.passes_on, regions.passes_on());
+    let passed_on = std::mem::replace(&mut upkeep.passes_on, regions.passes_on());
     // What came in before is passed on too.
-    let turned = regions.is_awaited() != sweep.awaited || (sweep.passes_on && !passes_on);
-    sweep.awaited = regions.is_awaited();
-    let due = sweep.ended.is_none_or(|ended| ended.elapsed() >= REPAIR);
-    let begins = match &sweep.walk {
+    let turned = upkeep.passes_on && !passed_on;
+    let due = upkeep.ended.is_none_or(|ended| ended.elapsed() >= REPAIR);
+    let begins = match &upkeep.walk {
         None => resend || turned || due,
         Some(walk) => resend && !walk.asked,
     };
     if begins {
-        sweep.again = false;
-        sweep.walk = Some(Walk { db: 0, scan: Scan::new(), asked: resend });
+        upkeep.again = false;
+        upkeep.walk = Some(Walk { db: 0, scan: Scan::new(), asked: resend });
         regions.with_pusher(Pusher::resend_begins);
     } else {
-        sweep.again |= turned;
+        upkeep.again |= turned;
     }
     while begun.elapsed() < SLICE {
-        let Some(walk) = &mut sweep.walk else {
+        let Some(walk) = &mut upkeep.walk else {
             return;
         };
         // What the walk notes has to be sent before it notes more.
         if regions.with_pusher(Pusher::longest_queue).is_none_or(|queue| queue > MOST_QUEUED) {
-            let since = *sweep.held.get_or_insert_with(Instant::now);
+            let since = *upkeep.held.get_or_insert_with(Instant::now);
             if since.elapsed() < HOLD {
                 return;
             }
         } else {
-            sweep.held = None;
+            upkeep.held = None;
         }
         if !ctx.select(walk.db) {
             regions.with_pusher(Pusher::resend_ends);
-            sweep.walk = None;
-            sweep.ended = Some(Instant::now()).filter(|_| !sweep.again);
-            sweep.completed = sweep.completed.saturating_add(1);
+            upkeep.walk = None;
+            upkeep.ended = Some(Instant::now()).filter(|_| !upkeep.again);
+            upkeep.completed = upkeep.completed.saturating_add(1);
             return;
         }
         let (names, more) = walk.scan.next(ctx);
         for name in &names {
-            visit(ctx, walk.db, name);
+            visit(ctx, name);
         }
         if !more {
             walk.db = walk.db.saturating_add(1);
@@ -200,10 +215,9 @@ fn walk(ctx: &Context<'_>, sweep: &mut Sweep, begun: Instant) {
     }
 }
 
-fn visit(ctx: &Context<'_>, db: u32, name: &OwnedStr) {
+fn visit(ctx: &Context<'_>, name: &OwnedStr) {
     let name = name.as_str();
-    let regions = &ctx.module().regions;
-    let mode = regions.mode(name);
+    let mode = ctx.module().regions.mode(name);
     if mode == SyncMode::None {
         return;
     }
@@ -227,13 +241,12 @@ fn visit(ctx: &Context<'_>, db: u32, name: &OwnedStr) {
     if !shared {
         return;
     }
-    let Ok(written) = EncodedBucket::of(ctx, &opened) else {
-        return;
-    };
-    regions.note(db, name, &opened, &written);
-    if store::expiry_is_due(ctx, &key, &opened) {
+    // Once it is full, a bucket is nobody's business any more.
+    let told = opened.owes_nothing() || store::note(ctx, name, &opened).is_ok();
+    if told && store::lacks_expiry(ctx, &key, &opened).is_ok_and(|lacks| lacks) {
         drop(key);
         let key = Key::open_write_unnoticed(ctx, name);
-        store::renew_expiry(ctx, &key, &opened);
+        // What cannot be found now is looked for by the next walk.
+        let _ = store::set_expiry(ctx, &key, &opened);
     }
 }

@@ -1,0 +1,41 @@
+//! The `regions` field of a bucket: the latest state of each region, where a function folds
+//! them.
+
+use super::blob::{Besides, MAX_BLOB, decode, encode, read};
+use crate::bucket::Bucket;
+use crate::limits::{MAX_REPLICAS, MAX_TIMESTAMP_US};
+use crate::merge::State;
+use crate::policy::Policy;
+use crate::replica::ReplicaId;
+use rmpv::Value;
+use std::collections::BTreeMap;
+
+/// The latest state of each region.
+pub type RegionStates = BTreeMap<ReplicaId, State>;
+
+/// The `regions` field: a map of region to what [`encode`] writes.
+#[must_use]
+pub fn encode_regions(regions: &RegionStates) -> Vec<u8> {
+    let blobs = regions.iter().map(|(id, state)| {
+        let blob = encode(state, &Besides::default()).unwrap_or_default();
+        (Value::from(id.as_str()), Value::Binary(blob))
+    });
+    rmp_serde::to_vec(&Value::Map(blobs.collect())).unwrap_or_default()
+}
+
+/// Reads what [`encode_regions`] wrote; `None` when it is something else.
+#[must_use]
+pub fn decode_regions(bytes: &[u8]) -> Option<RegionStates> {
+    if bytes.len() > MAX_BLOB {
+        return None;
+    }
+    let mut regions = RegionStates::new();
+    for (id, blob) in read(bytes)? {
+        // The timestamps were bounded when the states came in.
+        let read = decode(blob.as_slice()?, MAX_TIMESTAMP_US).ok()?;
+        let policy = read.policy.map_or(Policy::DEFAULT, |stored| stored.policy);
+        let bucket = Bucket::new(policy, read.weight, read.tokens, read.remainder, read.timestamp);
+        regions.insert(id.parse().ok()?, State::written_at(bucket, read.policy, read.timestamp));
+    }
+    (regions.len() <= MAX_REPLICAS).then_some(regions)
+}

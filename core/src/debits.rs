@@ -1,0 +1,163 @@
+//! What regions count of a bucket, and what the field `debits` keeps of it.
+
+use crate::bucket::Weight;
+use crate::membership::Membership;
+use crate::policy::StoredPolicy;
+use crate::replica::{ReplicaId, Writer};
+
+/// The counters of one replica. Only the replica itself increases them; of two
+/// states the larger epoch wins, and within an epoch the larger of each counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counter {
+    /// See [`Writer`]; 0 for no counter.
+    pub epoch: u64,
+    /// Millionths of a token taken in this epoch.
+    pub spent: u64,
+    /// Millionths of a token given back in this epoch.
+    pub refunded: u64,
+}
+
+impl Counter {
+    /// The later of two states of one counter.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        match self.epoch.cmp(&other.epoch) {
+            std::cmp::Ordering::Less => other,
+            std::cmp::Ordering::Greater => self,
+            std::cmp::Ordering::Equal => Self {
+                epoch: self.epoch,
+                spent: self.spent.max(other.spent),
+                refunded: self.refunded.max(other.refunded),
+            },
+        }
+    }
+
+    /// What `newer` says beyond this: millionths spent, and refunded.
+    #[must_use]
+    pub fn gain(self, newer: Self) -> (u64, u64) {
+        match newer.epoch.cmp(&self.epoch) {
+            std::cmp::Ordering::Greater => (newer.spent, newer.refunded),
+            std::cmp::Ordering::Less => (0, 0),
+            std::cmp::Ordering::Equal => (
+                newer.spent.saturating_sub(self.spent),
+                newer.refunded.saturating_sub(self.refunded),
+            ),
+        }
+    }
+}
+
+/// What has happened here since a peer's previous complete round, in the unit of
+/// the level. Negative when more than that has been used up since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Slack {
+    /// Refill that a full bucket let go to waste.
+    pub overflow: i128,
+    /// Refill that the partition policy has withheld.
+    pub withheld: i128,
+}
+
+/// A replica as one bucket knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    /// Its name.
+    pub id: ReplicaId,
+    /// Its counters.
+    pub counter: Counter,
+    /// Since its previous round; `None` before the first, and for ourselves.
+    pub slack: Option<Slack>,
+}
+
+impl Account {
+    /// One to be filled in.
+    pub(crate) const BLANK: Self = Self {
+        id: ReplicaId::ANY,
+        counter: Counter { epoch: 0, spent: 0, refunded: 0 },
+        slack: None,
+    };
+}
+
+/// When the policy and weight were last set on purpose, and where: the later one
+/// wins everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Version {
+    /// Counts the changes; 0 for never.
+    pub number: u64,
+    /// Who made the change.
+    pub origin: Option<ReplicaId>,
+}
+
+/// What the `debits` field of a bucket holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Debits {
+    /// Of policy and weight.
+    pub version: Version,
+    /// Millionths of a token missing beyond an empty bucket.
+    pub debt: u64,
+    /// The part of a millionth held besides `tokens` less `debt`, as numerator
+    /// over 1000 times the interval in microseconds.
+    pub fraction: u64,
+    /// Of which key it is: see [`home`]. Counters that came with a hash from another key
+    /// or database are not of this bucket.
+    pub home: u32,
+    /// By name, each once.
+    pub accounts: Vec<Account>,
+}
+
+impl Debits {
+    /// Whether there is anything in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// This region among the others: who writes here, and who else there is.
+#[derive(Debug, Clone, Default)]
+pub struct Region {
+    /// Counts what is taken here; `None` where nothing is counted.
+    pub writer: Option<Writer>,
+    /// The other regions.
+    pub peers: Membership,
+}
+
+/// What was set on purpose of a bucket: policy and weight, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Which change they are.
+    pub version: Version,
+    /// What the `policy` field says.
+    pub stored: Option<StoredPolicy>,
+    /// The weight.
+    pub weight: Weight,
+}
+
+impl Terms {
+    /// Whether `other` is to be taken over: it is the later change. Of two
+    /// regions that never changed anything the greater weight wins, and each
+    /// keeps the policy that its own calls bring.
+    #[must_use]
+    pub fn yields_to(&self, other: &Self) -> bool {
+        other.rank() > self.rank()
+    }
+
+    fn rank(&self) -> impl Ord + use<> {
+        let pinned = self.stored.filter(|stored| stored.pin.is_some());
+        // A bucket pinned before it was shared has no other version.
+        let number = self.version.number.max(pinned.and_then(|stored| stored.pin).unwrap_or(0));
+        let numbers = pinned.map(|stored| {
+            let policy = stored.policy;
+            (policy.capacity(), policy.refill(), policy.interval_ms())
+        });
+        (number, self.version.origin, numbers, self.weight)
+    }
+}
+
+/// What tells one key from another in [`Debits::home`]: FNV-1a, of 32 bits, over the number of
+/// the database and the name.
+#[must_use]
+pub fn home(db: u32, key: &[u8]) -> u32 {
+    const BASIS: u32 = 0x811c_9dc5;
+    const PRIME: u32 = 0x0100_0193;
+    let bytes = db.to_le_bytes().into_iter().chain(key.iter().copied());
+    bytes.fold(BASIS, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(PRIME))
+}

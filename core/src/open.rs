@@ -1,0 +1,731 @@
+//! A bucket in use: opened from its record, changed, and planned to be written.
+//!
+//! Everything that is decided about one bucket is decided here and in what this calls: what a
+//! call gets, what a state of another region changes, which fields are written, when the key
+//! expires, and whether other regions are told. Whoever stores buckets reads fields, applies the
+//! [`Plan`] and does no more.
+
+use crate::bucket::{Answer, Bucket, Weight};
+use crate::codec::{self, DebitsText};
+use crate::debits::{Debits, Region, Terms, Version};
+use crate::defaults::Defaults;
+use crate::error::Internal;
+use crate::expiry::Expiry;
+use crate::membership::WHOLE;
+use crate::merge::State;
+use crate::plan::{Change, Changes, Note, Plan, SyncMode};
+use crate::policy::{Asked, Policy, PolicyError, StoredPolicy};
+use crate::record::Record;
+use crate::replica::{ReplicaId, Writer};
+use crate::shared::{Remote, SharedBucket};
+
+/// Memory of a bucket that is done with, for the next one: making it for each call, or
+/// moving what is in it from place to place, would cost more than what is computed.
+#[derive(Debug, Default)]
+pub struct BucketPool {
+    opened: Option<Box<OpenBucket>>,
+    debits: Option<Box<Debits>>,
+    shared: Option<Box<SharedBucket>>,
+}
+
+impl BucketPool {
+    /// Room for a bucket: its [record](OpenBucket::record_mut) comes first.
+    pub fn take(&mut self) -> Box<OpenBucket> {
+        self.opened.take().unwrap_or_else(|| OpenBucket::unread().into())
+    }
+
+    /// Keeps the memory of a bucket.
+    pub fn keep(&mut self, mut opened: Box<OpenBucket>) {
+        if let Kind::Shared(_) = opened.kind
+            && let Kind::Shared(mut shared) = std::mem::replace(&mut opened.kind, UNREAD)
+        {
+            let record = opened.record.as_mut();
+            if let Some(mut debits) = record.and_then(|record| record.debits.take()) {
+                debits.accounts = shared.take_accounts();
+                self.debits = Some(debits);
+            }
+            self.shared = Some(shared);
+        }
+        (opened.record, opened.regions) = (None, None);
+        self.opened = Some(opened);
+    }
+
+    /// Room for [debits](Record::read_debits).
+    pub fn debits(&mut self) -> Box<Debits> {
+        self.debits.take().unwrap_or_default()
+    }
+
+    /// Room for a shared bucket, to be [set](SharedBucket::set).
+    fn shared(&mut self) -> Box<SharedBucket> {
+        let unset = || SharedBucket::full(Policy::DEFAULT, Weight::ONE, 0).into();
+        self.shared.take().unwrap_or_else(unset)
+    }
+}
+
+/// A bucket opened by a call: credited up to now under the policy it was left
+/// with.
+#[derive(Debug, Clone)]
+pub struct OpenBucket {
+    kind: Kind,
+    /// What its `policy` field has to say from now on.
+    policy: Option<StoredPolicy>,
+    /// What its `regions` field has to say from now on.
+    regions: Option<Box<[u8]>>,
+    /// Whole tokens taken since it was opened.
+    admitted: u64,
+    /// When it was opened, in unix microseconds; 0 when that is not known.
+    now: u64,
+    /// Nothing is known of it yet.
+    fresh: bool,
+    /// It is what it is by states that were received, and not by what was done here.
+    received: bool,
+    /// Other regions are to be told of that all the same.
+    rebroadcast: bool,
+    /// `None` for a missing key, which is a full bucket.
+    record: Option<Record>,
+}
+
+/// Who may change the bucket.
+#[derive(Debug, Clone)]
+enum Kind {
+    /// This server only.
+    Local(Bucket),
+    /// Other regions too.
+    Shared(Box<SharedBucket>),
+}
+
+/// What is held before a record is read.
+const UNREAD: Kind = Kind::Local(Bucket::DEFAULT);
+
+/// What came of a state that was [received](OpenBucket::receive).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Received {
+    /// The bucket is another one now, and has to be written. Time alone is no change.
+    pub changed: bool,
+    /// Whether it has changed or not, the other regions have to be told what it is now.
+    pub rebroadcast: bool,
+}
+
+/// Why a state is not taken in. Nothing of it is then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The hash has no field of a bucket: it is somebody else's.
+    Foreign,
+    /// The bucket would know more replicas than it may.
+    TooManyReplicas,
+    /// It counts further for this region than any life of it can have.
+    Unbelievable,
+    /// What cannot be.
+    Internal(Internal),
+}
+
+impl From<Internal> for Refusal {
+    fn from(what: Internal) -> Self {
+        Self::Internal(what)
+    }
+}
+
+impl OpenBucket {
+    fn of(kind: Kind, policy: Option<StoredPolicy>, record: Option<Record>) -> Self {
+        let regions = record.as_ref().and_then(|record| record.regions.clone());
+        Self {
+            kind,
+            policy,
+            regions,
+            admitted: 0,
+            now: 0,
+            fresh: record.is_none(),
+            received: false,
+            rebroadcast: false,
+            record,
+        }
+    }
+
+    /// Of no record yet.
+    fn unread() -> Self {
+        Self::of(UNREAD, None, None)
+    }
+
+    /// Opens a bucket at `now` (unix microseconds) as it was left. A bucket with
+    /// debits is [shared](Self::shared) without anybody else.
+    #[must_use]
+    pub fn new(record: Option<Record>, defaults: &Defaults, now: u64) -> Self {
+        let shared = record.as_ref().is_some_and(|record| record.debits.is_some());
+        let mut opened = Self { record, ..Self::unread() };
+        match shared {
+            true => opened.begin_shared(
+                defaults,
+                &Region::default(),
+                now,
+                None,
+                &mut BucketPool::default(),
+            ),
+            false => opened.begin(defaults, now),
+        }
+        opened
+    }
+
+    /// Opens a bucket that regions share; `home` as [`Debits::home`] has it, `None` for whatever
+    /// that is.
+    #[must_use]
+    pub fn shared(
+        record: Option<Record>,
+        defaults: &Defaults,
+        region: &Region,
+        now: u64,
+        home: Option<u32>,
+    ) -> Self {
+        let mut opened = Self { record, ..Self::unread() };
+        opened.begin_shared(defaults, region, now, home, &mut BucketPool::default());
+        opened
+    }
+
+    /// The record, to be read in place before [`Self::begin`] or
+    /// [`Self::begin_shared`]; `None` for a missing key.
+    pub fn record_mut(&mut self) -> &mut Option<Record> {
+        &mut self.record
+    }
+
+    /// [`Self::new`] of the record that was read in place, without debits.
+    pub fn begin(&mut self, defaults: &Defaults, now: u64) {
+        let now = defaults.clock(now);
+        let (bucket, policy) = match &self.record {
+            Some(stored) => (stored.bucket(defaults, now), stored.policy),
+            None => (Bucket::full(defaults.current(), Weight::ONE, now), None),
+        };
+        self.kind = Kind::Local(bucket);
+        self.begin_with(policy, now);
+    }
+
+    /// [`Self::shared`] of the record that was read in place, with memory that was
+    /// used before.
+    pub fn begin_shared(
+        &mut self,
+        defaults: &Defaults,
+        region: &Region,
+        now: u64,
+        home: Option<u32>,
+        pool: &mut BucketPool,
+    ) {
+        let now = defaults.clock(now);
+        let mut bucket = pool.shared();
+        let policy = match &mut self.record {
+            None => {
+                let full = Bucket::full(defaults.current(), Weight::ONE, now);
+                bucket.set(&full, &mut Debits::default());
+                None
+            }
+            Some(stored) => {
+                let timestamp = stored.timestamp.unwrap_or(now);
+                let policy =
+                    stored.policy.map_or_else(|| defaults.at(timestamp), |stored| stored.policy);
+                let line = stored.bucket_at_rest(policy, timestamp);
+                match &mut stored.debits {
+                    // The accounts go with the bucket; that they were stored stays.
+                    Some(debits) => bucket.set(&line, debits),
+                    None => bucket.set(&line, &mut Debits::default()),
+                }
+                match stored.policy {
+                    Some(_) => bucket.advance(now, &region.peers),
+                    None => defaults.advance_shared(&mut bucket, now, &region.peers),
+                }
+                stored.policy
+            }
+        };
+        if let Some(home) = home {
+            bucket.settle_in(home);
+        }
+        self.kind = Kind::Shared(bucket);
+        self.begin_with(policy, now);
+    }
+
+    fn begin_with(&mut self, policy: Option<StoredPolicy>, now: u64) {
+        (self.policy, self.now) = (policy, now);
+        self.regions = self.record.as_ref().and_then(|record| record.regions.clone());
+        (self.admitted, self.fresh) = (0, self.record.is_none());
+        (self.received, self.rebroadcast) = (false, false);
+    }
+
+    /// A bucket that a merge has put in the place of `record`. What peers send goes on to nobody:
+    /// with `from_peers` nobody is told.
+    #[must_use]
+    pub fn merged(record: Option<Record>, state: &State, from_peers: bool) -> Self {
+        let kind = match record.as_ref().and_then(|record| record.debits.clone()) {
+            None => Kind::Local(state.bucket),
+            // Other strategies know tokens only: what was counted stays counted.
+            Some(debits) => {
+                let debits = Debits { debt: 0, fraction: 0, ..*debits };
+                Kind::Shared(SharedBucket::new(&state.bucket, debits).into())
+            }
+        };
+        Self { received: from_peers, ..Self::of(kind, state.policy, record) }
+    }
+
+    /// Notes the bucket as it is now as the state of region `id`.
+    fn record_as(&mut self, id: ReplicaId) {
+        // What cannot be read is begun anew.
+        let mut regions =
+            self.regions.as_deref().and_then(codec::decode_regions).unwrap_or_default();
+        regions.insert(id, State::of(self.bucket(), self.policy));
+        self.set_regions(&regions);
+    }
+
+    /// The state noted for region `id`.
+    fn state_of(&self, id: ReplicaId) -> Option<State> {
+        self.regions.as_deref().and_then(codec::decode_regions)?.get(&id).copied()
+    }
+
+    /// Notes the states of all regions.
+    pub fn set_regions(&mut self, regions: &codec::RegionStates) {
+        self.regions = Some(codec::encode_regions(regions).into());
+    }
+
+    /// The bucket as its fields hold it.
+    #[must_use]
+    pub fn bucket(&self) -> Bucket {
+        match &self.kind {
+            Kind::Local(bucket) => *bucket,
+            Kind::Shared(bucket) => bucket.bucket(),
+        }
+    }
+
+    /// The bucket, when regions share it.
+    #[must_use]
+    pub fn as_shared(&self) -> Option<&SharedBucket> {
+        match &self.kind {
+            Kind::Local(_) => None,
+            Kind::Shared(bucket) => Some(bucket),
+        }
+    }
+
+    /// [`Self::as_shared`], to be changed.
+    fn as_shared_mut(&mut self) -> Option<&mut SharedBucket> {
+        match &mut self.kind {
+            Kind::Local(_) => None,
+            Kind::Shared(bucket) => Some(bucket),
+        }
+    }
+
+    /// What its `policy` field has to say from now on.
+    #[must_use]
+    pub fn policy(&self) -> Option<StoredPolicy> {
+        self.policy
+    }
+
+    /// Takes `tokens` whole tokens or nothing; with `partial`, what there is.
+    ///
+    /// # Errors
+    /// Where it was not asked first whether there is [room to count](Self::can_count).
+    pub fn take(
+        &mut self,
+        tokens: u64,
+        partial: bool,
+        now: u64,
+        region: &Region,
+    ) -> Result<Answer, Internal> {
+        let answer = match &mut self.kind {
+            Kind::Local(bucket) => bucket.take(tokens, partial, now),
+            Kind::Shared(bucket) => {
+                bucket.take(region.writer.as_ref(), tokens, partial, now, region.peers.share())?
+            }
+        };
+        self.admitted = self.admitted.saturating_add(answer.taken);
+        Ok(answer)
+    }
+
+    /// Whether what is taken and given back here can be counted: not when the bucket knows too
+    /// many other regions.
+    #[must_use]
+    pub fn can_count(&self, region: &Region) -> bool {
+        self.as_shared().is_none_or(|bucket| bucket.can_count(region.writer.as_ref()))
+    }
+
+    /// Gives back `tokens` whole tokens, cut at the capacity.
+    ///
+    /// # Errors
+    /// As for [`Self::take`].
+    pub fn give(&mut self, tokens: u64, now: u64, region: &Region) -> Result<Answer, Internal> {
+        match &mut self.kind {
+            Kind::Local(bucket) => Ok(bucket.give(tokens, now)),
+            Kind::Shared(bucket) => {
+                bucket.give(region.writer.as_ref(), tokens, now, region.peers.share())
+            }
+        }
+    }
+
+    /// Whole tokens that can be taken.
+    #[must_use]
+    pub fn remaining(&self, region: &Region) -> u64 {
+        match &self.kind {
+            Kind::Local(bucket) => bucket.remaining(),
+            Kind::Shared(bucket) => bucket.remaining(region.peers.share()),
+        }
+    }
+
+    /// What a call that needs `tokens` of it answers when it is refused.
+    #[must_use]
+    pub fn refusal(&self, tokens: u64, now: u64, region: &Region) -> Answer {
+        let share = region.peers.share();
+        let (retry_after, answer) = match &self.kind {
+            Kind::Local(bucket) => (bucket.until(tokens, now), bucket.answer(0, now)),
+            Kind::Shared(bucket) => {
+                (bucket.until(tokens, now, share), bucket.answer(0, now, share))
+            }
+        };
+        Answer { retry_after, ..answer }
+    }
+
+    /// Puts the policy in force: the pinned one, else the call's, else the
+    /// default. Tokens are kept, cut at the new capacity; of a shared bucket, what
+    /// is missing stays missing. A missing bucket is full whatever the capacity.
+    ///
+    /// # Errors
+    /// When the call's options are out of bounds, even if a pin overrides them.
+    pub fn ask(&mut self, asked: &Asked, default: Policy) -> Result<(), PolicyError> {
+        let called = if asked.is_empty() { default } else { asked.over(default)? };
+        if self.policy.is_some_and(|stored| stored.pin.is_some()) {
+            return Ok(());
+        }
+        self.policy =
+            Some(StoredPolicy { policy: called, pin: None }).filter(|_| !asked.is_empty());
+        self.switch(called);
+        Ok(())
+    }
+
+    /// Pins `policy`, one version after the present one.
+    pub fn pin(&mut self, policy: Policy, region: &Region) {
+        let present = self.policy.and_then(|stored| stored.pin);
+        if let (Some(_), true) = (present, self.bucket().policy() == policy) {
+            return;
+        }
+        let version = self.next_version(region);
+        self.policy = Some(StoredPolicy { policy, pin: Some(version) });
+        self.switch(policy);
+    }
+
+    /// Goes back to the default policy and weight 1.
+    pub fn reset(&mut self, default: Policy, region: &Region) {
+        let changed = self.policy.is_some() || self.bucket().weight() != Weight::ONE;
+        if changed {
+            self.next_version(region);
+        }
+        self.policy = None;
+        self.weigh(Weight::ONE);
+        self.switch(default);
+    }
+
+    /// Goes on with another weight.
+    pub fn set_weight(&mut self, weight: Weight, region: &Region) {
+        if self.bucket().weight() != weight {
+            self.next_version(region);
+            self.weigh(weight);
+        }
+    }
+
+    /// What was set of it on purpose.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        let version = self.as_shared().map(SharedBucket::version).unwrap_or_default();
+        Terms { version, stored: self.policy, weight: self.bucket().weight() }
+    }
+
+    /// Takes over what another region set on purpose, later than was done here.
+    fn adopt(&mut self, terms: &Terms, default: Policy) {
+        let pinned = |stored: Option<StoredPolicy>| stored.is_some_and(|s| s.pin.is_some());
+        // A policy that calls bring is every region's own, unless the pin over it
+        // was taken away.
+        if pinned(terms.stored) || pinned(self.policy) {
+            self.policy = terms.stored;
+            self.switch(terms.stored.map_or(default, |stored| stored.policy));
+        }
+        self.weigh(terms.weight);
+        if let Kind::Shared(bucket) = &mut self.kind {
+            bucket.set_version(terms.version);
+        }
+    }
+
+    /// Begins a missing bucket as it is elsewhere.
+    fn begin_as(&mut self, terms: &Terms, default: Policy) {
+        self.policy = terms.stored;
+        self.switch(terms.stored.map_or(default, |stored| stored.policy));
+        self.adopt(terms, default);
+    }
+
+    /// Counts one change made on purpose, and returns its number.
+    fn next_version(&mut self, region: &Region) -> u64 {
+        let pin = self.policy.and_then(|stored| stored.pin).unwrap_or(0);
+        match &mut self.kind {
+            Kind::Local(_) => pin.saturating_add(1),
+            Kind::Shared(bucket) => {
+                let number = bucket.version().number.max(pin).saturating_add(1);
+                let origin = region.writer.as_ref().map(Writer::id);
+                bucket.set_version(Version { number, origin });
+                number
+            }
+        }
+    }
+
+    fn weigh(&mut self, weight: Weight) {
+        match &mut self.kind {
+            Kind::Local(bucket) => bucket.set_weight(weight),
+            Kind::Shared(bucket) => bucket.set_weight(weight),
+        }
+    }
+
+    fn switch(&mut self, policy: Policy) {
+        match (&mut self.kind, &self.record) {
+            (Kind::Local(bucket), Some(_)) => bucket.switch(policy),
+            (Kind::Local(bucket), None) => {
+                *bucket = Bucket::full(policy, bucket.weight(), bucket.timestamp());
+            }
+            (Kind::Shared(bucket), _) => bucket.switch(policy),
+        }
+    }
+
+    /// The record as it was read; `None` for a missing key.
+    #[must_use]
+    pub fn record(&self) -> Option<&Record> {
+        self.record.as_ref()
+    }
+
+    /// Whether policy or weight of an existing bucket are not what is stored, or
+    /// it has to refill and has no timestamp yet: without one it never would.
+    #[must_use]
+    pub fn terms_changed(&self) -> bool {
+        let Some(record) = &self.record else {
+            return false;
+        };
+        let (weight, full, version) = match &self.kind {
+            Kind::Local(bucket) => (bucket.weight(), bucket.is_full(), None),
+            Kind::Shared(bucket) => (bucket.weight(), bucket.is_full(), Some(bucket.version())),
+        };
+        let known = record.debits.as_ref().map(|debits| debits.version).unwrap_or_default();
+        (record.timestamp.is_none() && !full)
+            || self.policy != record.policy
+            || weight != record.weight.unwrap_or(Weight::ONE)
+            || version.is_some_and(|version| version != known)
+    }
+
+    /// Whether the hash neither has nor needs more fields of ours than `tokens`,
+    /// `timestamp` and `debits`.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let (weight, remainder) = match &self.kind {
+            Kind::Local(bucket) => (bucket.weight(), bucket.remainder()),
+            Kind::Shared(bucket) => (bucket.weight(), 0),
+        };
+        let was_plain = |record: &Record| {
+            record.policy.is_none()
+                && record.weight.is_none()
+                && record.remainder.is_none()
+                && record.regions.is_none()
+        };
+        self.policy.is_none()
+            && weight == Weight::ONE
+            && remainder == 0
+            && self.regions.is_none()
+            && self.record.as_ref().is_none_or(was_plain)
+    }
+
+    /// See [`Record::is_kept`].
+    fn is_kept(&self, foreign: bool) -> bool {
+        let pinned = self.policy.is_some_and(|stored| stored.pin.is_some());
+        foreign || pinned || self.weight() != Weight::ONE
+    }
+
+    fn weight(&self) -> Weight {
+        match &self.kind {
+            Kind::Local(bucket) => bucket.weight(),
+            Kind::Shared(bucket) => bucket.weight(),
+        }
+    }
+
+    /// Whether the bucket is full, and so owes nothing to the other regions, and there is nothing
+    /// else about it that they have to know.
+    #[must_use]
+    pub fn owes_nothing(&self) -> bool {
+        let settled = match &self.kind {
+            Kind::Local(bucket) => bucket.is_full(),
+            Kind::Shared(bucket) => bucket.is_full() && bucket.version() == Version::default(),
+        };
+        settled && !self.is_kept(false)
+    }
+
+    /// Merges what another region sent, or somebody merges in by hand. `default` is the default
+    /// policy here.
+    ///
+    /// # Errors
+    /// See [`Refusal`]; the bucket is then not to be written.
+    pub fn receive(
+        &mut self,
+        remote: &Remote,
+        default: Policy,
+        region: &Region,
+    ) -> Result<Received, Refusal> {
+        let from = remote.from;
+        if from.is_some() && self.record.as_ref().is_some_and(|record| !record.is_bucket()) {
+            return Err(Refusal::Foreign);
+        }
+        let writer = region.writer.as_ref();
+        let me = writer.map(Writer::id);
+        let Some(local) = self.as_shared() else {
+            return Err(Refusal::Internal(Internal::new("a bucket that counts no debits")));
+        };
+        if !local.believes(remote, me) {
+            return Err(Refusal::Unbelievable);
+        }
+        if !local.has_room_for(remote, me) {
+            return Err(Refusal::TooManyReplicas);
+        }
+        if self.fresh && from.is_some() && remote.owes_nothing() {
+            // A full bucket is one that is missing.
+            return Ok(Received::default());
+        }
+        let (had, fresh) = (self.terms(), self.fresh);
+        let terms = remote.terms();
+        let mut rebroadcast = from.is_none();
+        if fresh {
+            self.begin_as(&terms, default);
+        } else if had.yields_to(&terms) {
+            self.adopt(&terms, default);
+            rebroadcast |= from.is_some_and(|from| region.peers.misses(from));
+        }
+        let Some(local) = self.as_shared_mut() else {
+            return Err(Refusal::Internal(Internal::new("a bucket that counts no debits")));
+        };
+        let outcome = local.receive(fresh, remote, writer, &region.peers)?;
+        rebroadcast |= outcome.rebroadcast;
+        self.rebroadcast |= rebroadcast;
+        (self.received, self.fresh) = (true, false);
+        Ok(Received { changed: fresh || outcome.changed || had != self.terms(), rebroadcast })
+    }
+
+    /// When the key may expire, with the bucket as it is now. `foreign` says that the hash has
+    /// fields of the user's own.
+    #[must_use]
+    pub fn expiry(&self, foreign: bool, region: &Region) -> Expiry {
+        if self.is_kept(foreign) {
+            return Expiry::Never;
+        }
+        match &self.kind {
+            Kind::Local(bucket) => {
+                // The state of a region that a function folds is told like counters are.
+                let lingers = self.regions.is_some();
+                Expiry::new(bucket.timestamp(), bucket.us_until_full(), lingers, self.now)
+            }
+            Kind::Shared(bucket) => {
+                let wait = bucket.us_until_full(region.peers.share());
+                Expiry::new(bucket.timestamp(), wait, true, self.now)
+            }
+        }
+    }
+
+    /// What has to be done for the bucket to be kept as it is now. `mode` is how its key takes
+    /// part in region sync. The text of the field `debits`, if it is shared, goes to `text`.
+    ///
+    /// # Errors
+    /// When it cannot be written, which cannot be.
+    pub fn plan(
+        &mut self,
+        mode: SyncMode,
+        region: &Region,
+        text: &mut DebitsText,
+    ) -> Result<Plan, Internal> {
+        if let (SyncMode::Folded, true, Some(writer)) = (mode, self.is_news(), &region.writer) {
+            self.record_as(writer.id());
+        }
+        let bucket = match &self.kind {
+            Kind::Local(bucket) => *bucket,
+            Kind::Shared(bucket) => codec::encode_debits(bucket, text),
+        };
+        let note = if self.is_news() { self.note_of(bucket, mode, region) } else { None };
+        let changes = if self.is_plain() { None } else { Some(self.changes(bucket).into()) };
+        Ok(Plan {
+            bucket,
+            is_shared: self.as_shared().is_some(),
+            changes,
+            note,
+            admitted: self.admitted,
+        })
+    }
+
+    /// What other regions have to be told of the bucket, as [`Self::plan`] would find it, where
+    /// nothing is written. The text of the field `debits` goes to `text`.
+    #[must_use]
+    pub fn note(&self, mode: SyncMode, region: &Region, text: &mut DebitsText) -> Option<Note> {
+        let bucket = match &self.kind {
+            Kind::Local(bucket) => *bucket,
+            Kind::Shared(bucket) => codec::encode_debits(bucket, text),
+        };
+        self.note_of(bucket, mode, region)
+    }
+
+    /// Whether other regions have to be told of what it has become.
+    fn is_news(&self) -> bool {
+        !self.received || self.rebroadcast
+    }
+
+    fn note_of(&self, bucket: Bucket, mode: SyncMode, region: &Region) -> Option<Note> {
+        let stored = self.policy;
+        match mode {
+            SyncMode::None => None,
+            SyncMode::Counters => self.as_shared().map(|_| {
+                let refilling = region.peers.share() == WHOLE;
+                Note { bucket, stored, counted: Some(refilling) }
+            }),
+            SyncMode::State => Some(Note { bucket, stored, counted: None }),
+            // What the function made of all regions' states is not ours to send.
+            SyncMode::Folded => {
+                let own = self.state_of(region.writer.as_ref()?.id())?;
+                Some(Note { bucket: own.bucket, stored: own.policy, counted: None })
+            }
+        }
+    }
+
+    /// The fields besides `tokens`, `timestamp` and `debits` that have to change.
+    fn changes(&self, bucket: Bucket) -> Changes {
+        fn change<T: PartialEq>(old: Option<T>, new: Option<T>) -> Change<T> {
+            match new {
+                new if new == old => Change::Keep,
+                Some(new) => Change::Set(new),
+                None => Change::Delete,
+            }
+        }
+        let new = self.record_of(bucket);
+        let old = self.record.as_ref();
+        Changes {
+            policy: change(old.and_then(|old| old.policy), new.policy),
+            weight: change(old.and_then(|old| old.weight), new.weight),
+            remainder: change(old.and_then(|old| old.remainder), new.remainder),
+            regions: change(old.and_then(|old| old.regions.clone()), new.regions),
+        }
+    }
+
+    /// The record to write for the bucket as it is now.
+    ///
+    /// The `remainder` field appears with the first remainder and then stays, so
+    /// that it need not be deleted again; in a shared bucket it is not used. A
+    /// weight of 1 is written only where the field is there already. The debits
+    /// are [written](codec::encode_debits) from the shared bucket itself.
+    #[must_use]
+    pub fn to_record(&self) -> Record {
+        self.record_of(self.bucket())
+    }
+
+    fn record_of(&self, bucket: Bucket) -> Record {
+        let unwritten = Record::default();
+        let stored = self.record.as_ref().unwrap_or(&unwritten);
+        let weight = bucket.weight();
+        let has_remainder = stored.remainder.is_some() && self.as_shared().is_none();
+        Record {
+            tokens: Some(bucket.tokens()),
+            timestamp: Some(bucket.timestamp()),
+            weight: Some(weight).filter(|w| *w != Weight::ONE || stored.weight.is_some()),
+            policy: self.policy,
+            remainder: Some(bucket.remainder()).filter(|r| *r != 0 || has_remainder),
+            debits: None,
+            regions: self.regions.clone(),
+            foreign: stored.foreign,
+        }
+    }
+}

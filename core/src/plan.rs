@@ -1,0 +1,162 @@
+//! What has to be done for a bucket to be kept, and what other regions are told of it.
+
+use crate::bucket::{Bucket, Weight};
+use crate::policy::{Policy, StoredPolicy};
+
+/// How a key takes part in region sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SyncMode {
+    /// Not at all.
+    #[default]
+    None,
+    /// What is taken of it is counted.
+    Counters,
+    /// Its state is sent as it is.
+    State,
+    /// Its state is sent, and the regions' states are folded by a function.
+    Folded,
+}
+
+/// What has to be written of a bucket.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// What the fields `tokens` and `timestamp` have to say.
+    pub bucket: Bucket,
+    /// Whether there is a field `debits`.
+    pub is_shared: bool,
+    /// The other fields; `None` when there are none and need not be any, as mostly.
+    pub changes: Option<Box<Changes>>,
+    /// What other regions are to be told.
+    pub note: Option<Note>,
+    /// Whole tokens taken since the bucket was opened.
+    pub admitted: u64,
+}
+
+/// The fields besides `tokens`, `timestamp` and `debits`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Changes {
+    /// `policy`.
+    pub policy: Change<StoredPolicy>,
+    /// `userWeight`.
+    pub weight: Change<Weight>,
+    /// `remainder`.
+    pub remainder: Change<u64>,
+    /// `regions`.
+    pub regions: Change<Box<[u8]>>,
+}
+
+/// What happens to a field.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change<T> {
+    /// It stays, or stays away.
+    Keep,
+    /// It gets this value.
+    Set(T),
+    /// It goes.
+    Delete,
+}
+
+impl<T> Change<T> {
+    /// The same with another value.
+    pub fn map<U>(self, of: impl FnOnce(T) -> U) -> Change<U> {
+        match self {
+            Self::Keep => Change::Keep,
+            Self::Set(value) => Change::Set(of(value)),
+            Self::Delete => Change::Delete,
+        }
+    }
+}
+
+/// What other regions are told of a bucket. With the text of the field `debits` it says all that
+/// a [state](crate::codec::encode_wire) does: so little memory has to go from one thread to
+/// another.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Note {
+    /// The bucket as its fields hold it.
+    pub bucket: Bucket,
+    /// What its `policy` field says.
+    pub stored: Option<StoredPolicy>,
+    /// For a bucket that regions count: whether it refills at the whole rate until
+    /// it is sent. `None` for a bucket of any other strategy.
+    pub counted: Option<bool>,
+}
+
+const STORED: u64 = 1;
+const PINNED: u64 = 1 << 1;
+const COUNTED: u64 = 1 << 2;
+const REFILLING: u64 = 1 << 3;
+
+/// [`Note::to_bytes`].
+pub type NoteBytes = [[u8; 8]; 9];
+
+impl Note {
+    /// As bytes; the text of `debits` is to follow them.
+    #[must_use]
+    pub fn to_bytes(self) -> NoteBytes {
+        let Self { bucket, stored, counted } = self;
+        let policy = stored.map_or(bucket.policy(), |stored| stored.policy);
+        let pin = stored.and_then(|stored| stored.pin);
+        let flag = |flag: u64, set: bool| if set { flag } else { 0 };
+        let flags = flag(STORED, stored.is_some())
+            | flag(PINNED, pin.is_some())
+            | flag(COUNTED, counted.is_some())
+            | flag(REFILLING, counted == Some(true));
+        [
+            flags,
+            bucket.weight().get().into(),
+            bucket.tokens(),
+            bucket.remainder(),
+            bucket.timestamp(),
+            policy.capacity(),
+            policy.refill(),
+            policy.interval_ms(),
+            // Without the flag it says nothing.
+            pin.unwrap_or(0),
+        ]
+        .map(u64::to_le_bytes)
+    }
+
+    /// Reads what [`Self::to_bytes`] wrote, and gives back what follows it; `None` for anything
+    /// else.
+    #[must_use]
+    pub fn read(note: &[u8]) -> Option<(Self, &[u8])> {
+        let (numbers, debits) = note.split_first_chunk::<{ size_of::<NoteBytes>() }>()?;
+        let numbers: NoteBytes = numbers.as_chunks().0.try_into().ok()?;
+        let [flags, weight, tokens, remainder, timestamp, capacity, refill, interval, pin] =
+            numbers.map(u64::from_le_bytes);
+        let is = |flag: u64| flags & flag != 0;
+        let policy = Policy::new(capacity, refill, interval).ok()?;
+        let stored = StoredPolicy { policy, pin: Some(pin).filter(|_| is(PINNED)) };
+        let note = Self {
+            bucket: Bucket::new(policy, Weight::new(weight)?, tokens, remainder, timestamp),
+            stored: Some(stored).filter(|_| is(STORED)),
+            counted: Some(is(REFILLING)).filter(|_| is(COUNTED)),
+        };
+        Some((note, debits))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_read_as_it_was_written() {
+        let policy = Policy::new(1_000_000_000_000, 1, 31_622_400_000).unwrap();
+        let bucket = Bucket::new(policy, Weight::new(10).unwrap(), u64::MAX, 0, u64::MAX);
+        let other = Bucket::new(Policy::DEFAULT, Weight::ONE, 7, 2_519, 0);
+        for bucket in [bucket, other] {
+            for pin in [None, Some(None), Some(Some(0)), Some(Some(u64::MAX))] {
+                for counted in [None, Some(false), Some(true)] {
+                    let stored = pin.map(|pin| StoredPolicy { policy: bucket.policy(), pin });
+                    let fields = Note { bucket, stored, counted };
+                    let note = [fields.to_bytes().as_flattened(), b"debits"].concat();
+                    assert_eq!(Note::read(&note), Some((fields, b"debits".as_slice())));
+                }
+            }
+        }
+        assert_eq!(Note::read(&[0; 71]), None);
+        assert_eq!(Note::read(&[0; 72]), None);
+    }
+}
