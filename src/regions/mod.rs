@@ -19,7 +19,8 @@ use claw_core::guard::{self, Instants, Peer, Peers, WHOLE};
 use claw_core::record::Opened;
 use claw_core::replica::{ReplicaId, Writer};
 use claw_sync::{
-    Config, Identity, Limits, Messages, PeerState, PeerStatus, Pusher, Round, Tls, Value,
+    Config, Credentials, Files, Identity, Limits, Messages, PeerState, PeerStatus, PeerUrl, Pusher,
+    Round, Value,
 };
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeSet;
@@ -57,6 +58,11 @@ pub(crate) struct Regions {
     /// This region among the others, as the buckets see it.
     region: RefCell<Region>,
     sharing: RefCell<Option<Sharing>>,
+    /// What the senders show to peers. It outlives them, as long as the files are
+    /// the same: what was read of one that is broken now is still good.
+    credentials: RefCell<Arc<Credentials>>,
+    /// Files may have changed.
+    new_files: Cell<bool>,
     /// Senders of an earlier configuration whose threads still hang.
     stopping: RefCell<Vec<Pusher>>,
     sweep: RefCell<Sweep>,
@@ -121,6 +127,8 @@ impl Default for Regions {
         Self {
             region: RefCell::default(),
             sharing: RefCell::default(),
+            credentials: RefCell::default(),
+            new_files: Cell::new(false),
             stopping: RefCell::default(),
             sweep: RefCell::default(),
             changed: RefCell::default(),
@@ -292,12 +300,15 @@ impl Regions {
     pub(crate) fn apply(&self, settings: &Settings, primary: bool, wall: u64) -> Option<String> {
         let sync = settings.sync();
         let now = self.instants(wall);
-        let (Ok(mut region), Ok(mut sharing)) =
-            (self.region.try_borrow_mut(), self.sharing.try_borrow_mut())
-        else {
+        let (Ok(mut region), Ok(mut sharing), Ok(mut credentials)) = (
+            self.region.try_borrow_mut(),
+            self.sharing.try_borrow_mut(),
+            self.credentials.try_borrow_mut(),
+        ) else {
             return None;
         };
         self.primary.set(primary);
+        self.new_files.set(false);
         let id = sync.replica_id.filter(|_| primary);
         if region.writer.as_ref().map(Writer::id) != id {
             // A new life: what was counted before it is never counted on.
@@ -320,7 +331,12 @@ impl Regions {
         let hears = Arc::clone(&self.hears);
         let (run, born, scratch) = (self.run, self.born, Mutex::default());
         let messages = Told { id, run, born, spent, masters, hears, scratch };
-        let started = pusher_config(sync).and_then(|config| {
+        if *credentials.files() == files(sync) {
+            credentials.refresh();
+        } else {
+            *credentials = Arc::new(Credentials::new(files(sync)));
+        }
+        let started = pusher_config(sync, &credentials).and_then(|config| {
             Pusher::start(config, Arc::new(messages)).map_err(|why| why.to_string())
         });
         match started {
@@ -361,7 +377,17 @@ impl Regions {
         if resumes {
             self.resumes.set(None);
         }
-        resumes || self.primary.get() != primary
+        resumes || self.new_files.get() || self.primary.get() != primary
+    }
+
+    /// What is in the files may have changed: what is sent begins anew with it.
+    pub(crate) fn expect_new_files(&self) {
+        self.new_files.set(true);
+    }
+
+    /// What is wrong with the files, if the log has not been told yet.
+    fn complaint(&self) -> Option<String> {
+        self.credentials.try_borrow().ok()?.complaint()
     }
 
     /// Waits for senders of earlier configurations.
@@ -452,32 +478,33 @@ impl Regions {
     }
 }
 
-fn pusher_config(sync: &config::Sync) -> Result<Config, String> {
-    let mut peers = sync.peers.clone();
-    if !sync.password_file.is_empty() {
-        let text = std::fs::read_to_string(&sync.password_file)
-            .map_err(|why| format!("claw.peers-password-file: {why}"))?;
-        let password = text.lines().next().unwrap_or_default();
-        peers = peers.into_iter().map(|peer| peer.with_password(password)).collect();
+fn files(sync: &config::Sync) -> Files {
+    let file = |name: &String| Some(PathBuf::from(name)).filter(|_| !name.is_empty());
+    Files {
+        ca: file(&sync.tls_ca_cert_file),
+        cert: file(&sync.tls_cert_file),
+        key: file(&sync.tls_key_file),
+        password: file(&sync.password_file),
     }
-    if let Some(peer) = peers.iter().find(|peer| peer.lacks_password()) {
+}
+
+fn pusher_config(sync: &config::Sync, credentials: &Arc<Credentials>) -> Result<Config, String> {
+    let lacks_password = |peer: &&PeerUrl| peer.lacks_password();
+    if let (None, Some(peer)) =
+        (&credentials.files().password, sync.peers.iter().find(lacks_password))
+    {
         return Err(format!("{peer} has a user and no password"));
     }
-    let file = |name: &String| Some(PathBuf::from(name)).filter(|_| !name.is_empty());
     let words = |words: &[&str]| words.iter().map(|word| word.as_bytes().to_vec()).collect();
     Ok(Config {
-        peers,
+        peers: sync.peers.clone(),
         interval: Duration::from_millis(sync.interval_ms),
         command: claw_sync::Command {
             before: words(&["CL.MERGE"]),
             between: words(&["STATE"]),
             after: words(&["STRATEGY", &sync.strategy.to_string()]),
         },
-        tls: Tls {
-            ca: file(&sync.tls_ca_cert_file),
-            cert: file(&sync.tls_cert_file),
-            key: file(&sync.tls_key_file),
-        },
+        credentials: Arc::clone(credentials),
         limits: Limits::default(),
     })
 }

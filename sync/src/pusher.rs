@@ -2,13 +2,13 @@
 
 use crate::config::{Command, Config, Limits, Messages};
 use crate::connection::Access;
+use crate::credentials::Credentials;
 use crate::desk::{Delivery, Desk};
 use crate::front::{Front, Handful, Spent};
 use crate::gathered::Gathered;
 use crate::link::Link;
 use crate::peer;
 use crate::status::{Board, PeerStatus, age};
-use crate::tls;
 use crate::url::{MAX_PEERS, PeerUrl};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -56,8 +56,6 @@ pub enum StartError {
     TooManyPeers,
     /// The command has no first word.
     NoCommand,
-    /// A certificate or key cannot be used: file and reason.
-    Tls(String),
     /// The system gives no thread.
     Thread(std::io::Error),
 }
@@ -67,7 +65,6 @@ impl fmt::Display for StartError {
         match self {
             Self::TooManyPeers => write!(f, "there are more than {MAX_PEERS} peers"),
             Self::NoCommand => write!(f, "the command to push with has no words"),
-            Self::Tls(why) => write!(f, "TLS: {why}"),
             Self::Thread(why) => write!(f, "cannot start a thread: {why}"),
         }
     }
@@ -77,35 +74,27 @@ impl std::error::Error for StartError {}
 
 impl Pusher {
     /// Starts one thread for each peer and one that hands out; none when there
-    /// are no peers. Certificates are read here, and only if a peer needs them;
-    /// connections are made by the threads.
+    /// are no peers. Files are read and connections are made by the threads.
     ///
     /// # Errors
     /// See [`StartError`]. No thread is left then.
     pub fn start(config: Config, messages: Arc<dyn Messages>) -> Result<Self, StartError> {
-        let Config { peers, interval, command, tls, limits } = config;
+        let Config { peers, interval, command, credentials, limits } = config;
         if peers.len() > MAX_PEERS {
             return Err(StartError::TooManyPeers);
         }
         if command.before.is_empty() {
             return Err(StartError::NoCommand);
         }
-        let tls = if peers.iter().any(PeerUrl::is_tls) {
-            Some(tls::prepare(&tls).map_err(StartError::Tls)?)
-        } else {
-            None
-        };
         let began = Instant::now();
         let spent = Arc::new(Spent::default());
-        let desk = |(index, url): (usize, &PeerUrl)| {
-            let board = Board::new(url.password());
-            Desk::new(index, board, limits.clone(), Arc::clone(&spent), began)
-        };
+        let desk =
+            |index| Desk::new(index, Board::default(), limits.clone(), Arc::clone(&spent), began);
         let shared = Arc::new(Shared {
             front: Mutex::default(),
             messages,
             bell: Condvar::new(),
-            desks: peers.iter().enumerate().map(desk).collect(),
+            desks: (0..peers.len()).map(desk).collect(),
             spent: Arc::clone(&spent),
             urls: peers.clone(),
             limits: limits.clone(),
@@ -123,10 +112,12 @@ impl Pusher {
         }
         let command = Arc::new(command);
         for (index, url) in peers.into_iter().enumerate() {
-            let tls = tls.clone().filter(|_| url.is_tls());
             let (limits, command) = (limits.clone(), Arc::clone(&command));
+            let credentials = Arc::clone(&credentials);
             pusher.spawn(format!("claw-peer-{index}"), move |shared| {
-                shared.serve(index, &command, || (url.clone(), tls.clone(), limits.clone()));
+                shared.serve(index, &command, || {
+                    (url.clone(), Arc::clone(&credentials), limits.clone())
+                });
             })?;
         }
         pusher.spawn("claw-sync".into(), Shared::hand_out_until_stopped)?;
@@ -278,7 +269,7 @@ impl Pusher {
     /// # Errors
     /// The pusher itself when some thread has not ended after `patience`; then
     /// this code must stay in memory, and another call may have more luck.
-    /// Looking up the name of a host is what can take so long.
+    /// Looking up the name of a host is what can take so long, or reading a file.
     pub fn stop(mut self, patience: Duration) -> Result<(), Self> {
         self.shared.signal();
         let alive = self.shared.alive();
@@ -388,12 +379,12 @@ impl Shared {
         &self,
         index: usize,
         command: &Command,
-        access: impl Fn() -> (PeerUrl, Option<Arc<rustls::ClientConfig>>, Limits),
+        access: impl Fn() -> (PeerUrl, Arc<Credentials>, Limits),
     ) {
         let Some(desk) = self.desks.get(index) else { return };
         let link = || {
-            let (url, tls, limits) = access();
-            let access = Access { url, tls, limits, breaker: Arc::clone(&desk.breaker) };
+            let (url, credentials, limits) = access();
+            let access = Access { url, credentials, limits, breaker: Arc::clone(&desk.breaker) };
             Link::new(index, access, command, &desk.board, Arc::clone(&self.messages))
         };
         peer::run(desk, || self.now(), link);

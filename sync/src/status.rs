@@ -112,10 +112,9 @@ struct Texts {
 }
 
 impl Board {
-    pub fn new(password: Option<&str>) -> Self {
-        let board = Self::default();
-        board.texts().password = password.map(str::to_owned);
-        board
+    /// Says what must not be shown from now on.
+    pub fn hide(&self, password: &str) {
+        self.texts().password = Some(password.to_owned());
     }
 
     pub fn set_state(&self, state: PeerState) {
@@ -207,7 +206,8 @@ mod tests {
 
     #[test]
     fn errors_are_one_line_without_the_password() {
-        let board = Board::new(Some("hunter2"));
+        let board = Board::default();
+        board.hide("hunter2");
         board.error("ERR unknown command 'AUTH', with args beginning with: 'u'\n'hunter2'");
         let status = board.status(String::new(), 0);
         let text = status.last_error.clone().unwrap_or_default();
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn states_survive_the_board() {
-        let board = Board::new(None);
+        let board = Board::default();
         assert_eq!(board.status(String::new(), 0).state, PeerState::Connecting);
         for state in [
             PeerState::Connected,
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn lag_is_the_age_of_the_oldest() {
-        let board = Board::new(None);
+        let board = Board::default();
         assert_eq!(board.lag(9), Duration::ZERO);
         board.oldest.store(5, Ordering::Relaxed);
         assert_eq!(board.lag(9), Duration::from_micros(4));
