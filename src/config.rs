@@ -4,8 +4,8 @@ use crate::error::{Error, Quantity};
 use crate::strategy::Strategy;
 use claw_core::decimal::{self, Decimal};
 use claw_core::defaults::Defaults;
-use claw_core::guard::Guard;
 use claw_core::limits::{DEFAULT_CAPACITY, DEFAULT_INTERVAL_MS, DEFAULT_REFILL, MAX_TOKENS, MICRO};
+use claw_core::membership::PartitionPolicy;
 use claw_core::policy::Policy;
 use claw_core::replica::ReplicaId;
 use claw_sync::PeerUrl;
@@ -129,7 +129,7 @@ impl Parameter {
             Self::SyncKeys => Value::Text(ALL_KEYS.to_owned()),
             Self::SyncIntervalMs => Value::Integer(50),
             Self::PartitionTimeoutMs => Value::Integer(2_000),
-            Self::PartitionGuard => Value::Text(Guard::default().name().to_owned()),
+            Self::PartitionGuard => Value::Text(PartitionPolicy::default().name().to_owned()),
             Self::ReplicaId
             | Self::Peers
             | Self::PeersPasswordFile
@@ -198,7 +198,7 @@ pub(crate) struct Settings {
     max_tokens: u64,
     refill_per_sec: u64,
     merge_strategy: Strategy,
-    sync: Sync,
+    sync: SyncSettings,
     /// Whether `sync` was set since it was last asked for.
     sync_changed: bool,
     defaults: Defaults,
@@ -207,7 +207,7 @@ pub(crate) struct Settings {
 
 /// What region sync goes by.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Sync {
+pub(crate) struct SyncSettings {
     pub(crate) strategy: Strategy,
     pub(crate) replica_id: Option<ReplicaId>,
     pub(crate) peers: Vec<PeerUrl>,
@@ -218,10 +218,10 @@ pub(crate) struct Sync {
     pub(crate) keys: String,
     pub(crate) interval_ms: u64,
     pub(crate) partition_timeout_ms: u64,
-    pub(crate) guard: Guard,
+    pub(crate) guard: PartitionPolicy,
 }
 
-impl Default for Sync {
+impl Default for SyncSettings {
     fn default() -> Self {
         Self {
             strategy: Strategy::Debit,
@@ -234,12 +234,12 @@ impl Default for Sync {
             keys: ALL_KEYS.to_owned(),
             interval_ms: 50,
             partition_timeout_ms: 2_000,
-            guard: Guard::default(),
+            guard: PartitionPolicy::default(),
         }
     }
 }
 
-impl Sync {
+impl SyncSettings {
     fn get(&self, parameter: Parameter) -> Option<Value> {
         let integer = |value: u64| Value::Integer(i64::try_from(value).unwrap_or(i64::MAX));
         Some(match parameter {
@@ -317,7 +317,7 @@ impl Sync {
                 self.keys = text.to_owned();
             }
             Parameter::PartitionGuard => {
-                self.guard = Guard::by_name(text.as_bytes())
+                self.guard = PartitionPolicy::by_name(text.as_bytes())
                     .ok_or_else(|| Error::UnknownGuard(text.as_bytes().into()))?;
             }
             _ => return Err(wrong()),
@@ -333,7 +333,7 @@ impl Default for Settings {
             max_tokens: DEFAULT_CAPACITY,
             refill_per_sec: refill,
             merge_strategy: Strategy::default(),
-            sync: Sync::default(),
+            sync: SyncSettings::default(),
             sync_changed: true,
             defaults: Defaults::new(Policy::DEFAULT),
             loaded: false,
@@ -353,7 +353,7 @@ impl Settings {
     }
 
     /// What region sync goes by.
-    pub(crate) fn sync(&self) -> &Sync {
+    pub(crate) fn sync(&self) -> &SyncSettings {
         &self.sync
     }
 

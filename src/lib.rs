@@ -9,16 +9,24 @@
 //! | [`regions`] | region sync: what other regions are sent, and when |
 //! | [`stats`] | what `INFO claw` shows |
 //! | [`error`] | every error and its text |
-//! | [`server`] | the module API: all unsafe code of this crate |
+//! | [`host`] | the server's module API, behind safe types |
+//! | [`entry`] | where the server enters: load, events, parameters, `INFO` |
+//!
+//! Only `host` and `entry` have unsafe code.
 //!
 //! What a bucket holds and whether a take is granted is decided by the crate
 //! `claw-core`, which knows nothing of Redis.
 
+#![deny(unsafe_code)]
+
 mod commands;
 mod config;
+#[allow(unsafe_code)]
+mod entry;
 mod error;
+#[allow(unsafe_code)]
+mod host;
 mod regions;
-mod server;
 mod stats;
 mod store;
 mod strategy;

@@ -1,12 +1,12 @@
 //! A bucket read from its hash, and written back.
 
 use crate::error::Error;
-use crate::regions::Part;
-use crate::server::{self, Context, EventClass, Key, Kind, Module, Open, OwnedStr, Str};
+use crate::host::{self, Context, EventClass, Key, Kind, Module, OwnedStr, PooledBucket, Str};
+use crate::regions::SyncMode;
 use claw_core::bucket::Bucket;
 use claw_core::codec;
 use claw_core::policy::Policy;
-use claw_core::record::{Field, FieldError, Opened, Record, Spare};
+use claw_core::record::{BucketPool, Field, FieldError, OpenBucket, Record};
 use std::ffi::CStr;
 
 /// How long a key stays at the least when its expiry is set, in milliseconds.
@@ -25,14 +25,18 @@ pub(crate) fn open_shared<'c>(
     ctx: &Context<'c>,
     key: &Key<'_>,
     now: u64,
-) -> Result<Open<'c>, Error> {
+) -> Result<PooledBucket<'c>, Error> {
     open_as(ctx, key, now, true)
 }
 
-/// [`look`]s at a bucket to take from it or give back, which has to be counted where
+/// Opens at a bucket to take from it or give back, which has to be counted where
 /// regions share it.
-pub(crate) fn open<'c>(ctx: &Context<'c>, key: &Key<'_>, now: u64) -> Result<Open<'c>, Error> {
-    let opened = look(ctx, key, now)?;
+pub(crate) fn open_for_count<'c>(
+    ctx: &Context<'c>,
+    key: &Key<'_>,
+    now: u64,
+) -> Result<PooledBucket<'c>, Error> {
+    let opened = open_for_read(ctx, key, now)?;
     if let Some(bucket) = opened.as_shared() {
         let region = ctx.module().regions.region()?;
         if !bucket.can_count(region.writer.as_ref()) {
@@ -44,8 +48,12 @@ pub(crate) fn open<'c>(ctx: &Context<'c>, key: &Key<'_>, now: u64) -> Result<Ope
 
 /// Opens a bucket at `now` (unix microseconds), as one that regions share when it
 /// is or has to become one.
-pub(crate) fn look<'c>(ctx: &Context<'c>, key: &Key<'_>, now: u64) -> Result<Open<'c>, Error> {
-    let counted = ctx.module().regions.part(key.name()) == Part::Counted;
+pub(crate) fn open_for_read<'c>(
+    ctx: &Context<'c>,
+    key: &Key<'_>,
+    now: u64,
+) -> Result<PooledBucket<'c>, Error> {
+    let counted = ctx.module().regions.mode(key.name()) == SyncMode::Counters;
     open_as(ctx, key, now, counted)
 }
 
@@ -54,7 +62,7 @@ fn open_as<'c>(
     key: &Key<'_>,
     now: u64,
     counted: bool,
-) -> Result<Open<'c>, Error> {
+) -> Result<PooledBucket<'c>, Error> {
     let module = ctx.module();
     let mut open = module.room()?;
     read(ctx, key, now, counted, open.record_mut())?;
@@ -135,7 +143,11 @@ impl Fields<'_> {
         self.read_by(field, value, |record, text, now| record.read(field, text, now))
     }
 
-    fn read_debits(&mut self, value: Option<OwnedStr>, spare: &mut Spare) -> Result<(), Error> {
+    fn read_debits(
+        &mut self,
+        value: Option<OwnedStr>,
+        spare: &mut BucketPool,
+    ) -> Result<(), Error> {
         self.read_by(Field::Debits, value, |record, text, _| record.read_debits(text, spare))
     }
 
@@ -163,28 +175,28 @@ fn corrupt(key: &Key<'_>, field: Field, value: &[u8], why: FieldError) -> Error 
 /// Writes a bucket, replicates the writes as effects, moves the key's expiry if
 /// it has to, notes it for other regions, and announces it all as the server's own
 /// HSET would.
-pub(crate) fn save(ctx: &Context<'_>, key: &Key<'_>, opened: &mut Opened) -> Result<(), Error> {
+pub(crate) fn save(ctx: &Context<'_>, key: &Key<'_>, opened: &mut OpenBucket) -> Result<(), Error> {
     let regions = &ctx.module().regions;
-    let part = regions.part(key.name());
-    if let (Part::Folded, Some(id)) = (part, regions.id()) {
+    let mode = regions.mode(key.name());
+    if let (SyncMode::Folded, Some(id)) = (mode, regions.id()) {
         opened.record_as(id);
     }
-    save_with(ctx, key, opened, None, part != Part::None)
+    save_with(ctx, key, opened, None, mode != SyncMode::None)
 }
 
 /// A bucket in the form of its hash.
 #[derive(Debug)]
-pub(crate) struct Written {
+pub(crate) struct EncodedBucket {
     /// As its fields hold it.
     pub(crate) bucket: Bucket,
     /// The `debits` field, where regions share it.
     pub(crate) debits: Option<OwnedStr>,
 }
 
-impl Written {
+impl EncodedBucket {
     /// The form of `opened`.
     #[inline]
-    pub(crate) fn of(ctx: &Context<'_>, opened: &Opened) -> Result<Self, Error> {
+    pub(crate) fn of(ctx: &Context<'_>, opened: &OpenBucket) -> Result<Self, Error> {
         let Some(shared) = opened.as_shared() else {
             return Ok(Self { bucket: opened.bucket(), debits: None });
         };
@@ -202,7 +214,7 @@ impl Written {
 pub(crate) fn save_with(
     ctx: &Context<'_>,
     key: &Key<'_>,
-    opened: &mut Opened,
+    opened: &mut OpenBucket,
     besides: Option<(Str<'_>, OwnedStr)>,
     tell: bool,
 ) -> Result<(), Error> {
@@ -210,10 +222,10 @@ pub(crate) fn save_with(
     let name = key.name();
     let foreign = besides.is_some() || opened.record().is_some_and(|record| record.foreign);
     // What is shared no more is not walked over either.
-    let walked = opened.as_shared().is_some() && module.regions.part(name) == Part::Counted;
+    let walked = opened.as_shared().is_some() && module.regions.mode(name) == SyncMode::Counters;
     let looks = !walked || opened.looks_at_expiry(foreign, module.regions.is_awaited());
-    let written = Written::of(ctx, opened)?;
-    let Written { bucket, debits } = &written;
+    let written = EncodedBucket::of(ctx, opened)?;
+    let EncodedBucket { bucket, debits } = &written;
     let tokens = OwnedStr::from_micros(bucket.tokens());
     let (Some(tokens), Some(timestamp)) = (tokens, module.stamp(bucket.timestamp())) else {
         return Err(Error::Panic);
@@ -293,7 +305,7 @@ impl Changes<'_> {
 
 fn changes<'a>(
     module: &'a Module,
-    opened: &Opened,
+    opened: &OpenBucket,
     besides: Option<(Str<'a>, OwnedStr)>,
 ) -> Result<Changes<'a>, Error> {
     let mut changes = Changes { set: Vec::new(), deleted: Vec::new() };
@@ -325,13 +337,13 @@ fn changes<'a>(
 }
 
 /// Whether the expiry of a key whose bucket stays as it is has to be moved.
-pub(crate) fn expiry_is_due(ctx: &Context<'_>, key: &Key<'_>, opened: &Opened) -> bool {
+pub(crate) fn expiry_is_due(ctx: &Context<'_>, key: &Key<'_>, opened: &OpenBucket) -> bool {
     let due = |record: &Record| moved_expiry(ctx, key, opened, record.foreign).is_some();
     opened.record().is_some_and(due)
 }
 
 /// Moves the expiry of a key whose bucket stays as it is, if it has to.
-pub(crate) fn renew_expiry(ctx: &Context<'_>, key: &Key<'_>, opened: &Opened) {
+pub(crate) fn renew_expiry(ctx: &Context<'_>, key: &Key<'_>, opened: &OpenBucket) {
     let Some(record) = opened.record() else {
         return;
     };
@@ -348,7 +360,7 @@ pub(crate) fn renew_expiry(ctx: &Context<'_>, key: &Key<'_>, opened: &Opened) {
 fn moved_expiry(
     ctx: &Context<'_>,
     key: &Key<'_>,
-    opened: &Opened,
+    opened: &OpenBucket,
     foreign: bool,
 ) -> Option<Option<u64>> {
     let awaited = ctx.module().regions.is_awaited();
@@ -364,7 +376,7 @@ fn moved_expiry(
 fn expire(
     ctx: &Context<'_>,
     key: &Key<'_>,
-    opened: &Opened,
+    opened: &OpenBucket,
     foreign: bool,
 ) -> Option<&'static CStr> {
     let name = key.name();
@@ -376,7 +388,7 @@ fn expire(
         }
         Some(set) => {
             // A merge can bring a state so old that it has long been full.
-            let set = set.max((server::now() / 1_000).saturating_add(GRACE_MS));
+            let set = set.max((host::now() / 1_000).saturating_add(GRACE_MS));
             key.set_expiry(Some(set));
             ctx.replicate_integer(c"PEXPIREAT", name, set);
             Some(c"expire")

@@ -1,7 +1,7 @@
 //! How two buckets become one: a built-in strategy, or a Redis Function.
 
 use crate::error::Error;
-use crate::server::Context;
+use crate::host::Context;
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::limits::{MAX_LEAD_US, MICRO};
 use claw_core::merge::{self, State};
@@ -20,7 +20,7 @@ const MAX_NAME: usize = 128;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Strategy {
     /// One of the joins of `claw-core`.
-    BuiltIn(merge::Strategy),
+    BuiltIn(merge::Join),
     /// The debit counters of `claw-core`.
     Debit,
     /// `fn:NAME`: the function's name, as the server allows it.
@@ -29,7 +29,7 @@ pub(crate) enum Strategy {
 
 impl Default for Strategy {
     fn default() -> Self {
-        Self::BuiltIn(merge::Strategy::Max)
+        Self::BuiltIn(merge::Join::Max)
     }
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for Strategy {
 impl Strategy {
     /// Reads a name.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, Error> {
-        if let Some(strategy) = merge::Strategy::by_name(text) {
+        if let Some(strategy) = merge::Join::by_name(text) {
             return Ok(Self::BuiltIn(strategy));
         }
         if text.eq_ignore_ascii_case(DEBIT.as_bytes()) {
@@ -164,7 +164,7 @@ fn call(
     let field =
         |name: &str| fields.iter().find(|(key, _)| key.as_str() == Some(name)).map(|f| &f.1);
     // The policy is not the function's to decide: the one that wins anywhere.
-    let winner = local.join(remote, merge::Strategy::Max);
+    let winner = local.join(remote, merge::Join::Max);
     let policy = winner.bucket.policy();
 
     let tokens = field("tokens").ok_or_else(|| failed(b"it returned no tokens"))?;

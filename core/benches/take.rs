@@ -13,7 +13,7 @@ use claw_core::debit::Region;
 use claw_core::decimal::{self, Decimal};
 use claw_core::defaults::Defaults;
 use claw_core::policy::{Asked, Policy, StoredPolicy};
-use claw_core::record::{Field, Opened, Record};
+use claw_core::record::{Field, OpenBucket, Record};
 use claw_core::timestamp;
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -35,7 +35,8 @@ fn take(c: &mut Criterion) {
     ] {
         group.bench_function(name, |b| {
             b.iter(|| {
-                let mut opened = Opened::new(black_box(record.clone()), &defaults, black_box(NOW));
+                let mut opened =
+                    OpenBucket::new(black_box(record.clone()), &defaults, black_box(NOW));
                 let asked = Asked::default();
                 opened.ask(black_box(&asked), defaults.current()).unwrap();
                 let answer = opened.take(black_box(tokens), false, NOW, &alone);

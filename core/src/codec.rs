@@ -14,7 +14,7 @@ pub use fields::{
 };
 
 use crate::bucket::{Bucket, Weight};
-use crate::debit::{Account, Debits, Entry, MAX_REPLICAS, Stretch, Version};
+use crate::debit::{Account, Counter, Debits, MAX_REPLICAS, Stretch, Version};
 use crate::limits::{MAX_LEAD_US, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US};
 use crate::merge::State;
 use crate::policy::{Policy, StoredPolicy};
@@ -110,8 +110,8 @@ pub fn encode(state: &State, besides: &Besides) -> Result<Vec<u8>, BlobError> {
 }
 
 /// Writes a shared bucket as region `from` sends it: `bucket` and `debits` are what
-/// [`Shared::bucket`](crate::debit::Shared::bucket) and
-/// [`Shared::debits`](crate::debit::Shared::debits) give. With `refilling`, the last
+/// [`SharedBucket::bucket`](crate::debit::SharedBucket::bucket) and
+/// [`SharedBucket::debits`](crate::debit::SharedBucket::debits) give. With `refilling`, the last
 /// field is `sent`, to be set by [`set_sent`] when it is sent. What `bytes` held
 /// before is gone.
 pub fn encode_shared(
@@ -189,15 +189,15 @@ fn write_blob(blob: &Blob<'_>, out: &mut Vec<u8>) -> Result<(), BlobError> {
         write_policy(out, blob.bucket.policy(), None, &[])?;
     }
     if let Some(counted) = blob.counted {
-        let entries = counted.accounts.iter().filter(|account| account.entry.epoch != 0);
+        let counters = counted.accounts.iter().filter(|account| account.counter.epoch != 0);
         write::text(out, "debits");
-        write::map(out, entries.clone().count());
-        for Account { id, entry, .. } in entries {
+        write::map(out, counters.clone().count());
+        for Account { id, counter, .. } in counters {
             write::text(out, id.as_bytes());
             write::array(out, 3);
-            write::uint(out, entry.epoch);
-            write::uint(out, entry.spent);
-            write::uint(out, entry.refunded);
+            write::uint(out, counter.epoch);
+            write::uint(out, counter.spent);
+            write::uint(out, counter.refunded);
         }
         number(out, "debt", counted.debt);
         number(out, "fraction", counted.fraction);
@@ -314,11 +314,11 @@ pub fn decode(blob: &[u8], now: u64) -> Result<Decoded, BlobError> {
         None => Weight::ONE,
         Some(weight) => Weight::new(weight).ok_or(BlobError::OutOfBounds("weight"))?,
     };
-    let debits = match read.entries {
+    let debits = match read.counters {
         None => None,
         Some(accounts) => {
             let epochs_are_sane =
-                accounts.iter().all(|account| (1..=MAX_EPOCH).contains(&account.entry.epoch));
+                accounts.iter().all(|account| (1..=MAX_EPOCH).contains(&account.counter.epoch));
             if !in_order(&accounts) || !epochs_are_sane {
                 return Err(BlobError::OutOfBounds("debits"));
             }
@@ -356,7 +356,7 @@ struct ReadBlob {
     policy: Option<ReadPolicy>,
     default: Option<ReadPolicy>,
     from: Option<ReplicaId>,
-    entries: Option<Vec<Account>>,
+    counters: Option<Vec<Account>>,
     debt: Option<u64>,
     fraction: Option<u64>,
     changed: Option<Version>,
@@ -392,12 +392,12 @@ impl<'de> Deserialize<'de> for ReadBlob {
                         DEFAULT => once(&mut read.default, &mut map)?,
                         "from" => once(&mut read.from, &mut map)?,
                         "debits" => {
-                            let mut entries: Option<ReadEntries> = None;
-                            once(&mut entries, &mut map)?;
-                            if read.entries.is_some() {
+                            let mut counters: Option<ReadCounters> = None;
+                            once(&mut counters, &mut map)?;
+                            if read.counters.is_some() {
                                 return Err(A::Error::custom("twice"));
                             }
-                            read.entries = entries.map(|entries| entries.0);
+                            read.counters = counters.map(|counters| counters.0);
                         }
                         "debt" => once(&mut read.debt, &mut map)?,
                         "fraction" => once(&mut read.fraction, &mut map)?,
@@ -490,30 +490,30 @@ impl<'de> Deserialize<'de> for Origin {
 }
 
 /// The counters of a blob, in the order of the names.
-struct ReadEntries(Vec<Account>);
+struct ReadCounters(Vec<Account>);
 
-impl<'de> Deserialize<'de> for ReadEntries {
+impl<'de> Deserialize<'de> for ReadCounters {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Counters;
         impl<'de> Visitor<'de> for Counters {
-            type Value = ReadEntries;
+            type Value = ReadCounters;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("counters by replica")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ReadEntries, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ReadCounters, A::Error> {
                 let mut accounts =
                     Vec::with_capacity(map.size_hint().unwrap_or(0).min(MAX_REPLICAS));
                 while let Some((id, (epoch, spent, refunded))) = map.next_entry()? {
                     if accounts.len() >= MAX_REPLICAS {
                         return Err(A::Error::custom("too many"));
                     }
-                    let entry = Entry { epoch, spent, refunded };
-                    accounts.push(Account { id, entry, mark: None });
+                    let counter = Counter { epoch, spent, refunded };
+                    accounts.push(Account { id, counter, slack: None });
                 }
                 accounts.sort_by_key(|account: &Account| account.id);
-                Ok(ReadEntries(accounts))
+                Ok(ReadCounters(accounts))
             }
         }
         deserializer.deserialize_map(Counters)

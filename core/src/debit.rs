@@ -1,7 +1,7 @@
 //! Debit counters: several regions, one limit.
 //!
 //! Each region decides alone, from what it knows. What regions exchange are
-//! *entries*: for every replica how much it has taken and given back, counters
+//! *counters*: for every replica how much it has taken and given back, counters
 //! that only their owner increases, so that states can be lost, doubled and
 //! reordered. What each region keeps to itself is the *level*: how much is
 //! missing from the bucket, as a leaky bucket on its own clock.
@@ -10,14 +10,14 @@
 //! By then this bucket may have been full, and have let refill go to waste that
 //! the debit, had it come in time, would have used up. So a late debit first
 //! fills what overflowed here since the peer's previous complete round
-//! ([`Mark::overflow`]). And two regions that know the same debits may still
+//! ([`Slack::overflow`]). And two regions that know the same debits may still
 //! differ in level, since they saw them at different times; then the lower level
 //! is right for both, which a merge finds by adding to the sender's level what the
 //! sender did not know.
 //!
-//! While a peer is silent, the guard credits only a share of the refill. What is
+//! While a peer is silent, the partition policy credits only a share of the refill. What is
 //! withheld meanwhile absorbs the silent side's debits, and only theirs, whoever
-//! tells of them ([`Mark::withheld`]).
+//! tells of them ([`Slack::withheld`]).
 //!
 //! The level is counted in millionths of a token times the interval in
 //! microseconds times 1000, in which refill, share and takes are all whole
@@ -25,8 +25,8 @@
 //! that admits less.
 
 use crate::bucket::{Answer, Bucket, Wait, Weight};
-use crate::guard::{Peers, WHOLE};
 use crate::limits::{MICRO, SHARES};
+use crate::membership::{Membership, WHOLE};
 use crate::policy::{Policy, StoredPolicy};
 use crate::replica::{MAX_OWN_EPOCH, ReplicaId, Writer};
 use crate::wide;
@@ -41,8 +41,8 @@ pub const MAX_REPLICAS: usize = 16;
 /// The counters of one replica. Only the replica itself increases them; of two
 /// states the larger epoch wins, and within an epoch the larger of each counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Entry {
-    /// See [`Writer`]; 0 for no entry.
+pub struct Counter {
+    /// See [`Writer`]; 0 for no counter.
     pub epoch: u64,
     /// Millionths of a token taken in this epoch.
     pub spent: u64,
@@ -50,8 +50,8 @@ pub struct Entry {
     pub refunded: u64,
 }
 
-impl Entry {
-    /// The later of two states of one entry.
+impl Counter {
+    /// The later of two states of one counter.
     #[must_use]
     pub fn join(self, other: Self) -> Self {
         match self.epoch.cmp(&other.epoch) {
@@ -82,10 +82,10 @@ impl Entry {
 /// What has happened here since a peer's previous complete round, in the unit of
 /// the level. Negative when more than that has been used up since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Mark {
+pub struct Slack {
     /// Refill that a full bucket let go to waste.
     pub overflow: i128,
-    /// Refill that the guard has withheld.
+    /// Refill that the partition policy has withheld.
     pub withheld: i128,
 }
 
@@ -95,15 +95,18 @@ pub struct Account {
     /// Its name.
     pub id: ReplicaId,
     /// Its counters.
-    pub entry: Entry,
+    pub counter: Counter,
     /// Since its previous round; `None` before the first, and for ourselves.
-    pub mark: Option<Mark>,
+    pub slack: Option<Slack>,
 }
 
 impl Account {
     /// One to be filled in.
-    pub(crate) const BLANK: Self =
-        Self { id: ReplicaId::ANY, entry: Entry { epoch: 0, spent: 0, refunded: 0 }, mark: None };
+    pub(crate) const BLANK: Self = Self {
+        id: ReplicaId::ANY,
+        counter: Counter { epoch: 0, spent: 0, refunded: 0 },
+        slack: None,
+    };
 }
 
 /// When the policy and weight were last set on purpose, and where: the later one
@@ -144,9 +147,9 @@ pub struct Debits {
     /// The part of a millionth held besides `tokens` less `debt`, as numerator
     /// over 1000 times the interval in microseconds.
     pub fraction: u64,
-    /// When the key's expiry was last looked at: see [`Opened::looks_at_expiry`].
+    /// When the key's expiry was last looked at: see [`OpenBucket::looks_at_expiry`].
     ///
-    /// [`Opened::looks_at_expiry`]: crate::record::Opened::looks_at_expiry
+    /// [`OpenBucket::looks_at_expiry`]: crate::record::OpenBucket::looks_at_expiry
     pub looked: Stretch,
     /// By name, each once.
     pub accounts: Vec<Account>,
@@ -166,12 +169,12 @@ pub struct Region {
     /// Counts what is taken here; `None` where nothing is counted.
     pub writer: Option<Writer>,
     /// The other regions.
-    pub peers: Peers,
+    pub peers: Membership,
 }
 
 /// A bucket that regions share.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shared {
+pub struct SharedBucket {
     scale: Scale,
     /// What is missing from a full bucket at `timestamp`.
     level: i128,
@@ -264,18 +267,18 @@ pub struct Remote {
     /// Whose round it belongs to; `None` when somebody merges by hand.
     pub from: Option<ReplicaId>,
     /// The bucket when it was sent.
-    pub bucket: Shared,
+    pub bucket: SharedBucket,
 }
 
 /// What a merge calls for besides writing its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Consequence {
+pub struct MergeOutcome {
     /// The sender does not know how far its own counters have come, or ours were
     /// begun anew: what we hold has to be sent out.
-    pub tell: bool,
+    pub rebroadcast: bool,
 }
 
-impl Shared {
+impl SharedBucket {
     /// A full bucket that nobody has taken from.
     #[must_use]
     pub fn full(policy: Policy, weight: Weight, timestamp: u64) -> Self {
@@ -412,8 +415,8 @@ impl Shared {
 
     /// The counters of one replica; epoch 0 when it has none.
     #[must_use]
-    pub fn entry(&self, id: ReplicaId) -> Entry {
-        self.account(id).map(|account| account.entry).unwrap_or_default()
+    pub fn counter(&self, id: ReplicaId) -> Counter {
+        self.account(id).map(|account| account.counter).unwrap_or_default()
     }
 
     /// Whether nothing is missing.
@@ -433,9 +436,9 @@ impl Shared {
             Some(place) => place,
             None => {
                 if self.accounts.len() >= MAX_REPLICAS {
-                    // Who has counted nothing is known for its mark alone. Without it
+                    // Who has counted nothing is known for its slack alone. Without it
                     // what comes late from there is debited in full: the safe side.
-                    let idle = self.accounts.iter().position(|known| known.entry.epoch == 0)?;
+                    let idle = self.accounts.iter().position(|known| known.counter.epoch == 0)?;
                     self.accounts.remove(idle);
                 }
                 let place = self.accounts.partition_point(|known| known.id < *id);
@@ -453,14 +456,14 @@ impl Shared {
         let full = self.accounts.len() >= MAX_REPLICAS;
         let may = |writer: &Writer| {
             let id = writer.id();
-            !full || self.accounts.iter().any(|known| known.id == id || known.entry.epoch == 0)
+            !full || self.accounts.iter().any(|known| known.id == id || known.counter.epoch == 0)
         };
         writer.is_none_or(may)
     }
 
     /// Credits the refill up to `now` (unix microseconds), at the share that the
-    /// guard left of it, and notes what overflowed since each peer's round.
-    pub fn advance(&mut self, now: u64, peers: &Peers) {
+    /// partition policy left of it, and notes what overflowed since each peer's round.
+    pub fn advance(&mut self, now: u64, peers: &Membership) {
         if peers.share_is_old(now.min(self.timestamp)) {
             return self.leak(now, peers.share(), peers);
         }
@@ -475,7 +478,7 @@ impl Shared {
         self.leak(now, share, peers);
     }
 
-    fn leak(&mut self, now: u64, share: u16, peers: &Peers) {
+    fn leak(&mut self, now: u64, share: u16, peers: &Membership) {
         let (start, level) = (self.timestamp, self.level);
         let rate = self.scale.rate_at(share);
         let refill =
@@ -491,11 +494,11 @@ impl Shared {
         };
         let gained = refill(start, now);
         // The level is never below 0: at the start nothing was wasted.
-        let grown = Mark { overflow: wasted(gained), withheld: withheld(start) };
-        if grown != Mark::default() {
-            for mark in self.accounts.iter_mut().filter_map(|account| account.mark.as_mut()) {
-                mark.overflow = mark.overflow.saturating_add(grown.overflow);
-                mark.withheld = mark.withheld.saturating_add(grown.withheld);
+        let grown = Slack { overflow: wasted(gained), withheld: withheld(start) };
+        if grown != Slack::default() {
+            for slack in self.accounts.iter_mut().filter_map(|account| account.slack.as_mut()) {
+                slack.overflow = slack.overflow.saturating_add(grown.overflow);
+                slack.withheld = slack.withheld.saturating_add(grown.withheld);
             }
         }
         for peer in peers.all().iter().filter(|peer| peer.round() > start) {
@@ -505,7 +508,7 @@ impl Shared {
                     0 => 0,
                     all => all.saturating_sub(wasted(refill(start, round))),
                 };
-                account.mark = Some(Mark { overflow, withheld: withheld(round.max(start)) });
+                account.slack = Some(Slack { overflow, withheld: withheld(round.max(start)) });
             }
         }
         self.level = level.saturating_sub(gained).max(0);
@@ -537,8 +540,8 @@ impl Shared {
     /// Counts `micros` millionths as taken here, whatever there is.
     pub fn debit(&mut self, writer: Option<&Writer>, micros: u64) {
         if micros > 0 {
-            self.count(writer, |entry| {
-                entry.spent = entry.spent.checked_add(micros)?;
+            self.count(writer, |counter| {
+                counter.spent = counter.spent.checked_add(micros)?;
                 Some(())
             });
             let amount = wide::times(i128::from(micros), self.scale.unit);
@@ -564,8 +567,8 @@ impl Shared {
     /// Counts `micros` millionths as given back here.
     pub fn refund(&mut self, writer: Option<&Writer>, micros: u64) {
         if micros > 0 {
-            self.count(writer, |entry| {
-                entry.refunded = entry.refunded.checked_add(micros)?;
+            self.count(writer, |counter| {
+                counter.refunded = counter.refunded.checked_add(micros)?;
                 Some(())
             });
             let amount = wide::times(i128::from(micros), self.scale.unit);
@@ -573,22 +576,22 @@ impl Shared {
         }
     }
 
-    /// Changes our own entry, in a new epoch when it was not begun in this life
+    /// Changes our own counter, in a new epoch when it was not begun in this life
     /// or its counter is full. Without a writer nothing is counted.
-    fn count(&mut self, writer: Option<&Writer>, change: impl Fn(&mut Entry) -> Option<()>) {
+    fn count(&mut self, writer: Option<&Writer>, change: impl Fn(&mut Counter) -> Option<()>) {
         let Some(writer) = writer else {
             return;
         };
         let Some(account) = self.account_mut(&writer.id()) else {
             return;
         };
-        let mut entry = account.entry;
-        if !writer.began(entry.epoch) || change(&mut entry).is_none() {
-            let epoch = writer.next_epoch(account.entry.epoch);
-            entry = Entry { epoch, spent: 0, refunded: 0 };
-            change(&mut entry);
+        let mut counter = account.counter;
+        if !writer.began(counter.epoch) || change(&mut counter).is_none() {
+            let epoch = writer.next_epoch(account.counter.epoch);
+            counter = Counter { epoch, spent: 0, refunded: 0 };
+            change(&mut counter);
         }
-        account.entry = entry;
+        account.counter = counter;
     }
 
     /// Goes on under another policy: what is missing stays missing. Credit the
@@ -606,8 +609,9 @@ impl Shared {
         if old != new {
             let scaled = |amount: i128| rescale(amount, old, new);
             self.level = scaled(self.level.saturating_neg()).saturating_neg();
-            for mark in self.accounts.iter_mut().filter_map(|account| account.mark.as_mut()) {
-                *mark = Mark { overflow: scaled(mark.overflow), withheld: scaled(mark.withheld) };
+            for slack in self.accounts.iter_mut().filter_map(|account| account.slack.as_mut()) {
+                *slack =
+                    Slack { overflow: scaled(slack.overflow), withheld: scaled(slack.withheld) };
             }
         }
         self.scale = Scale::new(policy, self.weight());
@@ -725,9 +729,9 @@ impl Shared {
     #[must_use]
     pub fn has_room_for(&self, remote: &Remote, me: Option<ReplicaId>) -> bool {
         let counted =
-            |shared: &Self, id| shared.account(id).is_some_and(|known| known.entry.epoch != 0);
-        let known = self.accounts.iter().filter(|known| known.entry.epoch != 0).count();
-        let theirs = remote.bucket.accounts.iter().filter(|theirs| theirs.entry.epoch != 0);
+            |shared: &Self, id| shared.account(id).is_some_and(|known| known.counter.epoch != 0);
+        let known = self.accounts.iter().filter(|known| known.counter.epoch != 0).count();
+        let theirs = remote.bucket.accounts.iter().filter(|theirs| theirs.counter.epoch != 0);
         let new = theirs.filter(|theirs| !counted(self, theirs.id)).count();
         let besides = |id| !counted(self, id) && !counted(&remote.bucket, id);
         let own = me.filter(|me| besides(*me));
@@ -740,7 +744,7 @@ impl Shared {
     /// that no life of ours could go on beyond, it cannot.
     #[must_use]
     pub fn believes(&self, remote: &Remote, me: Option<ReplicaId>) -> bool {
-        me.is_none_or(|me| remote.bucket.entry(me).epoch <= MAX_OWN_EPOCH)
+        me.is_none_or(|me| remote.bucket.counter(me).epoch <= MAX_OWN_EPOCH)
     }
 
     /// Merges what another region sent. `fresh` says that this bucket was not
@@ -754,20 +758,20 @@ impl Shared {
         fresh: bool,
         remote: &Remote,
         writer: Option<&Writer>,
-        peers: &Peers,
-    ) -> Consequence {
+        peers: &Membership,
+    ) -> MergeOutcome {
         let sent = &remote.bucket;
         let same = sent.scale == self.scale;
         let whole = self.scale.unit;
         let me = writer.as_ref().map(|writer| writer.id());
-        let own = me.map(|me| self.entry(me)).unwrap_or_default();
+        let own = me.map(|me| self.counter(me)).unwrap_or_default();
 
         let (mut spent, mut refunded, mut unknown) = (0_u128, 0_u128, 0_u128);
         // Of replicas that are silent here, whoever tells of them.
         let mut silent: Vec<(ReplicaId, u64)> = Vec::new();
         let add = |sum: &mut u128, amount: u64| *sum = sum.saturating_add(u128::from(amount));
         for account in sent.accounts.iter().filter(|account| Some(account.id) != me) {
-            let (more_spent, more_refunded) = self.entry(account.id).gain(account.entry);
+            let (more_spent, more_refunded) = self.counter(account.id).gain(account.counter);
             if more_spent > 0 && peers.is_silent(account.id) {
                 silent.push((account.id, more_spent));
             } else {
@@ -777,32 +781,32 @@ impl Shared {
         }
         for account in &self.accounts {
             // Refunds that the sender lacks are left out: the safe side.
-            add(&mut unknown, sent.entry(account.id).gain(account.entry).0);
+            add(&mut unknown, sent.counter(account.id).gain(account.counter).0);
         }
         let behind =
-            remote.from.is_some_and(|from| sent.entry(from).epoch < self.entry(from).epoch);
+            remote.from.is_some_and(|from| sent.counter(from).epoch < self.counter(from).epoch);
         let mut news = false;
-        for account in sent.accounts.iter().filter(|account| account.entry.epoch != 0) {
+        for account in sent.accounts.iter().filter(|account| account.counter.epoch != 0) {
             if let Some(known) = self.account_mut(&account.id) {
-                let joined = known.entry.join(account.entry);
-                news |= joined != known.entry;
-                known.entry = joined;
+                let joined = known.counter.join(account.counter);
+                news |= joined != known.counter;
+                known.counter = joined;
             }
         }
         // Some peer cannot hear who sent this, and hears us.
         let relay = news && remote.from.is_some_and(|from| peers.misses(from));
-        let mut consequence = Consequence { tell: behind || relay };
+        let mut outcome = MergeOutcome { rebroadcast: behind || relay };
         if let Some(writer) = writer {
-            let joined = self.entry(writer.id());
+            let joined = self.counter(writer.id());
             writer.seen(joined.epoch);
             // Somebody has seen a later life of ours than this one: nobody has
             // counted what we took since.
             if writer.began(own.epoch) && joined.epoch > own.epoch {
                 let epoch = writer.next_epoch(joined.epoch);
                 if let Some(account) = self.account_mut(&writer.id()) {
-                    account.entry = Entry { epoch, ..own };
+                    account.counter = Counter { epoch, ..own };
                 }
-                consequence.tell = true;
+                outcome.rebroadcast = true;
             }
         }
 
@@ -811,20 +815,20 @@ impl Shared {
         if fresh {
             self.level = if same { sent.level } else { 0 };
         } else {
-            let mark_of = |shared: &Self, id: Option<ReplicaId>| {
+            let slack_of = |shared: &Self, id: Option<ReplicaId>| {
                 let account = id.and_then(|id| shared.account(id));
-                account.and_then(|account| account.mark).unwrap_or_default()
+                account.and_then(|account| account.slack).unwrap_or_default()
             };
             let debits = amount(spent);
-            let overflow = debits.min(mark_of(self, remote.from).overflow.max(0));
+            let overflow = debits.min(slack_of(self, remote.from).overflow.max(0));
             let mut late = debits.saturating_sub(overflow);
             self.use_up(overflow, 0);
             for (id, more) in silent {
-                let mark = mark_of(self, Some(id));
+                let slack = slack_of(self, Some(id));
                 let debits = amount(u128::from(more));
-                let overflow = debits.min(mark.overflow.max(0));
+                let overflow = debits.min(slack.overflow.max(0));
                 let rest = debits.saturating_sub(overflow);
-                let withheld = rest.min(mark.withheld.max(0));
+                let withheld = rest.min(slack.withheld.max(0));
                 late = late.saturating_add(rest.saturating_sub(withheld));
                 self.use_up(overflow, withheld);
             }
@@ -840,26 +844,26 @@ impl Shared {
         }
         self.level = self.level.min(self.scale.capacity.saturating_add(self.most_debt(peers)));
         // What a silent peer sends first may have lain on the line since before it
-        // fell silent. What it did meanwhile is still to come; its mark is reset by
+        // fell silent. What it did meanwhile is still to come; its slack is reset by
         // its next complete round.
         let heard = remote.from.filter(|from| !peers.is_silent(*from));
         if let Some(account) = heard.and_then(|from| self.account_mut(&from)) {
-            account.mark = Some(Mark::default());
+            account.slack = Some(Slack::default());
         }
-        consequence
+        outcome
     }
 
-    /// Takes from the marks of all peers what one debit has used up.
+    /// Takes from the slacks of all peers what one debit has used up.
     fn use_up(&mut self, overflow: i128, withheld: i128) {
-        for mark in self.accounts.iter_mut().filter_map(|account| account.mark.as_mut()) {
-            mark.overflow = mark.overflow.saturating_sub(overflow);
-            mark.withheld = mark.withheld.saturating_sub(withheld);
+        for slack in self.accounts.iter_mut().filter_map(|account| account.slack.as_mut()) {
+            slack.overflow = slack.overflow.saturating_sub(overflow);
+            slack.withheld = slack.withheld.saturating_sub(withheld);
         }
     }
 
     /// How far beyond empty the bucket can be: what all other regions can have
     /// admitted unseen within the timeout.
-    fn most_debt(&self, peers: &Peers) -> i128 {
+    fn most_debt(&self, peers: &Membership) -> i128 {
         let others = i128::try_from(peers.regions().saturating_sub(1)).unwrap_or(0);
         let refilled = self.scale.rate.saturating_mul(i128::from(peers.timeout_us()));
         self.scale.capacity.saturating_add(refilled).saturating_mul(others)

@@ -5,8 +5,8 @@
 //! old rate up to that moment, the moments of change are remembered here.
 
 use crate::bucket::Bucket;
-use crate::debit::Shared;
-use crate::guard::Peers;
+use crate::debit::SharedBucket;
+use crate::membership::Membership;
 use crate::policy::Policy;
 use std::collections::VecDeque;
 
@@ -89,7 +89,7 @@ impl Defaults {
     }
 
     /// [`Self::advance`] for a bucket that regions share.
-    pub(crate) fn advance_shared(&self, bucket: &mut Shared, now: u64, peers: &Peers) {
+    pub(crate) fn advance_shared(&self, bucket: &mut SharedBucket, now: u64, peers: &Membership) {
         for (policy, until) in self.changes(bucket.timestamp()) {
             bucket.switch(policy);
             bucket.advance(until.min(now), peers);

@@ -14,7 +14,7 @@
 //! | [`bucket`] | the decision: credit, take, give, how long to wait |
 //! | [`debit`] | a bucket that regions share: debit counters, and their merge |
 //! | [`glob`] | patterns of keys |
-//! | [`guard`] | which regions are heard, and what share that leaves |
+//! | [`membership`] | which regions are heard, and what share that leaves |
 //! | [`replica`] | the names of regions, and the epochs of their counters |
 //! | [`record`] | a bucket as the fields of a hash |
 //! | [`merge`] | two states of one bucket become one |
@@ -28,8 +28,8 @@ pub mod debit;
 pub mod decimal;
 pub mod defaults;
 pub mod glob;
-pub mod guard;
 pub mod limits;
+pub mod membership;
 pub mod merge;
 pub mod policy;
 pub mod record;

@@ -31,7 +31,7 @@ use std::num::NonZeroU64;
 
 /// How two states become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strategy {
+pub enum Join {
     /// The state with the most tokens per share wins.
     Max,
     /// The state with the fewest tokens per share wins.
@@ -43,7 +43,7 @@ pub enum Strategy {
     Lww,
 }
 
-impl Strategy {
+impl Join {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Max, Self::Min, Self::Weighted, Self::Lww];
 
@@ -117,32 +117,32 @@ impl State {
     /// goes the same way. To look the same now is not enough: of two full buckets
     /// one may have been full for longer.
     #[must_use]
-    pub fn stands_for(&self, other: &Self, strategy: Strategy, now: u64) -> bool {
+    pub fn stands_for(&self, other: &Self, strategy: Join, now: u64) -> bool {
         let terms = |state: &Self| (state.policy, state.bucket.policy(), state.bucket.weight());
         let alike = terms(self) == terms(other);
         match strategy {
-            Strategy::Lww => self == other,
-            Strategy::Max | Strategy::Min => alike && self.by_level(other).is_eq(),
+            Join::Lww => self == other,
+            Join::Max | Join::Min => alike && self.by_level(other).is_eq(),
             // A state that lies between two full ones of the greatest weight makes
             // the bucket full as well.
-            Strategy::Weighted => self.same_from(other, now),
+            Join::Weighted => self.same_from(other, now),
         }
     }
 
     /// Joins two states.
     #[must_use]
-    pub fn join(&self, other: &Self, strategy: Strategy) -> Self {
+    pub fn join(&self, other: &Self, strategy: Join) -> Self {
         let order = match strategy {
-            Strategy::Lww => self.by_age(other),
-            Strategy::Max => self.by_rank(other).then_with(|| self.by_level(other)),
-            Strategy::Min | Strategy::Weighted => {
+            Join::Lww => self.by_age(other),
+            Join::Max => self.by_rank(other).then_with(|| self.by_level(other)),
+            Join::Min | Join::Weighted => {
                 self.by_rank(other).then_with(|| self.by_level(other).reverse())
             }
         };
         // Any fixed order will do for the rest, as long as it is total.
         let order = order.then_with(|| self.by_rank(other)).then_with(|| self.by_fields(other));
         let winner = if order.is_lt() { other } else { self };
-        if strategy == Strategy::Weighted {
+        if strategy == Join::Weighted {
             return winner.weighing(self.bucket.weight().max(other.bucket.weight()));
         }
         *winner

@@ -2,7 +2,7 @@
 
 use crate::bucket::{Answer, Bucket, US_PER_MS, Weight};
 use crate::codec;
-use crate::debit::{Debits, Region, Shared, Stretch, Terms, Version};
+use crate::debit::{Debits, Region, SharedBucket, Stretch, Terms, Version};
 use crate::decimal::{self, DecimalError};
 use crate::defaults::Defaults;
 use crate::limits::MAX_LEAD_US;
@@ -133,7 +133,7 @@ impl Record {
             Field::Remainder => {
                 self.remainder = Some(decimal::digits(text).map_err(|_| FieldError::Remainder)?);
             }
-            Field::Debits => self.read_debits(text, &mut Spare::default())?,
+            Field::Debits => self.read_debits(text, &mut BucketPool::default())?,
             Field::Regions => self.regions = Some(text.into()),
         }
         Ok(())
@@ -143,7 +143,7 @@ impl Record {
     ///
     /// # Errors
     /// As for [`Self::read`].
-    pub fn read_debits(&mut self, text: &[u8], spare: &mut Spare) -> Result<(), FieldError> {
+    pub fn read_debits(&mut self, text: &[u8], spare: &mut BucketPool) -> Result<(), FieldError> {
         let mut debits = spare.debits.take().unwrap_or_default();
         if !codec::decode_debits_into(text, &mut debits) {
             return Err(FieldError::Debits);
@@ -208,22 +208,22 @@ impl Record {
 /// Memory of a bucket that is done with, for the next one: making it for each call, or
 /// moving what is in it from place to place, would cost more than what is computed.
 #[derive(Debug, Default)]
-pub struct Spare {
-    opened: Option<Box<Opened>>,
+pub struct BucketPool {
+    opened: Option<Box<OpenBucket>>,
     debits: Option<Box<Debits>>,
-    shared: Option<Box<Shared>>,
+    shared: Option<Box<SharedBucket>>,
 }
 
-impl Spare {
-    /// Room for a bucket: its [record](Opened::record_mut) comes first.
-    pub fn take(&mut self) -> Box<Opened> {
-        self.opened.take().unwrap_or_else(|| Opened::unread().into())
+impl BucketPool {
+    /// Room for a bucket: its [record](OpenBucket::record_mut) comes first.
+    pub fn take(&mut self) -> Box<OpenBucket> {
+        self.opened.take().unwrap_or_else(|| OpenBucket::unread().into())
     }
 
     /// Keeps the memory of a bucket.
-    pub fn keep(&mut self, mut opened: Box<Opened>) {
-        if let Held::Shared(_) = opened.held
-            && let Held::Shared(mut shared) = std::mem::replace(&mut opened.held, UNREAD)
+    pub fn keep(&mut self, mut opened: Box<OpenBucket>) {
+        if let Kind::Shared(_) = opened.held
+            && let Kind::Shared(mut shared) = std::mem::replace(&mut opened.held, UNREAD)
         {
             let record = opened.record.as_mut();
             if let Some(mut debits) = record.and_then(|record| record.debits.take()) {
@@ -236,9 +236,9 @@ impl Spare {
         self.opened = Some(opened);
     }
 
-    /// Room for a shared bucket, to be [set](Shared::set).
-    fn shared(&mut self) -> Box<Shared> {
-        let unset = || Shared::full(Policy::DEFAULT, Weight::ONE, 0).into();
+    /// Room for a shared bucket, to be [set](SharedBucket::set).
+    fn shared(&mut self) -> Box<SharedBucket> {
+        let unset = || SharedBucket::full(Policy::DEFAULT, Weight::ONE, 0).into();
         self.shared.take().unwrap_or_else(unset)
     }
 }
@@ -246,8 +246,8 @@ impl Spare {
 /// A bucket opened by a call: credited up to now under the policy it was left
 /// with.
 #[derive(Debug, Clone)]
-pub struct Opened {
-    held: Held,
+pub struct OpenBucket {
+    held: Kind,
     /// What its `policy` field has to say from now on.
     policy: Option<StoredPolicy>,
     /// What its `regions` field has to say from now on.
@@ -262,18 +262,18 @@ pub struct Opened {
 
 /// Who may change the bucket.
 #[derive(Debug, Clone)]
-enum Held {
+enum Kind {
     /// This server only.
-    Alone(Bucket),
+    Local(Bucket),
     /// Other regions too.
-    Shared(Box<Shared>),
+    Shared(Box<SharedBucket>),
 }
 
 /// What is held before a record is read.
-const UNREAD: Held = Held::Alone(Bucket::DEFAULT);
+const UNREAD: Kind = Kind::Local(Bucket::DEFAULT);
 
-impl Opened {
-    fn of(held: Held, policy: Option<StoredPolicy>, record: Option<Record>) -> Self {
+impl OpenBucket {
+    fn of(held: Kind, policy: Option<StoredPolicy>, record: Option<Record>) -> Self {
         let regions = record.as_ref().and_then(|record| record.regions.clone());
         Self { held, policy, regions, admitted: 0, now: 0, record }
     }
@@ -299,7 +299,7 @@ impl Opened {
     #[must_use]
     pub fn shared(record: Option<Record>, defaults: &Defaults, region: &Region, now: u64) -> Self {
         let mut opened = Self { record, ..Self::unread() };
-        opened.begin_shared(defaults, region, now, &mut Spare::default());
+        opened.begin_shared(defaults, region, now, &mut BucketPool::default());
         opened
     }
 
@@ -316,7 +316,7 @@ impl Opened {
             Some(stored) => (stored.bucket(defaults, now), stored.policy),
             None => (Bucket::full(defaults.current(), Weight::ONE, now), None),
         };
-        self.held = Held::Alone(bucket);
+        self.held = Kind::Local(bucket);
         self.begin_with(policy, now);
     }
 
@@ -327,14 +327,14 @@ impl Opened {
         defaults: &Defaults,
         region: &Region,
         now: u64,
-        spare: &mut Spare,
+        spare: &mut BucketPool,
     ) {
         let now = defaults.clock(now);
         let mut bucket = spare.shared();
         let Some(stored) = &mut self.record else {
             let full = Bucket::full(defaults.current(), Weight::ONE, now);
             bucket.set(&full, &mut Debits::default());
-            self.held = Held::Shared(bucket);
+            self.held = Kind::Shared(bucket);
             return self.begin_with(None, now);
         };
         let timestamp = stored.timestamp.unwrap_or(now);
@@ -350,7 +350,7 @@ impl Opened {
             None => defaults.advance_shared(&mut bucket, now, &region.peers),
         }
         let policy = stored.policy;
-        self.held = Held::Shared(bucket);
+        self.held = Kind::Shared(bucket);
         self.begin_with(policy, now);
     }
 
@@ -364,11 +364,11 @@ impl Opened {
     #[must_use]
     pub fn merged(record: Option<Record>, state: &State) -> Self {
         let held = match record.as_ref().and_then(|record| record.debits.clone()) {
-            None => Held::Alone(state.bucket),
+            None => Kind::Local(state.bucket),
             // Other strategies know tokens only: what was counted stays counted.
             Some(debits) => {
                 let debits = Debits { debt: 0, fraction: 0, ..*debits };
-                Held::Shared(Shared::new(&state.bucket, debits).into())
+                Kind::Shared(SharedBucket::new(&state.bucket, debits).into())
             }
         };
         Self::of(held, state.policy, record)
@@ -398,25 +398,25 @@ impl Opened {
     #[must_use]
     pub fn bucket(&self) -> Bucket {
         match &self.held {
-            Held::Alone(bucket) => *bucket,
-            Held::Shared(bucket) => bucket.bucket(),
+            Kind::Local(bucket) => *bucket,
+            Kind::Shared(bucket) => bucket.bucket(),
         }
     }
 
     /// The bucket, when regions share it.
     #[must_use]
-    pub fn as_shared(&self) -> Option<&Shared> {
+    pub fn as_shared(&self) -> Option<&SharedBucket> {
         match &self.held {
-            Held::Alone(_) => None,
-            Held::Shared(bucket) => Some(bucket),
+            Kind::Local(_) => None,
+            Kind::Shared(bucket) => Some(bucket),
         }
     }
 
     /// [`Self::as_shared`], to be changed.
-    pub fn as_shared_mut(&mut self) -> Option<&mut Shared> {
+    pub fn as_shared_mut(&mut self) -> Option<&mut SharedBucket> {
         match &mut self.held {
-            Held::Alone(_) => None,
-            Held::Shared(bucket) => Some(bucket),
+            Kind::Local(_) => None,
+            Kind::Shared(bucket) => Some(bucket),
         }
     }
 
@@ -429,8 +429,8 @@ impl Opened {
     /// Takes `tokens` whole tokens or nothing; with `partial`, what there is.
     pub fn take(&mut self, tokens: u64, partial: bool, now: u64, region: &Region) -> Answer {
         let answer = match &mut self.held {
-            Held::Alone(bucket) => bucket.take(tokens, partial, now),
-            Held::Shared(bucket) => {
+            Kind::Local(bucket) => bucket.take(tokens, partial, now),
+            Kind::Shared(bucket) => {
                 bucket.take(region.writer.as_ref(), tokens, partial, now, region.peers.share())
             }
         };
@@ -447,8 +447,8 @@ impl Opened {
     /// Gives back `tokens` whole tokens, cut at the capacity.
     pub fn give(&mut self, tokens: u64, now: u64, region: &Region) -> Answer {
         match &mut self.held {
-            Held::Alone(bucket) => bucket.give(tokens, now),
-            Held::Shared(bucket) => {
+            Kind::Local(bucket) => bucket.give(tokens, now),
+            Kind::Shared(bucket) => {
                 bucket.give(region.writer.as_ref(), tokens, now, region.peers.share())
             }
         }
@@ -458,8 +458,8 @@ impl Opened {
     #[must_use]
     pub fn remaining(&self, region: &Region) -> u64 {
         match &self.held {
-            Held::Alone(bucket) => bucket.remaining(),
-            Held::Shared(bucket) => bucket.remaining(region.peers.share()),
+            Kind::Local(bucket) => bucket.remaining(),
+            Kind::Shared(bucket) => bucket.remaining(region.peers.share()),
         }
     }
 
@@ -468,8 +468,8 @@ impl Opened {
     pub fn refusal(&self, tokens: u64, now: u64, region: &Region) -> Answer {
         let share = region.peers.share();
         let (retry_after, answer) = match &self.held {
-            Held::Alone(bucket) => (bucket.until(tokens, now), bucket.answer(0, now)),
-            Held::Shared(bucket) => {
+            Kind::Local(bucket) => (bucket.until(tokens, now), bucket.answer(0, now)),
+            Kind::Shared(bucket) => {
                 (bucket.until(tokens, now, share), bucket.answer(0, now, share))
             }
         };
@@ -526,7 +526,7 @@ impl Opened {
     /// What was set of it on purpose.
     #[must_use]
     pub fn terms(&self) -> Terms {
-        let version = self.as_shared().map(Shared::version).unwrap_or_default();
+        let version = self.as_shared().map(SharedBucket::version).unwrap_or_default();
         Terms { version, stored: self.policy, weight: self.bucket().weight() }
     }
 
@@ -540,7 +540,7 @@ impl Opened {
             self.switch(terms.stored.map_or(default, |stored| stored.policy));
         }
         self.weigh(terms.weight);
-        if let Held::Shared(bucket) = &mut self.held {
+        if let Kind::Shared(bucket) = &mut self.held {
             bucket.set_version(terms.version);
         }
     }
@@ -556,8 +556,8 @@ impl Opened {
     fn next_version(&mut self, region: &Region) -> u64 {
         let pin = self.policy.and_then(|stored| stored.pin).unwrap_or(0);
         match &mut self.held {
-            Held::Alone(_) => pin.saturating_add(1),
-            Held::Shared(bucket) => {
+            Kind::Local(_) => pin.saturating_add(1),
+            Kind::Shared(bucket) => {
                 let number = bucket.version().number.max(pin).saturating_add(1);
                 let origin = region.writer.as_ref().map(crate::replica::Writer::id);
                 bucket.set_version(Version { number, origin });
@@ -568,18 +568,18 @@ impl Opened {
 
     fn weigh(&mut self, weight: Weight) {
         match &mut self.held {
-            Held::Alone(bucket) => bucket.set_weight(weight),
-            Held::Shared(bucket) => bucket.set_weight(weight),
+            Kind::Local(bucket) => bucket.set_weight(weight),
+            Kind::Shared(bucket) => bucket.set_weight(weight),
         }
     }
 
     fn switch(&mut self, policy: Policy) {
         match (&mut self.held, &self.record) {
-            (Held::Alone(bucket), Some(_)) => bucket.switch(policy),
-            (Held::Alone(bucket), None) => {
+            (Kind::Local(bucket), Some(_)) => bucket.switch(policy),
+            (Kind::Local(bucket), None) => {
                 *bucket = Bucket::full(policy, bucket.weight(), bucket.timestamp());
             }
-            (Held::Shared(bucket), _) => bucket.switch(policy),
+            (Kind::Shared(bucket), _) => bucket.switch(policy),
         }
     }
 
@@ -597,8 +597,8 @@ impl Opened {
             return false;
         };
         let (weight, full, version) = match &self.held {
-            Held::Alone(bucket) => (bucket.weight(), bucket.is_full(), None),
-            Held::Shared(bucket) => (bucket.weight(), bucket.is_full(), Some(bucket.version())),
+            Kind::Local(bucket) => (bucket.weight(), bucket.is_full(), None),
+            Kind::Shared(bucket) => (bucket.weight(), bucket.is_full(), Some(bucket.version())),
         };
         let known = record.debits.as_ref().map(|debits| debits.version).unwrap_or_default();
         (record.timestamp.is_none() && !full)
@@ -612,8 +612,8 @@ impl Opened {
     #[must_use]
     pub fn is_plain(&self) -> bool {
         let (weight, remainder) = match &self.held {
-            Held::Alone(bucket) => (bucket.weight(), bucket.remainder()),
-            Held::Shared(bucket) => (bucket.weight(), 0),
+            Kind::Local(bucket) => (bucket.weight(), bucket.remainder()),
+            Kind::Shared(bucket) => (bucket.weight(), 0),
         };
         let was_plain = |record: &Record| {
             record.policy.is_none()
@@ -644,7 +644,7 @@ impl Opened {
     /// was done to the expiry itself by hand is seen in the next stretch, or by the walk
     /// over all shared buckets; where none comes by, this is not to be asked.
     pub fn looks_at_expiry(&mut self, foreign: bool, awaited: bool) -> bool {
-        let Held::Shared(bucket) = &self.held else {
+        let Kind::Shared(bucket) = &self.held else {
             return true;
         };
         let kept = awaited || self.is_kept(bucket.weight(), foreign);
@@ -667,11 +667,11 @@ impl Opened {
     #[must_use]
     pub fn expiry_may_stay(&self, at: u64, foreign: bool, awaited: bool) -> bool {
         let (weight, timestamp, wait, lingers) = match &self.held {
-            Held::Alone(bucket) => {
+            Kind::Local(bucket) => {
                 let lingers = self.regions.is_some();
                 (bucket.weight(), bucket.timestamp(), bucket.us_until_full(), lingers)
             }
-            Held::Shared(bucket) => {
+            Kind::Shared(bucket) => {
                 (bucket.weight(), bucket.timestamp(), bucket.us_until_full(), true)
             }
         };
@@ -770,12 +770,12 @@ impl Record {
     /// When the key of this record, as which `opened` is to be written, may
     /// expire. `awaited` says that some region may not know its debits yet.
     #[must_use]
-    pub fn expiry(&self, opened: &Opened, awaited: bool) -> Expiry {
+    pub fn expiry(&self, opened: &OpenBucket, awaited: bool) -> Expiry {
         if self.is_kept() {
             return Expiry::Never;
         }
         let bucket = opened.bucket();
-        let wait = opened.as_shared().map_or(bucket.us_until_full(), Shared::us_until_full);
+        let wait = opened.as_shared().map_or(bucket.us_until_full(), SharedBucket::us_until_full);
         let whole = bucket.us_from_empty();
         let (wait, whole) = match opened.as_shared().is_some() || self.regions.is_some() {
             false => (wait, whole),

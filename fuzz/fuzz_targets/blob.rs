@@ -4,7 +4,7 @@
 
 use claw_core::codec::{decode, encode};
 use claw_core::defaults::Defaults;
-use claw_core::merge::{State, Strategy};
+use claw_core::merge::{Join, State};
 use claw_core::policy::Policy;
 use libfuzzer_sys::fuzz_target;
 
@@ -13,7 +13,7 @@ const NOW: u64 = 1_773_914_400_000_000;
 fuzz_target!(|blob: &[u8]| {
     let Ok(decoded) = decode(blob, NOW) else { return };
     let state = State::new(&decoded.record, &Defaults::new(Policy::DEFAULT), NOW);
-    for strategy in Strategy::ALL {
+    for strategy in Join::ALL {
         assert!(state.join(&state, strategy).same_from(&state, NOW));
     }
     let written = encode(&state, &decoded.besides).expect("a state can be written");

@@ -6,9 +6,9 @@
 use claw_core::codec::{DebitsText, encode_debits};
 use claw_core::debit::{Region, Remote};
 use claw_core::defaults::Defaults;
-use claw_core::guard::{Guard, Instants, Peers};
+use claw_core::membership::{PartitionPolicy, Instants, Membership};
 use claw_core::policy::Policy;
-use claw_core::record::{Field, Opened, Record};
+use claw_core::record::{Field, OpenBucket, Record};
 use claw_core::replica::Writer;
 use libfuzzer_sys::fuzz_target;
 
@@ -21,13 +21,13 @@ fuzz_target!(|input: &[u8]| {
     let defaults = Defaults::new(Policy::DEFAULT);
     let region = Region {
         writer: Some(Writer::new("here".parse().expect("a name"), 7)),
-        peers: Peers::new(Guard::Share, 3, 2_000_000, Instants::default()),
+        peers: Membership::new(PartitionPolicy::Share, 3, 2_000_000, Instants::default()),
     };
     let open = |debits: &[u8], tokens: u64| {
         let mut record = Record { timestamp: Some(NOW), ..Record::default() };
         record.tokens = Some(tokens);
         record.read(Field::Debits, debits, NOW).ok()?;
-        Some(Opened::shared(Some(record), &defaults, &region, NOW))
+        Some(OpenBucket::shared(Some(record), &defaults, &region, NOW))
     };
     let Some(mut here) = open(here, u64::from(first % 4) * 1_000_000) else { return };
     if let Some(there) = open(there, 0) {

@@ -12,7 +12,7 @@ use claw_core::decimal::{self, Decimal};
 use claw_core::defaults::Defaults;
 use claw_core::limits::{MAX_LEAD_US, MAX_TOKENS, MICRO};
 use claw_core::policy::{Asked, Policy, StoredPolicy};
-use claw_core::record::{Expiry, Field, Opened, Record};
+use claw_core::record::{Expiry, Field, OpenBucket, Record};
 use libfuzzer_sys::fuzz_target;
 
 const NOW: u64 = 1_773_914_400_000_000;
@@ -42,7 +42,7 @@ fuzz_target!(|data: &[u8]| {
         let Some((action, number)) = line.split_first() else { continue };
         let number = decimal::digits(number).unwrap_or(1);
         let tokens = number.min(MAX_TOKENS);
-        let mut opened = Opened::new(record.clone(), &defaults, now);
+        let mut opened = OpenBucket::new(record.clone(), &defaults, now);
         check(&opened, record.is_none(), now);
         match action {
             b't' | b'p' => {
@@ -78,14 +78,14 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-fn check(opened: &Opened, missing: bool, now: u64) {
+fn check(opened: &OpenBucket, missing: bool, now: u64) {
     let bucket = opened.bucket();
     assert!(bucket.tokens() <= bucket.policy().capacity_micros());
     assert!(bucket.timestamp() >= now, "it is credited up to now");
     assert!(!missing || bucket.is_full(), "what is missing is full");
 }
 
-fn check_answer(answer: &Answer, opened: &Opened) {
+fn check_answer(answer: &Answer, opened: &OpenBucket) {
     assert_eq!(answer.capacity, opened.bucket().policy().capacity());
     assert!(answer.remaining <= answer.capacity);
     assert!(answer.retry_after.as_millis() >= -1);
@@ -94,7 +94,7 @@ fn check_answer(answer: &Answer, opened: &Opened) {
 }
 
 /// The record as it comes back from its texts.
-fn written(opened: &Opened, now: u64) -> Record {
+fn written(opened: &OpenBucket, now: u64) -> Record {
     let record = opened.to_record();
     let texts = [
         record.tokens.map(|tokens| Decimal::new(tokens).to_string()),

@@ -5,8 +5,8 @@ use crate::random::Random;
 use crate::runs::Violation;
 use crate::server::{Config, Method};
 use crate::world::{Clock, Happening, Network, SECOND, World};
-use claw_core::guard::Guard;
 use claw_core::limits::MICRO;
+use claw_core::membership::PartitionPolicy;
 use claw_core::policy::Policy;
 
 /// When the first cut begins, in microseconds.
@@ -36,7 +36,7 @@ pub struct Even {
     /// In tokens a second.
     pub rate: u64,
     /// What the regions do when they do not hear each other.
-    pub guard: Guard,
+    pub guard: PartitionPolicy,
     /// How many regions there are.
     pub regions: u64,
     /// One long one, or several short ones.
@@ -48,7 +48,7 @@ pub struct Even {
 impl Even {
     /// A random one.
     #[must_use]
-    pub fn random(seed: u64, guard: Guard) -> Self {
+    pub fn random(seed: u64, guard: PartitionPolicy) -> Self {
         let mut random = Random::new(seed);
         let regions = random.of(2, 8);
         let rate = random.one(&[10, 25, 100, 1_000]);

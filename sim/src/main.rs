@@ -1,6 +1,6 @@
 //! Simulates regions that share limits, and asserts what must hold. See `--help`.
 
-use claw_core::guard::Guard;
+use claw_core::membership::PartitionPolicy;
 use claw_sim::even::Even;
 use claw_sim::runs::{self, Outcome, Trouble};
 use claw_sim::scenarios::{SCENARIOS, Way};
@@ -67,11 +67,11 @@ fn main() -> std::io::Result<ExitCode> {
     let runs = runs.div_ceil(4);
     let seeds = seed..seed.saturating_add(runs);
     writeln!(out, "\nRefused of 0.9 r, evenly spread, in {runs} runs each with cuts:\n")?;
-    let done = in_parallel(&Guard::ALL, |guard| {
+    let done = in_parallel(&PartitionPolicy::ALL, |guard| {
         let run = |seed| Some((seed, Even::random(seed, guard).run(seed).err()?));
         seeds.clone().filter_map(run).collect::<Vec<_>>()
     });
-    for (guard, violations) in Guard::ALL.iter().zip(done) {
+    for (guard, violations) in PartitionPolicy::ALL.iter().zip(done) {
         writeln!(out, "guard {:38}{:>8}", guard.name(), violations.len())?;
         violated |= report(&mut out, &violations)?;
     }

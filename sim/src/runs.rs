@@ -2,10 +2,10 @@
 
 use crate::central::{bound, excess};
 use crate::random::Random;
-use crate::server::{Config, Method, entries};
+use crate::server::{Config, Method, counters};
 use crate::world::{Clock, Happening, Network, SECOND, World};
-use claw_core::guard::Guard;
 use claw_core::limits::MICRO;
+use claw_core::membership::PartitionPolicy;
 use claw_core::policy::Policy;
 
 /// What goes wrong in a run.
@@ -34,7 +34,7 @@ pub enum Trouble {
     /// Policies change.
     Policies,
     /// Links between two sides are cut for long, both ways or one way.
-    Cuts(Guard),
+    Cuts(PartitionPolicy),
     /// Two that do not hear each other are heard by all others, for long; guard
     /// `equal`.
     Gaps,
@@ -54,9 +54,9 @@ impl Trouble {
         Self::Losses,
         Self::Promotions,
         Self::Policies,
-        Self::Cuts(Guard::Off),
-        Self::Cuts(Guard::Equal),
-        Self::Cuts(Guard::Share),
+        Self::Cuts(PartitionPolicy::Off),
+        Self::Cuts(PartitionPolicy::Equal),
+        Self::Cuts(PartitionPolicy::Share),
         Self::Gaps,
     ];
 
@@ -75,9 +75,9 @@ impl Trouble {
             Self::Losses => "restarts that lose all keys",
             Self::Promotions => "promotions of late replicas",
             Self::Policies => "policy changes",
-            Self::Cuts(Guard::Off) => "long cuts, guard off",
-            Self::Cuts(Guard::Equal) => "long cuts, guard equal",
-            Self::Cuts(Guard::Share) => "long cuts, guard share",
+            Self::Cuts(PartitionPolicy::Off) => "long cuts, guard off",
+            Self::Cuts(PartitionPolicy::Equal) => "long cuts, guard equal",
+            Self::Cuts(PartitionPolicy::Share) => "long cuts, guard share",
             Self::Gaps => "two do not hear each other for long",
         }
     }
@@ -153,8 +153,8 @@ impl Run {
         let policy = policy(&mut random);
         let guard = match trouble {
             Trouble::Cuts(guard) => guard,
-            Trouble::Gaps => Guard::Equal,
-            _ => random.one(&Guard::ALL),
+            Trouble::Gaps => PartitionPolicy::Equal,
+            _ => random.one(&PartitionPolicy::ALL),
         };
         let timeout_us = match trouble {
             Trouble::Cuts(_) | Trouble::Gaps => random.of(1_000, 4_000) * 1_000,
@@ -336,7 +336,7 @@ impl Run {
         let calm = network.interval_us + network.delay_us + network.jitter_us;
         let (unknown, lag) = match self.trouble {
             // However long the cut is.
-            Trouble::Cuts(Guard::Equal) => (config.timeout_us + SECOND / 10 + calm, calm),
+            Trouble::Cuts(PartitionPolicy::Equal) => (config.timeout_us + SECOND / 10 + calm, calm),
             // However long it is: each falls silent for the other, who says so to the
             // third; after that all goes by way of it.
             Trouble::Gaps => (2 * (config.timeout_us + SECOND / 10) + 3 * calm, 2 * calm),
@@ -386,7 +386,7 @@ impl Run {
                 let wall = self.world.wall(place);
                 let server = self.world.server(place);
                 let bucket = server.shared(name, wall);
-                known.push(bucket.as_ref().map(entries).unwrap_or_default());
+                known.push(bucket.as_ref().map(counters).unwrap_or_default());
                 held.push(server.held(name, wall));
                 if let Some(bucket) = bucket {
                     let most = i128::from(bucket.policy().capacity_micros());
@@ -396,7 +396,7 @@ impl Run {
                 }
             }
             if let Some(other) = known.iter().find(|other| **other != known[0]) {
-                return Err(format!("entries {:?} and {other:?}", known[0]));
+                return Err(format!("counters {:?} and {other:?}", known[0]));
             }
             if let (Some(least), Some(most)) = (held.iter().min(), held.iter().max()) {
                 spread = spread.max(u64::try_from(most - least).unwrap_or(u64::MAX));

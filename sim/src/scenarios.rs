@@ -5,9 +5,9 @@ use crate::random::Random;
 use crate::server::{Config, Method};
 use crate::world::{Clock, Happening, Network, SECOND, World};
 use claw_core::bucket::{Bucket, Weight};
-use claw_core::guard::Guard;
 use claw_core::limits::MICRO;
-use claw_core::merge::Strategy;
+use claw_core::membership::PartitionPolicy;
+use claw_core::merge::Join;
 use claw_core::policy::Policy;
 
 /// One row of the table.
@@ -72,9 +72,9 @@ impl Way {
     /// The columns of the table.
     pub const ALL: [Self; 5] = [
         Self::Of(Method::Debit),
-        Self::Of(Method::States(Strategy::Min)),
-        Self::Of(Method::States(Strategy::Max)),
-        Self::Of(Method::States(Strategy::Lww)),
+        Self::Of(Method::States(Join::Min)),
+        Self::Of(Method::States(Join::Max)),
+        Self::Of(Method::States(Join::Lww)),
         Self::Windows,
     ];
 
@@ -142,7 +142,7 @@ impl Scenario {
             regions: self.regions,
             policy: self.policy(),
             method,
-            guard: Guard::Share,
+            guard: PartitionPolicy::Share,
             timeout_us: 2 * SECOND,
         };
         let network = Network {

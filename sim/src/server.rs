@@ -1,13 +1,13 @@
 //! One region's server: what the module does around the pure crate.
 
 use claw_core::codec;
-use claw_core::debit::{Region, Remote, Shared, Terms};
+use claw_core::debit::{Region, Remote, SharedBucket, Terms};
 use claw_core::defaults::Defaults;
-use claw_core::guard::{Guard, Instants, Peers, Round};
 use claw_core::limits::MICRO;
-use claw_core::merge::{State, Strategy};
+use claw_core::membership::{Instants, Membership, PartitionPolicy, Round};
+use claw_core::merge::{Join, State};
 use claw_core::policy::{Asked, Policy, StoredPolicy};
-use claw_core::record::{Expiry, Field, Opened, Record};
+use claw_core::record::{Expiry, Field, OpenBucket, Record};
 use claw_core::replica::{ReplicaId, Writer};
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub enum Method {
     /// Debit counters.
     Debit,
     /// A strategy that knows states only.
-    States(Strategy),
+    States(Join),
 }
 
 /// What a server is told when it starts.
@@ -33,7 +33,7 @@ pub struct Config {
     /// How they agree.
     pub method: Method,
     /// What they do when they do not hear each other.
-    pub guard: Guard,
+    pub guard: PartitionPolicy,
     /// When that is so, in microseconds.
     pub timeout_us: u64,
 }
@@ -56,7 +56,7 @@ pub struct Sent {
 
 #[derive(Debug, Clone)]
 enum Held {
-    Counted(Box<Shared>),
+    Counted(Box<SharedBucket>),
     Written(State),
 }
 
@@ -110,7 +110,7 @@ impl Server {
     pub fn restart(&mut self, life: u64, now: Instants) {
         let Config { guard, regions, timeout_us, .. } = self.config;
         self.region.writer = Some(Writer::new(self.id, life));
-        self.region.peers = Peers::new(guard, regions, timeout_us, now);
+        self.region.peers = Membership::new(guard, regions, timeout_us, now);
         self.region.peers.set_id(Some(self.id));
         self.spent = 0;
     }
@@ -169,7 +169,7 @@ impl Server {
 
     /// The bucket of a key; `None` when it is missing.
     #[must_use]
-    pub fn shared(&mut self, name: Name, wall: u64) -> Option<Shared> {
+    pub fn shared(&mut self, name: Name, wall: u64) -> Option<SharedBucket> {
         self.load(name, wall)?;
         self.open(name, wall).as_shared().cloned()
     }
@@ -190,15 +190,15 @@ impl Server {
         self.keys.get(&name)
     }
 
-    fn open(&mut self, name: Name, wall: u64) -> Opened {
+    fn open(&mut self, name: Name, wall: u64) -> OpenBucket {
         let record = self.load(name, wall).map(|slot| slot.record.clone());
         match self.config.method {
-            Method::Debit => Opened::shared(record, &self.defaults, &self.region, wall),
-            Method::States(_) => Opened::new(record, &self.defaults, wall),
+            Method::Debit => OpenBucket::shared(record, &self.defaults, &self.region, wall),
+            Method::States(_) => OpenBucket::new(record, &self.defaults, wall),
         }
     }
 
-    fn save(&mut self, name: Name, opened: &Opened) {
+    fn save(&mut self, name: Name, opened: &OpenBucket) {
         let mut record = opened.to_record();
         // As it is stored.
         if let Some(shared) = opened.as_shared() {
@@ -235,13 +235,13 @@ impl Server {
     /// Gives tokens back; millionths of how much that really was.
     pub fn give(&mut self, name: Name, tokens: u64, wall: u64) -> u64 {
         let mut opened = self.open(name, wall);
-        let before = opened.as_shared().map(|shared| shared.entry(self.id).refunded);
+        let before = opened.as_shared().map(|shared| shared.counter(self.id).refunded);
         opened.give(tokens, wall, &self.region);
-        let entry = opened.as_shared().map(|shared| shared.entry(self.id)).unwrap_or_default();
+        let counter = opened.as_shared().map(|shared| shared.counter(self.id)).unwrap_or_default();
         // A new epoch begins with what this call gave back.
         let given = match before {
-            Some(before) if entry.refunded >= before => entry.refunded - before,
-            _ => entry.refunded,
+            Some(before) if counter.refunded >= before => counter.refunded - before,
+            _ => counter.refunded,
         };
         if given > 0 {
             self.save(name, &opened);
@@ -252,15 +252,15 @@ impl Server {
         given
     }
 
-    fn asked(&mut self, name: Name, wall: u64) -> Opened {
+    fn asked(&mut self, name: Name, wall: u64) -> OpenBucket {
         let mut opened = self.open(name, wall);
         let asked = opened.ask(&Asked::default(), self.defaults.current());
         asked.expect("nothing is asked");
         opened
     }
 
-    fn acknowledged_now(&mut self, name: Name, opened: &Opened) -> Option<&mut (u64, u64)> {
-        let epoch = opened.as_shared()?.entry(self.id).epoch;
+    fn acknowledged_now(&mut self, name: Name, opened: &OpenBucket) -> Option<&mut (u64, u64)> {
+        let epoch = opened.as_shared()?.counter(self.id).epoch;
         Some(self.acknowledged.entry((name, epoch)).or_default())
     }
 
@@ -274,7 +274,7 @@ impl Server {
     /// Forgets a key if it is full; whether it did.
     pub fn forget_full(&mut self, name: Name, wall: u64) -> bool {
         let full = self.load(name, wall).is_some()
-            && self.open(name, wall).as_shared().is_some_and(Shared::is_full);
+            && self.open(name, wall).as_shared().is_some_and(SharedBucket::is_full);
         if full {
             self.keys.remove(&name);
         }
@@ -306,7 +306,7 @@ impl Server {
                     None => *state,
                     Some(record) => State::new(record, &self.defaults, wall).join(state, strategy),
                 };
-                let opened = Opened::merged(record, &merged);
+                let opened = OpenBucket::merged(record, &merged);
                 self.save(name, &opened);
                 false
             }
@@ -316,7 +316,7 @@ impl Server {
     fn receive_counted(
         &mut self,
         name: Name,
-        bucket: &Shared,
+        bucket: &SharedBucket,
         stored: Option<StoredPolicy>,
         from: ReplicaId,
         wall: u64,
@@ -334,12 +334,12 @@ impl Server {
         let remote = Remote { from: Some(from), bucket: bucket.clone() };
         let writer = self.region.writer.as_ref();
         let Some(local) = opened.as_shared_mut() else { return false };
-        let consequence = local.receive(fresh, &remote, writer, &self.region.peers);
+        let outcome = local.receive(fresh, &remote, writer, &self.region.peers);
         let changed = fresh || before != Some(seen(local)) || had != opened.terms();
         if changed {
             self.save(name, &opened);
         }
-        consequence.tell
+        outcome.rebroadcast
     }
 
     /// A peer was heard.
@@ -368,17 +368,17 @@ impl Server {
 pub struct Backup(BTreeMap<Name, Slot>);
 
 /// What of a bucket does not change by itself.
-fn seen(bucket: &Shared) -> (i128, Vec<(ReplicaId, u64, u64, u64)>) {
-    let counted = bucket.accounts().iter().filter(|account| account.entry.epoch != 0);
-    let entries = counted.map(|account| {
-        let entry = account.entry;
-        (account.id, entry.epoch, entry.spent, entry.refunded)
+fn seen(bucket: &SharedBucket) -> (i128, Vec<(ReplicaId, u64, u64, u64)>) {
+    let counted = bucket.accounts().iter().filter(|account| account.counter.epoch != 0);
+    let counters = counted.map(|account| {
+        let counter = account.counter;
+        (account.id, counter.epoch, counter.spent, counter.refunded)
     });
-    (bucket.level(), entries.collect())
+    (bucket.level(), counters.collect())
 }
 
-/// The entries of a bucket.
+/// The counters of a bucket.
 #[must_use]
-pub fn entries(bucket: &Shared) -> Vec<(ReplicaId, u64, u64, u64)> {
+pub fn counters(bucket: &SharedBucket) -> Vec<(ReplicaId, u64, u64, u64)> {
     seen(bucket).1
 }

@@ -7,7 +7,7 @@
 
 use crate::random::Random;
 use crate::server::{Backup, Config, Name, Sent, Server};
-use claw_core::guard::{self, Instants};
+use claw_core::membership::{self, Instants};
 use claw_core::replica::ReplicaId;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -393,7 +393,7 @@ impl World {
         }
         let (now, id) = (self.instants(to), self.servers[from].id());
         // When it was sent, on a clock of the sender's.
-        let round = guard::Round {
+        let round = membership::Round {
             id,
             run: &run.to_be_bytes(),
             sent: at,

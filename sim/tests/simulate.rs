@@ -1,7 +1,7 @@
 //! A few runs of each kind. `make simulate` makes thousands.
 
-use claw_core::guard::Guard;
-use claw_core::merge::Strategy;
+use claw_core::membership::PartitionPolicy;
+use claw_core::merge::Join;
 use claw_sim::even::Even;
 use claw_sim::runs::{self, Trouble};
 use claw_sim::scenarios::{SCENARIOS, Way};
@@ -19,7 +19,7 @@ fn what_must_hold_holds() {
 
 #[test]
 fn demand_below_the_rate_is_never_refused() {
-    for guard in Guard::ALL {
+    for guard in PartitionPolicy::ALL {
         for seed in 0..3 {
             assert_eq!(Even::random(seed, guard).run(seed), Ok(()), "{guard:?}, seed {seed}");
         }
@@ -42,7 +42,7 @@ fn only_debit_enforces_a_shared_limit() {
         assert!(given.abs_diff(ideal) * 100 <= ideal, "{}: {given} of {ideal}", scenario.name);
     }
     let [_, overload, ..] = SCENARIOS;
-    for (strategy, times) in [(Strategy::Min, 2), (Strategy::Max, 9), (Strategy::Lww, 2)] {
+    for (strategy, times) in [(Join::Min, 2), (Join::Max, 9), (Join::Lww, 2)] {
         let given = overload.given(Way::Of(Method::States(strategy)));
         assert!(given > times * overload.ideal(), "{}: {given}", strategy.name());
     }

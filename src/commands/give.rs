@@ -3,7 +3,7 @@
 use super::options::{self, KEY, TOKENS};
 use super::reply;
 use crate::error::Error;
-use crate::server::{self, Access, Args, Command, Context, Key, Keys, Spec};
+use crate::host::{self, Access, Args, Command, Context, Key, Keys, Spec};
 use crate::store;
 
 /// Gives back tokens that were taken and not used.
@@ -28,9 +28,9 @@ impl Command for Give {
         let tokens = options::optional_tokens(&mut args)?;
         options::options(&mut args, &[])?;
 
-        let now = server::now();
+        let now = host::now();
         let key = Key::open_write(ctx, name);
-        let mut opened = store::open(ctx, &key, now)?;
+        let mut opened = store::open_for_count(ctx, &key, now)?;
         let region = ctx.module().regions.region()?;
         // The policy stays what it was left at: whoever gives back need not know
         // with which options the tokens were taken.

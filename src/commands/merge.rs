@@ -10,19 +10,19 @@ pub(crate) use fold::again as fold_again;
 use super::options::KEY;
 use super::reply;
 use crate::error::{Error, Quantity};
-use crate::server::{
+use crate::host::{
     self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, OwnedStr, Spec, Str,
 };
 use crate::store;
 use crate::strategy::Strategy;
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::codec::{self, Besides, BlobError, Decoded, Newer};
-use claw_core::debit::Shared;
+use claw_core::debit::SharedBucket;
 use claw_core::defaults::Defaults;
-use claw_core::guard::Peers;
+use claw_core::membership::Membership;
 use claw_core::merge::State;
 use claw_core::policy::Policy;
-use claw_core::record::{Field, Opened, Record};
+use claw_core::record::{Field, OpenBucket, Record};
 use claw_core::replica::ReplicaId;
 
 /// The field in which fields of later versions, that came in a state, are kept.
@@ -81,7 +81,7 @@ impl Command for Merge {
 
 fn merge(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
     let name = args.next().ok_or(Error::Arity("cl.merge"))?;
-    let now = server::now();
+    let now = host::now();
     let (sources, strategy) = {
         let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
         let sources = Sources::parse(ctx, &mut args, settings.defaults(), now)?;
@@ -141,7 +141,7 @@ fn merge_states(
     if let (Some(merged), false) = (&merged, unchanged) {
         let key = Key::open_write(ctx, name);
         let record = store::load(ctx, &key, now)?;
-        let mut opened = Opened::merged(record, &merged.state);
+        let mut opened = OpenBucket::merged(record, &merged.state);
         let newer_name = OwnedStr::new(NEWER).ok_or(Error::Panic)?;
         // A new key gets the field only if there is something to keep in it.
         let wanted = newer_before.is_some() || !merged.newer.is_empty();
@@ -158,7 +158,7 @@ fn merge_states(
         Some(merged) => merged.state.bucket,
         None => {
             let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
-            Opened::new(None, settings.defaults(), now).bucket()
+            OpenBucket::new(None, settings.defaults(), now).bucket()
         }
     };
     bucket.advance(now);
@@ -202,7 +202,7 @@ pub(super) struct Stored {
     pub(super) state: State,
     pub(super) newer: Newer,
     /// Where it was counted, if it was.
-    shared: Option<Shared>,
+    shared: Option<SharedBucket>,
     /// The region that sent it.
     from: Option<ReplicaId>,
 }
@@ -229,14 +229,14 @@ impl Stored {
         if record.debits.is_none() {
             return Ok(Some(Self { state, newer, shared: None, from: None }));
         }
-        let opened = store::look(ctx, &key, now)?;
+        let opened = store::open_for_read(ctx, &key, now)?;
         let state = State::of(opened.bucket(), opened.policy());
         Ok(Some(Self { state, newer, shared: opened.as_shared().cloned(), from: None }))
     }
 
     /// What the blob of it says besides the bucket.
     pub(super) fn besides(self) -> Besides {
-        let debits = self.shared.as_ref().map(Shared::debits);
+        let debits = self.shared.as_ref().map(SharedBucket::debits);
         Besides { debits, newer: self.newer, ..Besides::default() }
     }
 
@@ -259,9 +259,9 @@ impl Stored {
                 }
                 let weight = record.weight.unwrap_or(Weight::ONE);
                 let bucket = Bucket::new(policy, weight, tokens, 0, state.bucket.timestamp());
-                let mut shared = Shared::new(&bucket, debits);
+                let mut shared = SharedBucket::new(&bucket, debits);
                 // On the sender's clock, which need not be ours.
-                shared.advance(besides.sent.unwrap_or(0), &Peers::default());
+                shared.advance(besides.sent.unwrap_or(0), &Membership::default());
                 Some(shared)
             }
         };

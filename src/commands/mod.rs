@@ -15,7 +15,7 @@ mod takeall;
 mod throttle;
 mod verify;
 
-use crate::server::{Command, Registrar};
+use crate::host::{Command, Registrar};
 use std::ffi::CStr;
 
 /// Registers all commands with the server.

@@ -1,7 +1,7 @@
 //! Arguments that several commands share.
 
 use crate::error::{Error, Quantity};
-use crate::server::{Args, Argument, ArgumentKind, Str};
+use crate::host::{Args, Argument, ArgumentKind, Str};
 use claw_core::decimal;
 use claw_core::limits::{DEFAULT_INTERVAL_MS, MAX_INTERVAL_MS, MAX_TOKENS};
 use claw_core::policy::Asked;

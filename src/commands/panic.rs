@@ -1,7 +1,7 @@
 //! `CL.PANIC`: only in modules built for the tests.
 
 use crate::error::Error;
-use crate::server::{Access, Args, Command, Context, Keys, Spec};
+use crate::host::{Access, Args, Command, Context, Keys, Spec};
 
 /// Panics, to show that the server survives it.
 pub(crate) struct Panic;

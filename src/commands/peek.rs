@@ -3,7 +3,7 @@
 use super::options::{self, CAPACITY, KEY, REFILL, TOKENS, Word};
 use super::reply;
 use crate::error::Error;
-use crate::server::{self, Access, Args, Command, Context, Key, Keys, Spec};
+use crate::host::{self, Access, Args, Command, Context, Key, Keys, Spec};
 use crate::store;
 
 /// Answers as `CL.TAKE` would, and changes nothing.
@@ -29,9 +29,9 @@ impl Command for Peek {
         let allowed = [Word::Capacity, Word::Refill, Word::Interval];
         let options = options::options(&mut args, &allowed)?;
 
-        let now = server::now();
+        let now = host::now();
         let key = Key::open_read(ctx, name);
-        let mut opened = store::look(ctx, &key, now)?;
+        let mut opened = store::open_for_read(ctx, &key, now)?;
         let region = ctx.module().regions.region()?;
         opened.ask(&options.asked, store::default_policy(ctx)?)?;
         reply::answer(ctx, &opened.take(tokens, false, now, &region));

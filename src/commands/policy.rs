@@ -4,9 +4,7 @@
 use super::options::{self, CAPACITY, KEY, REFILL, Word};
 use super::reply;
 use crate::error::{Error, Quantity};
-use crate::server::{
-    self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec,
-};
+use crate::host::{self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec};
 use crate::store;
 use claw_core::bucket::Weight;
 use claw_core::decimal::Decimal;
@@ -51,10 +49,10 @@ impl Command for Policy {
         let name = args.next().ok_or(Error::Arity("cl.policy"))?;
         let change = Change::parse(&mut args)?;
 
-        let now = server::now();
+        let now = host::now();
         let reading = matches!(change, Change::None);
         let key = if reading { Key::open_read(ctx, name) } else { Key::open_write(ctx, name) };
-        let mut opened = store::look(ctx, &key, now)?;
+        let mut opened = store::open_for_read(ctx, &key, now)?;
         let region = ctx.module().regions.region()?;
         let default = store::default_policy(ctx)?;
         match change {

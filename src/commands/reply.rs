@@ -1,6 +1,6 @@
 //! Replies that several commands give.
 
-use crate::server::Context;
+use crate::host::Context;
 use claw_core::bucket::Answer;
 
 /// `[taken, capacity, remaining, retry_after, reset_after]`, times in

@@ -3,7 +3,7 @@
 use super::merge::Stored;
 use super::options::KEY;
 use crate::error::Error;
-use crate::server::{self, Access, Args, Command, Context, Keys, Spec};
+use crate::host::{self, Access, Args, Command, Context, Keys, Spec};
 use claw_core::codec;
 
 /// Returns a bucket as MessagePack, for `CL.MERGE .. STATE` on another server.
@@ -25,7 +25,7 @@ impl Command for State {
 
     fn run(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
         let name = args.next().ok_or(Error::Arity("cl.state"))?;
-        let now = server::now();
+        let now = host::now();
         let Some(stored) = Stored::read(ctx, name, now)? else {
             ctx.reply_null();
             return Ok(());

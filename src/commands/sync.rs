@@ -2,12 +2,10 @@
 //! run sent spent masters [OPENING | PARTIAL] [HEARS [replica-id ..]]`, which peers send each other
 
 use crate::error::{Error, Quantity};
-use crate::server::{
-    self, Access, Args, Argument, ArgumentKind, Command, Context, Keys, Spec, Str,
-};
+use crate::host::{self, Access, Args, Argument, ArgumentKind, Command, Context, Keys, Spec, Str};
 use claw_core::debit::MAX_REPLICAS;
 use claw_core::decimal;
-use claw_core::guard;
+use claw_core::membership;
 use claw_core::replica::ReplicaId;
 use claw_sync::PeerStatus;
 use std::ffi::CStr;
@@ -65,7 +63,7 @@ impl Command for Status {
         number(ctx, "states_received", regions.received.get());
         name(ctx, "heard");
         ctx.reply_array(region.peers.all().len());
-        let now = regions.instants(server::now());
+        let now = regions.instants(host::now());
         for peer in region.peers.all() {
             ctx.reply_map(3);
             text(ctx, "replica_id", peer.id().as_str());
@@ -241,8 +239,8 @@ impl Command for Round {
         // Before the states that follow it an opening says nothing yet.
         let complete = !opening && !partial;
         let hears = hears.as_deref();
-        let round = guard::Round { id, run, sent, spent, masters, complete, hears };
-        if !opening && !regions.heard(&round, server::now()) {
+        let round = membership::Round { id, run, sent, spent, masters, complete, hears };
+        if !opening && !regions.heard(&round, host::now()) {
             return Err(Error::TooManyReplicas);
         }
         ctx.reply_array(2);

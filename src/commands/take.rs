@@ -3,9 +3,7 @@
 use super::options::{self, CAPACITY, KEY, REFILL, TOKENS, Word};
 use super::reply;
 use crate::error::Error;
-use crate::server::{
-    self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec,
-};
+use crate::host::{self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec};
 use crate::store;
 use claw_core::policy::Asked;
 
@@ -47,9 +45,9 @@ impl Command for Take {
             }
         };
 
-        let now = server::now();
+        let now = host::now();
         let key = Key::open_write(ctx, name);
-        let mut opened = store::open(ctx, &key, now)?;
+        let mut opened = store::open_for_count(ctx, &key, now)?;
         let region = ctx.module().regions.region()?;
         opened.ask(&asked, store::default_policy(ctx)?)?;
         let answer = opened.take(tokens, partial, now, &region);

@@ -4,8 +4,9 @@
 use super::options::{self, Word};
 use super::reply;
 use crate::error::{Error, Quantity};
-use crate::server::{
-    self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Open, Spec, Str,
+use crate::host::{
+    self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, PooledBucket, Spec,
+    Str,
 };
 use crate::store;
 use claw_core::policy::Asked;
@@ -38,7 +39,7 @@ impl Command for TakeAll {
     fn run(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
         let call = Call::parse(&mut args)?;
 
-        let now = server::now();
+        let now = host::now();
         let region = ctx.module().regions.region()?;
         let default = store::default_policy(ctx)?;
 
@@ -51,7 +52,7 @@ impl Command for TakeAll {
                 Some(place) => *place,
                 None => {
                     let key = Key::open_write(ctx, charge.name);
-                    let opened = store::open(ctx, &key, now)?;
+                    let opened = store::open_for_count(ctx, &key, now)?;
                     places.insert(charge.name.as_bytes(), buckets.len());
                     buckets.push(Bucket { key, opened, asked: charge.asked, owed: 0 });
                     buckets.len().saturating_sub(1)
@@ -120,7 +121,7 @@ const fn list(
 /// One bucket of the call.
 struct Bucket<'c> {
     key: Key<'c>,
-    opened: Open<'c>,
+    opened: PooledBucket<'c>,
     /// What every charge of it asks for.
     asked: Asked,
     /// Sum of the charges seen so far.

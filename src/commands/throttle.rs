@@ -3,7 +3,7 @@
 use super::options::{self, KEY};
 use super::reply;
 use crate::error::{Error, Quantity};
-use crate::server::{
+use crate::host::{
     self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec, Str,
 };
 use crate::store;
@@ -48,9 +48,9 @@ impl Command for Throttle {
         }
         let asked = throttle::policy(max_burst, count, period)?;
 
-        let now = server::now();
+        let now = host::now();
         let key = Key::open_write(ctx, name);
-        let mut opened = store::open(ctx, &key, now)?;
+        let mut opened = store::open_for_count(ctx, &key, now)?;
         let region = ctx.module().regions.region()?;
         opened.ask(&asked, store::default_policy(ctx)?)?;
         let before = opened.bucket().tokens();

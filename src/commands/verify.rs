@@ -2,7 +2,7 @@
 
 use super::options;
 use crate::error::{Error, Quantity};
-use crate::server::{self, Access, Args, Argument, ArgumentKind, Command, Context, Keys, Spec};
+use crate::host::{self, Access, Args, Argument, ArgumentKind, Command, Context, Keys, Spec};
 use crate::strategy::Strategy;
 use claw_core::decimal::Decimal;
 use claw_core::merge::State;
@@ -57,7 +57,7 @@ impl Command for Verify {
 
         // Whole seconds are easier to retype. The states are made by their
         // distance from now, so the same seed gives the same states but for it.
-        let now = server::now();
+        let now = host::now();
         let now = now.saturating_sub(now % 1_000_000);
         let policy = {
             let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;

@@ -4,24 +4,25 @@
 //! to every peer. What comes in are ordinary commands. So nothing here waits for
 //! the network, and no thread ever needs the server's lock.
 
+mod note;
 mod sweep;
-mod update;
 
 use crate::config::{self, Settings};
 use crate::error::Error;
-use crate::server::{Context, Str};
-use crate::store::Written;
+use crate::host::{Context, Str};
+use crate::store::EncodedBucket;
 use crate::strategy::Strategy;
 use claw_core::codec::{self, DebitsText};
 use claw_core::debit::{Debits, Region};
 use claw_core::glob;
-use claw_core::guard::{self, Instants, Peer, Peers, WHOLE};
-use claw_core::record::Opened;
+use claw_core::membership::{self, Instants, Membership, Peer, WHOLE};
+use claw_core::record::OpenBucket;
 use claw_core::replica::{ReplicaId, Writer};
 use claw_sync::{
     Config, Credentials, Files, Identity, Limits, Messages, PeerState, PeerStatus, PeerUrl, Pusher,
     Round, Value,
 };
+use note::Note;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
@@ -34,7 +35,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use sweep::Sweep;
 pub(crate) use sweep::tick;
-use update::Update;
 
 /// How long a change may wait for a peer before the buckets are kept that would
 /// expire meanwhile.
@@ -151,13 +151,13 @@ impl Default for Regions {
 
 /// How a key takes part in region sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum SyncMode {
     /// Not at all.
     None,
     /// What is taken of it is counted.
-    Counted,
+    Counters,
     /// Its state is sent as it is.
-    Sent,
+    State,
     /// Its state is sent, and the regions' states are folded by a function.
     Folded,
 }
@@ -179,17 +179,17 @@ impl Regions {
     }
 
     /// How a key takes part.
-    pub(crate) fn part(&self, key: Str<'_>) -> Part {
+    pub(crate) fn mode(&self, key: Str<'_>) -> SyncMode {
         let Ok(sharing) = self.sharing.try_borrow() else {
-            return Part::None;
+            return SyncMode::None;
         };
         match &*sharing {
             Some(sharing) if sharing.takes_part(key) => match sharing.strategy {
-                Strategy::Debit => Part::Counted,
-                Strategy::BuiltIn(_) => Part::Sent,
-                Strategy::Function(_) => Part::Folded,
+                Strategy::Debit => SyncMode::Counters,
+                Strategy::BuiltIn(_) => SyncMode::State,
+                Strategy::Function(_) => SyncMode::Folded,
             },
-            _ => Part::None,
+            _ => SyncMode::None,
         }
     }
 
@@ -200,7 +200,7 @@ impl Regions {
 
     /// Notes a changed bucket, which `opened` has become, for all peers. `written` is
     /// what its hash holds of it.
-    pub(crate) fn note(&self, db: u32, key: Str<'_>, opened: &Opened, written: &Written) {
+    pub(crate) fn note(&self, db: u32, key: Str<'_>, opened: &OpenBucket, written: &EncodedBucket) {
         let (Ok(sharing), Ok(region)) = (self.sharing.try_borrow(), self.region.try_borrow())
         else {
             return;
@@ -208,11 +208,11 @@ impl Regions {
         let Some(sharing) = sharing.as_ref().filter(|sharing| sharing.takes_part(key)) else {
             return;
         };
-        let mut update = Update { bucket: written.bucket, stored: opened.policy(), counted: None };
+        let mut fields = Note { bucket: written.bucket, stored: opened.policy(), counted: None };
         let mut debits = None;
         match (&sharing.strategy, &written.debits) {
             (Strategy::Debit, Some(written)) => {
-                update.counted = Some(region.peers.share() == WHOLE);
+                fields.counted = Some(region.peers.share() == WHOLE);
                 debits = Some(written.as_str().as_bytes());
             }
             (Strategy::Debit, None) => return,
@@ -220,14 +220,14 @@ impl Regions {
             (Strategy::Function(_), _) => match opened.state_of(sharing.id) {
                 Some(own) => {
                     self.fold_later(db, key);
-                    (update.bucket, update.stored) = (own.bucket, own.policy);
+                    (fields.bucket, fields.stored) = (own.bucket, own.policy);
                 }
                 None => return,
             },
             (Strategy::BuiltIn(_), _) => {}
         }
-        let update = update.to_bytes();
-        let note = [update.as_flattened(), debits.unwrap_or_default()];
+        let fields = fields.to_bytes();
+        let note = [fields.as_flattened(), debits.unwrap_or_default()];
         sharing.pusher.note(db, key.as_bytes(), &note);
         self.count(opened);
     }
@@ -272,7 +272,7 @@ impl Regions {
     }
 
     /// Counts what `opened` has admitted.
-    fn count(&self, opened: &Opened) {
+    fn count(&self, opened: &OpenBucket) {
         // Nobody else counts: adding in one step would cost more.
         let spent = self.spent.load(Ordering::Relaxed).wrapping_add(opened.admitted());
         self.spent.store(spent, Ordering::Relaxed);
@@ -290,7 +290,7 @@ impl Regions {
     }
 
     /// A peer was heard. `false` when there are too many to know.
-    pub(crate) fn heard(&self, round: &guard::Round<'_>, wall: u64) -> bool {
+    pub(crate) fn heard(&self, round: &membership::Round<'_>, wall: u64) -> bool {
         let now = self.instants(wall);
         self.region.try_borrow_mut().is_ok_and(|mut region| region.peers.heard(round, now))
     }
@@ -316,7 +316,7 @@ impl Regions {
         }
         if id.is_none() || sync.peers.is_empty() {
             // A replica is told nothing by any peer, and does not miss it.
-            region.peers = Peers::default();
+            region.peers = Membership::default();
         } else {
             let regions = sync.peers.len().saturating_add(1);
             let timeout = sync.partition_timeout_ms.saturating_mul(1_000);
@@ -330,7 +330,9 @@ impl Regions {
         let (spent, masters) = (Arc::clone(&self.spent), Arc::clone(&self.masters));
         let hears = Arc::clone(&self.hears);
         let (run, born, scratch) = (self.run, self.born, Mutex::default());
-        let messages = Told { id, run, born, spent, masters, hears, scratch };
+        let command = ["CL.SYNC", "STATES", &sync.strategy.to_string(), id.as_str()];
+        let command = command.map(|word| word.as_bytes().to_vec());
+        let messages = Told { id, command, run, born, spent, masters, hears, scratch };
         if *credentials.files() == files(sync) {
             credentials.refresh();
         } else {
@@ -478,7 +480,7 @@ impl Regions {
     }
 }
 
-fn files(sync: &config::Sync) -> Files {
+fn files(sync: &config::SyncSettings) -> Files {
     let file = |name: &String| Some(PathBuf::from(name)).filter(|_| !name.is_empty());
     Files {
         ca: file(&sync.tls_ca_cert_file),
@@ -488,22 +490,19 @@ fn files(sync: &config::Sync) -> Files {
     }
 }
 
-fn pusher_config(sync: &config::Sync, credentials: &Arc<Credentials>) -> Result<Config, String> {
+fn pusher_config(
+    sync: &config::SyncSettings,
+    credentials: &Arc<Credentials>,
+) -> Result<Config, String> {
     let lacks_password = |peer: &&PeerUrl| peer.lacks_password();
     if let (None, Some(peer)) =
         (&credentials.files().password, sync.peers.iter().find(lacks_password))
     {
         return Err(format!("{peer} has a user and no password"));
     }
-    let words = |words: &[&str]| words.iter().map(|word| word.as_bytes().to_vec()).collect();
     Ok(Config {
         peers: sync.peers.clone(),
         interval: Duration::from_millis(sync.interval_ms),
-        command: claw_sync::Command {
-            before: words(&["CL.MERGE"]),
-            between: words(&["STATE"]),
-            after: words(&["STRATEGY", &sync.strategy.to_string()]),
-        },
         credentials: Arc::clone(credentials),
         limits: Limits::default(),
     })
@@ -513,6 +512,8 @@ fn pusher_config(sync: &config::Sync, credentials: &Arc<Credentials>) -> Result<
 #[derive(Debug)]
 struct Told {
     id: ReplicaId,
+    /// What begins a command with states.
+    command: [Vec<u8>; 4],
     run: u64,
     born: Instant,
     spent: Arc<AtomicU64>,
@@ -523,6 +524,10 @@ struct Told {
 }
 
 impl Messages for Told {
+    fn states_command(&self) -> Vec<Vec<u8>> {
+        self.command.to_vec()
+    }
+
     fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>> {
         let spent = self.spent.load(Ordering::Relaxed).to_string();
         let run = format!("{:x}", self.run);
@@ -542,11 +547,11 @@ impl Messages for Told {
 
     fn state(&self, note: &[u8], out: &mut Vec<u8>) {
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        update::encode(self.id, note, &mut scratch, out);
+        note::encode(self.id, note, &mut scratch, out);
     }
 
     fn stamp(&self, state: &mut [u8]) {
-        codec::set_sent(state, update::now());
+        codec::set_sent(state, note::now());
     }
 
     fn heard(&self, _peer: usize, reply: &Value) -> Identity {

@@ -2,11 +2,11 @@
 //! lost some, repairs now and then what got lost otherwise, and keeps or lets go
 //! the buckets whose expiry hangs on what the peers know.
 
-use super::{Part, Regions};
+use super::{Regions, SyncMode};
 use crate::commands;
 use crate::config::Settings;
-use crate::server::{self, Context, Key, Kind, OwnedStr, Scan};
-use crate::store::{self, Written};
+use crate::host::{self, Context, Key, Kind, OwnedStr, Scan};
+use crate::store::{self, EncodedBucket};
 use crate::strategy::Strategy;
 use claw_sync::Pusher;
 use std::time::{Duration, Instant};
@@ -66,7 +66,7 @@ struct Walk {
 /// The work between commands: to be called some times a second.
 pub(crate) fn tick(ctx: &Context<'_>, primary: bool) {
     let regions = &ctx.module().regions;
-    let now = server::now();
+    let now = host::now();
     let changed =
         ctx.module().settings.try_borrow_mut().is_ok_and(
             |mut settings: std::cell::RefMut<'_, Settings>| settings.take_sync_changed(),
@@ -134,7 +134,7 @@ impl Regions {
         let Ok(settings) = ctx.module().settings.try_borrow() else {
             return;
         };
-        if let Some(trouble) = self.apply(&settings, primary, server::now()) {
+        if let Some(trouble) = self.apply(&settings, primary, host::now()) {
             ctx.log(&trouble);
         }
         // What was under way completes nothing for the senders that begin now.
@@ -206,8 +206,8 @@ fn walk(ctx: &Context<'_>, sweep: &mut Sweep, begun: Instant) {
 fn visit(ctx: &Context<'_>, db: u32, name: &OwnedStr) {
     let name = name.as_str();
     let regions = &ctx.module().regions;
-    let part = regions.part(name);
-    if part == Part::None {
+    let mode = regions.mode(name);
+    if mode == SyncMode::None {
         return;
     }
     let key = Key::open_unnoticed(ctx, name);
@@ -215,22 +215,22 @@ fn visit(ctx: &Context<'_>, db: u32, name: &OwnedStr) {
         return;
     }
     // A bucket that cannot be read is for the command that uses it to report.
-    let Ok(opened) = store::look(ctx, &key, server::now()) else {
+    let Ok(opened) = store::open_for_read(ctx, &key, host::now()) else {
         return;
     };
     let Some(record) = opened.record() else {
         return;
     };
-    let shared = match part {
-        Part::None => false,
-        Part::Counted => record.debits.is_some(),
-        Part::Sent => record.tokens.is_some(),
-        Part::Folded => record.regions.is_some(),
+    let shared = match mode {
+        SyncMode::None => false,
+        SyncMode::Counters => record.debits.is_some(),
+        SyncMode::State => record.tokens.is_some(),
+        SyncMode::Folded => record.regions.is_some(),
     };
     if !shared {
         return;
     }
-    let Ok(written) = Written::of(ctx, &opened) else {
+    let Ok(written) = EncodedBucket::of(ctx, &opened) else {
         return;
     };
     regions.note(db, name, &opened, &written);

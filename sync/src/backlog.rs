@@ -1,27 +1,27 @@
 //! What one peer is still to get: the latest state of each key.
 
 use crate::config::Limits;
-use crate::front::Entry;
+use crate::note_log::Entry;
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 
 /// A state on its way to one peer.
 #[derive(Debug)]
-pub(crate) struct Noted {
+pub(crate) struct QueuedState {
     pub entry: Entry,
     /// Since when the key has been waiting.
     pub since: u64,
 }
 
-impl PartialEq for Noted {
+impl PartialEq for QueuedState {
     fn eq(&self, other: &Self) -> bool {
         self.entry.id() == other.entry.id()
     }
 }
 
-impl Eq for Noted {}
+impl Eq for QueuedState {}
 
-impl Hash for Noted {
+impl Hash for QueuedState {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.entry.id().hash(state);
     }
@@ -34,7 +34,7 @@ pub(crate) struct Overrun;
 /// States by key, and those that have been taken for sending, which count too.
 #[derive(Debug)]
 pub(crate) struct Backlog {
-    states: HashSet<Noted>,
+    states: HashSet<QueuedState>,
     bytes: usize,
     oldest: Option<u64>,
     /// Number, bytes and oldest of what has been taken.
@@ -61,7 +61,7 @@ impl Backlog {
     /// # Errors
     /// When it does not fit. Nothing is changed then.
     pub fn put(&mut self, entry: Entry, since: u64, limits: &Limits) -> Result<(), Overrun> {
-        let mut new = Noted { entry, since };
+        let mut new = QueuedState { entry, since };
         let old = self.states.take(&new);
         if let Some(old) = &old {
             // The key has been waiting since then.
@@ -81,7 +81,7 @@ impl Backlog {
     ///
     /// # Errors
     /// When it does not fit.
-    pub fn put_back(&mut self, old: Noted, limits: &Limits) -> Result<(), Overrun> {
+    pub fn put_back(&mut self, old: QueuedState, limits: &Limits) -> Result<(), Overrun> {
         if let Some(mut newer) = self.states.take(&old) {
             newer.since = newer.since.min(old.since);
             self.oldest = earlier(self.oldest, Some(newer.since));
@@ -91,7 +91,7 @@ impl Backlog {
         self.insert(old, limits)
     }
 
-    fn insert(&mut self, new: Noted, limits: &Limits) -> Result<(), Overrun> {
+    fn insert(&mut self, new: QueuedState, limits: &Limits) -> Result<(), Overrun> {
         let bytes = self.bytes.saturating_add(new.entry.cost());
         if self.len() >= limits.entries || bytes.saturating_add(self.taken.1) > limits.bytes {
             return Err(Overrun);
@@ -103,7 +103,7 @@ impl Backlog {
     }
 
     /// Takes everything for sending.
-    pub fn take(&mut self) -> Vec<Noted> {
+    pub fn take(&mut self) -> Vec<QueuedState> {
         self.taken = (self.states.len(), self.bytes, self.oldest);
         self.bytes = 0;
         self.oldest = None;
@@ -135,16 +135,16 @@ pub(crate) fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 #[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::front;
+    use crate::note_log;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
     fn entry(key: u8, n: u64) -> Entry {
-        Entry::new(&front::id(0, &[key]), &n.to_be_bytes())
+        Entry::new(&note_log::id(0, &[key]), &n.to_be_bytes())
     }
 
     fn contents(backlog: &Backlog) -> BTreeMap<u8, (u64, u64)> {
-        let of = |n: &Noted| {
+        let of = |n: &QueuedState| {
             (
                 n.entry.key()[0],
                 (u64::from_be_bytes(*n.entry.state().first_chunk().unwrap()), n.since),

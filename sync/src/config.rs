@@ -14,25 +14,11 @@ pub struct Config {
     pub peers: Vec<PeerUrl>,
     /// From one round to the next. Values below a millisecond count as one.
     pub interval: Duration,
-    /// The command that brings one state to a peer.
-    pub command: Command,
     /// Certificates for peers with `rediss://`, and the password of those whose URL
     /// has none.
     pub credentials: Arc<Credentials>,
     /// Bounds of memory and patience.
     pub limits: Limits,
-}
-
-/// A command around a key and the state of it:
-/// `before.. key between.. state after..`.
-#[derive(Debug, Clone, Default)]
-pub struct Command {
-    /// The words before the key, such as `CL.MERGE`. At least one.
-    pub before: Vec<Vec<u8>>,
-    /// The words between key and state, such as `STATE`.
-    pub between: Vec<Vec<u8>>,
-    /// The words after the state, such as `STRATEGY debit`.
-    pub after: Vec<Vec<u8>>,
 }
 
 /// Bounds of memory and patience.
@@ -47,8 +33,11 @@ pub struct Limits {
     pub bytes: usize,
     /// How many bytes to send before waiting for replies.
     pub chunk_bytes: usize,
-    /// How many commands to send before waiting for replies.
-    pub chunk_commands: usize,
+    /// How many states to send before waiting for replies.
+    pub chunk_states: usize,
+    /// The most states in one command, from 1 on. A command also ends at about 64 KiB,
+    /// and to a cluster it brings one state: the keys of a command have to be in one slot.
+    pub states_per_command: usize,
     /// How long connecting may take, for each address of a name.
     pub connect_timeout: Duration,
     /// How long a peer may be silent while a reply or room to write is awaited.
@@ -56,7 +45,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 200 000 states, 64 MiB, chunks of 1 MiB or 10 000 commands, and 1 second.
+    /// 200 000 states, 64 MiB, chunks of 1 MiB or 10 000 states, 64 states in a
+    /// command, and 1 second.
     ///
     /// With a round trip of 100 ms that is up to 100 000 states a second.
     fn default() -> Self {
@@ -64,7 +54,8 @@ impl Default for Limits {
             entries: 200_000,
             bytes: 64 << 20,
             chunk_bytes: 1 << 20,
-            chunk_commands: 10_000,
+            chunk_states: 10_000,
+            states_per_command: 64,
             connect_timeout: Duration::from_secs(1),
             io_timeout: Duration::from_secs(1),
         }
@@ -111,6 +102,16 @@ pub trait Messages: Send + Sync + 'static {
     /// A node that answers the heartbeat with an error, whichever, counts as
     /// failed: the connection is given up and tried again after a while.
     fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>>;
+
+    /// The words that begin a command with states, such as `CL.SYNC STATES debit`; pairs
+    /// of key and state follow them, all of one database. Asked in the moment of sending,
+    /// for each chunk of [`Limits::chunk_states`]. At least one word.
+    ///
+    /// The reply is an array with one element for each pair: an integer for a state that
+    /// was taken, an error for one that was not. An error instead of the array is one for
+    /// each pair. A node that replies anything else is given up for a while, as one that
+    /// does not reply.
+    fn states_command(&self) -> Vec<Vec<u8>>;
 
     /// Writes the state that a [note](crate::Pusher::note) stands for, as it goes
     /// over the wire but for what [`stamp`](Messages::stamp) writes into it; `out` is

@@ -10,8 +10,7 @@ use crate::breaker::{Breaker, Guard};
 use crate::cluster::Endpoint;
 use crate::config::Limits;
 use crate::credentials::{Credentials, Secrets};
-use crate::reply::{Verdict, judge};
-use crate::status::{Board, add};
+use crate::status::{PeerCounters, add};
 use crate::url::PeerUrl;
 use crate::wire::{self, Scan};
 use redis::Value;
@@ -71,14 +70,14 @@ enum Stream {
 impl Connection {
     /// Connects and logs in, with what is in the files now. What is wrong with them
     /// is an error of the peer in any case, so that it shows before it matters.
-    pub fn open(to: &Endpoint, access: &Access, board: &Board) -> Result<Self, Fault> {
+    pub fn open(to: &Endpoint, access: &Access, counters: &PeerCounters) -> Result<Self, Fault> {
         let secrets = access.credentials.of(&access.url).map_err(Fault)?;
         if let Some(password) = &secrets.password {
-            board.hide(password);
+            counters.hide(password);
         }
-        match (Self::open_with(to, access, &secrets, board), secrets.trouble) {
+        match (Self::open_with(to, access, &secrets, counters), secrets.trouble) {
             (Ok(connection), Some(trouble)) => {
-                board.error(&trouble);
+                counters.error(&trouble);
                 Ok(connection)
             }
             (Err(Fault(why)), Some(trouble)) => Err(Fault(format!("{why}; {trouble}"))),
@@ -90,10 +89,10 @@ impl Connection {
         to: &Endpoint,
         access: &Access,
         secrets: &Secrets,
-        board: &Board,
+        counters: &PeerCounters,
     ) -> Result<Self, Fault> {
         let (socket, guard) = connect(to, access)?;
-        add(&board.connections, 1);
+        add(&counters.connections, 1);
         let stream = match &secrets.tls {
             None => Stream::Plain(socket),
             Some(config) => Stream::Tls(Box::new(encrypt(to, Arc::clone(config), socket)?)),
@@ -101,17 +100,22 @@ impl Connection {
         let mut connection =
             Self { stream, inbox: Vec::new(), at: 0, scan: Scan::new(), db: 0, _guard: guard };
         if let Some(password) = &secrets.password {
-            connection.log_in(access.url.user(), password, board)?;
+            connection.log_in(access.url.user(), password, counters)?;
         }
         Ok(connection)
     }
 
-    fn log_in(&mut self, user: Option<&str>, password: &str, board: &Board) -> Result<(), Fault> {
+    fn log_in(
+        &mut self,
+        user: Option<&str>,
+        password: &str,
+        counters: &PeerCounters,
+    ) -> Result<(), Fault> {
         let words: &[&str] = match user {
             Some(user) => &["AUTH", user, password],
             None => &["AUTH", password],
         };
-        match self.call(words, board)? {
+        match self.call(words, counters)? {
             Value::ServerError(error) => {
                 // Servers repeat arguments in some errors, in part even: only
                 // texts that are known not to go any further.
@@ -130,15 +134,19 @@ impl Connection {
     }
 
     /// Sends one command and awaits its reply, which may be an error.
-    pub fn call<W: AsRef<[u8]>>(&mut self, words: &[W], board: &Board) -> Result<Value, Fault> {
+    pub fn call<W: AsRef<[u8]>>(
+        &mut self,
+        words: &[W],
+        counters: &PeerCounters,
+    ) -> Result<Value, Fault> {
         let mut bytes = Vec::new();
         wire::command(&mut bytes, words);
-        self.send(&bytes, board)?;
+        self.send(&bytes, counters)?;
         self.reply()
     }
 
     /// Sends commands.
-    pub fn send(&mut self, bytes: &[u8], board: &Board) -> Result<(), Fault> {
+    pub fn send(&mut self, bytes: &[u8], counters: &PeerCounters) -> Result<(), Fault> {
         let stream: &mut dyn Write = match &mut self.stream {
             Stream::Plain(stream) => stream,
             Stream::Tls(stream) => stream.as_mut(),
@@ -147,22 +155,13 @@ impl Connection {
             .write_all(bytes)
             .and_then(|()| stream.flush())
             .map_err(|e| Fault(format!("cannot write: {}", explained(&e))))?;
-        add(&board.bytes_sent, bytes.len());
+        add(&counters.bytes_sent, bytes.len());
         Ok(())
     }
 
     /// Awaits one reply.
     pub fn reply(&mut self) -> Result<Value, Fault> {
         parsed(self.next()?)
-    }
-
-    /// Awaits the reply to a state. Only errors say more than that it was taken, so
-    /// nothing else is made a value of.
-    pub fn verdict(&mut self) -> Result<Verdict, Fault> {
-        match self.next()? {
-            error @ [b'-', ..] => Ok(judge(&parsed(error)?)),
-            _ => Ok(Verdict::Done),
-        }
     }
 
     /// The bytes of the next reply.

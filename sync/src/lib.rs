@@ -6,20 +6,19 @@
 //! each round with a heartbeat that says whether the peer now has everything.
 //!
 //! ```text
-//!  note() ──► Front ──► hand-out thread ──► Desk of peer 0 ──► Link ──► servers
-//!  (main)     in order  every interval  └─► Desk of peer 1 ──► Link ──► servers
+//!  note() ─► NoteLog ─► hand-out thread ─► PeerQueue 0 ─► PeerConnections ─► servers
+//!  (main)   in order   every interval  └─► PeerQueue 1 ─► PeerConnections ─► servers
 //! ```
 //!
 //! | file | what is in it |
 //! | --- | --- |
 //! | `pusher.rs` | [`Pusher`]: what the owner calls; the hand-out thread |
-//! | `front.rs` | what has been noted since the last hand-out |
-//! | `ahead.rs` | memory asked for before it is written |
-//! | `gathered.rs` | what waits to be handed out, latest note per key |
+//! | `note_log.rs` | what has been noted since the last hand-out |
+//! | `coalescer.rs` | what waits to be handed out, latest note per key |
 //! | `backlog.rs` | what one peer is still to get, latest state per key |
-//! | `desk.rs` | what threads share about one peer; what the peer lacks |
+//! | `peer_queue.rs` | what threads share about one peer; what the peer lacks |
 //! | `peer.rs` | the thread of one peer: the loop over rounds |
-//! | `link.rs` | the nodes of one peer: connecting, routing, pipelining, heartbeats |
+//! | `peer_connections.rs` | the nodes of one peer: connecting, routing, pipelining, heartbeats |
 //! | `connection.rs` | one connection: socket, time-outs, AUTH, replies |
 //! | `breaker.rs` | ends blocked connections from outside |
 //! | `cluster.rs` | slots and the topology of Redis Clusters |
@@ -36,16 +35,16 @@
 //!
 //! On connecting: `AUTH` when the URL has a password, then `CLUSTER SLOTS`, then
 //! the opening heartbeat. No `HELLO`, no `CLIENT`, no `PING`. After that the
-//! configured command for each state, the heartbeat, `SELECT` when states are in
-//! a database other than the connection's, and on clusters `ASKING` while slots
-//! move.
+//! owner's command with up to 64 states (one on clusters), the heartbeat, `SELECT`
+//! when states are in a database other than the connection's, and on clusters
+//! `ASKING` while slots move.
 //!
 //! So these are the least rights of the user on the peer, after `on >password
 //! ~keys -@all`:
 //!
 //! | peer | rights |
 //! | --- | --- |
-//! | always | the two commands: `+cl.merge +cl.sync\|round` |
+//! | always | the two commands: `+cl.sync\|states +cl.sync\|round` |
 //! | with databases other than 0 | `+select` |
 //! | a cluster | `+cluster\|slots +asking`, on every node |
 //!
@@ -59,19 +58,20 @@
 //! thread waits for is held during input or output. No thread calls into the
 //! server.
 
-mod ahead;
+#![forbid(unsafe_code)]
+
 mod backlog;
 mod backoff;
 mod breaker;
 mod cluster;
+mod coalescer;
 mod config;
 mod connection;
 mod credentials;
-mod desk;
-mod front;
-mod gathered;
-mod link;
+mod note_log;
 mod peer;
+mod peer_connections;
+mod peer_queue;
 mod pusher;
 mod reply;
 mod status;
@@ -79,7 +79,7 @@ mod tls;
 mod url;
 mod wire;
 
-pub use config::{Command, Config, Identity, Limits, Messages, Round};
+pub use config::{Config, Identity, Limits, Messages, Round};
 pub use credentials::{Credentials, Files};
 pub use pusher::{Pusher, StartError};
 pub use redis::Value;

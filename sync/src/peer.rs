@@ -1,66 +1,70 @@
 //! The thread of one peer.
 
 use crate::backoff::Backoff;
-use crate::desk::{Desk, Wake};
-use crate::link::Link;
+use crate::peer_connections::PeerConnections;
+use crate::peer_queue::{PeerQueue, Wake};
 use crate::status::{PeerState, add};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-/// Runs until the desk says stop. A panic, which would be a bug of ours or of a
+/// Runs until the queue says stop. A panic, which would be a bug of ours or of a
 /// library, costs the batch and a while, not the peer.
-pub(crate) fn run<'a>(desk: &Desk, clock: impl Fn() -> u64, link: impl Fn() -> Link<'a>) {
+pub(crate) fn run<'a>(
+    queue: &PeerQueue,
+    clock: impl Fn() -> u64,
+    connections: impl Fn() -> PeerConnections<'a>,
+) {
     let mut backoff = Backoff::default();
-    while catch_unwind(AssertUnwindSafe(|| rounds(desk, &clock, link()))).is_err() {
-        desk.set_connected(false);
-        desk.lost(true, clock());
-        desk.board.error("internal error: a panic was caught");
-        desk.board.set_state(PeerState::BackingOff);
+    while catch_unwind(AssertUnwindSafe(|| rounds(queue, &clock, connections()))).is_err() {
+        queue.set_connected(false);
+        queue.lost(true, clock());
+        queue.counters.error("internal error: a panic was caught");
+        queue.counters.set_state(PeerState::BackingOff);
         backoff.fail(Instant::now());
         while !backoff.due(Instant::now()) {
-            if desk.wait(backoff.until()) == Wake::Stop {
+            if queue.wait(backoff.until()) == Wake::Stop {
                 break;
             }
         }
     }
-    desk.set_connected(false);
-    desk.board.set_state(PeerState::Stopped);
+    queue.set_connected(false);
+    queue.counters.set_state(PeerState::Stopped);
 }
 
-fn rounds(desk: &Desk, clock: &impl Fn() -> u64, mut link: Link) {
-    while desk.wait(link.retry()) == Wake::Round {
-        let ready = link.prepare();
-        if link.take_stranger() {
-            desk.stranger(clock());
+fn rounds(queue: &PeerQueue, clock: &impl Fn() -> u64, mut connections: PeerConnections) {
+    while queue.wait(connections.retry()) == Wake::Round {
+        let ready = connections.prepare();
+        if connections.take_stranger() {
+            queue.stranger(clock());
         }
-        desk.set_connected(ready);
+        queue.set_connected(ready);
         if ready {
-            round(desk, clock, &mut link);
-            desk.set_connected(link.is_ready());
+            round(queue, clock, &mut connections);
+            queue.set_connected(connections.is_ready());
         }
     }
 }
 
 /// Sends everything that waits, then says so.
-fn round(desk: &Desk, clock: &impl Fn() -> u64, link: &mut Link) {
-    let batch = desk.take();
-    let failed = link.deliver(batch.states);
-    desk.spent.give(link.done());
+fn round(queue: &PeerQueue, clock: &impl Fn() -> u64, connections: &mut PeerConnections) {
+    let batch = queue.take();
+    let failed = connections.deliver(batch.states);
+    queue.pool.give(connections.done());
     let clean = failed.is_empty();
     // What did not reach a node that is away is nothing that another one lacks.
-    let others_have_all = failed.iter().all(|noted| !link.may_reach(noted.entry.key()));
-    desk.give_back(failed);
-    let stranger = link.take_stranger();
+    let others_have_all = failed.iter().all(|noted| !connections.may_reach(noted.entry.key()));
+    queue.give_back(failed);
+    let stranger = connections.take_stranger();
     let complete = batch.completes && others_have_all && !stranger;
-    let answered = link.heartbeat(complete, batch.noted_until);
-    if stranger | link.take_stranger() {
-        return desk.stranger(clock());
+    let answered = connections.heartbeat(complete, batch.noted_until);
+    if stranger | connections.take_stranger() {
+        return queue.stranger(clock());
     }
     if clean && answered {
         if batch.completes {
-            desk.completed(batch.losses);
+            queue.completed(batch.losses);
         }
         // Last: who sees the round counted finds what it has brought about.
-        add(&desk.board.rounds, 1);
+        add(&queue.counters.rounds, 1);
     }
 }

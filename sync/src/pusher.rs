@@ -1,14 +1,14 @@
 //! What the owner calls, and the thread that hands out.
 
-use crate::config::{Command, Config, Limits, Messages};
+use crate::coalescer::Coalescer;
+use crate::config::{Config, Limits, Messages};
 use crate::connection::Access;
 use crate::credentials::Credentials;
-use crate::desk::{Delivery, Desk};
-use crate::front::{Front, Handful, Spent};
-use crate::gathered::Gathered;
-use crate::link::Link;
+use crate::note_log::{EntryPool, NoteBatch, NoteLog};
 use crate::peer;
-use crate::status::{Board, PeerStatus, age};
+use crate::peer_connections::PeerConnections;
+use crate::peer_queue::{HandOut, PeerQueue};
+use crate::status::{PeerCounters, PeerStatus, age};
 use crate::url::{MAX_PEERS, PeerUrl};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,17 +30,17 @@ pub struct Pusher {
 }
 
 struct Shared {
-    front: Mutex<Front>,
+    log: Mutex<NoteLog>,
     messages: Arc<dyn Messages>,
-    bell: Condvar,
-    desks: Vec<Desk>,
-    spent: Arc<Spent>,
+    wakeup: Condvar,
+    queues: Vec<PeerQueue>,
+    pool: Arc<EntryPool>,
     urls: Vec<PeerUrl>,
     limits: Limits,
     /// In microseconds.
     interval: AtomicU64,
     began: Instant,
-    /// Since when the oldest state that has been taken from the front and not
+    /// Since when the oldest state that has been taken from the log and not
     /// handed out has been waiting; 0 for none.
     handing: AtomicU64,
     /// How many keys have been gathered for peers that are busy.
@@ -54,7 +54,7 @@ struct Shared {
 pub enum StartError {
     /// There are more than [`MAX_PEERS`] peers.
     TooManyPeers,
-    /// The command has no first word.
+    /// The [command with states](Messages::states_command) has no first word.
     NoCommand,
     /// The system gives no thread.
     Thread(std::io::Error),
@@ -64,7 +64,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooManyPeers => write!(f, "there are more than {MAX_PEERS} peers"),
-            Self::NoCommand => write!(f, "the command to push with has no words"),
+            Self::NoCommand => write!(f, "the command to send states with has no words"),
             Self::Thread(why) => write!(f, "cannot start a thread: {why}"),
         }
     }
@@ -79,23 +79,25 @@ impl Pusher {
     /// # Errors
     /// See [`StartError`]. No thread is left then.
     pub fn start(config: Config, messages: Arc<dyn Messages>) -> Result<Self, StartError> {
-        let Config { peers, interval, command, credentials, limits } = config;
+        let Config { peers, interval, credentials, limits } = config;
         if peers.len() > MAX_PEERS {
             return Err(StartError::TooManyPeers);
         }
-        if command.before.is_empty() {
+        if messages.states_command().is_empty() {
             return Err(StartError::NoCommand);
         }
         let began = Instant::now();
-        let spent = Arc::new(Spent::default());
-        let desk =
-            |index| Desk::new(index, Board::default(), limits.clone(), Arc::clone(&spent), began);
+        let pool = Arc::new(EntryPool::default());
+        let queue = |index| {
+            let counters = PeerCounters::default();
+            PeerQueue::new(index, counters, limits.clone(), Arc::clone(&pool), began)
+        };
         let shared = Arc::new(Shared {
-            front: Mutex::default(),
+            log: Mutex::default(),
             messages,
-            bell: Condvar::new(),
-            desks: (0..peers.len()).map(desk).collect(),
-            spent: Arc::clone(&spent),
+            wakeup: Condvar::new(),
+            queues: (0..peers.len()).map(queue).collect(),
+            pool: Arc::clone(&pool),
             urls: peers.clone(),
             limits: limits.clone(),
             interval: AtomicU64::new(0),
@@ -110,14 +112,10 @@ impl Pusher {
         if peers.is_empty() {
             return Ok(pusher);
         }
-        let command = Arc::new(command);
         for (index, url) in peers.into_iter().enumerate() {
-            let (limits, command) = (limits.clone(), Arc::clone(&command));
-            let credentials = Arc::clone(&credentials);
+            let (credentials, limits) = (Arc::clone(&credentials), limits.clone());
             pusher.spawn(format!("claw-peer-{index}"), move |shared| {
-                shared.serve(index, &command, || {
-                    (url.clone(), Arc::clone(&credentials), limits.clone())
-                });
+                shared.serve(index, || (url.clone(), Arc::clone(&credentials), limits.clone()));
             })?;
         }
         pusher.spawn("claw-sync".into(), Shared::hand_out_until_stopped)?;
@@ -135,10 +133,7 @@ impl Pusher {
             *alive = alive.saturating_add(1);
         }
         let leaving = Leaving(shared);
-        let body = move || {
-            give_way();
-            run(&leaving.0);
-        };
+        let body = move || run(&leaving.0);
         // If there is no thread, what it was to run is dropped, and so counts as
         // having left; those before it end when the pusher is dropped.
         match thread::Builder::new().name(name).spawn(body) {
@@ -161,7 +156,7 @@ impl Pusher {
         let micros = interval.max(SHORTEST_INTERVAL).as_micros();
         let micros = u64::try_from(micros).unwrap_or(u64::MAX);
         self.shared.interval.store(micros, Ordering::Relaxed);
-        self.shared.bell.notify_all();
+        self.shared.wakeup.notify_all();
     }
 
     /// Notes the latest state of a key, as bytes of the owner's own in parts that
@@ -173,16 +168,16 @@ impl Pusher {
     /// [need a resend](Pusher::needs_resend).
     pub fn note(&self, db: u32, key: &[u8], note: &[&[u8]]) {
         let shared = &*self.shared;
-        if shared.desks.is_empty() {
+        if shared.queues.is_empty() {
             return;
         }
-        let mut front = shared.front();
-        if front.stopping {
+        let mut log = shared.log();
+        if log.stopping {
             return;
         }
-        if front.note((db, key), note, &shared.limits, || shared.now()) {
-            drop(front);
-            shared.bell.notify_one();
+        if log.note((db, key), note, &shared.limits, || shared.now()) {
+            drop(log);
+            shared.wakeup.notify_one();
         }
     }
 
@@ -197,24 +192,24 @@ impl Pusher {
     /// [complete](crate::Round::complete).
     #[must_use]
     pub fn needs_resend(&self) -> bool {
-        self.shared.desks.iter().any(|desk| desk.board.wants_walk.load(Ordering::Acquire))
+        self.shared.queues.iter().any(|queue| queue.counters.wants_walk.load(Ordering::Acquire))
     }
 
     /// A walk over all live buckets begins now. If one is under way, this one
     /// takes its place, and that one is not to be ended.
     pub fn resend_begins(&self) {
         let mut peers = 0;
-        for (desk, index) in self.shared.desks.iter().zip(0_u32..) {
-            if desk.board.wants_walk.swap(false, Ordering::Acquire) {
+        for (queue, index) in self.shared.queues.iter().zip(0_u32..) {
+            if queue.counters.wants_walk.swap(false, Ordering::Acquire) {
                 peers |= 1_u32.checked_shl(index).unwrap_or(0);
             }
         }
-        self.shared.front().walk_begins(peers);
+        self.shared.log().walk_begins(peers);
     }
 
     /// The walk has noted every live bucket.
     pub fn resend_ends(&self) {
-        self.shared.front().walk_ends();
+        self.shared.log().walk_ends();
     }
 
     /// How many states wait for the peer with the longest backlog of those that
@@ -222,8 +217,8 @@ impl Pusher {
     /// [`Limits::entries`], or it overruns what it is to fill. Cheap.
     #[must_use]
     pub fn longest_queue(&self) -> u64 {
-        let desks = self.shared.desks.iter().filter(|desk| desk.board.is_connected());
-        let queued = desks.map(|desk| desk.board.queued.load(Ordering::Relaxed)).max();
+        let queues = self.shared.queues.iter().filter(|queue| queue.counters.is_connected());
+        let queued = queues.map(|queue| queue.counters.queued.load(Ordering::Relaxed)).max();
         queued.map_or(0, |queued| queued.saturating_add(self.shared.gathered()))
     }
 
@@ -234,26 +229,26 @@ impl Pusher {
     #[must_use]
     pub fn unacknowledged_for(&self) -> Duration {
         let now = self.shared.now();
-        let front = self.shared.front().since().unwrap_or(0);
-        let desks = self.shared.desks.iter().map(|desk| desk.board.lag(now));
-        desks.chain([age(front, now), self.shared.handing_for(now)]).max().unwrap_or_default()
+        let log = self.shared.log().since().unwrap_or(0);
+        let queues = self.shared.queues.iter().map(|queue| queue.counters.lag(now));
+        queues.chain([age(log, now), self.shared.handing_for(now)]).max().unwrap_or_default()
     }
 
     /// Has a round done at once, without waiting for it. Peers that rest after
     /// a failure are not disturbed.
     pub fn flush(&self) {
-        self.shared.front().flush = true;
-        self.shared.bell.notify_one();
+        self.shared.log().flush = true;
+        self.shared.wakeup.notify_one();
     }
 
     /// How each peer is doing, in the order of [`Config::peers`].
     #[must_use]
     pub fn status(&self) -> Vec<PeerStatus> {
         let now = self.shared.now();
-        let peers = self.shared.desks.iter().zip(&self.shared.urls);
-        let status = |(desk, url): (&Desk, &PeerUrl)| {
-            let mut status = desk.board.status(url.to_string(), now);
-            if desk.board.is_connected() {
+        let peers = self.shared.queues.iter().zip(&self.shared.urls);
+        let status = |(queue, url): (&PeerQueue, &PeerUrl)| {
+            let mut status = queue.counters.status(url.to_string(), now);
+            if queue.counters.is_connected() {
                 status.queued = status.queued.saturating_add(self.shared.gathered());
                 status.lag = status.lag.max(self.shared.handing_for(now));
             }
@@ -315,23 +310,6 @@ enum Call {
     Flush,
 }
 
-/// From now on the calling thread interrupts no other one when it wakes up: where
-/// there are few processors, the server's main thread goes on until the system looks
-/// who is next. Its share of the time stays what it was.
-fn give_way() {
-    #[cfg(target_os = "linux")]
-    {
-        let none = libc::sched_param { sched_priority: 0 };
-        // SAFETY: 0 is the calling thread; the parameters live until the call returns.
-        // What the operator has chosen otherwise stays.
-        unsafe {
-            if libc::sched_getscheduler(0) == libc::SCHED_OTHER {
-                libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const none);
-            }
-        }
-    }
-}
-
 /// Counts a thread as gone when dropped, be it in a panic.
 struct Leaving(Arc<Shared>);
 
@@ -349,8 +327,8 @@ impl Shared {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    fn front(&self) -> MutexGuard<'_, Front> {
-        self.front.lock().unwrap_or_else(PoisonError::into_inner)
+    fn log(&self) -> MutexGuard<'_, NoteLog> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn gathered(&self) -> u64 {
@@ -367,27 +345,22 @@ impl Shared {
     }
 
     fn signal(&self) {
-        self.front().stopping = true;
-        self.bell.notify_all();
-        for desk in &self.desks {
-            desk.stop();
+        self.log().stopping = true;
+        self.wakeup.notify_all();
+        for queue in &self.queues {
+            queue.stop();
         }
     }
 
     /// The body of a peer's thread.
-    fn serve(
-        &self,
-        index: usize,
-        command: &Command,
-        access: impl Fn() -> (PeerUrl, Arc<Credentials>, Limits),
-    ) {
-        let Some(desk) = self.desks.get(index) else { return };
-        let link = || {
+    fn serve(&self, index: usize, access: impl Fn() -> (PeerUrl, Arc<Credentials>, Limits)) {
+        let Some(queue) = self.queues.get(index) else { return };
+        let connections = || {
             let (url, credentials, limits) = access();
-            let access = Access { url, credentials, limits, breaker: Arc::clone(&desk.breaker) };
-            Link::new(index, access, command, &desk.board, Arc::clone(&self.messages))
+            let access = Access { url, credentials, limits, breaker: Arc::clone(&queue.breaker) };
+            PeerConnections::new(index, access, &queue.counters, Arc::clone(&self.messages))
         };
-        peer::run(desk, || self.now(), link);
+        peer::run(queue, || self.now(), connections);
     }
 
     /// The body of the hand-out thread.
@@ -395,94 +368,94 @@ impl Shared {
         while catch_unwind(AssertUnwindSafe(|| self.hand_out())).is_err() {
             let now = self.now();
             self.handing.store(0, Ordering::Relaxed);
-            for desk in &self.desks {
-                desk.board.error("internal error: a panic was caught");
-                desk.lost(false, now);
+            for queue in &self.queues {
+                queue.counters.error("internal error: a panic was caught");
+                queue.lost(false, now);
             }
         }
     }
 
     fn hand_out(&self) {
-        let mut spare = Handful::empty();
-        let mut gathered = Gathered::new(self.began);
+        let mut spare = NoteBatch::empty();
+        let mut coalescer = Coalescer::new(self.began);
         let mut last_tick = self.began;
-        while let Some((mut handful, call)) = self.collect(last_tick, spare) {
+        while let Some((mut batch, call)) = self.collect(last_tick, spare) {
             if call != Call::Crowded {
                 last_tick = Instant::now();
             }
-            gathered.add(&handful);
-            handful.clear();
-            spare = handful;
-            if self.may_wait(&gathered, call) {
-                let keys = u64::try_from(gathered.len()).unwrap_or(u64::MAX);
+            coalescer.add(&batch);
+            batch.clear();
+            spare = batch;
+            if self.may_wait(&coalescer, call) {
+                let keys = u64::try_from(coalescer.len()).unwrap_or(u64::MAX);
                 self.gathered.store(keys, Ordering::Relaxed);
                 continue;
             }
-            self.deliver(&gathered, call);
-            gathered.clear();
+            self.deliver(&coalescer, call);
+            coalescer.clear();
             self.gathered.store(0, Ordering::Relaxed);
             self.handing.store(0, Ordering::Relaxed);
         }
     }
 
     /// Whether nobody is there for what has been gathered, and there is room.
-    fn may_wait(&self, gathered: &Gathered, call: Call) -> bool {
-        if gathered.overrun || gathered.is_large(&self.limits) {
+    fn may_wait(&self, coalescer: &Coalescer, call: Call) -> bool {
+        if coalescer.overrun || coalescer.is_large(&self.limits) {
             return false;
         }
         match call {
             Call::Flush => false,
             Call::Crowded => true,
             Call::Tick => {
-                let mut wanting = self.desks.iter().filter_map(Desk::is_busy).peekable();
+                let mut wanting = self.queues.iter().filter_map(PeerQueue::is_busy).peekable();
                 wanting.peek().is_some() && wanting.all(|busy| busy)
             }
         }
     }
 
-    fn deliver(&self, gathered: &Gathered, call: Call) {
+    fn deliver(&self, coalescer: &Coalescer, call: Call) {
         // A walk may begin for a peer that has only just been met.
-        let wanted = !gathered.marks.is_empty() || self.desks.iter().any(Desk::wants_states);
+        let wanted = !coalescer.marks.is_empty() || self.queues.iter().any(PeerQueue::wants_states);
         let entries =
-            if wanted { gathered.entries(&*self.messages, &self.spent) } else { Vec::new() };
-        let delivery = Delivery {
+            if wanted { coalescer.entries(&*self.messages, &self.pool) } else { Vec::new() };
+        let hand_out = HandOut {
             entries: &entries,
-            noted: gathered.len() > 0,
-            since: gathered.since.unwrap_or_else(|| self.now()),
-            overrun: gathered.overrun,
-            marks: &gathered.marks,
-            noted_until: gathered.noted_until,
+            noted: coalescer.len() > 0,
+            since: coalescer.since.unwrap_or_else(|| self.now()),
+            overrun: coalescer.overrun,
+            marks: &coalescer.marks,
+            noted_until: coalescer.noted_until,
             tick: call != Call::Crowded,
         };
-        for desk in &self.desks {
-            desk.deliver(&delivery);
+        for queue in &self.queues {
+            queue.deliver(&hand_out);
         }
     }
 
     /// Waits until it is time, and takes what has been noted; `None` when it is time
     /// to end.
-    fn collect(&self, last_tick: Instant, spare: Handful) -> Option<(Handful, Call)> {
-        let mut front = self.front();
+    fn collect(&self, last_tick: Instant, spare: NoteBatch) -> Option<(NoteBatch, Call)> {
+        let mut log = self.log();
         loop {
-            if front.stopping {
+            if log.stopping {
                 return None;
             }
             let interval = Duration::from_micros(self.interval.load(Ordering::Relaxed));
             let left = interval.saturating_sub(last_tick.elapsed());
-            let call = match (front.flush, left.is_zero(), front.crowded()) {
+            let call = match (log.flush, left.is_zero(), log.crowded()) {
                 (true, _, _) => Some(Call::Flush),
                 (false, true, _) => Some(Call::Tick),
                 (false, false, true) => Some(Call::Crowded),
                 (false, false, false) => None,
             };
             if let Some(call) = call {
-                front.flush = false;
+                log.flush = false;
                 if self.handing.load(Ordering::Relaxed) == 0 {
-                    self.handing.store(front.since().unwrap_or(0), Ordering::Relaxed);
+                    self.handing.store(log.since().unwrap_or(0), Ordering::Relaxed);
                 }
-                return Some((front.take(spare), call));
+                return Some((log.take(spare), call));
             }
-            front = self.bell.wait_timeout(front, left).unwrap_or_else(PoisonError::into_inner).0;
+            log = self.wakeup.wait_timeout(log, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }

@@ -6,6 +6,8 @@ use redis::{ServerError, Value};
 const TRANSIENT: &[&str] = &[
     "BUSY",
     "CLUSTERDOWN",
+    // A cluster that does not let us ask for its slots.
+    "CROSSSLOT",
     // Protected mode.
     "DENIED",
     "LOADING",
@@ -20,8 +22,13 @@ const TRANSIENT: &[&str] = &[
     "WRONGPASS",
 ];
 
+/// How the texts begin of errors without a code of their own that will pass, too: a module
+/// that is not loaded, or is an older one, may be loaded later; a server without room for
+/// clients may get some.
+const PASSING: &[&str] = &["unknown command", "unknown subcommand", "max number of clients"];
+
 /// What became of a state.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The peer has it.
     Done,
@@ -35,11 +42,25 @@ pub(crate) enum Verdict {
     Ask { to: String },
 }
 
-/// Judges the reply to a state.
-pub(crate) fn judge(reply: &Value) -> Verdict {
-    let Value::ServerError(error) = reply else {
-        return Verdict::Done;
-    };
+/// Judges the reply to a command with `states` states, each by itself; `None` when it is
+/// no reply to such a command.
+pub(crate) fn judge_states(reply: &Value, states: usize) -> Option<Vec<Verdict>> {
+    match reply {
+        Value::ServerError(error) => Some(vec![judge(error); states]),
+        Value::Array(replies) if replies.len() == states => {
+            let each = replies.iter().map(|reply| match reply {
+                Value::Int(_) => Some(Verdict::Done),
+                Value::ServerError(error) => Some(judge(error)),
+                _ => None,
+            });
+            each.collect()
+        }
+        _ => None,
+    }
+}
+
+/// Judges an error.
+pub(crate) fn judge(error: &ServerError) -> Verdict {
     let detail = error.details().unwrap_or_default();
     let mut words = detail.split_ascii_whitespace();
     let redirect = words.next().and_then(|slot| slot.parse().ok()).zip(words.next());
@@ -47,10 +68,9 @@ pub(crate) fn judge(reply: &Value) -> Verdict {
         ("MOVED", Some((slot, to))) => Verdict::Moved { slot, to: to.to_owned() },
         ("ASK", Some((_, to))) => Verdict::Ask { to: to.to_owned() },
         ("MOVED" | "ASK", None) => Verdict::Later(text(error)),
-        // A module that is not loaded may be loaded later; a server without room
-        // for clients may get some.
-        ("ERR", _) if detail.starts_with("unknown command") => Verdict::Later(text(error)),
-        ("ERR", _) if detail.starts_with("max number of clients") => Verdict::Later(text(error)),
+        ("ERR", _) if PASSING.iter().any(|begin| detail.starts_with(begin)) => {
+            Verdict::Later(text(error))
+        }
         (code, _) if TRANSIENT.contains(&code) => Verdict::Later(text(error)),
         _ => Verdict::Refused(text(error)),
     }
@@ -65,35 +85,66 @@ pub(crate) fn text(error: &ServerError) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
 
+    fn value(text: &str) -> Value {
+        redis::parse_redis_value(text.as_bytes()).unwrap()
+    }
+
     #[test]
     fn errors_are_told_apart() {
-        let judged = |line: &str| judge(&redis::parse_redis_value(line.as_bytes()).unwrap());
+        let judged = |line: &str| match value(line) {
+            Value::ServerError(error) => judge(&error),
+            other => panic!("{other:?} is no error"),
+        };
         let later = |text: &str| Verdict::Later(text.into());
         let refused = |text: &str| Verdict::Refused(text.into());
+        let moved = Verdict::Moved { slot: 3999, to: "127.0.0.1:6381".into() };
         for (line, verdict) in [
-            ("+OK\r\n", Verdict::Done),
-            (":1\r\n", Verdict::Done),
-            ("$-1\r\n", Verdict::Done),
-            ("-LOADING Redis is loading\r\n", later("LOADING Redis is loading")),
-            ("-OOM\r\n", later("OOM")),
-            ("-NOPERM no\r\n", later("NOPERM no")),
-            ("-READONLY You\r\n", later("READONLY You")),
-            ("-ERR unknown command 'CL.MERGE'\r\n", later("ERR unknown command 'CL.MERGE'")),
-            (
-                "-MOVED 3999 127.0.0.1:6381\r\n",
-                Verdict::Moved { slot: 3999, to: "127.0.0.1:6381".into() },
-            ),
-            ("-ASK 3999 :6381\r\n", Verdict::Ask { to: ":6381".into() }),
-            ("-MOVED nonsense\r\n", later("MOVED nonsense")),
-            ("-WRONGTYPE not a hash\r\n", refused("WRONGTYPE not a hash")),
-            ("-ERR bad state\r\n", refused("ERR bad state")),
-            ("-FUTURE code\r\n", refused("FUTURE code")),
+            ("LOADING Redis is loading", later("LOADING Redis is loading")),
+            ("OOM", later("OOM")),
+            ("NOPERM no", later("NOPERM no")),
+            ("READONLY You", later("READONLY You")),
+            ("CROSSSLOT Keys", later("CROSSSLOT Keys")),
+            ("ERR unknown command 'CL.SYNC'", later("ERR unknown command 'CL.SYNC'")),
+            ("ERR unknown subcommand 'STATES'", later("ERR unknown subcommand 'STATES'")),
+            ("ERR max number of clients", later("ERR max number of clients")),
+            ("MOVED 3999 127.0.0.1:6381", moved),
+            ("ASK 3999 :6381", Verdict::Ask { to: ":6381".into() }),
+            ("MOVED nonsense", later("MOVED nonsense")),
+            ("WRONGTYPE not a hash", refused("WRONGTYPE not a hash")),
+            ("ERR bad state", refused("ERR bad state")),
+            ("FUTURE code", refused("FUTURE code")),
         ] {
-            assert_eq!(judged(line), verdict, "{line}");
+            assert_eq!(judged(&format!("-{line}\r\n")), verdict, "{line}");
+        }
+    }
+
+    #[test]
+    fn each_state_has_its_verdict() {
+        use Verdict::{Done, Later, Refused};
+        let judged = |text: &str, states| judge_states(&value(text), states);
+        assert_eq!(judged("*2\r\n:1\r\n:0\r\n", 2), Some(vec![Done, Done]));
+        assert_eq!(
+            judged("*3\r\n:1\r\n-OOM\r\n-ERR bad state\r\n", 3),
+            Some(vec![Done, Later("OOM".into()), Refused("ERR bad state".into())])
+        );
+        assert_eq!(judged("-OOM\r\n", 2), Some(vec![Later("OOM".into()); 2]));
+        for (other, states) in [
+            ("*1\r\n:1\r\n", 2),
+            ("*3\r\n:1\r\n:1\r\n:1\r\n", 2),
+            ("*0\r\n", 1),
+            ("*1\r\n+OK\r\n", 1),
+            ("*1\r\n$1\r\n1\r\n", 1),
+            ("*1\r\n*1\r\n:1\r\n", 1),
+            ("*-1\r\n", 1),
+            ("+OK\r\n", 1),
+            (":1\r\n", 1),
+            ("$-1\r\n", 1),
+        ] {
+            assert_eq!(judged(other, states), None, "{other:?}");
         }
     }
 }

@@ -83,7 +83,7 @@ pub struct PeerStatus {
 /// The counters of one peer. Written by its thread, read by the main thread,
 /// which never waits for more than the copying of two short texts.
 #[derive(Default)]
-pub(crate) struct Board {
+pub(crate) struct PeerCounters {
     state: AtomicU8,
     pub wants_walk: AtomicBool,
     pub lacking: AtomicBool,
@@ -111,7 +111,7 @@ struct Texts {
     password: Option<String>,
 }
 
-impl Board {
+impl PeerCounters {
     /// Says what must not be shown from now on.
     pub fn hide(&self, password: &str) {
         self.texts().password = Some(password.to_owned());
@@ -206,10 +206,10 @@ mod tests {
 
     #[test]
     fn errors_are_one_line_without_the_password() {
-        let board = Board::default();
-        board.hide("hunter2");
-        board.error("ERR unknown command 'AUTH', with args beginning with: 'u'\n'hunter2'");
-        let status = board.status(String::new(), 0);
+        let counters = PeerCounters::default();
+        counters.hide("hunter2");
+        counters.error("ERR unknown command 'AUTH', with args beginning with: 'u'\n'hunter2'");
+        let status = counters.status(String::new(), 0);
         let text = status.last_error.clone().unwrap_or_default();
         assert_eq!(text, "ERR unknown command 'AUTH', with args beginning with: 'u' '***'");
         assert_eq!(status.errors, 1);
@@ -218,8 +218,8 @@ mod tests {
 
     #[test]
     fn states_survive_the_board() {
-        let board = Board::default();
-        assert_eq!(board.status(String::new(), 0).state, PeerState::Connecting);
+        let counters = PeerCounters::default();
+        assert_eq!(counters.status(String::new(), 0).state, PeerState::Connecting);
         for state in [
             PeerState::Connected,
             PeerState::Partial,
@@ -227,17 +227,17 @@ mod tests {
             PeerState::Stopped,
             PeerState::Connecting,
         ] {
-            board.set_state(state);
-            assert_eq!(board.status(String::new(), 0).state, state);
+            counters.set_state(state);
+            assert_eq!(counters.status(String::new(), 0).state, state);
         }
     }
 
     #[test]
     fn lag_is_the_age_of_the_oldest() {
-        let board = Board::default();
-        assert_eq!(board.lag(9), Duration::ZERO);
-        board.oldest.store(5, Ordering::Relaxed);
-        assert_eq!(board.lag(9), Duration::from_micros(4));
-        assert_eq!(board.lag(1), Duration::ZERO);
+        let counters = PeerCounters::default();
+        assert_eq!(counters.lag(9), Duration::ZERO);
+        counters.oldest.store(5, Ordering::Relaxed);
+        assert_eq!(counters.lag(9), Duration::from_micros(4));
+        assert_eq!(counters.lag(1), Duration::ZERO);
     }
 }

@@ -50,7 +50,7 @@ fn the_least_rights_on_a_cluster() {
     for node in cluster.nodes() {
         run(
             &mut node.connection(),
-            &["ACL SETUSER region on >pw -@all +hset +echo +cluster|slots +asking ~*"],
+            &["ACL SETUSER region on >pw -@all +eval +hset +echo +cluster|slots +asking ~*"],
         );
     }
     let url = format!("redis://region:pw@127.0.0.1:{}", cluster.nodes()[0].port());
@@ -74,7 +74,7 @@ fn the_least_rights_on_a_cluster() {
 fn without_the_right_to_ask_for_the_slots_it_is_told() {
     let cluster = cluster(0);
     for node in cluster.nodes() {
-        run(&mut node.connection(), &["ACL SETUSER region on >pw -@all +hset +echo ~*"]);
+        run(&mut node.connection(), &["ACL SETUSER region on >pw -@all +eval +hset +echo ~*"]);
     }
     let slot = slot_of("k");
     let other = (cluster.node_for_slot(slot) + 1) % 3;

@@ -35,7 +35,7 @@ fn said(pusher: &claw_sync::Pusher) -> String {
 
 #[test]
 fn the_least_rights_are_the_two_commands() {
-    let server = guarded("-@all +hset +echo ~limit:*");
+    let server = guarded("-@all +eval +hset +echo ~limit:*");
     let (pusher, owner) = start_with(config([url(&server, ENCODED)]), "ECHO x");
     settle(&pusher);
     note(&pusher, 0, "limit:1", "1");
@@ -77,7 +77,7 @@ fn the_least_rights_are_the_two_commands() {
 
 #[test]
 fn a_right_that_is_taken_away_never_moves_states_to_another_database() {
-    let server = guarded("-@all +hset +echo +select ~*");
+    let server = guarded("-@all +eval +hset +echo +select ~*");
     let (pusher, _) = start_with(config([url(&server, ENCODED)]), "ECHO x");
     settle(&pusher);
     note(&pusher, 1, "k", "1");

@@ -20,9 +20,15 @@ fn the_last_state_of_a_key_is_sent_once() {
     pusher.flush();
     await_state(&server, 0, "k", "1000");
     await_status(&pusher, "the state to be counted", |all| all[0].states_sent == 1);
-    let sent = info_field(&mut server.connection(), "commandstats", "cmdstat_hset").unwrap();
-    assert!(sent.starts_with("calls=1,"), "{sent}");
+    assert_eq!(calls(&server, "hset"), 1);
     stop(pusher);
+}
+
+/// How often a server was given a command.
+fn calls(server: &Server, command: &str) -> usize {
+    let field = format!("cmdstat_{command}");
+    let stats = info_field(&mut server.connection(), "commandstats", &field).unwrap();
+    stats.strip_prefix("calls=").and_then(|rest| rest.split(',').next()).unwrap().parse().unwrap()
 }
 
 #[test]
@@ -84,7 +90,7 @@ fn a_database_that_the_peer_does_not_have_harms_no_other() {
 #[test]
 fn many_states_go_in_chunks() {
     let server = plain();
-    let limits = Limits { chunk_commands: 7, chunk_bytes: 300, ..limits() };
+    let limits = Limits { chunk_states: 7, chunk_bytes: 300, ..limits() };
     let (pusher, _) = start(claw_sync::Config { limits, ..config([server.url()]) });
     settle(&pusher);
     for n in 0..20_000 {
@@ -96,6 +102,70 @@ fn many_states_go_in_chunks() {
     assert_eq!(state(&server, 1, "k19999").as_deref(), Some("19999"));
     soon("nothing to wait", || pusher.unacknowledged_for() == Duration::ZERO);
     stop(pusher);
+}
+
+#[test]
+fn one_command_has_many_states_of_one_database() {
+    let server = plain();
+    let (pusher, _) = start(claw_sync::Config { interval: NEVER, ..config([server.url()]) });
+    settle(&pusher);
+    let flushed = |sent| {
+        pusher.flush();
+        await_status(&pusher, "all to be sent", |all| all[0].states_sent == sent);
+        calls(&server, "eval")
+    };
+    for n in 0..200 {
+        note(&pusher, n % 2, &format!("k{n}"), &n.to_string());
+    }
+    // Twice 64 and 36.
+    assert_eq!(flushed(200), 4);
+    for n in 0..200_u32 {
+        assert_eq!(state(&server, n % 2, &format!("k{n}")), Some(n.to_string()));
+    }
+    // Of these two are more than 64 KiB.
+    let long = "x".repeat(40_000);
+    for n in 0..3 {
+        note(&pusher, 0, &format!("long{n}"), &long);
+    }
+    assert_eq!(flushed(203), 7);
+    stop(pusher);
+
+    let limits = Limits { states_per_command: 3, ..limits() };
+    let (pusher, _) =
+        start(claw_sync::Config { limits, interval: NEVER, ..config([server.url()]) });
+    settle(&pusher);
+    for n in 0..7 {
+        note(&pusher, 0, &format!("k{n}"), "again");
+    }
+    pusher.flush();
+    await_status(&pusher, "all to be sent", |all| all[0].states_sent == 7);
+    assert_eq!(calls(&server, "eval"), 10);
+    stop(pusher);
+}
+
+#[test]
+fn a_reply_that_is_not_about_each_state_is_a_failure() {
+    let server = plain();
+    for reply in ["return 1", "return {1}", "return {1, 1, 1}", "return {1, 'x'}"] {
+        let owner = Owner::with("INFO server", ["EVAL", reply, "1"].map(Vec::from).to_vec());
+        let pusher =
+            Pusher::start(claw_sync::Config { interval: NEVER, ..config([server.url()]) }, owner)
+                .unwrap();
+        settle(&pusher);
+        note(&pusher, 0, "a", "1");
+        note(&pusher, 0, "b", "1");
+        pusher.flush();
+        await_status(&pusher, "the failure to show", |all| {
+            all[0].last_error.as_ref().is_some_and(|e| e.starts_with("a reply to states"))
+        });
+        let status = status(&pusher, 0);
+        assert_eq!(
+            (status.states_sent, status.states_refused, status.queued),
+            (0, 0, 2),
+            "{reply}"
+        );
+        stop(pusher);
+    }
 }
 
 #[test]
@@ -306,9 +376,8 @@ fn an_overrun_during_a_walk_asks_for_another() {
 #[test]
 fn a_peer_that_lacks_the_command_is_waited_for() {
     let server = plain();
-    let mut config = config([server.url()]);
-    config.command.before = words("CL.NOSUCH");
-    let (pusher, _) = start(config);
+    let owner = Owner::with("INFO server", words("CL.NOSUCH STATES"));
+    let pusher = Pusher::start(config([server.url()]), owner).unwrap();
     settle(&pusher);
     note(&pusher, 0, "k", "1");
     await_status(&pusher, "the refusal to show", |all| {
@@ -364,13 +433,8 @@ fn states_of_real_buckets_merge() {
     let mut conn = here.connection();
     run(&mut conn, &["CL.TAKE b 30 CAPACITY 100 REFILL 0"]);
     let blob: Vec<u8> = ask(&mut conn, "CL.STATE b");
-    let mut config = config([there.url()]);
-    config.command = claw_sync::Command {
-        before: words("CL.MERGE"),
-        between: words("STATE"),
-        after: words("STRATEGY min"),
-    };
-    let pusher = Pusher::start(config, Owner::new("PING")).unwrap();
+    let owner = Owner::with("PING", words("CL.SYNC STATES min here"));
+    let pusher = Pusher::start(config([there.url()]), owner).unwrap();
     soon("a walk to be asked for", || pusher.needs_resend());
     pusher.note(0, b"b", &[&blob]);
     note(&pusher, 0, "c", "nonsense");
@@ -385,12 +449,10 @@ fn states_of_real_buckets_merge() {
 
 #[test]
 fn what_cannot_work_is_refused_at_the_start() {
-    let owner = || Owner::new("PING");
-    let mut without = config(["redis://127.0.0.1:1"]);
-    without.command.before.clear();
-    assert!(matches!(Pusher::start(without, owner()), Err(StartError::NoCommand)));
+    let without = Pusher::start(config(["redis://127.0.0.1:1"]), Owner::with("PING", Vec::new()));
+    assert!(matches!(without, Err(StartError::NoCommand)));
     let urls = (1..=16).map(|port| format!("redis://127.0.0.1:{port}"));
-    let many = Pusher::start(config(urls), owner());
+    let many = Pusher::start(config(urls), Owner::new("PING"));
     assert!(matches!(many, Err(StartError::TooManyPeers)));
 }
 

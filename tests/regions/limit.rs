@@ -141,7 +141,7 @@ fn what_is_given_back_is_given_back_everywhere() {
 impl World {
     fn spent_and_given(&self, key: &str) -> (u64, u64) {
         let entries = self.entries(key);
-        let sum = |of: fn(&claw_core::debit::Entry) -> u64| {
+        let sum = |of: fn(&claw_core::debit::Counter) -> u64| {
             entries.values().map(of).sum::<u64>() / 1_000_000
         };
         (sum(|entry| entry.spent), sum(|entry| entry.refunded))

@@ -2,7 +2,7 @@
 
 use crate::line::Line;
 use claw_core::codec;
-use claw_core::debit::Entry;
+use claw_core::debit::Counter;
 use claw_testkit::{Builder, Server, ask, cmd, eventually, free_port, info_field, ints, skipped};
 use redis::{Connection, Value};
 use std::collections::BTreeMap;
@@ -111,7 +111,7 @@ impl World {
     }
 
     /// The counters of a bucket, which have to be the same in every region.
-    pub fn entries(&self, key: &str) -> BTreeMap<String, Entry> {
+    pub fn entries(&self, key: &str) -> BTreeMap<String, Counter> {
         let mut all: Vec<_> =
             (0..self.servers.len()).map(|r| entries(&mut self.connection(r), key)).collect();
         let first = all.remove(0);
@@ -171,13 +171,13 @@ fn rounds(conn: &mut Connection) -> Vec<u64> {
     status(conn, "peers").iter().map(|peer| peer["rounds"].parse().unwrap()).collect()
 }
 
-pub fn entries(conn: &mut Connection, key: &str) -> BTreeMap<String, Entry> {
+pub fn entries(conn: &mut Connection, key: &str) -> BTreeMap<String, Counter> {
     let Value::BulkString(blob) = cmd(conn, &format!("CL.STATE {key}")).unwrap() else {
         return BTreeMap::new();
     };
     let decoded = codec::decode(&blob, u64::MAX / 2).unwrap();
     let accounts = decoded.besides.debits.map(|debits| debits.accounts).unwrap_or_default();
-    accounts.into_iter().map(|account| (account.id.to_string(), account.entry)).collect()
+    accounts.into_iter().map(|account| (account.id.to_string(), account.counter)).collect()
 }
 
 /// What clients of one region were told.

@@ -2,7 +2,7 @@
 
 use super::{Besides, MAX_BLOB, decode, encode, read, reader, write};
 use crate::bucket::Bucket;
-use crate::debit::{Account, Debits, Entry, MAX_REPLICAS, Mark, Shared, Stretch, Version};
+use crate::debit::{Account, Counter, Debits, MAX_REPLICAS, SharedBucket, Slack, Stretch, Version};
 use crate::defaults::Defaults;
 use crate::limits::MAX_TIMESTAMP_US;
 use crate::merge::State;
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 /// of name; epoch, spent and refunded, unless it was heard and has counted nothing; and,
 /// once the peer was heard, overflow and, unless that is 0, withheld.
 /// What `text` held before is gone. Returns the bucket that the other fields hold.
-pub fn encode_debits(bucket: &Shared, text: &mut DebitsText) -> Bucket {
+pub fn encode_debits(bucket: &SharedBucket, text: &mut DebitsText) -> Bucket {
     let out = text;
     out.clear();
     let (line, debt, fraction) = bucket.split();
@@ -36,25 +36,25 @@ pub fn encode_debits(bucket: &Shared, text: &mut DebitsText) -> Bucket {
     write::uint(out, bucket.looked().0);
     write::uint(out, debt);
     write::uint(out, fraction);
-    for Account { id, entry, mark } in bucket.accounts() {
-        let counted = mark.is_none() || *entry != Entry::default();
+    for Account { id, counter, slack } in bucket.accounts() {
+        let counted = slack.is_none() || *counter != Counter::default();
         let entry_len = if counted { ENTRY } else { 0 };
-        let mark_len = match mark {
+        let mark_len = match slack {
             None => 0,
-            Some(Mark { withheld: 0, .. }) => OVERFLOW,
+            Some(Slack { withheld: 0, .. }) => OVERFLOW,
             Some(_) => OVERFLOW_AND_WITHHELD,
         };
         write::array(out, NAME.saturating_add(entry_len).saturating_add(mark_len));
         write_id(out, id);
         if counted {
-            write::uint(out, entry.epoch);
-            write::uint(out, entry.spent);
-            write::uint(out, entry.refunded);
+            write::uint(out, counter.epoch);
+            write::uint(out, counter.spent);
+            write::uint(out, counter.refunded);
         }
-        if let Some(mark) = mark {
-            write_wide(out, mark.overflow);
-            if mark.withheld != 0 {
-                write_wide(out, mark.withheld);
+        if let Some(slack) = slack {
+            write_wide(out, slack.overflow);
+            if slack.withheld != 0 {
+                write_wide(out, slack.withheld);
             }
         }
     }
@@ -124,17 +124,17 @@ fn read_debits(rest: &mut &[u8], debits: &mut Debits) -> Option<()> {
             None => (false, parts),
         };
         account.id.set(reader::text(rest)?).ok()?;
-        account.entry = Entry::default();
+        account.counter = Counter::default();
         if counted {
-            account.entry.epoch = reader::uint(rest)?;
-            account.entry.spent = reader::uint(rest)?;
-            account.entry.refunded = reader::uint(rest)?;
+            account.counter.epoch = reader::uint(rest)?;
+            account.counter.spent = reader::uint(rest)?;
+            account.counter.refunded = reader::uint(rest)?;
         }
-        account.mark = match (counted, mark_len) {
+        account.slack = match (counted, mark_len) {
             (true, 0) => None,
-            (_, OVERFLOW) => Some(Mark { overflow: reader::wide(rest)?, withheld: 0 }),
+            (_, OVERFLOW) => Some(Slack { overflow: reader::wide(rest)?, withheld: 0 }),
             (_, OVERFLOW_AND_WITHHELD) => {
-                Some(Mark { overflow: reader::wide(rest)?, withheld: reader::wide(rest)? })
+                Some(Slack { overflow: reader::wide(rest)?, withheld: reader::wide(rest)? })
             }
             _ => return None,
         };

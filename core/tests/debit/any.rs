@@ -2,7 +2,9 @@
 
 pub use crate::random::{cases, log_uniform};
 use claw_core::bucket::{Bucket, Weight};
-use claw_core::debit::{Account, Debits, Entry, MAX_REPLICAS, Mark, Shared, Stretch, Version};
+use claw_core::debit::{
+    Account, Counter, Debits, MAX_REPLICAS, SharedBucket, Slack, Stretch, Version,
+};
 use claw_core::limits::{MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TOKENS, MAX_WEIGHT};
 use claw_core::policy::Policy;
 use claw_core::replica::ReplicaId;
@@ -46,24 +48,24 @@ pub fn weight() -> impl Strategy<Value = Weight> {
     prop_oneof![Just(1), 1..=MAX_WEIGHT].prop_map(|w| Weight::new(u64::from(w)).unwrap())
 }
 
-pub fn entry() -> impl Strategy<Value = Entry> {
+pub fn counter() -> impl Strategy<Value = Counter> {
     let counter = || prop_oneof![0_u64..4, log_uniform(u64::MAX)];
     (counter(), counter(), counter()).prop_map(|(epoch, spent, refunded)| {
-        // Without an epoch there is no entry.
-        if epoch == 0 { Entry::default() } else { Entry { epoch, spent, refunded } }
+        // Without an epoch there is no counter.
+        if epoch == 0 { Counter::default() } else { Counter { epoch, spent, refunded } }
     })
 }
 
-fn mark() -> impl Strategy<Value = Mark> {
-    (wide(), wide()).prop_map(|(overflow, withheld)| Mark { overflow, withheld })
+fn slack() -> impl Strategy<Value = Slack> {
+    (wide(), wide()).prop_map(|(overflow, withheld)| Slack { overflow, withheld })
 }
 
 fn accounts() -> impl Strategy<Value = Vec<Account>> {
-    let account = || (entry(), prop::option::of(mark()));
+    let account = || (counter(), prop::option::of(slack()));
     let few = prop_oneof![4 => 0..4_usize, 1 => 0..=MAX_REPLICAS];
     few.prop_flat_map(move |most| prop::collection::btree_map(id(), account(), 0..=most)).prop_map(
         |accounts: BTreeMap<_, _>| {
-            let account = |(id, (entry, mark))| Account { id, entry, mark };
+            let account = |(id, (counter, slack))| Account { id, counter, slack };
             accounts.into_iter().map(account).collect()
         },
     )
@@ -85,7 +87,7 @@ pub fn debits() -> impl Strategy<Value = Debits> {
 }
 
 /// A bucket in any state that it can be stored in.
-pub fn shared() -> impl Strategy<Value = Shared> {
+pub fn shared() -> impl Strategy<Value = SharedBucket> {
     let level = (any::<u64>(), prop::bool::weighted(0.3));
     (policy(), weight(), level, debits(), log_uniform(20 * 86_400_000_000)).prop_map(
         |(policy, weight, (tokens, empty), debits, age)| {
@@ -97,7 +99,7 @@ pub fn shared() -> impl Strategy<Value = Shared> {
             let parts = policy.interval_us().get() * 1_000;
             let full = held == policy.capacity_micros();
             let fraction = if full { 0 } else { debits.fraction % parts };
-            Shared::new(&bucket, Debits { fraction, ..debits })
+            SharedBucket::new(&bucket, Debits { fraction, ..debits })
         },
     )
 }

@@ -3,25 +3,25 @@
 use crate::any::{START, cases, id, shared};
 use claw_core::bucket::Weight;
 use claw_core::codec::{self, Besides, BlobError, Decoded, MAX_BLOB, Newer};
-use claw_core::debit::{Account, Debits, Entry, MAX_REPLICAS, Shared, Stretch};
+use claw_core::debit::{Account, Counter, Debits, MAX_REPLICAS, SharedBucket, Stretch};
 use claw_core::merge::State;
 use claw_core::policy::{Policy, StoredPolicy};
 use claw_core::replica::{MAX_EPOCH, MAX_OWN_EPOCH, ReplicaId, Writer};
 use proptest::prelude::*;
 
 /// The bucket that was sent, when it was sent.
-fn received(decoded: &Decoded) -> Shared {
+fn received(decoded: &Decoded) -> SharedBucket {
     let Decoded { record, default, besides, .. } = decoded;
     let policy = record.policy.map(|stored| stored.policy).or(*default).unwrap();
     let (tokens, timestamp) = (record.tokens.unwrap(), record.timestamp.unwrap());
     let weight = record.weight.unwrap();
     let bucket = claw_core::bucket::Bucket::new(policy, weight, tokens, 0, timestamp);
-    Shared::new(&bucket, besides.debits.clone().unwrap())
+    SharedBucket::new(&bucket, besides.debits.clone().unwrap())
 }
 
 fn written(
     from: ReplicaId,
-    bucket: &Shared,
+    bucket: &SharedBucket,
     stored: Option<StoredPolicy>,
     refilling: bool,
 ) -> Vec<u8> {
@@ -31,16 +31,16 @@ fn written(
 }
 
 /// Marks and looks are nobody else's business, and replicas that counted nothing are not sent.
-fn counted(bucket: &Shared) -> Shared {
+fn counted(bucket: &SharedBucket) -> SharedBucket {
     let mut debits = bucket.debits();
-    debits.accounts.retain(|account| account.entry.epoch != 0);
-    debits.accounts.iter_mut().for_each(|account| account.mark = None);
+    debits.accounts.retain(|account| account.counter.epoch != 0);
+    debits.accounts.iter_mut().for_each(|account| account.slack = None);
     debits.looked = Stretch::default();
-    Shared::new(&bucket.bucket(), debits)
+    SharedBucket::new(&bucket.bucket(), debits)
 }
 
-fn sane(bucket: &Shared) -> bool {
-    bucket.accounts().iter().all(|account| account.entry.epoch <= MAX_EPOCH)
+fn sane(bucket: &SharedBucket) -> bool {
+    bucket.accounts().iter().all(|account| account.counter.epoch <= MAX_EPOCH)
 }
 
 proptest! {
@@ -106,7 +106,7 @@ proptest! {
 #[test]
 fn entries_out_of_bounds() {
     let bucket = |replicas: usize| {
-        let mut bucket = Shared::full(Policy::DEFAULT, Weight::ONE, START);
+        let mut bucket = SharedBucket::full(Policy::DEFAULT, Weight::ONE, START);
         for replica in 0..replicas {
             let writer = Writer::new(format!("r{replica:02}").parse().unwrap(), 1);
             bucket.debit(Some(&writer), 1);
@@ -128,10 +128,10 @@ fn entries_out_of_bounds() {
     // its own that is believed goes on from there.
     let writer = Writer::new("a".parse().unwrap(), 1);
     let counting = |epoch: u64| {
-        let entry = Entry { epoch, spent: 1, refunded: 0 };
-        let accounts = vec![Account { id: writer.id(), entry, mark: None }];
+        let counter = Counter { epoch, spent: 1, refunded: 0 };
+        let accounts = vec![Account { id: writer.id(), counter, slack: None }];
         let debits = Debits { accounts, ..Debits::default() };
-        let shared = Shared::new(&bucket(0).bucket(), debits);
+        let shared = SharedBucket::new(&bucket(0).bucket(), debits);
         codec::decode(&written(writer.id(), &shared, None, false), START).map(drop)
     };
     assert_eq!(counting(MAX_EPOCH), Ok(()));

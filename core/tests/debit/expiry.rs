@@ -7,7 +7,7 @@ use claw_core::codec::{self, DebitsText, decode_debits};
 use claw_core::debit::{Debits, Region, Stretch};
 use claw_core::defaults::Defaults;
 use claw_core::policy::Policy;
-use claw_core::record::{Expiry, LEAST_LINGER_US, Opened, Record};
+use claw_core::record::{Expiry, LEAST_LINGER_US, OpenBucket, Record};
 use claw_core::replica::Writer;
 use proptest::prelude::*;
 
@@ -74,14 +74,14 @@ proptest! {
             let expired = key.take_if(|key| key.expires.is_some_and(|at| at <= now / 1_000));
             if let Some(Key { record, expires, by_hand: false }) = expired {
                 let at = expires.unwrap() * 1_000;
-                let opened = Opened::shared(Some(record), &defaults, &region, at);
+                let opened = OpenBucket::shared(Some(record), &defaults, &region, at);
                 prop_assert!(opened.as_shared().unwrap().is_full());
             }
             let (record, expires, by_hand) = match key.take() {
                 Some(key) => (Some(key.record), key.expires, key.by_hand),
                 None => (None, None, false),
             };
-            let mut opened = Opened::shared(record, &defaults, &region, now);
+            let mut opened = OpenBucket::shared(record, &defaults, &region, now);
             match event {
                 Event::Take(tokens) => {
                     opened.take(tokens, true, now, &region);
@@ -154,7 +154,7 @@ fn who_takes_often_looks_once_in_a_stretch() {
     let mut looks = Vec::new();
     for second in 0..20 {
         let now = begin + second * 1_000_000;
-        let mut opened = Opened::shared(record.take(), &defaults, &region, now);
+        let mut opened = OpenBucket::shared(record.take(), &defaults, &region, now);
         opened.take(1, false, now, &region);
         looks.push(opened.looks_at_expiry(false, false));
         let debits = Some(opened.as_shared().unwrap().debits().into());
@@ -164,7 +164,7 @@ fn who_takes_often_looks_once_in_a_stretch() {
     assert_eq!(looked, [0, 9, 17]);
     // Who asks for much, whose key is kept, or who is awaited looks each time.
     let now = begin + 19_000_000;
-    let open = || Opened::shared(record.clone(), &defaults, &region, now);
+    let open = || OpenBucket::shared(record.clone(), &defaults, &region, now);
     assert!(!open().looks_at_expiry(false, false));
     assert!(open().looks_at_expiry(true, false));
     assert!(open().looks_at_expiry(false, true));
@@ -172,11 +172,11 @@ fn who_takes_often_looks_once_in_a_stretch() {
     opened.set_weight(Weight::new(2).unwrap(), &region);
     assert!(opened.looks_at_expiry(false, false));
     let slow = Policy::new(100, 1_000_000, 1_000).unwrap();
-    let mut opened = Opened::shared(record.clone(), &Defaults::new(slow), &region, now);
+    let mut opened = OpenBucket::shared(record.clone(), &Defaults::new(slow), &region, now);
     opened.take(20, false, now, &region);
     assert!(opened.looks_at_expiry(false, false));
     // Alone, nobody looks after it but the takes.
     let plain = Record { debits: None, ..record.clone().unwrap() };
-    let mut opened = Opened::new(Some(plain), &defaults, now);
+    let mut opened = OpenBucket::new(Some(plain), &defaults, now);
     assert!(opened.looks_at_expiry(false, false) && opened.looks_at_expiry(false, false));
 }

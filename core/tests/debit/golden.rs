@@ -1,16 +1,16 @@
-//! `golden/debit.txt`, replayed: levels, tokens, entries and marks are those of
+//! `golden/debit.txt`, replayed: levels, tokens, counters and slacks are those of
 //! the reference model after every step.
 //!
 //! The model counts all that ever overflowed and remembers for each peer how far
 //! the count was; here only the difference is kept. So where an interval shrinks
-//! and the numbers do not divide, a mark may differ by one unit, which is 10^-9 of
+//! and the numbers do not divide, a slack may differ by one unit, which is 10^-9 of
 //! a millionth of a token over the interval in microseconds, and so may a level
-//! that the mark was used for. Everything else is the same to the last bit.
+//! that the slack was used for. Everything else is the same to the last bit.
 
 use crate::world::Rounds;
 use claw_core::bucket::{Wait, Weight};
-use claw_core::debit::{Remote, Shared};
-use claw_core::guard::{Guard, Instants, Peers, WHOLE};
+use claw_core::debit::{Remote, SharedBucket};
+use claw_core::membership::{Instants, Membership, PartitionPolicy, WHOLE};
 use claw_core::policy::Policy;
 use claw_core::replica::{ReplicaId, Writer};
 use std::collections::BTreeMap;
@@ -25,16 +25,16 @@ const LIFE_BITS: u32 = 20;
 struct Replica {
     id: ReplicaId,
     writer: Writer,
-    peers: Peers,
+    peers: Membership,
     policy: usize,
-    keys: BTreeMap<String, Shared>,
+    keys: BTreeMap<String, SharedBucket>,
 }
 
 /// What a replica sent: its policy and its buckets.
 struct Sent {
     from: ReplicaId,
     policy: usize,
-    keys: BTreeMap<String, Shared>,
+    keys: BTreeMap<String, SharedBucket>,
 }
 
 struct History {
@@ -56,7 +56,7 @@ impl History {
             Replica {
                 id,
                 writer: Writer::new(id, LIFE),
-                peers: Peers::new(Guard::Off, regions, timeout, Instants::default()),
+                peers: Membership::new(PartitionPolicy::Off, regions, timeout, Instants::default()),
                 policy: 0,
                 keys: BTreeMap::new(),
             }
@@ -145,42 +145,42 @@ impl History {
         let held = i128::from(bucket.tokens()) - i128::from(debits.debt);
         assert_eq!(held.to_string(), words.next().unwrap(), "{}: {line}", self.title);
 
-        let mut entries = Vec::new();
-        let mut marks = BTreeMap::new();
+        let mut counters = Vec::new();
+        let mut slacks = BTreeMap::new();
         for word in words {
             match word.split_once(':') {
-                None => entries.push(word.to_owned()),
-                Some((peer, overflow)) => drop(marks.insert(peer, overflow)),
+                None => counters.push(word.to_owned()),
+                Some((peer, overflow)) => drop(slacks.insert(peer, overflow)),
             }
         }
-        let counted = key.accounts().iter().filter(|account| account.entry.epoch != 0);
+        let counted = key.accounts().iter().filter(|account| account.counter.epoch != 0);
         let ours: Vec<String> = counted
             .map(|account| {
-                let entry = account.entry;
-                assert_eq!(entry.epoch & !(u64::MAX << LIFE_BITS), LIFE);
-                let epoch = entry.epoch >> LIFE_BITS;
-                format!("{},{epoch},{},{}", account.id, entry.spent, entry.refunded)
+                let counter = account.counter;
+                assert_eq!(counter.epoch & !(u64::MAX << LIFE_BITS), LIFE);
+                let epoch = counter.epoch >> LIFE_BITS;
+                format!("{},{epoch},{},{}", account.id, counter.spent, counter.refunded)
             })
             .collect();
-        assert_eq!(ours, entries, "{}: {line}", self.title);
+        assert_eq!(ours, counters, "{}: {line}", self.title);
         for account in key.accounts() {
-            match (account.mark, marks.remove(account.id.as_str())) {
+            match (account.slack, slacks.remove(account.id.as_str())) {
                 (None, None) => {}
-                (Some(mark), Some(overflow)) => {
-                    near(mark.overflow, overflow);
-                    assert_eq!(mark.withheld, 0);
+                (Some(slack), Some(overflow)) => {
+                    near(slack.overflow, overflow);
+                    assert_eq!(slack.withheld, 0);
                 }
                 (ours, theirs) => panic!("{}: {ours:?} is not {theirs:?}: {line}", self.title),
             }
         }
-        assert!(marks.is_empty(), "{}: {line}", self.title);
+        assert!(slacks.is_empty(), "{}: {line}", self.title);
     }
 }
 
 impl Replica {
     /// The key at `now`, full if it was not there, and who counts in it.
-    fn open(&mut self, key: &str, policies: &[Policy], now: u64) -> (&mut Shared, &Writer) {
-        let full = || Shared::full(policies[self.policy], Weight::ONE, now);
+    fn open(&mut self, key: &str, policies: &[Policy], now: u64) -> (&mut SharedBucket, &Writer) {
+        let full = || SharedBucket::full(policies[self.policy], Weight::ONE, now);
         let key = self.keys.entry(key.to_owned()).or_insert_with(full);
         key.advance(now, &self.peers);
         (key, &self.writer)

@@ -1,16 +1,16 @@
 //! A bucket that regions share: debit counters, what is stored of them, and the
-//! partition guard.
+//! partition policy.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`golden`] | histories of the reference model, replayed exactly |
-//! | [`entries`] | counters are a lattice, epochs never come again |
+//! | [`counters`] | counters are a lattice, epochs never come again |
 //! | [`expiry`] | a key is there until long after its bucket is full |
 //! | [`stored`] | what is stored of a bucket is all of it |
 //! | [`blob`] | what regions send
 //! | [`receive`] | what a merge does, whatever was sent, and lives that end
 //! | [`time`] | credit, shares, waits and bounds |
-//! | [`guard`] | who is heard, and what share that leaves |
+//! | [`membership`] | who is heard, and what share that leaves |
 //! | [`random`] | what all parts draw with |
 //! | [`any`] | random shared buckets over the full bounds |
 //! | [`world`] | peers that are heard and fall silent |
@@ -29,10 +29,10 @@
 
 mod any;
 mod blob;
-mod entries;
+mod counters;
 mod expiry;
 mod golden;
-mod guard;
+mod membership;
 #[path = "../random/mod.rs"]
 mod random;
 mod receive;

@@ -3,9 +3,9 @@
 use crate::any::{START, cases, shared};
 use crate::world::{any_cut, cut, peer};
 use claw_core::bucket::Weight;
-use claw_core::debit::{Account, Debits, Entry, Mark, Remote, Shared};
-use claw_core::guard::{Guard, Instants, Peers, WHOLE};
+use claw_core::debit::{Account, Counter, Debits, Remote, SharedBucket, Slack};
 use claw_core::limits::MICRO;
+use claw_core::membership::{Instants, Membership, PartitionPolicy, WHOLE};
 use claw_core::policy::Policy;
 use claw_core::replica::{MAX_OWN_EPOCH, ReplicaId, Writer};
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ fn unit(policy: Policy) -> i128 {
 }
 
 /// A full bucket and the most that all others can have admitted unseen.
-fn deepest(bucket: &Shared, peers: &Peers) -> i128 {
+fn deepest(bucket: &SharedBucket, peers: &Membership) -> i128 {
     let capacity = i128::from(bucket.policy().capacity_micros()) * unit(bucket.policy());
     let rate = i128::from(bucket.policy().refill()) * i128::from(bucket.weight().get());
     let refilled = rate * i128::from(peers.timeout_us()) * 1_000;
@@ -26,8 +26,8 @@ proptest! {
     #![proptest_config(cases(2_000))]
 
     /// Any state of any peer, in any state here: nothing panics, the level stays
-    /// between full and the deepest debt, every entry is the join, and the same state
-    /// once more changes no entry and admits no more.
+    /// between full and the deepest debt, every counter is the join, and the same state
+    /// once more changes no counter and admits no more.
     #[test]
     fn any_state(
         (bucket, sent) in (shared(), shared()),
@@ -52,27 +52,27 @@ proptest! {
         prop_assert!(bucket.level() >= 0);
         prop_assert!(bucket.level() <= deepest(&bucket, &peers));
         for account in bucket.accounts() {
-            let joined = before.entry(account.id).join(sent.entry(account.id));
-            prop_assert_eq!(bucket.entry(account.id), joined);
+            let joined = before.counter(account.id).join(sent.counter(account.id));
+            prop_assert_eq!(bucket.counter(account.id), joined);
         }
         for account in sent.accounts().iter().chain(before.accounts()) {
-            let joined = before.entry(account.id).join(sent.entry(account.id));
-            prop_assert_eq!(bucket.entry(account.id), joined);
+            let joined = before.counter(account.id).join(sent.counter(account.id));
+            prop_assert_eq!(bucket.counter(account.id), joined);
         }
         prop_assert_eq!(bucket.timestamp(), before.timestamp());
         let once = bucket.clone();
         bucket.receive(false, &remote, writer, &peers);
         prop_assert_eq!(bucket.level().min(once.level()), bucket.level());
         for account in once.accounts() {
-            prop_assert_eq!(bucket.entry(account.id), account.entry);
+            prop_assert_eq!(bucket.counter(account.id), account.counter);
         }
     }
 }
 
 struct Here {
     writer: Writer,
-    peers: Peers,
-    bucket: Option<Shared>,
+    peers: Membership,
+    bucket: Option<SharedBucket>,
 }
 
 const POLICY: (u64, u64, u64) = (100, 10 * MICRO, 1_000);
@@ -80,13 +80,13 @@ const POLICY: (u64, u64, u64) = (100, 10 * MICRO, 1_000);
 impl Here {
     fn new(name: &str, life: u64) -> Self {
         let id: ReplicaId = name.parse().unwrap();
-        let peers = Peers::new(Guard::Off, 2, 2_000_000, Instants::default());
+        let peers = Membership::new(PartitionPolicy::Off, 2, 2_000_000, Instants::default());
         Self { writer: Writer::new(id, life), peers, bucket: None }
     }
 
     fn take(&mut self, tokens: u64) -> u64 {
         let policy = Policy::new(POLICY.0, POLICY.1, POLICY.2).unwrap();
-        let full = Shared::full(policy, Weight::ONE, START);
+        let full = SharedBucket::full(policy, Weight::ONE, START);
         let bucket = self.bucket.get_or_insert(full);
         bucket.take(Some(&self.writer), tokens, false, START, WHOLE).taken
     }
@@ -96,17 +96,17 @@ impl Here {
         let Some(bucket) = self.bucket.clone() else { return false };
         let remote = Remote { from: Some(self.writer.id()), bucket: bucket.clone() };
         let fresh = to.bucket.is_none();
-        let full = Shared::full(bucket.policy(), Weight::ONE, START);
+        let full = SharedBucket::full(bucket.policy(), Weight::ONE, START);
         let local = to.bucket.get_or_insert(full);
-        local.receive(fresh, &remote, Some(&to.writer), &to.peers).tell
+        local.receive(fresh, &remote, Some(&to.writer), &to.peers).rebroadcast
     }
 
     fn remaining(&self) -> u64 {
         self.bucket.as_ref().map_or(POLICY.0, |bucket| bucket.remaining(WHOLE))
     }
 
-    fn entry(&self, of: &Self) -> Entry {
-        self.bucket.as_ref().map(|bucket| bucket.entry(of.writer.id())).unwrap_or_default()
+    fn counter(&self, of: &Self) -> Counter {
+        self.bucket.as_ref().map(|bucket| bucket.counter(of.writer.id())).unwrap_or_default()
     }
 }
 
@@ -134,13 +134,13 @@ fn a_server_that_lost_its_state() {
                 assert!(rounds < 5, "they tell each other for ever: {old} {new}");
             }
             assert_eq!(lost.bucket.as_ref().unwrap().accounts().len(), 2);
-            assert_eq!(lost.entry(&lost), other.entry(&lost), "{old} {new}");
-            assert_eq!(lost.entry(&other), other.entry(&other), "{old} {new}");
+            assert_eq!(lost.counter(&lost), other.counter(&lost), "{old} {new}");
+            assert_eq!(lost.counter(&other), other.counter(&other), "{old} {new}");
             assert_eq!(lost.remaining(), other.remaining(), "{old} {new}");
             // The counters are those of the later life, with all that it took.
-            assert_eq!(other.entry(&lost).spent, if old == new { 30 } else { 20 } * MICRO);
+            assert_eq!(other.counter(&lost).spent, if old == new { 30 } else { 20 } * MICRO);
             // What the earlier life took may be forgiven, since a level is believed
-            // of whoever knows all entries; what was taken since is not. (Lives that
+            // of whoever knows all counters; what was taken since is not. (Lives that
             // drew the same number cannot be told apart: one in a million.)
             if old != new {
                 assert!((40..=70).contains(&other.remaining()), "{}", other.remaining());
@@ -163,14 +163,14 @@ fn a_server_that_lost_its_state() {
 fn a_new_life_begins_a_new_epoch() {
     let mut here = Here::new("a", 1);
     here.take(3);
-    let first = here.entry(&here);
+    let first = here.counter(&here);
     here.take(4);
-    let same_life = here.entry(&here);
+    let same_life = here.counter(&here);
     assert_eq!((same_life.epoch, same_life.spent), (first.epoch, 7 * MICRO));
     let bucket = here.bucket.take();
     here = Here { bucket, ..Here::new("a", 2) };
     here.take(5);
-    let next_life = here.entry(&here);
+    let next_life = here.counter(&here);
     assert!(next_life.epoch > first.epoch);
     assert_eq!(next_life.spent, 5 * MICRO);
     assert_eq!(here.remaining(), 88);
@@ -183,14 +183,14 @@ fn what_was_withheld() {
     let policy = Policy::new(POLICY.0, POLICY.1, POLICY.2).unwrap();
     let minute = START - 1 + 60_000_000;
     let sent_by = |n: usize, tokens: u64| {
-        let mut bucket = Shared::full(policy, Weight::ONE, minute);
+        let mut bucket = SharedBucket::full(policy, Weight::ONE, minute);
         bucket.debit(Some(&Writer::new(peer(n), 1)), tokens * MICRO);
         Remote { from: Some(peer(n)), bucket }
     };
     // Of three others two are silent, and so half of ten tokens a second is kept: of
     // a minute, 300 overflowed and 300 were withheld.
     let peers = cut(2, 4, START);
-    let mut bucket = Shared::full(policy, Weight::ONE, START - 2);
+    let mut bucket = SharedBucket::full(policy, Weight::ONE, START - 2);
     bucket.advance(minute, &peers);
     // Who sends how many tokens debited, in all; how many are missing then.
     let table = [
@@ -211,7 +211,7 @@ fn what_was_withheld() {
         assert_eq!(bucket.level() / unit(policy), missing * i128::from(MICRO), "{n} {tokens}");
     }
     // One that was heard all the time only gets what overflowed.
-    let mut bucket = Shared::full(policy, Weight::ONE, START - 2);
+    let mut bucket = SharedBucket::full(policy, Weight::ONE, START - 2);
     bucket.advance(minute, &peers);
     let mut remote = sent_by(2, 310);
     remote.bucket.debit(None, 1_000 * MICRO);
@@ -222,15 +222,15 @@ fn what_was_withheld() {
 
 fn named(names: std::ops::Range<usize>, epoch: u64) -> Vec<Account> {
     let id = |n: usize| format!("r{n:02}").parse().unwrap();
-    let entry = Entry { epoch, spent: MICRO * epoch, refunded: 0 };
-    names.map(|n| Account { id: id(n), entry, mark: Some(Mark::default()) }).collect()
+    let counter = Counter { epoch, spent: MICRO * epoch, refunded: 0 };
+    names.map(|n| Account { id: id(n), counter, slack: Some(Slack::default()) }).collect()
 }
 
-fn knowing(accounts: Vec<Account>) -> Shared {
+fn knowing(accounts: Vec<Account>) -> SharedBucket {
     let (capacity, refill, interval) = POLICY;
     let policy = Policy::new(capacity, refill, interval).unwrap();
-    let bucket = Shared::full(policy, Weight::ONE, START).bucket();
-    Shared::new(&bucket, Debits { accounts, ..Debits::default() })
+    let bucket = SharedBucket::full(policy, Weight::ONE, START).bucket();
+    SharedBucket::new(&bucket, Debits { accounts, ..Debits::default() })
 }
 
 /// There is always room left for what is taken here, and whoever has counted
@@ -261,13 +261,13 @@ fn room_for_replicas() {
         let remote = news(told, from);
         assert_eq!(bucket.has_room_for(&remote, me), fits, "{what}");
         if fits {
-            bucket.receive(false, &remote, Some(&here), &Peers::default());
+            bucket.receive(false, &remote, Some(&here), &Membership::default());
             for account in remote.bucket.accounts() {
-                assert_eq!(bucket.entry(account.id), account.entry, "{what}");
+                assert_eq!(bucket.counter(account.id), account.counter, "{what}");
             }
             assert!(bucket.can_count(Some(&here)), "{what}");
             bucket.debit(Some(&here), 5);
-            assert_eq!(bucket.entry(here.id()).spent, 5, "{what}");
+            assert_eq!(bucket.counter(here.id()).spent, 5, "{what}");
         }
     }
     assert!(!knowing(named(0..16, 1)).can_count(Some(&here)));
@@ -289,8 +289,8 @@ fn a_leap_of_our_own_epochs() {
     here.seen(1 << 59);
     assert!(here.next_epoch(0) > 1 << 59);
     let told = |epoch| {
-        let entry = Entry { epoch, spent: 1, refunded: 0 };
-        let account = Account { id: here.id(), entry, mark: None };
+        let counter = Counter { epoch, spent: 1, refunded: 0 };
+        let account = Account { id: here.id(), counter, slack: None };
         let remote = Remote { from: None, bucket: knowing(vec![account]) };
         knowing(Vec::new()).believes(&remote, Some(here.id()))
     };

@@ -4,34 +4,34 @@ use crate::any::{self, START, cases, debits, log_uniform, shared};
 use crate::world::{any_cut, cut};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::codec::{self, DebitsText, MAX_BLOB, decode_debits};
-use claw_core::debit::{Debits, MAX_REPLICAS, Region, Shared, Stretch};
+use claw_core::debit::{Debits, MAX_REPLICAS, Region, SharedBucket, Stretch};
 use claw_core::decimal::Decimal;
 use claw_core::defaults::Defaults;
 use claw_core::limits::{MAX_INTERVAL_MS, MAX_TOKENS};
 use claw_core::policy::{Policy, StoredPolicy};
-use claw_core::record::{Expiry, Field, FieldError, Opened, Record, Spare};
+use claw_core::record::{BucketPool, Expiry, Field, FieldError, OpenBucket, Record};
 use proptest::prelude::*;
 
-fn encode_debits(bucket: &Shared) -> Vec<u8> {
+fn encode_debits(bucket: &SharedBucket) -> Vec<u8> {
     let mut text = DebitsText::default();
     codec::encode_debits(bucket, &mut text);
     text.as_bytes().unwrap().to_vec()
 }
 
 /// A bucket as the fields of a hash, and read from them again.
-fn reread(bucket: &Shared) -> Shared {
-    reread_in(bucket, &mut Spare::default())
+fn reread(bucket: &SharedBucket) -> SharedBucket {
+    reread_in(bucket, &mut BucketPool::default())
 }
 
 /// [`reread`] in the memory of another one, which it leaves for the next.
-fn reread_in(bucket: &Shared, spare: &mut Spare) -> Shared {
+fn reread_in(bucket: &SharedBucket, spare: &mut BucketPool) -> SharedBucket {
     let opened = reopened(bucket, spare);
     let read = opened.as_shared().unwrap().clone();
     spare.keep(opened);
     read
 }
 
-fn reopened(bucket: &Shared, spare: &mut Spare) -> Box<Opened> {
+fn reopened(bucket: &SharedBucket, spare: &mut BucketPool) -> Box<OpenBucket> {
     let (line, debits) = (bucket.bucket(), bucket.debits());
     let stored = StoredPolicy { policy: line.policy(), pin: None };
     let fields = [
@@ -58,9 +58,9 @@ fn reopened(bucket: &Shared, spare: &mut Spare) -> Box<Opened> {
 }
 
 /// An empty bucket with these debits, or a fraction above.
-fn empty(debits: &Debits) -> Shared {
+fn empty(debits: &Debits) -> SharedBucket {
     let policy = Policy::new(MAX_TOKENS, 0, MAX_INTERVAL_MS).unwrap();
-    Shared::new(&Bucket::new(policy, Weight::ONE, 0, 0, START), debits.clone())
+    SharedBucket::new(&Bucket::new(policy, Weight::ONE, 0, 0, START), debits.clone())
 }
 
 proptest! {
@@ -78,7 +78,7 @@ proptest! {
         bucket in shared(),
         (near, awaited) in (-3_000_i64..3_000, any::<bool>()),
     ) {
-        let opened = reopened(&bucket, &mut Spare::default());
+        let opened = reopened(&bucket, &mut BucketPool::default());
         let whole = opened.to_record().expiry(&opened, awaited);
         let edges = match whole {
             Expiry::Never => vec![0, START / 1_000],
@@ -113,7 +113,7 @@ proptest! {
         buckets in prop::collection::vec(shared(), 1..5),
         damage in prop::option::of(any::<u16>()),
     ) {
-        let mut spare = Spare::default();
+        let mut spare = BucketPool::default();
         for bucket in buckets {
             prop_assert_eq!(reread_in(&bucket, &mut spare), bucket.clone());
             if let Some(cut) = damage {
@@ -131,7 +131,7 @@ proptest! {
         policy in any::policy(),
         takes in prop::collection::vec((any::<u64>(), 0_u64..40_000_000, any_cut()), 1..18),
     ) {
-        let mut bucket = Shared::full(policy, Weight::ONE, START - 1_000_000_000);
+        let mut bucket = SharedBucket::full(policy, Weight::ONE, START - 1_000_000_000);
         let mut now = bucket.timestamp();
         for (micros, step, (silent, regions)) in takes {
             now += step;
@@ -190,7 +190,7 @@ fn check(bytes: &[u8]) {
             for tokens in [Some(0), Some(1), None] {
                 let record = Record { tokens, timestamp: Some(START), ..record.clone() };
                 let mut opened =
-                    Opened::shared(Some(record), &defaults, &Region::default(), START + 1);
+                    OpenBucket::shared(Some(record), &defaults, &Region::default(), START + 1);
                 let answer = opened.take(1, true, START, &Region::default());
                 assert!(answer.remaining <= answer.capacity);
             }
@@ -202,8 +202,8 @@ fn check(bytes: &[u8]) {
 fn accounts_out_of_order_or_too_many_are_refused() {
     let account = |name: &str| claw_core::debit::Account {
         id: name.parse().unwrap(),
-        entry: claw_core::debit::Entry { epoch: 1, spent: 2, refunded: 3 },
-        mark: None,
+        counter: claw_core::debit::Counter { epoch: 1, spent: 2, refunded: 3 },
+        slack: None,
     };
     let many = |count: usize| (0..count).map(|n| account(&format!("n{n:02}"))).collect();
     let table = [
@@ -226,8 +226,8 @@ fn the_longest_debits() {
     let id = |n: usize| format!("{n:0>31}").parse().unwrap();
     let account = |n| claw_core::debit::Account {
         id: id(n),
-        entry: claw_core::debit::Entry { epoch: u64::MAX, spent: u64::MAX, refunded: u64::MAX },
-        mark: Some(claw_core::debit::Mark { overflow: i128::MAX, withheld: i128::MIN }),
+        counter: claw_core::debit::Counter { epoch: u64::MAX, spent: u64::MAX, refunded: u64::MAX },
+        slack: Some(claw_core::debit::Slack { overflow: i128::MAX, withheld: i128::MIN }),
     };
     let policy = Policy::new(1, 1, MAX_INTERVAL_MS).unwrap();
     let debits = Debits {
@@ -237,7 +237,7 @@ fn the_longest_debits() {
         looked: Stretch(u64::MAX),
         accounts: (0..MAX_REPLICAS).map(account).collect(),
     };
-    let bucket = Shared::new(&Bucket::new(policy, Weight::ONE, 0, 0, START), debits.clone());
+    let bucket = SharedBucket::new(&Bucket::new(policy, Weight::ONE, 0, 0, START), debits.clone());
     let text = encode_debits(&bucket);
     assert_eq!(text.len(), 1608);
     assert_eq!(decode_debits(&text), Some(debits));

@@ -5,9 +5,9 @@ use crate::any::{self, START, cases, shared};
 use crate::world::{self, SECOND, any_cut, cut, news, snapshots};
 use claw_core::bucket::{Answer, Bucket, Wait, Weight};
 use claw_core::codec::{self, DebitsText};
-use claw_core::debit::Shared;
-use claw_core::guard::{Guard, Peers, WHOLE};
+use claw_core::debit::SharedBucket;
 use claw_core::limits::{MAX_TOKENS, MICRO};
+use claw_core::membership::{Membership, PartitionPolicy, WHOLE};
 use claw_core::policy::Policy;
 use claw_core::replica::Writer;
 use num_bigint::BigInt;
@@ -22,14 +22,14 @@ fn capacity(policy: Policy) -> i128 {
 }
 
 /// A bucket that has been emptied in part at the start.
-fn begun(policy: Policy, weight: Weight, permille: u64) -> Shared {
-    let mut bucket = Shared::full(policy, weight, START);
+fn begun(policy: Policy, weight: Weight, permille: u64) -> SharedBucket {
+    let mut bucket = SharedBucket::full(policy, weight, START);
     bucket.debit(None, policy.capacity_micros() / 1_000 * permille);
     bucket
 }
 
-fn guard() -> impl Strategy<Value = Guard> {
-    prop::sample::select(Guard::ALL.to_vec())
+fn guard() -> impl Strategy<Value = PartitionPolicy> {
+    prop::sample::select(PartitionPolicy::ALL.to_vec())
 }
 
 proptest! {
@@ -84,9 +84,9 @@ proptest! {
         let share = i128::from(peers.share());
         prop_assert_eq!(bucket.level(), (before - rate * share).max(0));
         for (account, start) in bucket.accounts().iter().zip(start) {
-            let (mark, start) = (account.mark.unwrap(), start.mark.unwrap());
-            prop_assert_eq!(mark.overflow - start.overflow, (rate * share - before).max(0));
-            prop_assert_eq!(mark.withheld - start.withheld, rate * (1_000 - share));
+            let (slack, start) = (account.slack.unwrap(), start.slack.unwrap());
+            prop_assert_eq!(slack.overflow - start.overflow, (rate * share - before).max(0));
+            prop_assert_eq!(slack.withheld - start.withheld, rate * (1_000 - share));
         }
     }
 
@@ -101,7 +101,7 @@ proptest! {
         let mut bucket = bucket;
         bucket.debit(None, debit);
         // In a unit in which both are whole numbers, of up to 200 bits.
-        let missing = |bucket: &Shared, other: Policy| {
+        let missing = |bucket: &SharedBucket, other: Policy| {
             BigInt::from(bucket.level()) * BigInt::from(unit(other))
         };
         let (before, old) = (missing(&bucket, policy), bucket.policy());
@@ -163,8 +163,8 @@ proptest! {
     ) {
         let writer = Writer::new("here".parse().unwrap(), 1);
         let (mut bucket, mut shared) =
-            (Bucket::full(policy, weight, START), Shared::full(policy, weight, START));
-        let (mut now, alone) = (START, Peers::default());
+            (Bucket::full(policy, weight, START), SharedBucket::full(policy, weight, START));
+        let (mut now, alone) = (START, Membership::default());
         // Long enough to fill the bucket now and then, not always.
         let full = bucket.us_from_empty().map_or(SECOND, |us| u64::try_from(us).unwrap_or(SECOND));
         for (call, a, b) in calls {
@@ -194,8 +194,8 @@ proptest! {
             prop_assert_eq!(bucket.us_until_full(), shared.us_until_full());
             prop_assert_eq!(bucket.timestamp(), shared.timestamp());
         }
-        let entry = shared.entry(writer.id());
-        prop_assert!(entry.spent >= entry.refunded);
+        let counter = shared.counter(writer.id());
+        prop_assert!(counter.spent >= counter.refunded);
     }
 
     /// No policy, clock, call or share panics, and a bucket stays within its bounds.
@@ -235,7 +235,7 @@ proptest! {
     }
 }
 
-fn check(answer: &Answer, bucket: &Shared) {
+fn check(answer: &Answer, bucket: &SharedBucket) {
     assert_eq!(answer.capacity, bucket.policy().capacity());
     assert!(answer.remaining <= answer.capacity);
     assert_eq!(answer.reset_after == Wait::Ms(0), bucket.is_full());
@@ -246,7 +246,7 @@ fn check(answer: &Answer, bucket: &Shared) {
 #[test]
 fn the_deepest_debt() {
     let policy = Policy::new(MAX_TOKENS, 0, 1_000).unwrap();
-    let mut bucket = Shared::full(policy, Weight::ONE, START);
+    let mut bucket = SharedBucket::full(policy, Weight::ONE, START);
     for _ in 0..3 {
         bucket.debit(None, u64::MAX);
     }
@@ -259,7 +259,7 @@ fn the_deepest_debt() {
         codec::decode_debits(text.as_bytes().unwrap()).map(|read| read.debt),
         Some(u64::MAX)
     );
-    let again = Shared::new(&line, debits);
+    let again = SharedBucket::new(&line, debits);
     assert!(again.level() > capacity(policy));
     assert_eq!(again.remaining(WHOLE), 0);
 }
@@ -269,7 +269,7 @@ fn the_deepest_debt() {
 #[test]
 fn what_a_share_has_no_room_for() {
     let policy = Policy::new(100, 10 * MICRO, 1_000).unwrap();
-    let mut bucket = Shared::full(policy, Weight::ONE, START);
+    let mut bucket = SharedBucket::full(policy, Weight::ONE, START);
     bucket.debit(None, 80 * MICRO);
     // Tokens, share; taken, retry_after.
     let table = [

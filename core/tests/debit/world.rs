@@ -1,7 +1,7 @@
-//! Peers that are heard and fall silent, so that the share changes.
+//! Membership that are heard and fall silent, so that the share changes.
 
 use crate::any::START;
-use claw_core::guard::{Guard, Instants, Peers, Round};
+use claw_core::membership::{Instants, Membership, PartitionPolicy, Round};
 use claw_core::replica::ReplicaId;
 use proptest::prelude::*;
 
@@ -23,18 +23,18 @@ pub trait Rounds {
     fn completed(&mut self, id: ReplicaId, spent: u64, now: Instants) -> bool;
 }
 
-impl Rounds for Peers {
+impl Rounds for Membership {
     fn completed(&mut self, id: ReplicaId, spent: u64, now: Instants) -> bool {
         let (run, sent) = (b"run".as_slice(), now.steady);
         self.heard(&Round { id, run, sent, spent, masters: 1, complete: true, hears: None }, now)
     }
 }
 
-/// Peers of which `silent` have been silent since long before `now` (wall clock)
+/// Membership of which `silent` have been silent since long before `now` (wall clock)
 /// out of `regions`, under the guard `equal`.
-pub fn cut(silent: usize, regions: usize, now: u64) -> Peers {
+pub fn cut(silent: usize, regions: usize, now: u64) -> Membership {
     let instants = |steady| Instants { wall: now - 1, steady };
-    let mut peers = Peers::new(Guard::Equal, regions, SECOND, instants(0));
+    let mut peers = Membership::new(PartitionPolicy::Equal, regions, SECOND, instants(0));
     // Of very many, those that are silent were never heard.
     let few = (regions - 1).min(7);
     for n in 0..few {
@@ -80,8 +80,12 @@ pub fn news(peers: usize) -> impl Strategy<Value = Vec<(u64, News)>> {
 
 /// What a region has become of each piece of news, at its instant on the wall
 /// clock.
-pub fn snapshots(guard: Guard, regions: usize, news: &[(u64, News)]) -> Vec<(u64, Peers)> {
-    let mut peers = Peers::new(guard, regions, 2 * SECOND, at(0));
+pub fn snapshots(
+    guard: PartitionPolicy,
+    regions: usize,
+    news: &[(u64, News)],
+) -> Vec<(u64, Membership)> {
+    let mut peers = Membership::new(guard, regions, 2 * SECOND, at(0));
     let mut now = 0;
     let mut snapshots = vec![(START, peers.clone())];
     for (pause, what) in news {

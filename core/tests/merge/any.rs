@@ -38,8 +38,8 @@ pub fn weight() -> impl Strategy<Value = Weight> {
         .prop_map(|weight| Weight::new(u64::from(weight)).unwrap())
 }
 
-pub fn strategy() -> impl Strategy<Value = claw_core::merge::Strategy> {
-    prop::sample::select(claw_core::merge::Strategy::ALL.to_vec())
+pub fn strategy() -> impl Strategy<Value = claw_core::merge::Join> {
+    prop::sample::select(claw_core::merge::Join::ALL.to_vec())
 }
 
 /// `N` states of one bucket under one configuration, none later than [`NOW`].

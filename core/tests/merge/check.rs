@@ -4,7 +4,7 @@
 use crate::any;
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::limits::MICRO;
-use claw_core::merge::{State, Strategy};
+use claw_core::merge::{Join, State};
 use claw_core::policy::Policy;
 use claw_core::verify::{Counterexample, Failure, Law, verify};
 use proptest::prelude::*;
@@ -76,10 +76,10 @@ type Merge = fn(&State, &State) -> Outcome;
 /// Merges, and the laws that they break.
 fn table() -> [(&'static str, Merge, &'static [&'static str]); 12] {
     [
-        ("max", |a, b| Ok(a.join(b, Strategy::Max)), &["inflationary"]),
-        ("min", |a, b| Ok(a.join(b, Strategy::Min)), &[]),
-        ("weighted", |a, b| Ok(a.join(b, Strategy::Weighted)), &[]),
-        ("lww", |a, b| Ok(a.join(b, Strategy::Lww)), &[]),
+        ("max", |a, b| Ok(a.join(b, Join::Max)), &["inflationary"]),
+        ("min", |a, b| Ok(a.join(b, Join::Min)), &[]),
+        ("weighted", |a, b| Ok(a.join(b, Join::Weighted)), &[]),
+        ("lww", |a, b| Ok(a.join(b, Join::Lww)), &[]),
         ("fewest", |a, b| now(available(a).min(available(b)), weight(a).max(weight(b))), &[]),
         ("published", published, &["associative", "idempotent", "inflationary"]),
         ("average", average, &["associative", "inflationary"]),
@@ -161,7 +161,7 @@ fn a_counterexample_is_one() {
 #[test]
 fn a_stale_copy_is_one() {
     for seed in 0..50 {
-        let max = |a: &State, b: &State| Ok(a.join(b, Strategy::Max));
+        let max = |a: &State, b: &State| Ok(a.join(b, Join::Max));
         let report = report(max, 2_000, seed);
         let [Counterexample { law: Law::Inflationary, states }] = report.as_slice() else {
             panic!("{report:?}");
@@ -193,7 +193,7 @@ fn a_counterexample_stays_within_its_law() {
 
 #[test]
 fn the_same_seed_the_same_report() {
-    let max = |a: &State, b: &State| Ok(a.join(b, Strategy::Max));
+    let max = |a: &State, b: &State| Ok(a.join(b, Join::Max));
     for seed in [0, 1, 7, u64::MAX] {
         assert_eq!(report(published, 500, seed), report(published, 500, seed));
         assert_eq!(report(max, 500, seed), report(max, 500, seed));
@@ -203,7 +203,7 @@ fn the_same_seed_the_same_report() {
         let mut seen = Vec::new();
         let mut merge = |a: &State, b: &State| -> Outcome {
             seen.push((*a, *b));
-            Ok(a.join(b, Strategy::Min))
+            Ok(a.join(b, Join::Min))
         };
         verify(&mut merge, Policy::DEFAULT, 20, seed, NOW).unwrap();
         seen
@@ -236,7 +236,7 @@ fn one_pair_in_300() {
         if pair_hash(a, b).is_multiple_of(300) {
             return now(if numbers(a) < numbers(b) { 0 } else { MICRO }, 1);
         }
-        Ok(a.join(b, Strategy::Min))
+        Ok(a.join(b, Join::Min))
     };
     let found = (0..100)
         .filter(|seed| broken(&report(rare, 2_000, *seed)).contains(&"commutative"))
@@ -258,7 +258,7 @@ fn how_often_it_merges() {
         calls
     };
     assert_eq!(count(published, 0), 0);
-    let sound: fn(&State, &State) -> Outcome = |a, b| Ok(a.join(b, Strategy::Min));
+    let sound: fn(&State, &State) -> Outcome = |a, b| Ok(a.join(b, Join::Min));
     assert!(count(sound, 1_000) <= 10_000);
     for merge in [published, average, sum, local, remote] {
         let calls = count(merge, 1_000);
@@ -302,7 +302,7 @@ proptest! {
         let report = verify(&mut merge, policy, 100, seed, now).unwrap();
         let other: Vec<&Counterexample> = report
             .iter()
-            .filter(|found| strategy != Strategy::Max || found.law != Law::Inflationary)
+            .filter(|found| strategy != Join::Max || found.law != Law::Inflationary)
             .collect();
         prop_assert!(other.is_empty(), "{:?} {:?}", strategy, other);
     }

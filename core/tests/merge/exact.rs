@@ -4,7 +4,7 @@
 //! tokens, instants are unix microseconds.
 
 use claw_core::bucket::Bucket;
-use claw_core::merge::{State, Strategy};
+use claw_core::merge::{Join, State};
 use num_bigint::BigInt;
 use num_rational::BigRational;
 
@@ -71,7 +71,7 @@ impl Line {
 
 /// What `strategy` may make of two states: several where the contract leaves it
 /// open which of two that are equal wins.
-pub fn join(a: &State, b: &State, strategy: Strategy) -> Vec<Line> {
+pub fn join(a: &State, b: &State, strategy: Join) -> Vec<Line> {
     let lines = [Line::of(a), Line::of(b)];
     let weight = lines[0].weight.max(lines[1].weight);
     let best = |lines: Vec<Line>, before: &dyn Fn(&Line, &Line) -> bool| -> Vec<Line> {
@@ -80,24 +80,24 @@ pub fn join(a: &State, b: &State, strategy: Strategy) -> Vec<Line> {
     };
     let ranked = || best(lines.to_vec(), &|x, y| x.rank > y.rank);
     let winners = match strategy {
-        Strategy::Lww => {
+        Join::Lww => {
             let newest = best(lines.to_vec(), &|x, y| x.at > y.at);
             // Parts of a millionth are of no account here.
             let micros = |line: &Line| (&line.tokens * q(1_000_000)).floor();
             best(newest, &|x, y| micros(x) < micros(y))
         }
-        Strategy::Max => best(ranked(), &|x, y| x.share(0) > y.share(0)),
-        Strategy::Min | Strategy::Weighted => best(ranked(), &|x, y| x.share(0) < y.share(0)),
+        Join::Max => best(ranked(), &|x, y| x.share(0) > y.share(0)),
+        Join::Min | Join::Weighted => best(ranked(), &|x, y| x.share(0) < y.share(0)),
     };
     match strategy {
-        Strategy::Weighted => winners.iter().map(|line| line.weighing(weight)).collect(),
+        Join::Weighted => winners.iter().map(|line| line.weighing(weight)).collect(),
         _ => winners,
     }
 }
 
 /// Whether `joined` is what `strategy` makes of `a` and `b`, at each of `instants`
 /// that is not before its timestamps.
-pub fn agrees(joined: &State, a: &State, b: &State, strategy: Strategy, later: &[u64]) -> bool {
+pub fn agrees(joined: &State, a: &State, b: &State, strategy: Join, later: &[u64]) -> bool {
     let actual = Line::of(joined);
     let from = a.bucket.timestamp().max(b.bucket.timestamp());
     join(a, b, strategy).iter().any(|line| {

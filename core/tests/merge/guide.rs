@@ -6,7 +6,7 @@ use crate::hash::Hash;
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::defaults::Defaults;
 use claw_core::limits::MICRO;
-use claw_core::merge::{State, Strategy};
+use claw_core::merge::{Join, State};
 use claw_core::policy::{Policy, StoredPolicy};
 use claw_core::record::{Field, Record};
 
@@ -25,7 +25,7 @@ fn seen(state: &State) -> (u64, u8) {
 
 #[test]
 fn what_wins() {
-    use Strategy::{Lww, Max, Min, Weighted};
+    use Join::{Lww, Max, Min, Weighted};
     // (tokens, seconds ago, weight) of both, and (tokens now, weight) of the result.
     let table = [
         // Tokens of the same instant and weight.
@@ -59,7 +59,7 @@ fn what_wins() {
 /// often, in any order and grouping. The published form goes on to 800 and 1000.
 #[test]
 fn the_published_scenario() {
-    let join = |a: &State, b: &State| a.join(b, Strategy::Weighted);
+    let join = |a: &State, b: &State| a.join(b, Join::Weighted);
     let (local, remote) = (state(200, 0, 1), state(500, 0, 2));
     let once = join(&local, &remote);
     let all = [
@@ -89,7 +89,7 @@ fn the_published_scenario_in_keys() {
     let remote = Hash::new(&[("tokens", "500"), ("timestamp", &at), ("userWeight", "2")]);
     let expected = Hash::new(&[("tokens", "400"), ("timestamp", &at), ("userWeight", "2")]);
     for minute in 0..5 {
-        key.merge(&remote, Strategy::Weighted, &defaults, NOW + minute * 60 * MICRO);
+        key.merge(&remote, Join::Weighted, &defaults, NOW + minute * 60 * MICRO);
         assert_eq!(key, expected);
     }
 }
@@ -99,10 +99,10 @@ fn identical_counts_stay_as_they_are() {
     for weights in [(1, 1), (2, 2), (1, 2), (2, 1), (3, 7), (10, 10)] {
         for tokens in [0, 1, 7, 100, 999, 1_000] {
             let (a, b) = (state(tokens, 0, weights.0), state(tokens, 0, weights.1));
-            for strategy in Strategy::ALL {
+            for strategy in Join::ALL {
                 let (left, weight) = seen(&a.join(&b, strategy));
                 assert_eq!(left, tokens, "{strategy:?} {weights:?}");
-                if strategy == Strategy::Weighted {
+                if strategy == Join::Weighted {
                     assert_eq!(u64::from(weight), weights.0.max(weights.1));
                 }
             }
@@ -126,7 +126,7 @@ fn the_higher_weight_of_the_other_counts() {
     for (local, remote, expected) in table {
         let (local, remote) =
             (state(local.0, local.1, local.2), state(remote.0, remote.1, remote.2));
-        assert_eq!(seen(&local.join(&remote, Strategy::Weighted)), expected);
+        assert_eq!(seen(&local.join(&remote, Join::Weighted)), expected);
     }
 }
 
@@ -140,8 +140,8 @@ fn the_capacity_is_the_most() {
     ];
     for (a, b, expected) in table {
         let (a, b) = (state(a.0, a.1, a.2), state(b.0, b.1, b.2));
-        assert_eq!(seen(&a.join(&b, Strategy::Weighted)), expected);
-        assert_eq!(seen(&b.join(&a, Strategy::Weighted)), expected);
+        assert_eq!(seen(&a.join(&b, Join::Weighted)), expected);
+        assert_eq!(seen(&b.join(&a, Join::Weighted)), expected);
     }
     // A pin of fewer tokens wins over a fuller bucket of any weight.
     let policy = Policy::new(10, MICRO, 1_000).unwrap();
@@ -149,7 +149,7 @@ fn the_capacity_is_the_most() {
         Bucket::new(policy, Weight::ONE, 8 * MICRO, 0, NOW),
         Some(StoredPolicy { policy, pin: Some(1) }),
     );
-    let merged = state(700, 0, 4).join(&small, Strategy::Weighted);
+    let merged = state(700, 0, 4).join(&small, Join::Weighted);
     assert_eq!((seen(&merged), merged.policy), ((10, 4), small.policy));
 }
 
@@ -159,12 +159,12 @@ fn the_capacity_is_the_most() {
 fn no_way_back_to_an_older_state() {
     let older = state(500, 10, 1);
     let newer = state(5, 0, 1);
-    for strategy in [Strategy::Min, Strategy::Weighted, Strategy::Lww] {
+    for strategy in [Join::Min, Join::Weighted, Join::Lww] {
         assert_eq!(newer.join(&older, strategy), newer, "{strategy:?}");
         assert_eq!(older.join(&newer, strategy), newer, "{strategy:?}");
     }
     // The default of the guide does go back: see the module `lost`.
-    assert_eq!(seen(&newer.join(&older, Strategy::Max)), (550, 1));
+    assert_eq!(seen(&newer.join(&older, Join::Max)), (550, 1));
 }
 
 /// The pin's version, then a pin of larger numbers; a call's policy over the
@@ -194,7 +194,7 @@ fn the_policy_decides_first() {
                 State::of(bucket, *policy)
             };
             let (a, b) = (of(low, others), of(winner, tokens));
-            for strategy in [Strategy::Max, Strategy::Min, Strategy::Weighted] {
+            for strategy in [Join::Max, Join::Min, Join::Weighted] {
                 assert_eq!(a.join(&b, strategy), b, "{strategy:?}");
                 assert_eq!(b.join(&a, strategy), b, "{strategy:?}");
             }
@@ -204,13 +204,13 @@ fn the_policy_decides_first() {
 
 #[test]
 fn names() {
-    for strategy in Strategy::ALL {
-        assert_eq!(Strategy::by_name(strategy.name().as_bytes()), Some(strategy));
-        assert_eq!(Strategy::by_name(strategy.name().to_uppercase().as_bytes()), Some(strategy));
+    for strategy in Join::ALL {
+        assert_eq!(Join::by_name(strategy.name().as_bytes()), Some(strategy));
+        assert_eq!(Join::by_name(strategy.name().to_uppercase().as_bytes()), Some(strategy));
     }
-    assert_eq!(Strategy::ALL.map(Strategy::name), ["max", "min", "weighted", "lww"]);
+    assert_eq!(Join::ALL.map(Join::name), ["max", "min", "weighted", "lww"]);
     for unknown in ["", "debit", "maximum", "max ", "fn:max", "ma"] {
-        assert_eq!(Strategy::by_name(unknown.as_bytes()), None, "{unknown:?}");
+        assert_eq!(Join::by_name(unknown.as_bytes()), None, "{unknown:?}");
     }
 }
 

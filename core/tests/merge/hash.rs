@@ -4,8 +4,8 @@ use claw_core::codec::{self, Besides, BlobError, Newer};
 use claw_core::debit::Region;
 use claw_core::decimal::Decimal;
 use claw_core::defaults::Defaults;
-use claw_core::merge::{State, Strategy};
-use claw_core::record::{Field, Opened, Record};
+use claw_core::merge::{Join, State};
+use claw_core::record::{Field, OpenBucket, Record};
 use std::collections::BTreeMap;
 
 const FIELDS: [Field; 5] =
@@ -24,7 +24,7 @@ impl Hash {
     /// A key that `state` was written to.
     pub fn holding(state: &State) -> Self {
         let mut hash = Self::default();
-        hash.write(&Opened::merged(None, state).to_record());
+        hash.write(&OpenBucket::merged(None, state).to_record());
         hash
     }
 
@@ -60,14 +60,14 @@ impl Hash {
     }
 
     /// `CL.MERGE self FROM 1 source STRATEGY strategy` at `now`.
-    pub fn merge(&mut self, source: &Self, strategy: Strategy, defaults: &Defaults, now: u64) {
+    pub fn merge(&mut self, source: &Self, strategy: Join, defaults: &Defaults, now: u64) {
         let local = self.state(defaults, now);
         let merged = local.join(&source.state(defaults, now), strategy);
-        self.write(&Opened::merged(Some(self.read(now)), &merged).to_record());
+        self.write(&OpenBucket::merged(Some(self.read(now)), &merged).to_record());
     }
 
     /// `self` after [`Self::merge`].
-    pub fn merged(&self, source: &Self, strategy: Strategy, defaults: &Defaults, now: u64) -> Self {
+    pub fn merged(&self, source: &Self, strategy: Join, defaults: &Defaults, now: u64) -> Self {
         let mut hash = self.clone();
         hash.merge(source, strategy, defaults, now);
         hash
@@ -75,7 +75,7 @@ impl Hash {
 
     /// `CL.TAKE self tokens` at `now`; whether they were there.
     pub fn take(&mut self, tokens: u64, defaults: &Defaults, now: u64) -> bool {
-        let mut opened = Opened::new(Some(self.read(now)), defaults, now);
+        let mut opened = OpenBucket::new(Some(self.read(now)), defaults, now);
         let taken = opened.take(tokens, false, now, &Region::default()).taken > 0;
         if taken || opened.terms_changed() {
             self.write(&opened.to_record());
@@ -85,7 +85,7 @@ impl Hash {
 
     /// `CL.GIVE self tokens` at `now`, also when nothing goes back.
     pub fn give(&mut self, tokens: u64, defaults: &Defaults, now: u64) {
-        let mut opened = Opened::new(Some(self.read(now)), defaults, now);
+        let mut opened = OpenBucket::new(Some(self.read(now)), defaults, now);
         opened.give(tokens, now, &Region::default());
         self.write(&opened.to_record());
     }

@@ -4,10 +4,9 @@ use crate::any::{self, Family, NOW, same};
 use crate::exact;
 use claw_core::bucket::Bucket;
 use claw_core::defaults::Defaults;
-use claw_core::merge::{State, Strategy};
+use claw_core::merge::{Join, State};
 use claw_core::record::Record;
 use proptest::prelude::*;
-use proptest::strategy::Strategy as _;
 
 /// The same bucket, credited up to `now`.
 fn advanced(state: &State, now: u64) -> State {
@@ -74,7 +73,7 @@ proptest! {
             }
         }
         prop_assert!(a.stands_for(&a, strategy, NOW));
-        let rests = strategy == Strategy::Lww || (full && strategy != Strategy::Weighted);
+        let rests = strategy == Join::Lww || (full && strategy != Join::Weighted);
         prop_assert!(rests || a.stands_for(&credited, strategy, NOW));
     }
 
@@ -99,7 +98,7 @@ proptest! {
         at in prop::array::uniform4(any::log_uniform(1 << 45)),
         later in any::later(),
     ) {
-        let join = |a: &State, b: &State| a.join(b, Strategy::Weighted);
+        let join = |a: &State, b: &State| a.join(b, Join::Weighted);
         let mut instants = at.map(|us| NOW + us);
         instants.sort_unstable();
         let [t1, t2, t3, t4] = instants;
@@ -117,7 +116,7 @@ proptest! {
     #[test]
     fn nor_do_max_and_min_between_equal_weights(
         Family { states: [a, mut b, mut c], .. } in any::plain::<3>(),
-        strategy in prop::sample::select(vec![Strategy::Max, Strategy::Min]),
+        strategy in prop::sample::select(vec![Join::Max, Join::Min]),
         at in prop::array::uniform4(any::log_uniform(1 << 45)),
         later in any::later(),
     ) {
@@ -194,7 +193,7 @@ fn a_full_bucket_is_the_same_whenever_it_was_touched() {
         )
     };
     for (strategy, weight) in
-        [(Strategy::Max, 1), (Strategy::Min, 1), (Strategy::Weighted, 1), (Strategy::Weighted, 2)]
+        [(Join::Max, 1), (Join::Min, 1), (Join::Weighted, 1), (Join::Weighted, 2)]
     {
         let (full, other) = (state(100, 100, weight), state(60, 0, 1));
         let touched = advanced(&full, NOW);

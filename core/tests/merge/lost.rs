@@ -5,7 +5,7 @@ use crate::any::{self, NOW};
 use crate::hash::Hash;
 use claw_core::defaults::Defaults;
 use claw_core::limits::MICRO;
-use claw_core::merge::{State, Strategy};
+use claw_core::merge::{Join, State};
 use claw_core::policy::Policy;
 use proptest::prelude::*;
 
@@ -32,20 +32,20 @@ fn two_concurrent_takes() {
     // the regions have exchanged their states.
     let table = [
         // The smaller take counts, the greater is lost.
-        (Strategy::Max, 0, 8),
-        (Strategy::Max, 1, 8),
-        (Strategy::Max, -1, 8),
+        (Join::Max, 0, 8),
+        (Join::Max, 1, 8),
+        (Join::Max, -1, 8),
         // The greater take counts, the smaller is lost.
-        (Strategy::Min, 0, 7),
-        (Strategy::Min, 1, 7),
-        (Strategy::Min, -1, 7),
-        (Strategy::Weighted, 0, 7),
-        (Strategy::Weighted, 1, 7),
-        (Strategy::Weighted, -1, 7),
+        (Join::Min, 0, 7),
+        (Join::Min, 1, 7),
+        (Join::Min, -1, 7),
+        (Join::Weighted, 0, 7),
+        (Join::Weighted, 1, 7),
+        (Join::Weighted, -1, 7),
         // The later take counts, the earlier is lost; at once, the smaller is.
-        (Strategy::Lww, 0, 7),
-        (Strategy::Lww, 1, 8),
-        (Strategy::Lww, -1, 7),
+        (Join::Lww, 0, 7),
+        (Join::Lww, 1, 8),
+        (Join::Lww, -1, 7),
     ];
     for (strategy, later, left) in table {
         let start = holding("10", NOW);
@@ -67,10 +67,10 @@ fn a_stale_copy_of_oneself() {
     let table = [
         // `max` gives the taken tokens back, by its nature: it cannot tell a
         // stale copy from a bucket that holds more.
-        (Strategy::Max, 10),
-        (Strategy::Min, 7),
-        (Strategy::Weighted, 7),
-        (Strategy::Lww, 7),
+        (Join::Max, 10),
+        (Join::Min, 7),
+        (Join::Weighted, 7),
+        (Join::Lww, 7),
     ];
     for (strategy, left) in table {
         let stale = holding("10", NOW);
@@ -86,7 +86,7 @@ fn a_stale_copy_of_oneself() {
 #[test]
 fn a_later_state_of_somebody_who_has_not_heard() {
     let defaults = ten();
-    for (strategy, left) in [(Strategy::Lww, 9), (Strategy::Max, 9), (Strategy::Min, 2)] {
+    for (strategy, left) in [(Join::Lww, 9), (Join::Max, 9), (Join::Min, 2)] {
         let start = holding("10", NOW);
         let (mut east, mut west) = (start.clone(), start);
         assert!(east.take(8, &defaults, NOW + 1));
@@ -100,7 +100,7 @@ fn a_later_state_of_somebody_who_has_not_heard() {
 /// age the copy is as old as before; the take after it stands.
 #[test]
 fn a_stale_copy_from_before_a_change_of_the_configuration() {
-    for strategy in [Strategy::Min, Strategy::Weighted, Strategy::Lww] {
+    for strategy in [Join::Min, Join::Weighted, Join::Lww] {
         let mut defaults = ten();
         let stale = holding("10", NOW);
         let mut key = stale.clone();
@@ -127,7 +127,7 @@ proptest! {
     #[test]
     fn stale_copies_give_nothing_back(
         family in any::family::<1>(),
-        strategy in prop::sample::select(vec![Strategy::Min, Strategy::Weighted, Strategy::Lww]),
+        strategy in prop::sample::select(vec![Join::Min, Join::Weighted, Join::Lww]),
         steps in prop::collection::vec((any::log_uniform(1 << 40), 0_u64..4, any::<u8>(), any::<bool>()), 1..8),
         later in any::later(),
     ) {
@@ -165,7 +165,7 @@ proptest! {
 #[test]
 fn every_region_admits_the_whole_limit_when_cut_off() {
     let defaults = ten();
-    for strategy in Strategy::ALL {
+    for strategy in Join::ALL {
         let start = holding("10", NOW);
         let (mut east, mut west) = (start.clone(), start);
         let admitted = (0..20)

@@ -3,7 +3,7 @@
 use crate::exact;
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::limits::MICRO;
-use claw_core::merge::{State, Strategy};
+use claw_core::merge::{Join, State};
 use claw_core::policy::{Policy, StoredPolicy};
 
 const START: u64 = 1_773_914_400_000_000;
@@ -60,7 +60,7 @@ fn same(a: &State, b: &State) -> bool {
 fn every_pair_is_joined_as_the_contract_says() {
     for states in [of_one_policy(), of_several_policies()] {
         for (a, b) in states.iter().flat_map(|a| states.iter().map(move |b| (a, b))) {
-            for strategy in Strategy::ALL {
+            for strategy in Join::ALL {
                 let joined = a.join(b, strategy);
                 assert!(
                     exact::agrees(&joined, a, b, strategy, &LATER),
@@ -74,7 +74,7 @@ fn every_pair_is_joined_as_the_contract_says() {
 #[test]
 fn every_triple_obeys_the_laws() {
     for states in [of_one_policy(), of_several_policies()] {
-        for strategy in Strategy::ALL {
+        for strategy in Join::ALL {
             let join = |a: &State, b: &State| a.join(b, strategy);
             for a in &states {
                 assert!(same(&join(a, a), a), "{strategy:?} {a:?}");
@@ -144,5 +144,5 @@ fn other_forms_of_weighted_break_a_law() {
     assert_eq!(holds(&published), (false, false));
     assert_eq!(holds(&floored), (false, true));
     assert_eq!(holds(&rounded), (true, false));
-    assert_eq!(holds(&|a, b| a.join(b, Strategy::Weighted)), (true, true));
+    assert_eq!(holds(&|a, b| a.join(b, Join::Weighted)), (true, true));
 }

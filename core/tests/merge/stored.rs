@@ -6,10 +6,9 @@ use crate::hash::Hash;
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::decimal::Decimal;
 use claw_core::defaults::Defaults;
-use claw_core::merge::{State, Strategy};
+use claw_core::merge::{Join, State};
 use claw_core::policy::Policy;
 use proptest::prelude::*;
-use proptest::strategy::Strategy as _;
 
 /// Instants of merging after [`NOW`], in any order: each server has its own clock.
 fn instants() -> impl proptest::strategy::Strategy<Value = [u64; 4]> {
@@ -48,7 +47,7 @@ fn people() -> impl proptest::strategy::Strategy<Value = Hash> {
 
 fn hold(
     keys: &[Hash; 3],
-    strategy: Strategy,
+    strategy: Join,
     defaults: &Defaults,
     instants: [u64; 4],
     later: [u64; 4],
@@ -114,7 +113,7 @@ proptest! {
         Family { defaults, states } in any::plain::<3>(),
         policy in any::policy(),
         ago in any::log_uniform(1 << 36),
-        strategy in prop::sample::select(vec![Strategy::Max, Strategy::Min, Strategy::Weighted]),
+        strategy in prop::sample::select(vec![Join::Max, Join::Min, Join::Weighted]),
         instants in near_instants(),
         later in any::later(),
     ) {
@@ -122,7 +121,7 @@ proptest! {
         defaults.change(policy, NOW - ago);
         let keys = states.map(|state| {
             let mut bucket = state.bucket;
-            if strategy != Strategy::Weighted {
+            if strategy != Join::Weighted {
                 bucket.set_weight(Weight::ONE);
             }
             Hash::holding(&State::of(bucket, state.policy))
@@ -191,7 +190,7 @@ fn a_result_that_only_looks_the_same_must_be_written() {
     };
     // One line, written down at two instants, and another of an instant between.
     let (old, new, between) = (state(10, 10), state(15, 5), state(3, 7));
-    let join = |a: &State, b: &State| a.join(b, Strategy::Lww);
+    let join = |a: &State, b: &State| a.join(b, Join::Lww);
     assert!(old.same_from(&new, NOW));
     assert_eq!(join(&join(&old, &new), &between), new);
     assert_eq!(join(&old, &join(&new, &between)), new);

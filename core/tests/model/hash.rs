@@ -7,7 +7,7 @@ use claw_core::debit::Region;
 use claw_core::decimal::Decimal;
 use claw_core::defaults::Defaults;
 use claw_core::policy::{Asked, Policy};
-use claw_core::record::{Expiry, Field, FieldError, Opened, Record};
+use claw_core::record::{Expiry, Field, FieldError, OpenBucket, Record};
 use std::collections::BTreeMap;
 
 const FIELDS: [Field; 5] =
@@ -49,12 +49,12 @@ impl Server {
     }
 
     /// The bucket as a call finds it.
-    pub fn open(&self, now: u64) -> Result<Opened, FieldError> {
-        Ok(Opened::new(self.load(now)?, &self.defaults, now))
+    pub fn open(&self, now: u64) -> Result<OpenBucket, FieldError> {
+        Ok(OpenBucket::new(self.load(now)?, &self.defaults, now))
     }
 
     /// The bucket as a call with these options finds it.
-    pub fn ask(&self, options: Options, now: u64) -> Result<Opened, FieldError> {
+    pub fn ask(&self, options: Options, now: u64) -> Result<OpenBucket, FieldError> {
         let mut opened = self.open(now)?;
         let asked = Asked { capacity: options.capacity, refill: options.refill };
         opened.ask(&asked, self.defaults.current()).expect("options are within their bounds");
@@ -62,7 +62,7 @@ impl Server {
     }
 
     /// Writes what has to be written, as text.
-    pub fn save(&mut self, opened: &Opened) {
+    pub fn save(&mut self, opened: &OpenBucket) {
         let record = opened.to_record();
         let texts = [
             (Field::Tokens, record.tokens.map(|micros| Decimal::new(micros).to_string())),

@@ -9,7 +9,7 @@ use claw_core::decimal;
 use claw_core::defaults::Defaults;
 use claw_core::limits::{MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS};
 use claw_core::policy::{Asked, Policy, StoredPolicy};
-use claw_core::record::{Expiry, Field, Opened, Record};
+use claw_core::record::{Expiry, Field, OpenBucket, Record};
 use claw_core::throttle;
 use claw_core::timestamp;
 use proptest::prelude::*;
@@ -153,7 +153,7 @@ proptest! {
         defaults.change(policy(later), changed);
         let _ = defaults.at(now);
         for record in [None, Some(record)] {
-            let mut opened = Opened::new(record.clone(), &defaults, now);
+            let mut opened = OpenBucket::new(record.clone(), &defaults, now);
             let Options { capacity, refill } = options;
             opened.ask(&Asked { capacity, refill }, defaults.current()).unwrap();
             opened.take(number, true, now, &alone());

@@ -4,7 +4,7 @@ use crate::alone;
 use claw_core::bucket::{Answer, Bucket, Wait, Weight};
 use claw_core::defaults::Defaults;
 use claw_core::policy::{Asked, Policy};
-use claw_core::record::{Opened, Record};
+use claw_core::record::{OpenBucket, Record};
 
 const MS: u64 = 1_000;
 const START: u64 = 1_773_914_400_000_000;
@@ -200,7 +200,7 @@ fn the_policy_in_force() {
         (none, Some(200), (200, 36)),
     ];
     for (asked, pin, expected) in table {
-        let mut opened = Opened::new(key, &defaults, START);
+        let mut opened = OpenBucket::new(key, &defaults, START);
         if let Some(capacity) = pin {
             opened.pin(Policy::new(capacity, 0, 1_000).unwrap(), &alone());
         }
@@ -210,12 +210,12 @@ fn the_policy_in_force() {
         key = Some(opened.to_record());
     }
     // RESET: back to the default.
-    let mut opened = Opened::new(key, &defaults, START);
+    let mut opened = OpenBucket::new(key, &defaults, START);
     opened.reset(default, &alone());
     let answer = opened.take(0, false, START, &alone());
     assert_eq!((answer.capacity, answer.remaining), (100, 36));
     // A missing key is full, whatever the capacity.
-    let mut opened = Opened::new(None, &defaults, START);
+    let mut opened = OpenBucket::new(None, &defaults, START);
     opened.ask(&with(1_000), default).unwrap();
     assert_eq!(opened.remaining(&alone()), 1_000);
 }
@@ -227,7 +227,7 @@ fn a_change_of_the_default_is_credited_piecewise() {
         |capacity, refill: u64| Policy::new(capacity, refill * 1_000_000, 1_000).unwrap();
     let at = |seconds: u64| START + seconds * 1_000 * MS;
     let mut defaults = Defaults::new(per_second(100, 1));
-    let mut opened = Opened::new(None, &defaults, START);
+    let mut opened = OpenBucket::new(None, &defaults, START);
     opened.take(100, false, START, &alone());
     let key = Some(opened.to_record());
     defaults.change(per_second(100, 5), at(10));
@@ -241,7 +241,7 @@ fn a_change_of_the_default_is_credited_piecewise() {
         (10_000, 1_000),
     ];
     for (seconds, remaining) in table {
-        let opened = Opened::new(key.clone(), &defaults, at(seconds));
+        let opened = OpenBucket::new(key.clone(), &defaults, at(seconds));
         assert_eq!(opened.remaining(&alone()), remaining, "after {seconds} s");
         assert_eq!(opened.bucket().policy(), defaults.current());
     }
@@ -253,13 +253,13 @@ fn a_bucket_at_the_instant_of_a_change() {
     let never = |capacity| Policy::new(capacity, 0, 1_000).unwrap();
     let mut defaults = Defaults::new(never(10));
     defaults.change(never(1_000), START);
-    let mut opened = Opened::new(None, &defaults, START);
+    let mut opened = OpenBucket::new(None, &defaults, START);
     assert_eq!(opened.take(1, false, START, &alone()).remaining, 999);
     let key = Some(opened.to_record());
     defaults.change(never(500), START + 1);
-    assert_eq!(Opened::new(key.clone(), &defaults, START + 1).remaining(&alone()), 500);
+    assert_eq!(OpenBucket::new(key.clone(), &defaults, START + 1).remaining(&alone()), 500);
     defaults.change(never(2_000), START + 2);
-    assert_eq!(Opened::new(key.clone(), &defaults, START + 2).remaining(&alone()), 500);
+    assert_eq!(OpenBucket::new(key.clone(), &defaults, START + 2).remaining(&alone()), 500);
 }
 
 /// The clock is set back between two changes: until it has caught up, the time
@@ -269,13 +269,13 @@ fn a_clock_set_back_between_two_changes() {
     let per_second = |refill: u64| Policy::new(100, refill * 1_000_000, 1_000).unwrap();
     let at = |seconds: u64| START + seconds * 1_000 * MS;
     let mut defaults = Defaults::new(per_second(1));
-    let mut opened = Opened::new(None, &defaults, at(60));
+    let mut opened = OpenBucket::new(None, &defaults, at(60));
     opened.take(100, false, at(60), &alone());
     let key = Some(opened.to_record());
     defaults.change(per_second(50), at(100));
     defaults.change(per_second(0), at(50));
     // 40 seconds at 1 a second, and then none.
-    assert_eq!(Opened::new(key, &defaults, at(200)).remaining(&alone()), 40);
+    assert_eq!(OpenBucket::new(key, &defaults, at(200)).remaining(&alone()), 40);
 }
 
 /// More changes than are remembered: the oldest are forgotten, no others.
@@ -292,8 +292,8 @@ fn very_many_changes_of_the_default() {
         Some(Record { tokens, timestamp, ..Record::default() })
     };
     // 1 a second in every other second.
-    assert_eq!(Opened::new(key(4_000), &defaults, at(5_000)).remaining(&alone()), 500);
-    assert_eq!(Opened::new(key(4_900), &defaults, at(5_000)).remaining(&alone()), 50);
+    assert_eq!(OpenBucket::new(key(4_000), &defaults, at(5_000)).remaining(&alone()), 500);
+    assert_eq!(OpenBucket::new(key(4_900), &defaults, at(5_000)).remaining(&alone()), 50);
     // From before what is remembered: something, and no panic.
-    assert!(Opened::new(key(0), &defaults, at(5_000)).remaining(&alone()) >= 500);
+    assert!(OpenBucket::new(key(0), &defaults, at(5_000)).remaining(&alone()) >= 500);
 }

@@ -5,7 +5,7 @@ use claw_core::bucket::Weight;
 use claw_core::decimal::DecimalError;
 use claw_core::defaults::Defaults;
 use claw_core::policy::{Policy, PolicyTextError};
-use claw_core::record::{Field, FieldError, Opened, Record};
+use claw_core::record::{Field, FieldError, OpenBucket, Record};
 use claw_core::timestamp::TimestampError;
 
 const NOW: u64 = 1_773_914_400_000_000;
@@ -152,7 +152,7 @@ fn a_bucket_that_a_person_makes() {
         for (field, text) in *fields {
             record.read(*field, text.as_bytes(), NOW).unwrap();
         }
-        let opened = Opened::new(Some(record), &defaults, NOW + 10_000_000);
+        let opened = OpenBucket::new(Some(record), &defaults, NOW + 10_000_000);
         assert_eq!(opened.remaining(&alone()), *remaining, "{fields:?}");
     }
 }
@@ -165,7 +165,7 @@ fn a_take_leaves_the_fields_that_are_there() {
     let written = read(Field::Tokens, "200").unwrap();
     for (weight, remainder) in [(None, None), (Some(Weight::ONE), Some(0))] {
         let record = Record { timestamp: Some(NOW), weight, remainder, ..written.clone() };
-        let mut opened = Opened::new(Some(record.clone()), &defaults, NOW);
+        let mut opened = OpenBucket::new(Some(record.clone()), &defaults, NOW);
         opened.take(1, false, NOW, &alone());
         let expected = Record { tokens: Some(199_000_000), ..record };
         assert_eq!(opened.to_record(), expected);

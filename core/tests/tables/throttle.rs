@@ -5,7 +5,7 @@ use crate::alone;
 use claw_core::defaults::Defaults;
 use claw_core::limits::MAX_TOKENS;
 use claw_core::policy::Policy;
-use claw_core::record::{Opened, Record};
+use claw_core::record::{OpenBucket, Record};
 use claw_core::throttle::{self, ThrottleError};
 
 const START: u64 = 1_773_914_400_000_000;
@@ -25,7 +25,7 @@ impl Throttle {
     fn call(&mut self, quantity: i64, now: u64) -> [i64; 5] {
         let (max_burst, count, period) = self.terms;
         let asked = throttle::policy(max_burst, count, period).unwrap();
-        let mut opened = Opened::new(self.key.clone(), &Defaults::new(Policy::DEFAULT), now);
+        let mut opened = OpenBucket::new(self.key.clone(), &Defaults::new(Policy::DEFAULT), now);
         opened.ask(&asked, Policy::DEFAULT).unwrap();
         let before = opened.bucket().tokens();
         let amount = quantity.unsigned_abs();

@@ -3,10 +3,10 @@
 
 use super::{Stored, answer};
 use crate::error::Error;
-use crate::server::{Context, Key, Str};
-use crate::store::{self, Written};
-use claw_core::debit::{Entry, Remote, Shared, Terms};
-use claw_core::record::Opened;
+use crate::host::{Context, Key, Str};
+use crate::store::{self, EncodedBucket};
+use claw_core::debit::{Counter, Remote, SharedBucket, Terms};
+use claw_core::record::OpenBucket;
 use claw_core::replica::{ReplicaId, Writer};
 
 pub(super) fn merge(
@@ -22,7 +22,7 @@ pub(super) fn merge(
     let key = Key::open_write(ctx, name);
     let mut opened = store::open_shared(ctx, &key, now)?;
     let region = regions.region()?;
-    let before = Seen::of(&opened);
+    let before = Fingerprint::of(&opened);
 
     let (mut fresh, mut tell) = (opened.record().is_none(), by_hand);
     let relay = |from: Option<ReplicaId>| from.is_some_and(|from| region.peers.misses(from));
@@ -47,7 +47,7 @@ pub(super) fn merge(
             return Err(Error::TooManyReplicas);
         }
         let received = local.receive(fresh, &remote, writer, &region.peers);
-        tell |= received.tell;
+        tell |= received.rebroadcast;
         fresh = false;
         if from.is_some() {
             regions.receive(1);
@@ -55,13 +55,13 @@ pub(super) fn merge(
     }
 
     // Time alone is no change: it will have passed for the next call too.
-    let unchanged = before == Seen::of(&opened) && opened.record().is_none() == fresh;
+    let unchanged = before == Fingerprint::of(&opened) && opened.record().is_none() == fresh;
     let remaining = opened.remaining(&region);
     let tell = tell && !fresh;
     if !unchanged {
         store::save_with(ctx, &key, &mut opened, None, tell)?;
     } else if tell {
-        regions.note(ctx.db(), name, &opened, &Written::of(ctx, &opened)?);
+        regions.note(ctx.db(), name, &opened, &EncodedBucket::of(ctx, &opened)?);
     }
     answer(ctx, unchanged, opened.bucket().policy(), remaining);
     Ok(())
@@ -69,20 +69,20 @@ pub(super) fn merge(
 
 /// What of a bucket does not change by itself.
 #[derive(PartialEq)]
-struct Seen {
+struct Fingerprint {
     level: i128,
-    entries: Vec<(ReplicaId, Entry)>,
+    counters: Vec<(ReplicaId, Counter)>,
     terms: Option<Terms>,
 }
 
-impl Seen {
-    fn of(opened: &Opened) -> Self {
+impl Fingerprint {
+    fn of(opened: &OpenBucket) -> Self {
         let shared = opened.as_shared();
-        let accounts = shared.map(Shared::accounts).unwrap_or_default();
-        let counted = accounts.iter().filter(|account| account.entry.epoch != 0);
+        let accounts = shared.map(SharedBucket::accounts).unwrap_or_default();
+        let counted = accounts.iter().filter(|account| account.counter.epoch != 0);
         Self {
-            level: shared.map(Shared::level).unwrap_or(0),
-            entries: counted.map(|account| (account.id, account.entry)).collect(),
+            level: shared.map(SharedBucket::level).unwrap_or(0),
+            counters: counted.map(|account| (account.id, account.counter)).collect(),
             terms: Some(opened.terms()),
         }
     }

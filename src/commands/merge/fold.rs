@@ -4,12 +4,12 @@
 
 use super::{Stored, answer};
 use crate::error::Error;
-use crate::server::{self, Context, Key, Str};
+use crate::host::{self, Context, Key, Str};
 use crate::store;
 use crate::strategy::Strategy;
 use claw_core::codec::{self, RegionStates};
 use claw_core::merge::State;
-use claw_core::record::Opened;
+use claw_core::record::OpenBucket;
 
 pub(super) fn merge(
     ctx: &Context<'_>,
@@ -52,7 +52,7 @@ pub(super) fn merge(
     if !unchanged {
         let view = fold(ctx, &states, strategy)?;
         let key = Key::open_write(ctx, name);
-        let mut opened = Opened::merged(store::load(ctx, &key, now)?, &view);
+        let mut opened = OpenBucket::merged(store::load(ctx, &key, now)?, &view);
         opened.set_regions(&states);
         store::save_with(ctx, &key, &mut opened, None, false)?;
         bucket = Some(view.bucket);
@@ -65,7 +65,7 @@ pub(super) fn merge(
 
 /// Makes a bucket anew that was changed by a command of this region.
 pub(crate) fn again(ctx: &Context<'_>, name: Str<'_>, strategy: &Strategy) -> Result<(), Error> {
-    let now = server::now();
+    let now = host::now();
     let record = store::load(ctx, &Key::open_read(ctx, name), now)?;
     let states = record.as_ref().and_then(|record| record.regions.as_deref());
     let Some(states) = states.and_then(codec::decode_regions) else {
@@ -76,7 +76,7 @@ pub(crate) fn again(ctx: &Context<'_>, name: Str<'_>, strategy: &Strategy) -> Re
     let key = Key::open_write(ctx, name);
     let record = store::load(ctx, &key, now)?;
     if record.is_some() {
-        store::save_with(ctx, &key, &mut Opened::merged(record, &view), None, false)?;
+        store::save_with(ctx, &key, &mut OpenBucket::merged(record, &view), None, false)?;
     }
     Ok(())
 }

@@ -10,8 +10,8 @@
 )]
 
 use claw_sync::{
-    Command, Config, Credentials, Files, Identity, Limits, Messages, PeerState, PeerStatus,
-    PeerUrl, Pusher, Round, Value,
+    Config, Credentials, Files, Identity, Limits, Messages, PeerState, PeerStatus, PeerUrl, Pusher,
+    Round, Value,
 };
 use claw_testkit::{Server, eventually};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,9 +26,21 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// An interval that never ends: rounds happen when the test flushes.
 pub const NEVER: Duration = Duration::from_secs(3600);
 
+/// Puts states into the field `state` of hashes, and answers as the module does: one
+/// element for each.
+pub const STORE: &str = "\
+    local replies, key = {}, KEYS[1] \
+    for at = 1, #ARGV, 2 do \
+        replies[#replies + 1] = redis.pcall('HSET', key, 'state', ARGV[at]) \
+        key = ARGV[at + 1] \
+    end \
+    return replies";
+
 /// Heartbeats that ask `INFO server` for the run id, or any other command.
 pub struct Owner {
     pub heartbeat: Vec<Vec<u8>>,
+    /// The words before keys and states.
+    pub command: Vec<Vec<u8>>,
     /// The rounds there were heartbeats for.
     pub rounds: Mutex<Vec<Round>>,
     pub silent: AtomicBool,
@@ -36,11 +48,13 @@ pub struct Owner {
 
 impl Owner {
     pub fn new(heartbeat: &str) -> Arc<Owner> {
-        Arc::new(Owner {
-            heartbeat: words(heartbeat),
-            rounds: Mutex::default(),
-            silent: false.into(),
-        })
+        Self::with(heartbeat, ["EVAL", STORE, "1"].map(Vec::from).to_vec())
+    }
+
+    /// One whose states go with another command.
+    pub fn with(heartbeat: &str, command: Vec<Vec<u8>>) -> Arc<Owner> {
+        let (heartbeat, rounds) = (words(heartbeat), Mutex::default());
+        Arc::new(Owner { heartbeat, command, rounds, silent: false.into() })
     }
 
     pub fn complete(&self, peer: usize) -> usize {
@@ -53,6 +67,10 @@ impl Owner {
 pub const BOMB: &str = "bomb";
 
 impl Messages for Owner {
+    fn states_command(&self) -> Vec<Vec<u8>> {
+        self.command.clone()
+    }
+
     /// Notes are states.
     fn state(&self, note: &[u8], out: &mut Vec<u8>) {
         assert!(note != BOMB.as_bytes(), "part of the test");
@@ -89,12 +107,10 @@ pub fn limits() -> Limits {
     Limits { io_timeout: Duration::from_secs(120), ..Limits::default() }
 }
 
-/// States become the field `state` of hashes.
 pub fn config<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> Config {
     Config {
         peers: urls.into_iter().map(|url| PeerUrl::parse(url.as_ref()).unwrap()).collect(),
         interval: Duration::from_millis(10),
-        command: Command { before: words("HSET"), between: words("state"), after: Vec::new() },
         credentials: Arc::default(),
         limits: limits(),
     }

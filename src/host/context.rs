@@ -27,7 +27,7 @@ pub(crate) struct Context<'a> {
 impl<'a> Context<'a> {
     /// # Safety
     /// `raw` must be the context of a call that lasts for `'a`.
-    pub(super) unsafe fn new(raw: *mut raw::RedisModuleCtx, module: &'a Module) -> Self {
+    pub(crate) unsafe fn new(raw: *mut raw::RedisModuleCtx, module: &'a Module) -> Self {
         Self { raw, module, between_commands: false }
     }
 
@@ -35,16 +35,16 @@ impl<'a> Context<'a> {
     ///
     /// # Safety
     /// As for [`Self::new`].
-    pub(super) unsafe fn of_event(raw: *mut raw::RedisModuleCtx, module: &'a Module) -> Self {
+    pub(crate) unsafe fn of_event(raw: *mut raw::RedisModuleCtx, module: &'a Module) -> Self {
         Self { raw, module, between_commands: true }
     }
 
-    pub(super) fn as_ptr(&self) -> *mut raw::RedisModuleCtx {
+    pub(crate) fn as_ptr(&self) -> *mut raw::RedisModuleCtx {
         self.raw
     }
 
     /// Whether it is the context of an event, not of a command.
-    pub(super) fn is_between_commands(&self) -> bool {
+    pub(crate) fn is_between_commands(&self) -> bool {
         self.between_commands
     }
 
@@ -178,7 +178,7 @@ impl<'a> Context<'a> {
         unsafe { call!(RedisModule_AvoidReplicaTraffic()) != 0 }
     }
 
-    pub(super) fn has_flag(&self, flag: u32) -> bool {
+    pub(crate) fn has_flag(&self, flag: u32) -> bool {
         let flag = c_int::try_from(flag).unwrap_or(0);
         // SAFETY: a live context.
         unsafe { call!(RedisModule_GetContextFlags(self.raw)) & flag != 0 }
@@ -268,7 +268,7 @@ impl<'a> Context<'a> {
 ///
 /// # Safety
 /// `reply` must be the live reply to a call, or null.
-pub(super) unsafe fn take_text(
+pub(crate) unsafe fn take_text(
     reply: *mut raw::RedisModuleCallReply,
 ) -> Option<(isize, Option<Vec<u8>>)> {
     if reply.is_null() {
@@ -306,7 +306,7 @@ pub(crate) enum Level {
 ///
 /// # Safety
 /// `raw` must be a live context, or null.
-pub(super) unsafe fn log(raw: *mut raw::RedisModuleCtx, level: Level, line: &str) {
+pub(crate) unsafe fn log(raw: *mut raw::RedisModuleCtx, level: Level, line: &str) {
     let level = match level {
         Level::Warning => c"warning",
         Level::Notice => c"notice",
@@ -317,4 +317,13 @@ pub(super) unsafe fn log(raw: *mut raw::RedisModuleCtx, level: Level, line: &str
     unsafe {
         call!(RedisModule_Log(raw, level.as_ptr(), c"%.*s".as_ptr(), len, line.as_ptr()));
     }
+}
+
+/// Says in the log why the module does not load.
+///
+/// # Safety
+/// `ctx` must be a live context.
+pub(crate) unsafe fn refuse(ctx: *mut raw::RedisModuleCtx, why: &str) {
+    // SAFETY: promised by the caller.
+    unsafe { log(ctx, Level::Warning, why) };
 }

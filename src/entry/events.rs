@@ -1,10 +1,8 @@
 //! Events of the server: the passing of time, the change of its role, parameters
 //! that are set, and who begins to listen.
 
-use super::api::call;
-use super::context::Context;
-use super::module::Module;
 use crate::config::Parameter;
+use crate::host::{Context, Module, api::call};
 use crate::regions;
 use redis_module::raw;
 use std::ffi::{CStr, c_int, c_void};

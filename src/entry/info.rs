@@ -1,9 +1,7 @@
 //! `INFO claw`.
 
-use super::api::call;
-use super::module::Module;
-use super::server_info::ServerInfo;
 use crate::commands;
+use crate::host::{Module, ServerInfo, api::call};
 use redis_module::raw;
 use std::ffi::{CStr, CString, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -6,7 +6,7 @@ use crate::config::Settings;
 use crate::error::Error;
 use crate::regions::Regions;
 use crate::stats::Stats;
-use claw_core::record::{Field, Opened, Spare};
+use claw_core::record::{BucketPool, Field, OpenBucket};
 use redis_module::raw;
 use std::cell::{RefCell, RefMut};
 use std::mem::ManuallyDrop;
@@ -26,9 +26,9 @@ pub(crate) struct Module {
     /// Region sync.
     pub(crate) regions: Regions,
     /// Who listens to effects.
-    pub(super) listeners: Listeners,
-    /// See [`Open`].
-    spare: RefCell<Spare>,
+    pub(crate) listeners: Listeners,
+    /// See [`PooledBucket`].
+    spare: RefCell<BucketPool>,
     lent: RefCell<Option<OwnedStr>>,
     stamp: RefCell<Option<(u64, OwnedStr)>>,
 }
@@ -48,7 +48,7 @@ impl Module {
     }
 
     /// Prepares the state at load time.
-    pub(super) fn install() -> Option<()> {
+    pub(crate) fn install() -> Option<()> {
         let module = Self {
             names: Names::new()?,
             settings: RefCell::new(Settings::default()),
@@ -64,7 +64,7 @@ impl Module {
     }
 
     /// Frees the state at unload time.
-    pub(super) fn remove() {
+    pub(crate) fn remove() {
         let module = CURRENT.swap(ptr::null_mut(), Ordering::AcqRel);
         if !module.is_null() {
             // SAFETY: it came from a box and nobody can load it any more.
@@ -73,7 +73,7 @@ impl Module {
     }
 
     /// Keeps `text` until the next call, for a caller that only borrows it.
-    pub(super) fn lend(&self, text: OwnedStr) -> *mut raw::RedisModuleString {
+    pub(crate) fn lend(&self, text: OwnedStr) -> *mut raw::RedisModuleString {
         let pointer = text.as_str().as_ptr();
         match self.lent.try_borrow_mut() {
             Ok(mut lent) => {
@@ -85,13 +85,13 @@ impl Module {
     }
 
     /// Memory of a bucket that is done with.
-    pub(crate) fn spare(&self) -> Result<RefMut<'_, Spare>, Error> {
+    pub(crate) fn spare(&self) -> Result<RefMut<'_, BucketPool>, Error> {
         self.spare.try_borrow_mut().map_err(|_| Error::Busy)
     }
 
     /// Room for a bucket that is to be read.
-    pub(crate) fn room(&self) -> Result<Open<'_>, Error> {
-        Ok(Open { opened: ManuallyDrop::new(self.spare()?.take()), module: self })
+    pub(crate) fn room(&self) -> Result<PooledBucket<'_>, Error> {
+        Ok(PooledBucket { opened: ManuallyDrop::new(self.spare()?.take()), module: self })
     }
 
     /// The text of a timestamp. Where the clock has only milliseconds, commands that
@@ -128,26 +128,26 @@ impl Module {
 
 /// An open bucket. Its memory is the next one's when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Open<'c> {
-    opened: ManuallyDrop<Box<Opened>>,
+pub(crate) struct PooledBucket<'c> {
+    opened: ManuallyDrop<Box<OpenBucket>>,
     module: &'c Module,
 }
 
-impl Deref for Open<'_> {
-    type Target = Opened;
+impl Deref for PooledBucket<'_> {
+    type Target = OpenBucket;
 
-    fn deref(&self) -> &Opened {
+    fn deref(&self) -> &OpenBucket {
         &self.opened
     }
 }
 
-impl DerefMut for Open<'_> {
-    fn deref_mut(&mut self) -> &mut Opened {
+impl DerefMut for PooledBucket<'_> {
+    fn deref_mut(&mut self) -> &mut OpenBucket {
         &mut self.opened
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for PooledBucket<'_> {
     fn drop(&mut self) {
         // SAFETY: it is used nowhere after this.
         let opened = unsafe { ManuallyDrop::take(&mut self.opened) };

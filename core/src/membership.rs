@@ -35,14 +35,14 @@ const MAX_MASTERS: u16 = 1_024;
 /// that have not said all yet, and old ones whose last words may still come.
 const SPARE_SENDERS: usize = 3;
 
-/// How much of the limit is shared out equally under [`Guard::Share`], whatever
+/// How much of the limit is shared out equally under [`PartitionPolicy::Share`], whatever
 /// the regions spent, as one part in so many: a region that was idle before the
 /// cut must be able to admit something.
 const EQUAL_PART: u128 = 10;
 
 /// What a region does while it does not hear from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Guard {
+pub enum PartitionPolicy {
     /// Goes on admitting as if they were there.
     Off,
     /// With k of N regions on this side of the cut, admits k/N.
@@ -53,7 +53,7 @@ pub enum Guard {
     Share,
 }
 
-impl Guard {
+impl PartitionPolicy {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Off, Self::Equal, Self::Share];
 
@@ -67,7 +67,7 @@ impl Guard {
         }
     }
 
-    /// Finds a guard by its name, in any case.
+    /// Finds a policy by its name, in any case.
     #[must_use]
     pub fn by_name(name: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|g| name.eq_ignore_ascii_case(g.name().as_bytes()))
@@ -187,7 +187,7 @@ impl Peer {
         last.map_or(0, |sender| sender.heard).max(self.since)
     }
 
-    /// Returns whether that was news. `timeout_us` is that of [`Peers`].
+    /// Returns whether that was news. `timeout_us` is that of [`Membership`].
     fn hear(&mut self, round: &Round<'_>, timeout_us: u64, now: Instants) -> bool {
         let masters = usize::from(round.masters.clamp(1, MAX_MASTERS));
         let known = self.senders.iter().position(|sender| *sender.run == *round.run);
@@ -254,8 +254,8 @@ impl Peer {
 
 /// All other regions.
 #[derive(Debug, Clone)]
-pub struct Peers {
-    guard: Guard,
+pub struct Membership {
+    policy: PartitionPolicy,
     me: Option<ReplicaId>,
     /// How many regions there are, with this one.
     regions: usize,
@@ -271,19 +271,19 @@ pub struct Peers {
     earlier: VecDeque<(u64, u16)>,
 }
 
-impl Default for Peers {
+impl Default for Membership {
     fn default() -> Self {
-        Self::new(Guard::default(), 1, u64::MAX, Instants::default())
+        Self::new(PartitionPolicy::default(), 1, u64::MAX, Instants::default())
     }
 }
 
-impl Peers {
+impl Membership {
     /// `regions` counts this one; a peer is silent after `timeout_us`
-    /// microseconds. Peers not heard yet are waited for as long, from `now` on.
+    /// microseconds. Membership not heard yet are waited for as long, from `now` on.
     #[must_use]
-    pub fn new(guard: Guard, regions: usize, timeout_us: u64, now: Instants) -> Self {
+    pub fn new(policy: PartitionPolicy, regions: usize, timeout_us: u64, now: Instants) -> Self {
         Self {
-            guard,
+            policy,
             me: None,
             regions,
             masters: 1,
@@ -298,12 +298,18 @@ impl Peers {
     }
 
     /// Takes over another configuration; what is known of the peers stays.
-    pub fn configure(&mut self, guard: Guard, regions: usize, timeout_us: u64, now: Instants) {
+    pub fn configure(
+        &mut self,
+        policy: PartitionPolicy,
+        regions: usize,
+        timeout_us: u64,
+        now: Instants,
+    ) {
         if regions != self.regions {
             // Those that have just been added are waited for.
             self.started = now.steady;
         }
-        (self.guard, self.regions, self.timeout_us) = (guard, regions, timeout_us);
+        (self.policy, self.regions, self.timeout_us) = (policy, regions, timeout_us);
         self.tick(None, now);
     }
 
@@ -312,8 +318,8 @@ impl Peers {
         self.me = id;
     }
 
-    /// How many masters this region has. [`Guard::Share`] needs to know what the
-    /// whole of a region spends, and so is as [`Guard::Equal`] wherever one has
+    /// How many masters this region has. [`PartitionPolicy::Share`] needs to know what the
+    /// whole of a region spends, and so is as [`PartitionPolicy::Equal`] wherever one has
     /// several.
     pub fn set_masters(&mut self, masters: u16) {
         self.masters = masters;
@@ -501,14 +507,14 @@ impl Peers {
         };
         let count = |count: usize| u128::try_from(count).unwrap_or(0);
         let here = regions.saturating_sub(silent).saturating_sub(missing);
-        match self.guard {
-            Guard::Off => WHOLE,
-            Guard::Equal => permille(count(here), count(regions)),
+        match self.policy {
+            PartitionPolicy::Off => WHOLE,
+            PartitionPolicy::Equal => permille(count(here), count(regions)),
             // Without spend to go by, all count alike.
-            Guard::Share if silent == 0 || self.own_frozen == 0 => {
+            PartitionPolicy::Share if silent == 0 || self.own_frozen == 0 => {
                 permille(count(here), count(regions))
             }
-            Guard::Share => {
+            PartitionPolicy::Share => {
                 let peers = |silent: bool| {
                     let side = self.peers.iter().filter(move |peer| peer.silent == silent);
                     side.map(|peer| peer.frozen).fold(0_u128, u128::saturating_add)

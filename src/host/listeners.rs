@@ -54,12 +54,12 @@ impl Listeners {
     }
 
     /// Somebody may listen from now on.
-    pub(super) fn expect(&self) {
+    pub(crate) fn expect(&self) {
         self.any.set(true);
     }
 
     /// Looks who is there; to be called some times a second.
-    pub(super) fn look(&self, ctx: &Context<'_>) {
+    pub(crate) fn look(&self, ctx: &Context<'_>) {
         let now = Instant::now();
         if self.looked.get().is_none_or(|before| now.duration_since(before) >= PAUSE) {
             self.looked.set(Some(now));
@@ -104,7 +104,7 @@ fn version(text: &[u8]) -> Option<Version> {
 impl Context<'_> {
     /// Whether an effect need not be handed to the server. It is counted as a
     /// change all the same, for the server's snapshots after so many.
-    pub(super) fn is_unheard(&self) -> bool {
+    pub(crate) fn is_unheard(&self) -> bool {
         if self.is_between_commands() || self.module().listeners.any() {
             return false;
         }

@@ -9,7 +9,7 @@
 //! little room that it has.
 
 use crate::config::{Limits, Messages};
-use crate::front::{Entry, Handful, Mark, Piece, Spent};
+use crate::note_log::{Entry, EntryPool, Mark, NoteBatch, Piece};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Place;
 use std::hash::{BuildHasher, RandomState};
@@ -20,7 +20,7 @@ const SPARE_KEYS: usize = 1_024;
 
 /// Notes by key, in the order in which the keys came.
 #[derive(Debug)]
-pub(crate) struct Gathered {
+pub(crate) struct Coalescer {
     slots: Vec<Piece>,
     /// How many of them have been filled.
     used: usize,
@@ -36,7 +36,7 @@ pub(crate) struct Gathered {
     pub noted_until: Instant,
 }
 
-impl Gathered {
+impl Coalescer {
     pub fn new(now: Instant) -> Self {
         Self {
             slots: Vec::new(),
@@ -52,8 +52,8 @@ impl Gathered {
     }
 
     /// Adds what was noted later.
-    pub fn add(&mut self, handful: &Handful) {
-        for (id, note) in handful.noted() {
+    pub fn add(&mut self, batch: &NoteBatch) {
+        for (id, note) in batch.noted() {
             let hash = self.hasher.hash_one(id);
             let slots = &mut self.slots;
             let is_same = |&(known, at): &(u64, usize)| {
@@ -79,10 +79,10 @@ impl Gathered {
                 self.bytes = self.bytes.saturating_sub(older).saturating_add(slot.cost());
             }
         }
-        self.since = self.since.or(handful.since);
-        self.overrun |= handful.overrun;
-        self.marks.extend_from_slice(&handful.marks);
-        self.noted_until = handful.taken_at;
+        self.since = self.since.or(batch.since);
+        self.overrun |= batch.overrun;
+        self.marks.extend_from_slice(&batch.marks);
+        self.noted_until = batch.taken_at;
     }
 
     /// How many keys there are.
@@ -97,13 +97,13 @@ impl Gathered {
     }
 
     /// The states as they go over the wire, in the memory of earlier ones.
-    pub fn entries(&self, messages: &dyn Messages, spent: &Spent) -> Vec<Entry> {
-        let mut spent = spent.take(self.used);
+    pub fn entries(&self, messages: &dyn Messages, pool: &EntryPool) -> Vec<Entry> {
+        let mut pool = pool.take(self.used);
         let mut state = Vec::new();
         let entry = |slot: &Piece| {
             state.clear();
             messages.state(slot.what(), &mut state);
-            while let Some(mut entry) = spent.pop() {
+            while let Some(mut entry) = pool.pop() {
                 // Another peer may still have it, and will bring it back.
                 if entry.become_one(slot.id(), &state) {
                     return entry;
@@ -140,7 +140,7 @@ impl Gathered {
 mod tests {
     use super::*;
     use crate::config::Round;
-    use crate::front::Front;
+    use crate::note_log::NoteLog;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -148,6 +148,10 @@ mod tests {
     struct Plain;
 
     impl Messages for Plain {
+        fn states_command(&self) -> Vec<Vec<u8>> {
+            Vec::new()
+        }
+
         fn heartbeat(&self, _: &Round) -> Option<Vec<Vec<u8>>> {
             None
         }
@@ -173,10 +177,10 @@ mod tests {
         #[test]
         fn the_last_state_of_each_key_wins(steps in prop::collection::vec(step(), 0..200)) {
             let limits = Limits::default();
-            let mut front = Front::default();
-            let mut gathered = Gathered::new(Instant::now());
-            let mut spare = Handful::empty();
-            let (spent, mut late) = (Spent::default(), Vec::new());
+            let mut log = NoteLog::default();
+            let mut coalescer = Coalescer::new(Instant::now());
+            let mut spare = NoteBatch::empty();
+            let (pool, mut late) = (EntryPool::default(), Vec::new());
             let mut noted: BTreeMap<Key, u64> = BTreeMap::new();
             let (mut clock, mut first) = (0, None);
             for step in steps.into_iter().chain([Step::Gather, Step::HandOut]) {
@@ -185,20 +189,20 @@ mod tests {
                         clock += 1;
                         first = first.or(Some(clock));
                         noted.insert((db, key), clock);
-                        front.note((db, &[key]), &[&clock.to_be_bytes()], &limits, || clock);
+                        log.note((db, &[key]), &[&clock.to_be_bytes()], &limits, || clock);
                     }
                     Step::Gather | Step::HandOut => {
-                        let mut handful = front.take(spare);
-                        gathered.add(&handful);
-                        handful.clear();
-                        spare = handful;
+                        let mut batch = log.take(spare);
+                        coalescer.add(&batch);
+                        batch.clear();
+                        spare = batch;
                     }
                 }
                 if matches!(step, Step::HandOut) {
-                    prop_assert_eq!((gathered.since, gathered.len()), (first.take(), noted.len()));
-                    let cost: usize = gathered.slots.iter().take(gathered.used).map(Piece::cost).sum();
-                    prop_assert_eq!(gathered.bytes, cost);
-                    let entries = gathered.entries(&Plain, &spent);
+                    prop_assert_eq!((coalescer.since, coalescer.len()), (first.take(), noted.len()));
+                    let cost: usize = coalescer.slots.iter().take(coalescer.used).map(Piece::cost).sum();
+                    prop_assert_eq!(coalescer.bytes, cost);
+                    let entries = coalescer.entries(&Plain, &pool);
                     let found: BTreeMap<Key, u64> = entries
                         .iter()
                         .map(|e| {
@@ -210,9 +214,9 @@ mod tests {
                     prop_assert_eq!(found, std::mem::take(&mut noted));
                     // Two peers are done with them, the second one later.
                     let mut first: Vec<Entry> = entries.clone();
-                    spent.give(&mut first);
-                    spent.give(&mut std::mem::replace(&mut late, entries));
-                    gathered.clear();
+                    pool.give(&mut first);
+                    pool.give(&mut std::mem::replace(&mut late, entries));
+                    coalescer.clear();
                 }
             }
         }
@@ -220,23 +224,23 @@ mod tests {
 
     #[test]
     fn room_is_bounded_and_given_back() {
-        let mut front = Front::default();
+        let mut log = NoteLog::default();
         let limits = Limits { entries: 20_000, ..Limits::default() };
-        let mut gathered = Gathered::new(Instant::now());
+        let mut coalescer = Coalescer::new(Instant::now());
         for n in 0..9_999_u64 {
-            front.note((0, &n.to_be_bytes()), &[&n.to_be_bytes()], &limits, || n);
+            log.note((0, &n.to_be_bytes()), &[&n.to_be_bytes()], &limits, || n);
         }
-        gathered.add(&front.take(Handful::empty()));
-        assert!(!gathered.is_large(&limits));
-        front.note((0, b"one more"), &[b"1"], &limits, || 1);
-        gathered.add(&front.take(Handful::empty()));
-        assert!(gathered.is_large(&limits));
-        assert!(gathered.is_large(&Limits { bytes: gathered.bytes, ..Limits::default() }));
-        gathered.clear();
-        front.note((0, &[b'a'; 100_000]), &[b"1"], &limits, || 1);
-        gathered.add(&front.take(Handful::empty()));
-        gathered.clear();
-        assert!(gathered.slots.iter().all(|slot| !slot.is_long()));
-        assert!(gathered.slots.capacity() < 100 && gathered.places.capacity() < 100);
+        coalescer.add(&log.take(NoteBatch::empty()));
+        assert!(!coalescer.is_large(&limits));
+        log.note((0, b"one more"), &[b"1"], &limits, || 1);
+        coalescer.add(&log.take(NoteBatch::empty()));
+        assert!(coalescer.is_large(&limits));
+        assert!(coalescer.is_large(&Limits { bytes: coalescer.bytes, ..Limits::default() }));
+        coalescer.clear();
+        log.note((0, &[b'a'; 100_000]), &[b"1"], &limits, || 1);
+        coalescer.add(&log.take(NoteBatch::empty()));
+        coalescer.clear();
+        assert!(coalescer.slots.iter().all(|slot| !slot.is_long()));
+        assert!(coalescer.slots.capacity() < 100 && coalescer.places.capacity() < 100);
     }
 }

@@ -18,7 +18,7 @@ const PREFIX: &str = "cl.";
 ///
 /// # Safety
 /// `ctx` must be the context of `RedisModule_OnUnload`.
-pub(super) unsafe fn to_part_with(
+pub(crate) unsafe fn to_part_with(
     ctx: *mut raw::RedisModuleCtx,
 ) -> Result<Vec<CString>, &'static str> {
     // SAFETY: "c" takes a C string, which is live; the reply is used nowhere else.
@@ -43,7 +43,7 @@ pub(super) unsafe fn to_part_with(
 ///
 /// # Safety
 /// `ctx` must be the context of `RedisModule_OnUnload`.
-pub(super) unsafe fn close(ctx: *mut raw::RedisModuleCtx, clients: &[CString]) {
+pub(crate) unsafe fn close(ctx: *mut raw::RedisModuleCtx, clients: &[CString]) {
     for id in clients {
         // SAFETY: "c" takes a C string; all are live. The reply is used nowhere else.
         unsafe {

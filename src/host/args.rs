@@ -15,7 +15,7 @@ impl<'a> Args<'a> {
     ///
     /// # Safety
     /// `argv` must point to `argc` live strings for `'a`.
-    pub(super) unsafe fn new(argv: *mut *mut raw::RedisModuleString, argc: i32) -> Self {
+    pub(crate) unsafe fn new(argv: *mut *mut raw::RedisModuleString, argc: i32) -> Self {
         // SAFETY: promised by the caller.
         let all = unsafe { Self::all(argv, argc) };
         Self { rest: all.rest.get(1..).unwrap_or_default() }
@@ -25,7 +25,7 @@ impl<'a> Args<'a> {
     ///
     /// # Safety
     /// As for [`Self::new`].
-    pub(super) unsafe fn all(argv: *mut *mut raw::RedisModuleString, argc: i32) -> Self {
+    pub(crate) unsafe fn all(argv: *mut *mut raw::RedisModuleString, argc: i32) -> Self {
         let len = usize::try_from(argc).unwrap_or(0);
         if argv.is_null() || len == 0 {
             return Self { rest: &[] };

@@ -7,20 +7,20 @@ use std::ffi::{CStr, c_int};
 use std::ptr::{self, NonNull};
 
 /// One section of the server's own INFO.
-pub(super) struct ServerInfo {
+pub(crate) struct ServerInfo {
     data: NonNull<raw::RedisModuleServerInfoData>,
 }
 
 impl ServerInfo {
     /// Reads a section as it is now.
-    pub(super) fn read(section: &CStr) -> Option<Self> {
+    pub(crate) fn read(section: &CStr) -> Option<Self> {
         // SAFETY: without a context the data is ours to free.
         let data = unsafe { call!(RedisModule_GetServerInfo(ptr::null_mut(), section.as_ptr())) };
         NonNull::new(data).map(|data| Self { data })
     }
 
     /// The text of a field, if it is there.
-    pub(super) fn text(&self, field: &CStr) -> Option<Vec<u8>> {
+    pub(crate) fn text(&self, field: &CStr) -> Option<Vec<u8>> {
         // SAFETY: live arguments; the string is ours to free.
         let text = unsafe {
             OwnedStr::from_raw(call!(RedisModule_ServerInfoGetField(
@@ -33,7 +33,7 @@ impl ServerInfo {
     }
 
     /// The number in a field, if it is there.
-    pub(super) fn number(&self, field: &CStr) -> Option<u64> {
+    pub(crate) fn number(&self, field: &CStr) -> Option<u64> {
         let mut wrong: c_int = 0;
         // SAFETY: live arguments.
         let number = unsafe {

@@ -1,12 +1,9 @@
 //! Loading and unloading the module.
 
-use super::args::Args;
-use super::command::{self, Command, Registered, Spec};
-use super::context::{Level, log};
-use super::module::Module;
-use super::{api, clients, events, info, settings};
+use super::{events, info, settings};
 use crate::commands;
 use crate::config::{Parameter, Value};
+use crate::host::{Args, Level, Module, Registrar, api, clients, log, refuse};
 use redis_module::raw;
 use std::ffi::{CStr, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,45 +30,6 @@ const VERSION: c_int = {
         .wrapping_add(number(env!("CARGO_PKG_VERSION_MINOR")).wrapping_mul(100))
         .wrapping_add(number(env!("CARGO_PKG_VERSION_PATCH")))
 };
-
-/// Registers commands with the server that loads the module.
-#[derive(Debug)]
-pub(crate) struct Registrar {
-    ctx: *mut raw::RedisModuleCtx,
-    failed: bool,
-}
-
-impl Registrar {
-    /// Adds one command.
-    pub(crate) fn add<C: Command>(&mut self) {
-        // SAFETY: made only by `load`, with its context.
-        let outcome = unsafe { command::register::<C>(self.ctx) };
-        self.see(&command::full_name::<C>().to_string_lossy(), outcome);
-    }
-
-    /// Adds a command that only has subcommands; these are to follow.
-    pub(crate) fn add_container(&mut self, spec: &Spec) {
-        // SAFETY: made only by `load`, with its context.
-        let outcome = unsafe { command::register_container(self.ctx, spec) };
-        self.see(&spec.name.to_string_lossy(), outcome);
-    }
-
-    fn see(&mut self, name: &str, outcome: Option<Registered>) {
-        match outcome {
-            Some(Registered::Yes) => {}
-            Some(Registered::NameTaken) => {
-                let line = format!("{name} belongs to another module already; leaving it alone");
-                // SAFETY: a live context.
-                unsafe { log(self.ctx, Level::Notice, &line) };
-            }
-            None => {
-                self.failed = true;
-                // SAFETY: a live context.
-                unsafe { settings::refuse(self.ctx, &format!("cannot describe {name}")) };
-            }
-        }
-    }
-}
 
 /// The server calls this for `loadmodule`, `MODULE LOAD` and `MODULE LOADEX`.
 ///
@@ -163,7 +121,7 @@ unsafe fn load(
             let function = function.to_string_lossy();
             let why = format!("Redis 7.0 or later is needed: the server lacks {function}");
             // SAFETY: a live context.
-            unsafe { settings::refuse(ctx, &why) };
+            unsafe { refuse(ctx, &why) };
         }
         return false;
     }
@@ -181,23 +139,24 @@ unsafe fn load(
         Ok(overrides) => overrides,
         Err(why) => {
             // SAFETY: a live context.
-            unsafe { settings::refuse(ctx, &why) };
+            unsafe { refuse(ctx, &why) };
             return false;
         }
     };
     // SAFETY: the load-time context.
     if !unsafe { settings::register(ctx, &overrides) } {
         // SAFETY: a live context.
-        unsafe { settings::refuse(ctx, "a claw.* parameter was refused") };
+        unsafe { refuse(ctx, "a claw.* parameter was refused") };
         return false;
     }
     if let Some(Ok(mut settings)) = Module::current().map(|m| m.settings.try_borrow_mut()) {
         settings.loaded();
     }
-    let mut registrar = Registrar { ctx, failed: false };
+    // SAFETY: the load-time context.
+    let mut registrar = unsafe { Registrar::new(ctx) };
     commands::register(&mut registrar);
     // SAFETY: the load-time context.
-    !registrar.failed && unsafe { info::register(ctx) && events::subscribe(ctx) }
+    registrar.all_registered() && unsafe { info::register(ctx) && events::subscribe(ctx) }
 }
 
 /// Reads the module's arguments: `name value` pairs, with or without `claw.`.

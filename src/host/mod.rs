@@ -1,31 +1,29 @@
-//! The module API: everything unsafe, behind safe types.
+//! The server that hosts the module, behind safe types: its module API.
 //!
 //! The bindings of the `redis-module` crate are used directly. Its own wrappers
 //! allocate for every argument and reply and let panics abort the server.
 
-mod api;
+pub(crate) mod api;
 mod args;
-mod clients;
+pub(crate) mod clients;
 mod clock;
 mod command;
 mod context;
-mod events;
-mod info;
 mod key;
 mod listeners;
-mod load;
 mod module;
+mod registrar;
 mod scan;
 mod server_info;
-mod settings;
 mod string;
 
 pub(crate) use args::Args;
 pub(crate) use clock::now;
 pub(crate) use command::{Access, Argument, Command, Keys, Kind as ArgumentKind, Spec};
-pub(crate) use context::{Context, EventClass};
+pub(crate) use context::{Context, EventClass, Level, log, refuse};
 pub(crate) use key::{Key, Kind};
-pub(crate) use load::Registrar;
-pub(crate) use module::{Module, Open};
+pub(crate) use module::{Module, PooledBucket};
+pub(crate) use registrar::Registrar;
 pub(crate) use scan::Scan;
+pub(crate) use server_info::ServerInfo;
 pub(crate) use string::{OwnedStr, Str};

@@ -17,7 +17,7 @@ pub(crate) struct Str<'a> {
 impl<'a> Str<'a> {
     /// # Safety
     /// `raw` must stay alive and unchanged for `'a`.
-    pub(super) unsafe fn new(raw: NonNull<raw::RedisModuleString>) -> Self {
+    pub(crate) unsafe fn new(raw: NonNull<raw::RedisModuleString>) -> Self {
         Self { raw, borrowed: PhantomData }
     }
 
@@ -45,7 +45,7 @@ impl<'a> Str<'a> {
         usize::try_from(claw_core::decimal::digits(text).ok()?).ok()
     }
 
-    pub(super) fn as_ptr(self) -> *mut raw::RedisModuleString {
+    pub(crate) fn as_ptr(self) -> *mut raw::RedisModuleString {
         self.raw.as_ptr()
     }
 }
@@ -83,12 +83,12 @@ impl OwnedStr {
 
     /// # Safety
     /// `raw` must be a string that the caller owns and hands over.
-    pub(super) unsafe fn from_raw(raw: *mut raw::RedisModuleString) -> Option<Self> {
+    pub(crate) unsafe fn from_raw(raw: *mut raw::RedisModuleString) -> Option<Self> {
         NonNull::new(raw).map(|raw| Self { raw })
     }
 
     /// Hands the string over to the server.
-    pub(super) fn into_raw(self) -> *mut raw::RedisModuleString {
+    pub(crate) fn into_raw(self) -> *mut raw::RedisModuleString {
         let raw = self.raw.as_ptr();
         std::mem::forget(self);
         raw

@@ -2,7 +2,7 @@
 
 use crate::any::cases;
 use crate::world::{Rounds, SECOND, at, news, peer, snapshots};
-use claw_core::guard::{Guard, Peers, Round};
+use claw_core::membership::{Membership, PartitionPolicy, Round};
 use claw_core::replica::ReplicaId;
 use proptest::prelude::*;
 
@@ -10,7 +10,7 @@ const TIMEOUT: u64 = 2 * SECOND;
 
 /// Regions that hear each other every 100 ms until they are cut into sides.
 struct Cut {
-    regions: Vec<Peers>,
+    regions: Vec<Membership>,
     /// The side of each region.
     sides: Vec<usize>,
     now: u64,
@@ -18,8 +18,8 @@ struct Cut {
 }
 
 impl Cut {
-    fn new(guard: Guard, sides: Vec<usize>) -> Self {
-        let regions = vec![Peers::new(guard, sides.len(), TIMEOUT, at(0)); sides.len()];
+    fn new(guard: PartitionPolicy, sides: Vec<usize>) -> Self {
+        let regions = vec![Membership::new(guard, sides.len(), TIMEOUT, at(0)); sides.len()];
         Self { regions, now: 0, spent: vec![0; sides.len()], sides }
     }
 
@@ -71,7 +71,7 @@ proptest! {
     #[test]
     fn the_sides_of_a_cut_share_the_limit(
         sides in sides(),
-        guard in prop::sample::select(vec![Guard::Equal, Guard::Share]),
+        guard in prop::sample::select(vec![PartitionPolicy::Equal, PartitionPolicy::Share]),
         before in prop::collection::vec(0_u64..1_000, 8),
         after in prop::collection::vec(0_u64..1_000, 8),
         (warm, long) in (0_u64..150, 21_u64..200),
@@ -98,7 +98,7 @@ proptest! {
     /// never 0; without a guard it is always 1000.
     #[test]
     fn shares_are_within_their_bounds(
-        guard in prop::sample::select(Guard::ALL.to_vec()),
+        guard in prop::sample::select(PartitionPolicy::ALL.to_vec()),
         news in news(4),
         regions in 1_usize..=5,
     ) {
@@ -110,7 +110,7 @@ proptest! {
             let silent = peers.all().iter().filter(|peer| peer.is_silent()).count();
             let missing = peers.regions() - 1 - peers.all().len();
             let whole = silent == 0 && (missing == 0 || now <= TIMEOUT);
-            prop_assert_eq!(peers.share() == 1_000, whole || guard == Guard::Off);
+            prop_assert_eq!(peers.share() == 1_000, whole || guard == PartitionPolicy::Off);
             prop_assert!(peers.all().windows(2).all(|pair| pair[0].id() < pair[1].id()));
         }
     }
@@ -118,10 +118,10 @@ proptest! {
 
 #[test]
 fn names_of_guards() {
-    for guard in Guard::ALL {
-        assert_eq!(Guard::by_name(guard.name().to_uppercase().as_bytes()), Some(guard));
+    for guard in PartitionPolicy::ALL {
+        assert_eq!(PartitionPolicy::by_name(guard.name().to_uppercase().as_bytes()), Some(guard));
     }
-    assert_eq!(Guard::by_name(b"on"), None);
+    assert_eq!(PartitionPolicy::by_name(b"on"), None);
 }
 
 /// Two against two, one of four, four alone: k of N.
@@ -135,7 +135,7 @@ fn equal_counts_regions() {
         (&[0, 0, 1, 1, 2], &[400, 400, 200]),
     ];
     for (sides, shares) in table {
-        let mut cut = Cut::new(Guard::Equal, sides.to_vec());
+        let mut cut = Cut::new(PartitionPolicy::Equal, sides.to_vec());
         cut.run(50, |n| if n == 0 { 100 } else { 1 }, false);
         cut.run(30, |_| 0, true);
         assert_eq!(cut.shares(), shares, "{sides:?}");
@@ -152,7 +152,7 @@ fn share_goes_by_recent_spend() {
         (&[0, 0], &[500, 500]),
     ];
     for (spend, shares) in table {
-        let mut cut = Cut::new(Guard::Share, vec![0, 1]);
+        let mut cut = Cut::new(PartitionPolicy::Share, vec![0, 1]);
         cut.run(200, |n| spend[n], false);
         // What is spent after the cut is not seen on the other side.
         cut.run(30, |n| if n == 0 { 1_000 } else { 0 }, true);
@@ -173,7 +173,7 @@ fn share_goes_by_recent_spend() {
 /// Whom nobody has watched for a while may have spent anything: all count alike.
 #[test]
 fn a_cut_right_after_the_start() {
-    let mut cut = Cut::new(Guard::Share, vec![0, 0, 0, 1]);
+    let mut cut = Cut::new(PartitionPolicy::Share, vec![0, 0, 0, 1]);
     cut.run(9, |n| if n == 3 { 100 } else { 0 }, false);
     cut.run(30, |_| 0, true);
     assert_eq!(cut.shares(), [750, 250]);
@@ -182,8 +182,8 @@ fn a_cut_right_after_the_start() {
 /// Regions that were never heard are waited for as long as silent ones.
 #[test]
 fn regions_that_never_came() {
-    for guard in [Guard::Equal, Guard::Share] {
-        let mut peers = Peers::new(guard, 3, TIMEOUT, at(0));
+    for guard in [PartitionPolicy::Equal, PartitionPolicy::Share] {
+        let mut peers = Membership::new(guard, 3, TIMEOUT, at(0));
         peers.completed(peer(0), 0, at(0));
         peers.tick(None, at(TIMEOUT));
         assert_eq!(peers.share(), 1_000, "{guard:?}");
@@ -197,10 +197,10 @@ fn regions_that_never_came() {
 /// The set of peers changes while the server runs.
 #[test]
 fn peers_come_and_go() {
-    let mut peers = Peers::new(Guard::Equal, 2, TIMEOUT, at(0));
+    let mut peers = Membership::new(PartitionPolicy::Equal, 2, TIMEOUT, at(0));
     peers.completed(peer(0), 0, at(0));
     // A third region: waited for, then missing, then there.
-    peers.configure(Guard::Equal, 3, TIMEOUT, at(10 * SECOND));
+    peers.configure(PartitionPolicy::Equal, 3, TIMEOUT, at(10 * SECOND));
     peers.completed(peer(0), 0, at(10 * SECOND));
     assert_eq!(peers.share(), 1_000);
     peers.completed(peer(0), 0, at(13 * SECOND));
@@ -210,7 +210,7 @@ fn peers_come_and_go() {
     // One is gone for good: silent, until the configuration says so too.
     peers.completed(peer(1), 0, at(20 * SECOND));
     assert_eq!((peers.share(), peers.is_silent(peer(0))), (666, true));
-    peers.configure(Guard::Equal, 2, TIMEOUT, at(20 * SECOND));
+    peers.configure(PartitionPolicy::Equal, 2, TIMEOUT, at(20 * SECOND));
     assert_eq!((peers.share(), peers.all().len()), (1_000, 1));
     // One goes on under another name: the old one is forgotten.
     peers.completed(peer(2), 0, at(21 * SECOND));
@@ -220,19 +220,19 @@ fn peers_come_and_go() {
     peers.completed(peer(3), 0, at(23 * SECOND));
     assert_eq!((peers.share(), peers.regions()), (1_000, 3));
     // The guard is taken away while one is silent.
-    let mut peers = Peers::new(Guard::Equal, 2, TIMEOUT, at(0));
+    let mut peers = Membership::new(PartitionPolicy::Equal, 2, TIMEOUT, at(0));
     peers.completed(peer(0), 0, at(0));
     peers.tick(None, at(3 * SECOND));
     assert_eq!(peers.share(), 500);
-    peers.configure(Guard::Off, 2, TIMEOUT, at(3 * SECOND));
+    peers.configure(PartitionPolicy::Off, 2, TIMEOUT, at(3 * SECOND));
     assert_eq!(peers.share(), 1_000);
     // A guard that is put in the place of another one has nothing frozen.
-    peers.configure(Guard::Share, 2, TIMEOUT, at(3 * SECOND));
+    peers.configure(PartitionPolicy::Share, 2, TIMEOUT, at(3 * SECOND));
     assert_eq!(peers.share(), 500);
 }
 
 /// A cluster of `masters` masters, of which one says so much at an instant.
-fn say(peers: &mut Peers, run: &str, masters: u16, complete: bool, us: u64) {
+fn say(peers: &mut Membership, run: &str, masters: u16, complete: bool, us: u64) {
     let (id, now) = (peer(0), at(us));
     let round = Round {
         id,
@@ -249,8 +249,8 @@ fn say(peers: &mut Peers, run: &str, masters: u16, complete: bool, us: u64) {
 /// A cluster is heard when all of its masters are.
 #[test]
 fn a_cluster_is_as_silent_as_its_most_silent_master() {
-    let mut peers = Peers::new(Guard::Share, 2, TIMEOUT, at(0));
-    let share = |peers: &mut Peers, us: u64| {
+    let mut peers = Membership::new(PartitionPolicy::Share, 2, TIMEOUT, at(0));
+    let share = |peers: &mut Membership, us: u64| {
         peers.tick(None, at(us));
         (peers.share(), peers.is_silent(peer(0)))
     };
@@ -297,7 +297,7 @@ fn a_cluster_is_as_silent_as_its_most_silent_master() {
 /// comes.
 #[test]
 fn old_rounds_of_one_master_wake_nobody() {
-    let mut peers = Peers::new(Guard::Equal, 2, TIMEOUT, at(0));
+    let mut peers = Membership::new(PartitionPolicy::Equal, 2, TIMEOUT, at(0));
     for us in [0, SECOND] {
         say(&mut peers, "a", 2, true, us);
         say(&mut peers, "b", 2, true, us);
@@ -321,7 +321,7 @@ fn old_rounds_of_one_master_wake_nobody() {
 /// However many processes speak in the name of one region, few are remembered.
 #[test]
 fn senders_are_bounded() {
-    let mut peers = Peers::new(Guard::Equal, 2, TIMEOUT, at(0));
+    let mut peers = Membership::new(PartitionPolicy::Equal, 2, TIMEOUT, at(0));
     for n in 0..10_000 {
         say(&mut peers, &n.to_string(), 1, n % 2 == 0, n);
     }
@@ -332,8 +332,8 @@ fn senders_are_bounded() {
 /// What one peer cannot hear is passed on for as long as it says so.
 #[test]
 fn a_region_between_two_others_passes_on() {
-    let mut peers = Peers::new(Guard::Equal, 3, TIMEOUT, at(0));
-    let say = |peers: &mut Peers, n: usize, hears: Option<&[ReplicaId]>, us: u64| {
+    let mut peers = Membership::new(PartitionPolicy::Equal, 3, TIMEOUT, at(0));
+    let say = |peers: &mut Membership, n: usize, hears: Option<&[ReplicaId]>, us: u64| {
         let (id, run, sent) = (peer(n), b"run".as_slice(), at(us).steady);
         let round = Round { id, run, sent, spent: 0, masters: 1, complete: true, hears };
         assert!(peers.heard(&round, at(us)));
@@ -365,11 +365,11 @@ fn a_region_between_two_others_passes_on() {
 fn a_peer_that_others_pass_on_is_not_silent() {
     let me = peer(7);
     let start = |knows_itself: bool| {
-        let mut peers = Peers::new(Guard::Equal, 3, TIMEOUT, at(0));
+        let mut peers = Membership::new(PartitionPolicy::Equal, 3, TIMEOUT, at(0));
         peers.set_id(Some(me).filter(|_| knows_itself));
         peers
     };
-    let say = |peers: &mut Peers, n: usize, hears: &[ReplicaId], us: u64| {
+    let say = |peers: &mut Membership, n: usize, hears: &[ReplicaId], us: u64| {
         let (id, run, sent) = (peer(n), b"run".as_slice(), at(us).steady);
         let hears = Some(hears);
         let round = Round { id, run, sent, spent: 0, masters: 1, complete: true, hears };

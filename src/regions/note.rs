@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// What the main thread notes; behind it comes the text of the field `debits`, which
 /// has just been written. So little memory has to go from one thread to the other.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Update {
+pub(super) struct Note {
     /// The bucket as its fields hold it.
     pub(super) bucket: Bucket,
     /// What its `policy` field says.
@@ -26,10 +26,10 @@ const PINNED: u64 = 1 << 1;
 const COUNTED: u64 = 1 << 2;
 const REFILLING: u64 = 1 << 3;
 
-/// [`Update::to_bytes`].
+/// [`Note::to_bytes`].
 type Numbers = [[u8; 8]; 9];
 
-impl Update {
+impl Note {
     pub(super) fn to_bytes(self) -> Numbers {
         let Self { bucket, stored, counted } = self;
         let policy = stored.map_or(bucket.policy(), |stored| stored.policy);
@@ -62,19 +62,19 @@ impl Update {
         let is = |flag: u64| flags & flag != 0;
         let policy = Policy::new(capacity, refill, interval).ok()?;
         let stored = StoredPolicy { policy, pin: Some(pin).filter(|_| is(PINNED)) };
-        let update = Self {
+        let note = Self {
             bucket: Bucket::new(policy, Weight::new(weight)?, tokens, remainder, timestamp),
             stored: Some(stored).filter(|_| is(STORED)),
             counted: Some(is(REFILLING)).filter(|_| is(COUNTED)),
         };
-        Some((update, debits))
+        Some((note, debits))
     }
 }
 
 /// Makes a note the state that region `from` sends. What `debits` held is gone.
 pub(super) fn encode(from: ReplicaId, note: &[u8], debits: &mut Debits, out: &mut Vec<u8>) {
-    // A note can always be read: it comes from `Update::to_bytes`.
-    let Some((Update { bucket, stored, counted }, text)) = Update::read(note) else {
+    // A note can always be read: it comes from `Note::to_bytes`.
+    let Some((Note { bucket, stored, counted }, text)) = Note::read(note) else {
         return;
     };
     match counted {
@@ -104,8 +104,8 @@ pub(super) fn now() -> u64 {
 #[allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
-    use claw_core::debit::{Shared, Version};
-    use claw_core::guard::Peers;
+    use claw_core::debit::{SharedBucket, Version};
+    use claw_core::membership::Membership;
     use claw_core::replica::Writer;
 
     /// What the hand-out thread makes of a note is what the bucket itself would be.
@@ -114,19 +114,19 @@ mod tests {
         let id = |name: &str| name.parse::<ReplicaId>().unwrap();
         let (me, writer) = (id("eu-west"), Writer::new(id("eu-west"), 7));
         let policy = Policy::new(100, 1_700_000, 3_000).unwrap();
-        let mut shared = Shared::full(policy, Weight::new(3).unwrap(), 5_000_000);
+        let mut shared = SharedBucket::full(policy, Weight::new(3).unwrap(), 5_000_000);
         shared.set_version(Version { number: 4, origin: Some(id("us-east")) });
         for (now, tokens) in [(5_000_000, 7), (6_000_001, 40), (6_000_002, 60)] {
-            shared.advance(now, &Peers::default());
+            shared.advance(now, &Membership::default());
             shared.debit(Some(&writer), tokens * 1_000_000);
             for stored in [None, Some(StoredPolicy { policy, pin: Some(9) })] {
                 for refilling in [false, true] {
                     let (mut state, mut expected) = (Vec::new(), Vec::new());
                     let mut text = codec::DebitsText::default();
                     let bucket = codec::encode_debits(&shared, &mut text);
-                    let update = Update { bucket, stored, counted: Some(refilling) };
+                    let fields = Note { bucket, stored, counted: Some(refilling) };
                     let text = text.as_bytes().unwrap();
-                    let note = [update.to_bytes().as_flattened(), text].concat();
+                    let note = [fields.to_bytes().as_flattened(), text].concat();
                     encode(me, &note, &mut Debits::default(), &mut state);
                     let debits = shared.debits();
                     codec::encode_shared(me, &bucket, &debits, stored, refilling, &mut expected);
@@ -146,13 +146,13 @@ mod tests {
             for pin in [None, Some(None), Some(Some(0)), Some(Some(u64::MAX))] {
                 for counted in [None, Some(false), Some(true)] {
                     let stored = pin.map(|pin| StoredPolicy { policy: bucket.policy(), pin });
-                    let update = Update { bucket, stored, counted };
-                    let note = [update.to_bytes().as_flattened(), b"debits"].concat();
-                    assert_eq!(Update::read(&note), Some((update, b"debits".as_slice())));
+                    let fields = Note { bucket, stored, counted };
+                    let note = [fields.to_bytes().as_flattened(), b"debits"].concat();
+                    assert_eq!(Note::read(&note), Some((fields, b"debits".as_slice())));
                 }
             }
         }
-        assert_eq!(Update::read(&[0; 71]), None);
-        assert_eq!(Update::read(&[0; 72]), None);
+        assert_eq!(Note::read(&[0; 71]), None);
+        assert_eq!(Note::read(&[0; 72]), None);
     }
 }

@@ -1,6 +1,5 @@
 //! What has been noted since the last hand-out.
 
-use crate::ahead;
 use crate::config::Limits;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -100,9 +99,9 @@ impl Entry {
 /// Entries that peers are done with, to be used again: each allocation of another
 /// thread makes the server's main thread wait for the count of used memory.
 #[derive(Debug, Default)]
-pub(crate) struct Spent(Mutex<Vec<Entry>>);
+pub(crate) struct EntryPool(Mutex<Vec<Entry>>);
 
-impl Spent {
+impl EntryPool {
     /// Takes back what one peer is done with; others may still have it.
     pub fn give(&self, entries: &mut Vec<Entry>) {
         entries.retain(|entry| !entry.0.is_long());
@@ -137,21 +136,18 @@ pub(crate) fn id(db: u32, key: &[u8]) -> Vec<u8> {
 /// of its id and of itself, both in 4 bytes, and those. So the main thread fills one
 /// run of memory after the other, whatever is noted.
 #[derive(Debug, Default)]
-struct Log {
+struct Notes {
     bytes: Vec<u8>,
     count: usize,
     /// Where the last one begins.
     last: usize,
 }
 
-/// How many lines of memory a note mostly has.
-const LINES: usize = 4;
-
 /// Of the lengths before each note.
 const HEAD: usize = 2 * LEN;
 const LEN: usize = size_of::<u32>();
 
-impl Log {
+impl Notes {
     fn push(&mut self, db: u32, key: &[u8], parts: &[&[u8]]) {
         let id_len = DB.saturating_add(key.len());
         let note_len = parts.iter().fold(0_usize, |len, part| len.saturating_add(part.len()));
@@ -225,11 +221,9 @@ pub(crate) enum Mark {
 
 /// The main thread's side: all that has been noted, in order. That a key comes
 /// several times is for the hand-out thread to see.
-#[derive(Debug)]
-pub(crate) struct Front {
-    log: Log,
-    /// Whether room for the next note can be [asked for](ahead::ask_for).
-    asks_ahead: bool,
+#[derive(Debug, Default)]
+pub(crate) struct NoteLog {
+    notes: Notes,
     since: Option<u64>,
     overrun: bool,
     marks: Vec<Mark>,
@@ -244,8 +238,8 @@ pub(crate) struct Front {
 
 /// What is handed out.
 #[derive(Debug)]
-pub(crate) struct Handful {
-    log: Log,
+pub(crate) struct NoteBatch {
+    notes: Notes,
     /// When the first of them was noted.
     pub since: Option<u64>,
     /// Some states are missing, for want of room.
@@ -254,23 +248,7 @@ pub(crate) struct Handful {
     pub taken_at: Instant,
 }
 
-impl Default for Front {
-    fn default() -> Self {
-        Self {
-            log: Log::default(),
-            asks_ahead: ahead::is_possible(),
-            since: None,
-            overrun: false,
-            marks: Vec::new(),
-            walk: None,
-            walks: 0,
-            flush: false,
-            stopping: false,
-        }
-    }
-}
-
-impl Front {
+impl NoteLog {
     /// Notes the latest state of a key, in parts that follow each other. Returns
     /// whether the hand-out thread should come at once. `now` is only asked when
     /// there was nothing.
@@ -282,24 +260,20 @@ impl Front {
         now: impl FnOnce() -> u64,
     ) -> bool {
         // The bucket that everybody uses is noted once.
-        if self.log.pop_same(db, key) {
-            self.log.push(db, key, parts);
+        if self.notes.pop_same(db, key) {
+            self.notes.push(db, key, parts);
             return false;
         }
-        if self.log.count >= limits.entries || self.log.bytes.len() >= limits.bytes {
+        if self.notes.count >= limits.entries || self.notes.bytes.len() >= limits.bytes {
             // Freeing what is there would take long, on the main thread.
             self.overrun = true;
             return true;
         }
-        self.log.push(db, key, parts);
-        if self.asks_ahead {
-            // The hand-out thread had it last.
-            ahead::ask_for(self.log.bytes.spare_capacity_mut(), LINES);
-        }
+        self.notes.push(db, key, parts);
         if self.since.is_none() {
             self.since = Some(now());
         }
-        self.log.count == EARLY
+        self.notes.count == EARLY
     }
 
     /// A walk over all buckets begins, for these peers and those of the walk
@@ -321,7 +295,7 @@ impl Front {
 
     /// Whether there are more notes than should wait for the interval to end.
     pub fn crowded(&self) -> bool {
-        self.log.count >= EARLY || self.overrun
+        self.notes.count >= EARLY || self.overrun
     }
 
     /// When the first state was noted.
@@ -330,9 +304,9 @@ impl Front {
     }
 
     /// Takes everything, and leaves the room of `spare` to be filled.
-    pub fn take(&mut self, spare: Handful) -> Handful {
-        Handful {
-            log: std::mem::replace(&mut self.log, spare.log),
+    pub fn take(&mut self, spare: NoteBatch) -> NoteBatch {
+        NoteBatch {
+            notes: std::mem::replace(&mut self.notes, spare.notes),
             since: self.since.take(),
             overrun: std::mem::take(&mut self.overrun),
             marks: std::mem::take(&mut self.marks),
@@ -341,11 +315,11 @@ impl Front {
     }
 }
 
-impl Handful {
+impl NoteBatch {
     /// Room for nothing.
     pub fn empty() -> Self {
         Self {
-            log: Log::default(),
+            notes: Notes::default(),
             since: None,
             overrun: false,
             marks: Vec::new(),
@@ -355,12 +329,12 @@ impl Handful {
 
     /// What was noted, in order: ids and notes.
     pub fn noted(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.log.iter()
+        self.notes.iter()
     }
 
     /// Its room is to be used again; more than was needed is given back.
     pub fn clear(&mut self) {
-        self.log.clear();
+        self.notes.clear();
     }
 }
 
@@ -369,58 +343,58 @@ impl Handful {
 mod tests {
     use super::*;
 
-    fn noted(front: &mut Front, db: u32, key: &[u8], n: u64, limits: &Limits) -> bool {
+    fn noted(log: &mut NoteLog, db: u32, key: &[u8], n: u64, limits: &Limits) -> bool {
         let bytes = n.to_be_bytes();
         let (high, low) = bytes.split_at(4);
-        front.note((db, key), &[high, low], limits, || n)
+        log.note((db, key), &[high, low], limits, || n)
     }
 
-    fn states(handful: &Handful) -> Vec<(u32, String, u64)> {
+    fn states(batch: &NoteBatch) -> Vec<(u32, String, u64)> {
         let state = |(id, note): (&[u8], &[u8])| {
             let (db, key) = id.split_first_chunk().unwrap();
             let key = String::from_utf8(key.into()).unwrap();
             (u32::from_le_bytes(*db), key, u64::from_be_bytes(note.try_into().unwrap()))
         };
-        handful.noted().map(state).collect()
+        batch.noted().map(state).collect()
     }
 
     #[test]
     fn what_is_noted_is_taken_once_and_in_order() {
         let limits = Limits::default();
-        let mut front = Front::default();
+        let mut log = NoteLog::default();
         for (db, key, n) in
             [(0, "a", 1), (0, "a", 2), (1, "a", 3), (0, "b", 4), (0, "a", 5), (0, "", 6)]
         {
-            assert!(!noted(&mut front, db, key.as_bytes(), n, &limits));
+            assert!(!noted(&mut log, db, key.as_bytes(), n, &limits));
         }
-        assert_eq!(front.since(), Some(1));
-        let mut handful = front.take(Handful::empty());
-        assert_eq!((handful.since, handful.overrun, front.since()), (Some(1), false, None));
+        assert_eq!(log.since(), Some(1));
+        let mut batch = log.take(NoteBatch::empty());
+        assert_eq!((batch.since, batch.overrun, log.since()), (Some(1), false, None));
         let expected = [(0, "a", 2), (1, "a", 3), (0, "b", 4), (0, "a", 5), (0, "", 6)];
-        assert_eq!(states(&handful), expected.map(|(db, key, n)| (db, key.to_owned(), n)));
+        assert_eq!(states(&batch), expected.map(|(db, key, n)| (db, key.to_owned(), n)));
         // What is there to be used again is not there to be sent again.
-        handful.clear();
-        assert_eq!(states(&front.take(handful)), []);
-        noted(&mut front, 0, b"c", 6, &limits);
-        assert_eq!(states(&front.take(Handful::empty())), [(0, "c".to_owned(), 6)]);
+        batch.clear();
+        assert_eq!(states(&log.take(batch)), []);
+        noted(&mut log, 0, b"c", 6, &limits);
+        assert_eq!(states(&log.take(NoteBatch::empty())), [(0, "c".to_owned(), 6)]);
     }
 
     /// A note may be longer or shorter than the one that it follows.
     #[test]
     fn one_key_takes_one_place() {
         let limits = Limits::default();
-        let mut front = Front::default();
+        let mut log = NoteLog::default();
         for n in 0..100_000 {
-            assert!(!noted(&mut front, 0, b"a", n, &limits));
-            assert!(!front.note((0, b"a"), &[], &limits, || n));
-            assert!(!front.note((0, b"a"), &[&[7; 100]], &limits, || n));
+            assert!(!noted(&mut log, 0, b"a", n, &limits));
+            assert!(!log.note((0, b"a"), &[], &limits, || n));
+            assert!(!log.note((0, b"a"), &[&[7; 100]], &limits, || n));
         }
-        assert!(!front.crowded());
-        assert_eq!((front.log.count, front.log.bytes.len()), (1, HEAD + 5 + 100));
-        assert!(!noted(&mut front, 1, b"a", 7, &limits));
-        assert_eq!(front.log.count, 2);
-        let handful = front.take(Handful::empty());
-        let noted: Vec<_> = handful.noted().collect();
+        assert!(!log.crowded());
+        assert_eq!((log.notes.count, log.notes.bytes.len()), (1, HEAD + 5 + 100));
+        assert!(!noted(&mut log, 1, b"a", 7, &limits));
+        assert_eq!(log.notes.count, 2);
+        let batch = log.take(NoteBatch::empty());
+        let noted: Vec<_> = batch.noted().collect();
         let (a, b) = (id(0, b"a"), id(1, b"a"));
         let seven: &[u8] = &7_u64.to_be_bytes();
         assert_eq!(noted, [(a.as_slice(), [7; 100].as_slice()), (b.as_slice(), seven)]);
@@ -428,52 +402,52 @@ mod tests {
 
     #[test]
     fn room_is_given_back() {
-        let mut front = Front::default();
+        let mut log = NoteLog::default();
         for n in 0..20_000_u64 {
-            noted(&mut front, 0, &n.to_be_bytes(), n, &Limits::default());
+            noted(&mut log, 0, &n.to_be_bytes(), n, &Limits::default());
         }
-        let mut handful = front.take(Handful::empty());
-        let room = handful.log.bytes.capacity();
-        handful.clear();
-        assert!(room > SPARE_BYTES && handful.log.bytes.capacity() == room);
-        front.take(handful);
-        noted(&mut front, 0, b"a", 1, &Limits::default());
-        let mut handful = front.take(Handful::empty());
-        assert_eq!(handful.log.bytes.capacity(), room);
-        handful.clear();
-        assert!(handful.log.bytes.capacity() < SPARE_BYTES);
+        let mut batch = log.take(NoteBatch::empty());
+        let room = batch.notes.bytes.capacity();
+        batch.clear();
+        assert!(room > SPARE_BYTES && batch.notes.bytes.capacity() == room);
+        log.take(batch);
+        noted(&mut log, 0, b"a", 1, &Limits::default());
+        let mut batch = log.take(NoteBatch::empty());
+        assert_eq!(batch.notes.bytes.capacity(), room);
+        batch.clear();
+        assert!(batch.notes.bytes.capacity() < SPARE_BYTES);
     }
 
     #[test]
     fn beyond_the_bound_nothing_is_added_and_that_is_told() {
         let limits = Limits { entries: 2, ..Limits::default() };
-        let mut front = Front::default();
-        assert!(!noted(&mut front, 0, b"a", 1, &limits));
-        assert!(!noted(&mut front, 0, b"b", 2, &limits));
-        assert!(!noted(&mut front, 0, b"b", 3, &limits));
-        assert!(!front.crowded());
-        assert!(noted(&mut front, 0, b"c", 4, &limits));
-        assert!(front.crowded());
-        let handful = front.take(Handful::empty());
-        assert!(handful.overrun);
-        assert_eq!(handful.noted().count(), 2);
-        assert!(!front.crowded());
+        let mut log = NoteLog::default();
+        assert!(!noted(&mut log, 0, b"a", 1, &limits));
+        assert!(!noted(&mut log, 0, b"b", 2, &limits));
+        assert!(!noted(&mut log, 0, b"b", 3, &limits));
+        assert!(!log.crowded());
+        assert!(noted(&mut log, 0, b"c", 4, &limits));
+        assert!(log.crowded());
+        let batch = log.take(NoteBatch::empty());
+        assert!(batch.overrun);
+        assert_eq!(batch.noted().count(), 2);
+        assert!(!log.crowded());
         let limits = Limits { bytes: 2 * HEAD, ..Limits::default() };
-        assert!(!noted(&mut front, 0, b"a", 1, &limits));
-        assert!(noted(&mut front, 0, b"c", 1, &limits));
-        assert!(!noted(&mut front, 0, b"a", 2, &limits));
-        assert_eq!(states(&front.take(Handful::empty())), [(0, "a".to_owned(), 2)]);
+        assert!(!noted(&mut log, 0, b"a", 1, &limits));
+        assert!(noted(&mut log, 0, b"c", 1, &limits));
+        assert!(!noted(&mut log, 0, b"a", 2, &limits));
+        assert_eq!(states(&log.take(NoteBatch::empty())), [(0, "a".to_owned(), 2)]);
     }
 
     #[test]
     fn marks_keep_their_order_and_unfinished_walks_are_taken_over() {
-        let mut front = Front::default();
-        front.walk_ends();
-        front.walk_begins(0b01);
-        front.walk_begins(0b10);
-        front.walk_ends();
-        front.walk_begins(0b100);
-        let marks = front.take(Handful::empty()).marks;
+        let mut log = NoteLog::default();
+        log.walk_ends();
+        log.walk_begins(0b01);
+        log.walk_begins(0b10);
+        log.walk_ends();
+        log.walk_begins(0b100);
+        let marks = log.take(NoteBatch::empty()).marks;
         let shown: Vec<String> = marks.iter().map(|mark| format!("{mark:?}")).collect();
         assert_eq!(
             shown,

@@ -1,11 +1,8 @@
 //! Configuration parameters: how the server reads and sets them.
 
-use super::api::call;
-use super::module::Module;
-use super::string::{OwnedStr, Str};
-use super::{clock, context};
 use crate::config::{Parameter, Value};
 use crate::error::Error;
+use crate::host::{self, Module, OwnedStr, Str, api::call};
 use redis_module::raw;
 use std::ffi::{CString, c_char, c_int, c_longlong, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -93,7 +90,7 @@ fn set(private: *mut c_void, value: &Value) -> Result<(), Error> {
     let module = Module::current().ok_or(Error::Busy)?;
     let parameter = parameter(private).ok_or(Error::Busy)?;
     let mut settings = module.settings.try_borrow_mut().map_err(|_| Error::Busy)?;
-    settings.set(parameter, value, clock::now())
+    settings.set(parameter, value, host::now())
 }
 
 /// Runs `set` behind a guard and hands its error to the server.
@@ -155,13 +152,4 @@ unsafe extern "C" fn set_text(
     // SAFETY: the server's string lives until we return.
     let text = String::from_utf8_lossy(unsafe { Str::new(value) }.as_bytes()).into_owned();
     try_set(private, &Value::Text(text), error)
-}
-
-/// Says in the log why the module does not load.
-///
-/// # Safety
-/// `ctx` must be a live context.
-pub(super) unsafe fn refuse(ctx: *mut raw::RedisModuleCtx, why: &str) {
-    // SAFETY: promised by the caller.
-    unsafe { context::log(ctx, context::Level::Warning, why) };
 }

@@ -3,14 +3,14 @@
 //! A single server is treated as a cluster of one node that has all slots.
 //! Nodes fail one by one: what is for the others goes on.
 
-use crate::backlog::Noted;
+use crate::backlog::QueuedState;
 use crate::backoff::Backoff;
 use crate::cluster::{Endpoint, MAX_MASTERS, SLOTS, Topology, slot_of};
-use crate::config::{Command, Messages, Round};
+use crate::config::{Messages, Round};
 use crate::connection::{Access, Connection, Fault};
-use crate::front::Entry;
-use crate::reply::{Verdict, judge, text};
-use crate::status::{Board, PeerState, add};
+use crate::note_log::Entry;
+use crate::reply::{Verdict, judge, judge_states, text};
+use crate::status::{PeerCounters, PeerState, add};
 use crate::wire;
 use redis::Value;
 use std::collections::VecDeque;
@@ -20,13 +20,15 @@ use std::time::Instant;
 
 /// How often states of one round are sent elsewhere, when slots move.
 const REDIRECTIONS: usize = 5;
+/// About how many bytes of keys and states one command has. The server that gets it does
+/// nothing else meanwhile.
+const COMMAND_BYTES: usize = 1 << 16;
 
 /// The connections to one peer.
-pub(crate) struct Link<'a> {
+pub(crate) struct PeerConnections<'a> {
     peer: usize,
     access: Access,
-    command: &'a Command,
-    board: &'a Board,
+    counters: &'a PeerCounters,
     messages: Arc<dyn Messages>,
     seed: Endpoint,
     nodes: Vec<Node>,
@@ -40,9 +42,8 @@ pub(crate) struct Link<'a> {
     /// Which process was last met where.
     runs: Vec<(Endpoint, Vec<u8>)>,
     stranger: bool,
-    /// Buffers that are used again.
+    /// A buffer that is used again.
     bytes: Vec<u8>,
-    blob: Vec<u8>,
     /// States that arrived, or were refused for good.
     done: Vec<Entry>,
 }
@@ -66,39 +67,71 @@ impl Node {
 }
 
 /// A state on its way to a node.
-struct Parcel {
-    noted: Noted,
+struct Delivery {
+    noted: QueuedState,
     /// The node is only about to get the slot: say ASKING first.
     asking: bool,
 }
 
 /// What one node is sent in one pass.
-struct Lane {
+struct NodeQueue {
     node: usize,
-    waiting: VecDeque<Parcel>,
-    sent: VecDeque<Parcel>,
+    waiting: VecDeque<Delivery>,
+    sent: VecDeque<Delivery>,
+    /// The commands that these were sent in.
+    commands: VecDeque<Sent>,
+}
+
+impl NodeQueue {
+    fn new(node: usize) -> Self {
+        Self { node, waiting: VecDeque::new(), sent: VecDeque::new(), commands: VecDeque::new() }
+    }
+
+    /// How many of the waiting states the next command has, of at most `most`: of one
+    /// database, and not much longer than is good for it.
+    fn next_command(&self, most: usize) -> Sent {
+        let Some(first) = self.waiting.front() else { return Sent { states: 0, asking: false } };
+        let mut bytes = 0_usize;
+        let fits = |delivery: &&Delivery| {
+            let entry = &delivery.noted.entry;
+            let is_first = bytes == 0;
+            bytes = bytes.saturating_add(entry.key().len()).saturating_add(entry.state().len());
+            entry.db() == first.noted.entry.db()
+                && delivery.asking == first.asking
+                && (is_first || bytes <= COMMAND_BYTES)
+        };
+        Sent {
+            states: self.waiting.iter().take(most.max(1)).take_while(fits).count(),
+            asking: first.asking,
+        }
+    }
+}
+
+/// A command that has been sent and not been answered.
+struct Sent {
+    states: usize,
+    /// `ASKING` went before it, and is answered too.
+    asking: bool,
 }
 
 /// Where a state has to go.
-enum Way {
+enum Route {
     Owner,
     Ask(Endpoint),
 }
 
-impl<'a> Link<'a> {
+impl<'a> PeerConnections<'a> {
     pub fn new(
         peer: usize,
         access: Access,
-        command: &'a Command,
-        board: &'a Board,
+        counters: &'a PeerCounters,
         messages: Arc<dyn Messages>,
     ) -> Self {
         let seed = Endpoint { host: access.url.host().to_owned(), port: access.url.port() };
         Self {
             peer,
             access,
-            command,
-            board,
+            counters,
             messages,
             seed,
             nodes: Vec::new(),
@@ -109,7 +142,6 @@ impl<'a> Link<'a> {
             runs: Vec::new(),
             stranger: false,
             bytes: Vec::new(),
-            blob: Vec::new(),
             done: Vec::new(),
         }
     }
@@ -130,7 +162,7 @@ impl<'a> Link<'a> {
                 }
                 Err(fault) => {
                     self.exploring.fail(Instant::now());
-                    self.board.error(&fault.0);
+                    self.counters.error(&fault.0);
                 }
             }
         }
@@ -168,8 +200,8 @@ impl<'a> Link<'a> {
 
     fn show_state(&self) {
         let ready = self.nodes.iter().filter(|node| node.ready()).count();
-        let failed = self.board.errors.load(Ordering::Relaxed) > 0;
-        self.board.set_state(match ready {
+        let failed = self.counters.errors.load(Ordering::Relaxed) > 0;
+        self.counters.set_state(match ready {
             0 if failed => PeerState::BackingOff,
             0 => PeerState::Connecting,
             _ if ready == self.nodes.len() => PeerState::Connected,
@@ -182,7 +214,7 @@ impl<'a> Link<'a> {
         for index in 0..self.nodes.len() {
             let Some(node) = self.nodes.get_mut(index) else { break };
             let Some(connection) = &mut node.connection else { continue };
-            match ask_for_slots(connection, &node.endpoint, self.board) {
+            match ask_for_slots(connection, &node.endpoint, self.counters) {
                 Ok(topology) => return self.adopt(topology, None),
                 Err(fault) => self.fail(index, &fault.0),
             }
@@ -192,10 +224,11 @@ impl<'a> Link<'a> {
         let candidates: Vec<Endpoint> = std::iter::once(self.seed.clone()).chain(others).collect();
         let mut first = None;
         for endpoint in candidates {
-            let found = Connection::open(&endpoint, &self.access, self.board).and_then(|mut c| {
-                let topology = ask_for_slots(&mut c, &endpoint, self.board)?;
-                Ok((topology, c))
-            });
+            let found =
+                Connection::open(&endpoint, &self.access, self.counters).and_then(|mut c| {
+                    let topology = ask_for_slots(&mut c, &endpoint, self.counters)?;
+                    Ok((topology, c))
+                });
             match found {
                 Ok((topology, connection)) => {
                     return self.adopt(topology, Some((endpoint, connection)));
@@ -258,13 +291,13 @@ impl<'a> Link<'a> {
         }
         let connection = match node.connection.take() {
             Some(connection) => connection,
-            None => Connection::open(&node.endpoint, &self.access, self.board)?,
+            None => Connection::open(&node.endpoint, &self.access, self.counters)?,
         };
         let connection = node.connection.insert(connection);
         let round =
             Round { peer: self.peer, complete: false, opening: true, noted_until: Instant::now() };
         let reply = match self.messages.heartbeat(&round) {
-            Some(words) => Some(connection.call(&words, self.board)?),
+            Some(words) => Some(connection.call(&words, self.counters)?),
             None => None,
         };
         node.greeted = true;
@@ -276,7 +309,7 @@ impl<'a> Link<'a> {
 
     /// Gives a node up for a while.
     fn fail(&mut self, index: usize, why: &str) {
-        self.board.error(why);
+        self.counters.error(why);
         let Some(node) = self.nodes.get_mut(index) else { return };
         node.connection = None;
         node.greeted = false;
@@ -287,22 +320,22 @@ impl<'a> Link<'a> {
     }
 
     /// Sends states to wherever they belong. Returns those that did not arrive.
-    pub fn deliver(&mut self, states: Vec<Noted>) -> Vec<Noted> {
+    pub fn deliver(&mut self, states: Vec<QueuedState>) -> Vec<QueuedState> {
         let mut failed = Vec::new();
-        let mut todo: Vec<(Noted, Way)> =
-            states.into_iter().map(|noted| (noted, Way::Owner)).collect();
+        let mut todo: Vec<(QueuedState, Route)> =
+            states.into_iter().map(|noted| (noted, Route::Owner)).collect();
         for _ in 0..=REDIRECTIONS {
             if todo.is_empty() {
                 return failed;
             }
-            let mut lanes = self.lanes(todo, &mut failed);
+            let mut queues = self.queues(todo, &mut failed);
             todo = Vec::new();
-            while lanes.iter().any(|lane| !lane.waiting.is_empty()) {
-                for lane in &mut lanes {
-                    self.fill(lane, &mut failed);
+            while queues.iter().any(|queue| !queue.waiting.is_empty()) {
+                for queue in &mut queues {
+                    self.fill(queue, &mut failed);
                 }
-                for lane in &mut lanes {
-                    self.drain(lane, &mut todo, &mut failed);
+                for queue in &mut queues {
+                    self.read_replies(queue, &mut todo, &mut failed);
                 }
             }
         }
@@ -311,18 +344,20 @@ impl<'a> Link<'a> {
     }
 
     /// Sorts states by node.
-    fn lanes(&mut self, todo: Vec<(Noted, Way)>, failed: &mut Vec<Noted>) -> Vec<Lane> {
-        let mut lanes: Vec<Lane> = (0..self.nodes.len())
-            .map(|node| Lane { node, waiting: VecDeque::new(), sent: VecDeque::new() })
-            .collect();
-        for (noted, way) in todo {
-            let (node, asking) = match way {
-                Way::Ask(endpoint) => (self.node_at(&endpoint), true),
-                Way::Owner => (self.owner(noted.entry.key()), false),
+    fn queues(
+        &mut self,
+        todo: Vec<(QueuedState, Route)>,
+        failed: &mut Vec<QueuedState>,
+    ) -> Vec<NodeQueue> {
+        let mut queues: Vec<NodeQueue> = (0..self.nodes.len()).map(NodeQueue::new).collect();
+        for (noted, route) in todo {
+            let (node, asking) = match route {
+                Route::Ask(endpoint) => (self.node_at(&endpoint), true),
+                Route::Owner => (self.owner(noted.entry.key()), false),
             };
             let ready = node.filter(|at| self.nodes.get(*at).is_some_and(Node::ready));
-            match ready.and_then(|at| lanes.get_mut(at)) {
-                Some(lane) => lane.waiting.push_back(Parcel { noted, asking }),
+            match ready.and_then(|at| queues.get_mut(at)) {
+                Some(queue) => queue.waiting.push_back(Delivery { noted, asking }),
                 None => {
                     // A slot without a node, or a node that is not known.
                     self.stale |= node.is_none();
@@ -330,16 +365,16 @@ impl<'a> Link<'a> {
                 }
             }
         }
-        for lane in &mut lanes {
-            let node = self.nodes.get(lane.node).and_then(|node| node.connection.as_ref());
+        for queue in &mut queues {
+            let node = self.nodes.get(queue.node).and_then(|node| node.connection.as_ref());
             let current = node.map_or(0, |connection| connection.db);
             // The database that is selected comes first.
-            lane.waiting.make_contiguous().sort_by_key(|parcel| {
-                let db = parcel.noted.entry.db();
+            queue.waiting.make_contiguous().sort_by_key(|delivery| {
+                let db = delivery.noted.entry.db();
                 (db != current, db)
             });
         }
-        lanes
+        queues
     }
 
     fn owner(&self, key: &[u8]) -> Option<usize> {
@@ -353,46 +388,61 @@ impl<'a> Link<'a> {
         self.nodes.iter().position(|node| node.endpoint == *endpoint)
     }
 
-    /// Sends the next states of a lane, all of one database.
-    fn fill(&mut self, lane: &mut Lane, failed: &mut Vec<Noted>) {
-        let Some(db) = lane.waiting.front().map(|parcel| parcel.noted.entry.db()) else { return };
-        match self.select(lane.node, db) {
+    /// Sends the next states of a queue, all of one database.
+    fn fill(&mut self, queue: &mut NodeQueue, failed: &mut Vec<QueuedState>) {
+        let Some(db) = queue.waiting.front().map(|delivery| delivery.noted.entry.db()) else {
+            return;
+        };
+        match self.select(queue.node, db) {
             Ok(true) => {}
             Ok(false) => {
                 // The peer has no such database, and will not have it later.
-                let here = |parcel: &Parcel| parcel.noted.entry.db() == db;
-                while lane.waiting.pop_front_if(|parcel| here(parcel)).is_some() {
-                    add(&self.board.states_refused, 1);
+                let here = |delivery: &Delivery| delivery.noted.entry.db() == db;
+                while queue.waiting.pop_front_if(|delivery| here(delivery)).is_some() {
+                    add(&self.counters.states_refused, 1);
                 }
                 return;
             }
-            Err(fault) => return self.give_up(lane, &fault.0, failed),
+            Err(fault) => return self.give_up(queue, &fault.0, failed),
+        }
+        let words = self.messages.states_command();
+        debug_assert!(!words.is_empty(), "a command has a name");
+        if words.is_empty() {
+            let why = "internal error: there is no command to send states with";
+            return self.give_up(queue, why, failed);
         }
         self.bytes.clear();
         let limits = &self.access.limits;
-        while lane.sent.len() < limits.chunk_commands.max(1)
+        // Keys of one command have to be in one slot.
+        let most = if self.slots.is_some() { 1 } else { limits.states_per_command };
+        while queue.sent.len() < limits.chunk_states.max(1)
             && (self.bytes.is_empty() || self.bytes.len() < limits.chunk_bytes)
-            && let Some(parcel) = lane.waiting.pop_front_if(|p| p.noted.entry.db() == db)
+            && queue.waiting.front().is_some_and(|delivery| delivery.noted.entry.db() == db)
         {
-            self.blob.clear();
-            self.blob.extend_from_slice(parcel.noted.entry.state());
-            self.messages.stamp(&mut self.blob);
-            if parcel.asking {
+            let command = queue.next_command(most);
+            if command.asking {
                 wire::command(&mut self.bytes, &["ASKING"]);
             }
-            state(&mut self.bytes, self.command, parcel.noted.entry.key(), &self.blob);
-            lane.sent.push_back(parcel);
+            wire::begin(&mut self.bytes, words.len().saturating_add(command.states << 1));
+            for word in &words {
+                wire::word(&mut self.bytes, word);
+            }
+            for delivery in queue.waiting.drain(..command.states) {
+                wire::word(&mut self.bytes, delivery.noted.entry.key());
+                self.messages.stamp(wire::word(&mut self.bytes, delivery.noted.entry.state()));
+                queue.sent.push_back(delivery);
+            }
+            queue.commands.push_back(command);
         }
-        let Some(node) = self.nodes.get_mut(lane.node) else { return };
+        let Some(node) = self.nodes.get_mut(queue.node) else { return };
         let result = match &mut node.connection {
-            Some(connection) => connection.send(&self.bytes, self.board),
+            Some(connection) => connection.send(&self.bytes, self.counters),
             None => Err(Fault("the connection is gone".into())),
         };
         // One large state shall not hold memory for good.
         self.bytes.shrink_to(limits.chunk_bytes.saturating_mul(2));
-        self.blob.shrink_to(limits.chunk_bytes);
         if let Err(fault) = result {
-            self.give_up(lane, &fault.0, failed);
+            self.give_up(queue, &fault.0, failed);
         }
     }
 
@@ -407,77 +457,83 @@ impl<'a> Link<'a> {
         if connection.db == db {
             return Ok(true);
         }
-        let reply = connection.call(&["SELECT", &db.to_string()], self.board)?;
-        match judge(&reply) {
-            Verdict::Done => {
-                connection.db = db;
-                Ok(true)
-            }
+        let reply = connection.call(&["SELECT", &db.to_string()], self.counters)?;
+        let Value::ServerError(error) = &reply else {
+            connection.db = db;
+            return Ok(true);
+        };
+        match judge(error) {
             Verdict::Refused(why) => {
-                self.board.error(&format!("SELECT {db}: {why}"));
+                self.counters.error(&format!("SELECT {db}: {why}"));
                 Ok(false)
             }
-            Verdict::Later(why) => Err(Fault(format!("SELECT {db}: {why}"))),
-            Verdict::Moved { .. } | Verdict::Ask { .. } => {
-                Err(Fault(format!("SELECT {db}: redirected")))
-            }
+            _ => Err(Fault(format!("SELECT {db}: {}", text(error)))),
         }
     }
 
     /// Reads the replies to what was sent.
-    fn drain(&mut self, lane: &mut Lane, todo: &mut Vec<(Noted, Way)>, failed: &mut Vec<Noted>) {
+    fn read_replies(
+        &mut self,
+        queue: &mut NodeQueue,
+        todo: &mut Vec<(QueuedState, Route)>,
+        failed: &mut Vec<QueuedState>,
+    ) {
         let mut later = None;
-        while let Some(parcel) = lane.sent.pop_front() {
-            let verdict = match self.verdict(lane.node, parcel.asking) {
-                Ok(verdict) => verdict,
-                Err(fault) => {
-                    failed.push(parcel.noted);
-                    return self.give_up(lane, &fault.0, failed);
-                }
+        while let Some(command) = queue.commands.pop_front() {
+            let verdicts = match self.verdicts(queue.node, &command) {
+                Ok(verdicts) => verdicts,
+                Err(fault) => return self.give_up(queue, &fault.0, failed),
             };
-            match verdict {
-                Verdict::Done => {
-                    add(&self.board.states_sent, 1);
-                    self.done.push(parcel.noted.entry);
-                }
-                Verdict::Refused(why) => {
-                    add(&self.board.states_refused, 1);
-                    self.board.error(&why);
-                    self.done.push(parcel.noted.entry);
-                }
-                Verdict::Later(why) => {
-                    failed.push(parcel.noted);
-                    later = Some(why);
-                }
-                Verdict::Moved { slot, to } => match self.moved(lane.node, slot, &to) {
-                    Ok(()) => todo.push((parcel.noted, Way::Owner)),
-                    Err(why) => {
-                        failed.push(parcel.noted);
+            let sent = queue.sent.drain(..command.states.min(queue.sent.len()));
+            for (Delivery { noted, .. }, verdict) in sent.zip(verdicts) {
+                match verdict {
+                    Verdict::Done => {
+                        add(&self.counters.states_sent, 1);
+                        self.done.push(noted.entry);
+                    }
+                    Verdict::Refused(why) => {
+                        add(&self.counters.states_refused, 1);
+                        self.counters.error(&why);
+                        self.done.push(noted.entry);
+                    }
+                    Verdict::Later(why) => {
+                        failed.push(noted);
                         later = Some(why);
                     }
-                },
-                Verdict::Ask { to } => {
-                    let asked = self.nodes.get(lane.node).map(|node| &node.endpoint);
-                    match asked.and_then(|asked| Endpoint::redirected(&to, asked)) {
-                        Some(to) => todo.push((parcel.noted, Way::Ask(to))),
-                        None => failed.push(parcel.noted),
+                    Verdict::Moved { slot, to } => match self.moved(queue.node, slot, &to) {
+                        Ok(()) => todo.push((noted, Route::Owner)),
+                        Err(why) => {
+                            failed.push(noted);
+                            later = Some(why);
+                        }
+                    },
+                    Verdict::Ask { to } => {
+                        let asked = self.nodes.get(queue.node).map(|node| &node.endpoint);
+                        match asked.and_then(|asked| Endpoint::redirected(&to, asked)) {
+                            Some(to) => todo.push((noted, Route::Ask(to))),
+                            None => failed.push(noted),
+                        }
                     }
                 }
             }
         }
         if let Some(why) = later {
-            self.give_up(lane, &why, failed);
+            self.give_up(queue, &why, failed);
         }
     }
 
-    fn verdict(&mut self, node: usize, asking: bool) -> Result<Verdict, Fault> {
+    /// Awaits the reply to a command: a verdict on each of its states.
+    fn verdicts(&mut self, node: usize, command: &Sent) -> Result<Vec<Verdict>, Fault> {
         let node = self.nodes.get_mut(node).and_then(|node| node.connection.as_mut());
         let connection = node.ok_or_else(|| Fault("the connection is gone".into()))?;
-        if asking && let Value::ServerError(error) = connection.reply()? {
+        if command.asking
+            && let Value::ServerError(error) = connection.reply()?
+        {
             // What follows it was answered as if it had not been sent.
             return Err(Fault(format!("ASKING: {}", text(&error))));
         }
-        connection.verdict()
+        judge_states(&connection.reply()?, command.states)
+            .ok_or_else(|| Fault("a reply to states that does not say what became of each".into()))
     }
 
     /// A slot has another owner.
@@ -510,10 +566,11 @@ impl<'a> Link<'a> {
         Ok(())
     }
 
-    /// What a lane still has does not arrive, and its node rests for a while.
-    fn give_up(&mut self, lane: &mut Lane, why: &str, failed: &mut Vec<Noted>) {
-        failed.extend(lane.sent.drain(..).chain(lane.waiting.drain(..)).map(|p| p.noted));
-        self.fail(lane.node, why);
+    /// What a queue still has does not arrive, and its node rests for a while.
+    fn give_up(&mut self, queue: &mut NodeQueue, why: &str, failed: &mut Vec<QueuedState>) {
+        queue.commands.clear();
+        failed.extend(queue.sent.drain(..).chain(queue.waiting.drain(..)).map(|p| p.noted));
+        self.fail(queue.node, why);
     }
 
     /// Ends a round: a heartbeat to every node that is ready. `complete` says
@@ -533,7 +590,7 @@ impl<'a> Link<'a> {
             };
             self.bytes.clear();
             wire::command(&mut self.bytes, &words);
-            match connection.send(&self.bytes, self.board) {
+            match connection.send(&self.bytes, self.counters) {
                 Ok(()) => asked.push(index),
                 Err(fault) => self.fail(index, &fault.0),
             }
@@ -550,7 +607,7 @@ impl<'a> Link<'a> {
         }
         if !asked.is_empty() {
             let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-            self.board.round_trip.store(took, Ordering::Relaxed);
+            self.counters.round_trip.store(took, Ordering::Relaxed);
         }
         let all = self.nodes.iter().all(Node::ready) && !self.nodes.is_empty();
         self.show_state();
@@ -564,7 +621,7 @@ impl<'a> Link<'a> {
         }
         let identity = self.messages.heard(self.peer, reply);
         if let Some(name) = &identity.replica {
-            self.board.set_replica(name);
+            self.counters.set_replica(name);
         }
         let (Some(run), Some(node)) = (identity.run, self.nodes.get(index)) else {
             return Ok(());
@@ -584,32 +641,15 @@ impl<'a> Link<'a> {
     }
 }
 
-/// Adds the command that brings a state.
-fn state(out: &mut Vec<u8>, command: &Command, key: &[u8], blob: &[u8]) {
-    let fixed = [&command.before, &command.between, &command.after];
-    let words = fixed.iter().fold(2_usize, |sum, part| sum.saturating_add(part.len()));
-    wire::begin(out, words);
-    let all = |out: &mut Vec<u8>, words: &[Vec<u8>]| {
-        for word in words {
-            wire::word(out, word);
-        }
-    };
-    all(out, &command.before);
-    wire::word(out, key);
-    all(out, &command.between);
-    wire::word(out, blob);
-    all(out, &command.after);
-}
-
 /// Which master has which slots; `None` if the server is no cluster, or does
 /// not allow the question.
 fn ask_for_slots(
     connection: &mut Connection,
     at: &Endpoint,
-    board: &Board,
+    counters: &PeerCounters,
 ) -> Result<Option<Topology>, Fault> {
-    match connection.call(&["CLUSTER", "SLOTS"], board)? {
-        Value::ServerError(error) => match judge(&Value::ServerError(error.clone())) {
+    match connection.call(&["CLUSTER", "SLOTS"], counters)? {
+        Value::ServerError(error) => match judge(&error) {
             Verdict::Later(why) if !no_cluster(&error) => {
                 Err(Fault(format!("CLUSTER SLOTS: {why}")))
             }

@@ -1,30 +1,30 @@
 //! What threads share about one peer: its backlog, and what it lacks besides.
 
-use crate::backlog::{Backlog, Noted, Overrun, earlier};
+use crate::backlog::{Backlog, Overrun, QueuedState, earlier};
 use crate::breaker::Breaker;
 use crate::config::Limits;
-use crate::front::{Entry, Mark, Spent};
-use crate::status::{Board, add};
+use crate::note_log::{Entry, EntryPool, Mark};
+use crate::status::{PeerCounters, add};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// Everything about one peer that more than its own thread needs.
-pub(crate) struct Desk {
+pub(crate) struct PeerQueue {
     pub index: usize,
-    pub board: Board,
+    pub counters: PeerCounters,
     pub breaker: Arc<Breaker>,
     /// Takes what the peer is done with.
-    pub spent: Arc<Spent>,
+    pub pool: Arc<EntryPool>,
     limits: Limits,
-    queue: Mutex<Queue>,
-    bell: Condvar,
+    state: Mutex<State>,
+    wakeup: Condvar,
 }
 
 #[derive(Debug)]
-struct Queue {
+struct State {
     backlog: Backlog,
-    lack: Lack,
+    resync: Resync,
     connected: bool,
     /// A round is under way.
     busy: bool,
@@ -41,15 +41,15 @@ struct Queue {
 
 /// Whether the peer lacks states that are not in its backlog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lack {
+enum Resync {
     /// It has, or will get from the backlog, everything.
-    Nothing,
+    NotNeeded,
     /// It needs a walk over all buckets.
-    Walk,
+    Needed,
     /// That walk is under way.
-    Walking(u64),
+    UnderWay(u64),
     /// That walk has noted everything, and the backlog has it.
-    Noted,
+    Waiting,
 }
 
 /// Why a peer's thread goes on.
@@ -62,7 +62,7 @@ pub(crate) enum Wake {
 /// What one round is to send.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    pub states: Vec<Noted>,
+    pub states: Vec<QueuedState>,
     /// Once these have arrived the peer has everything noted so far.
     pub completes: bool,
     pub noted_until: Instant,
@@ -71,8 +71,8 @@ pub(crate) struct Batch {
 
 /// What the hand-out thread brings.
 #[derive(Debug)]
-pub(crate) struct Delivery<'a> {
-    /// Empty if no peer [wants](Desk::wants_states) any.
+pub(crate) struct HandOut<'a> {
+    /// Empty if no peer [wants](PeerQueue::wants_states) any.
     pub entries: &'a [Entry],
     /// There was something to put into them.
     pub noted: bool,
@@ -83,25 +83,25 @@ pub(crate) struct Delivery<'a> {
     pub tick: bool,
 }
 
-impl Queue {
+impl State {
     /// The peer cannot be told anything and needs everything later anyway.
     fn is_pointless(&self) -> bool {
-        !self.connected && self.lack == Lack::Walk
+        !self.connected && self.resync == Resync::Needed
     }
 }
 
-impl Desk {
+impl PeerQueue {
     pub fn new(
         index: usize,
-        board: Board,
+        counters: PeerCounters,
         limits: Limits,
-        spent: Arc<Spent>,
+        pool: Arc<EntryPool>,
         now: Instant,
     ) -> Self {
-        let queue = Queue {
+        let state = State {
             backlog: Backlog::new(),
             // What other processes have told this peer is unknown.
-            lack: Lack::Walk,
+            resync: Resync::Needed,
             connected: false,
             busy: false,
             lost_since: None,
@@ -110,17 +110,17 @@ impl Desk {
             tick: true,
             stopping: false,
         };
-        let desk = Self {
+        let queue = Self {
             index,
-            board,
+            counters,
             breaker: Arc::default(),
-            spent,
+            pool,
             limits,
-            queue: Mutex::new(queue),
-            bell: Condvar::new(),
+            state: Mutex::new(state),
+            wakeup: Condvar::new(),
         };
-        desk.publish(&desk.lock());
-        desk
+        queue.publish(&queue.lock());
+        queue
     }
 
     /// Whether states are to be put on this peer's backlog. Only a walk changes
@@ -139,45 +139,45 @@ impl Desk {
     }
 
     /// Puts what was handed out on this peer's backlog.
-    pub fn deliver(&self, delivery: &Delivery) {
+    pub fn deliver(&self, hand_out: &HandOut) {
         let mut queue = self.lock();
         let me = u32::try_from(self.index).ok().and_then(|i| 1_u32.checked_shl(i)).unwrap_or(0);
-        for mark in delivery.marks {
+        for mark in hand_out.marks {
             if let Mark::Begin { walk, peers } = *mark
                 && peers & me != 0
                 && queue.connected
-                && queue.lack != Lack::Nothing
+                && queue.resync != Resync::NotNeeded
             {
-                queue.lack = Lack::Walking(walk);
+                queue.resync = Resync::UnderWay(walk);
             }
         }
-        if delivery.overrun {
-            self.lose(&mut queue, delivery.since);
+        if hand_out.overrun {
+            self.lose(&mut queue, hand_out.since);
         }
-        if delivery.noted && (delivery.entries.is_empty() || queue.is_pointless()) {
-            queue.lost_since = earlier(queue.lost_since, Some(delivery.since));
+        if hand_out.noted && (hand_out.entries.is_empty() || queue.is_pointless()) {
+            queue.lost_since = earlier(queue.lost_since, Some(hand_out.since));
         }
-        for entry in delivery.entries {
+        for entry in hand_out.entries {
             if queue.is_pointless() {
                 break;
             }
-            let put = queue.backlog.put(entry.clone(), delivery.since, &self.limits);
+            let put = queue.backlog.put(entry.clone(), hand_out.since, &self.limits);
             if put == Err(Overrun) {
-                self.lose(&mut queue, delivery.since);
+                self.lose(&mut queue, hand_out.since);
             }
         }
-        for mark in delivery.marks {
+        for mark in hand_out.marks {
             if let Mark::End { walk } = *mark
-                && queue.lack == Lack::Walking(walk)
+                && queue.resync == Resync::UnderWay(walk)
             {
-                queue.lack = Lack::Noted;
+                queue.resync = Resync::Waiting;
             }
         }
-        queue.noted_until = delivery.noted_until;
-        queue.tick |= delivery.tick;
+        queue.noted_until = hand_out.noted_until;
+        queue.tick |= hand_out.tick;
         self.publish(&queue);
         if queue.tick {
-            self.bell.notify_one();
+            self.wakeup.notify_one();
         }
     }
 
@@ -193,10 +193,10 @@ impl Desk {
                 return Wake::Round;
             }
             queue = match retry.map(|at| at.saturating_duration_since(Instant::now())) {
-                None => self.bell.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                None => self.wakeup.wait(queue).unwrap_or_else(PoisonError::into_inner),
                 Some(left) if left.is_zero() => return Wake::Round,
                 Some(left) => {
-                    self.bell.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0
+                    self.wakeup.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
         }
@@ -208,7 +208,7 @@ impl Desk {
         queue.busy = true;
         let batch = Batch {
             states: queue.backlog.take(),
-            completes: matches!(queue.lack, Lack::Nothing | Lack::Noted),
+            completes: matches!(queue.resync, Resync::NotNeeded | Resync::Waiting),
             noted_until: queue.noted_until,
             losses: queue.losses,
         };
@@ -217,7 +217,7 @@ impl Desk {
     }
 
     /// The batch has been dealt with: these states did not reach the peer.
-    pub fn give_back(&self, failed: Vec<Noted>) {
+    pub fn give_back(&self, failed: Vec<QueuedState>) {
         let mut queue = self.lock();
         queue.backlog.settle();
         for noted in failed {
@@ -233,8 +233,8 @@ impl Desk {
     /// that of its batch.
     pub fn completed(&self, losses: u64) {
         let mut queue = self.lock();
-        if queue.losses == losses && matches!(queue.lack, Lack::Nothing | Lack::Noted) {
-            queue.lack = Lack::Nothing;
+        if queue.losses == losses && matches!(queue.resync, Resync::NotNeeded | Resync::Waiting) {
+            queue.resync = Resync::NotNeeded;
             queue.lost_since = None;
         }
         self.publish(&queue);
@@ -245,7 +245,9 @@ impl Desk {
         let mut queue = self.lock();
         if queue.connected != connected {
             queue.connected = connected;
-            self.board.wants_walk.store(connected && queue.lack == Lack::Walk, Ordering::Relaxed);
+            self.counters
+                .wants_walk
+                .store(connected && queue.resync == Resync::Needed, Ordering::Relaxed);
             self.publish(&queue);
         }
     }
@@ -253,7 +255,7 @@ impl Desk {
     /// Somebody answers there who may not have what was acknowledged before.
     pub fn stranger(&self, now: u64) {
         let mut queue = self.lock();
-        queue.lack = Lack::Walk;
+        queue.resync = Resync::Needed;
         queue.losses = queue.losses.wrapping_add(1);
         queue.lost_since = earlier(queue.lost_since, Some(now));
         self.ask_for_walk(&queue);
@@ -272,35 +274,35 @@ impl Desk {
     /// Ends the thread: now if it waits, and soon if it is connected.
     pub fn stop(&self) {
         self.lock().stopping = true;
-        self.bell.notify_all();
+        self.wakeup.notify_all();
         self.breaker.break_all();
     }
 
-    fn lose(&self, queue: &mut Queue, since: u64) {
+    fn lose(&self, queue: &mut State, since: u64) {
         queue.lost_since =
             [queue.lost_since, queue.backlog.oldest(), Some(since)].into_iter().fold(None, earlier);
         queue.backlog.clear();
-        queue.lack = Lack::Walk;
+        queue.resync = Resync::Needed;
         queue.losses = queue.losses.wrapping_add(1);
-        add(&self.board.overruns, 1);
+        add(&self.counters.overruns, 1);
         self.ask_for_walk(queue);
     }
 
     /// Asks last: who sees it finds the reason in the status.
-    fn ask_for_walk(&self, queue: &Queue) {
+    fn ask_for_walk(&self, queue: &State) {
         self.publish(queue);
-        self.board.wants_walk.store(queue.connected, Ordering::Release);
+        self.counters.wants_walk.store(queue.connected, Ordering::Release);
     }
 
-    fn publish(&self, queue: &Queue) {
+    fn publish(&self, queue: &State) {
         let oldest = earlier(queue.backlog.oldest(), queue.lost_since);
-        self.board.oldest.store(oldest.unwrap_or(0), Ordering::Relaxed);
+        self.counters.oldest.store(oldest.unwrap_or(0), Ordering::Relaxed);
         let queued = u64::try_from(queue.backlog.len()).unwrap_or(u64::MAX);
-        self.board.queued.store(queued, Ordering::Relaxed);
-        self.board.lacking.store(queue.lack != Lack::Nothing, Ordering::Relaxed);
+        self.counters.queued.store(queued, Ordering::Relaxed);
+        self.counters.lacking.store(queue.resync != Resync::NotNeeded, Ordering::Relaxed);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

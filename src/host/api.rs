@@ -7,12 +7,12 @@ macro_rules! functions {
     ($($name:ident)*) => {
         /// Listed functions, by name: [`call!`] compiles only for these.
         #[allow(non_snake_case, non_upper_case_globals)]
-        pub(super) mod listed {
+        pub(crate) mod listed {
             $(pub(crate) const $name: () = ();)*
         }
 
         /// The first listed function that the server lacks.
-        pub(super) fn missing() -> Option<&'static std::ffi::CStr> {
+        pub(crate) fn missing() -> Option<&'static std::ffi::CStr> {
             use redis_module::raw;
             $(
                 // SAFETY: the statics are written once, by RedisModule_Init,
@@ -91,10 +91,10 @@ functions! {
 /// arguments are right.
 macro_rules! call {
     ($name:ident($($argument:expr),* $(,)?)) => {{
-        const _: () = $crate::server::api::listed::$name;
+        const _: () = $crate::host::api::listed::$name;
         // The static is read by value, and `missing` has seen that it is set.
         let function = redis_module::raw::$name.unwrap_unchecked();
         function($($argument),*)
     }};
 }
-pub(super) use call;
+pub(crate) use call;

@@ -1,12 +1,12 @@
-//! Entries are a lattice: states of one may come in any order and any number of
+//! Counters are a lattice: states of one may come in any order and any number of
 //! times.
 
-use crate::any::{cases, entry, id};
-use claw_core::debit::Entry;
+use crate::any::{cases, counter, id};
+use claw_core::debit::Counter;
 use claw_core::replica::{MAX_ID, ReplicaId, Writer};
 use proptest::prelude::*;
 
-fn check(a: Entry, b: Entry, c: Entry) {
+fn check(a: Counter, b: Counter, c: Counter) {
     assert_eq!(a.join(b), b.join(a));
     assert_eq!(a.join(b).join(c), a.join(b.join(c)));
     assert_eq!(a.join(a), a);
@@ -19,11 +19,11 @@ fn check(a: Entry, b: Entry, c: Entry) {
 #[test]
 fn all_small_triples() {
     let counters = |most: u64| (0..=most).flat_map(move |a| (0..=most).map(move |b| (a, b)));
-    let small: Vec<Entry> = (1..=3)
+    let small: Vec<Counter> = (1..=3)
         .flat_map(|epoch| {
-            counters(2).map(move |(spent, refunded)| Entry { epoch, spent, refunded })
+            counters(2).map(move |(spent, refunded)| Counter { epoch, spent, refunded })
         })
-        .chain([Entry::default()])
+        .chain([Counter::default()])
         .collect();
     for a in &small {
         for b in &small {
@@ -38,7 +38,7 @@ proptest! {
     #![proptest_config(cases(2_000))]
 
     #[test]
-    fn any_triple(a in entry(), b in entry(), c in entry()) {
+    fn any_triple(a in counter(), b in counter(), c in counter()) {
         check(a, b, c);
     }
 
@@ -49,9 +49,9 @@ proptest! {
         epoch in 1_u64..5,
     ) {
         states.push((1 << 40, 1 << 40));
-        let (mut known, mut spent, mut refunded) = (Entry::default(), 0, 0);
+        let (mut known, mut spent, mut refunded) = (Counter::default(), 0, 0);
         for (a, b) in states {
-            let state = Entry { epoch, spent: a, refunded: b };
+            let state = Counter { epoch, spent: a, refunded: b };
             let gain = known.gain(state);
             (spent, refunded) = (spent + gain.0, refunded + gain.1);
             known = known.join(state);
@@ -89,7 +89,7 @@ proptest! {
         let (writer, another) = (Writer::new(id, life), Writer::new(id, other));
         let same = (life ^ other) & 0xf_ffff == 0;
         let mut last = 0;
-        prop_assert!(!writer.began(0), "no entry is nobody's");
+        prop_assert!(!writer.began(0), "no counter is nobody's");
         for (seen, known) in steps {
             seen.inspect(|epoch| writer.seen(*epoch));
             let epoch = writer.next_epoch(known);
