@@ -106,7 +106,16 @@ impl Parameter {
 
     /// Finds a parameter by its name, with or without `claw.`.
     pub(crate) fn by_name(name: &str) -> Option<Self> {
-        let name = name.strip_prefix("claw.").unwrap_or(name);
+        Self::by_full_name(name).or_else(|| Self::by_short_name(name))
+    }
+
+    /// Finds a parameter by the name that it has for the server. Some of the server's
+    /// own have the same but for the `claw.`.
+    pub(crate) fn by_full_name(name: &str) -> Option<Self> {
+        Self::by_short_name(name.strip_prefix("claw.")?)
+    }
+
+    fn by_short_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|p| p.name().eq_ignore_ascii_case(name))
     }
 
@@ -146,8 +155,9 @@ impl Parameter {
         matches!(self, Self::Peers)
     }
 
-    /// Whether the value names a file.
-    fn is_file(self) -> bool {
+    /// Whether the value names a file of region sync, whose contents may have changed
+    /// when the name has not.
+    pub(crate) fn is_file(self) -> bool {
         matches!(
             self,
             Self::PeersPasswordFile | Self::TlsCaCertFile | Self::TlsCertFile | Self::TlsKeyFile
@@ -394,8 +404,7 @@ impl Settings {
             (other, value) => {
                 let before = self.sync.clone();
                 self.sync.set(other, value)?;
-                // What is in a file may have changed.
-                self.sync_changed |= other.is_file() || self.sync != before;
+                self.sync_changed |= self.sync != before;
                 return Ok(());
             }
         }
@@ -407,5 +416,23 @@ impl Settings {
             self.defaults = Defaults::new(policy);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_own_files_are_not_ours() {
+        let ours = |name: &str| Parameter::by_full_name(name).is_some_and(Parameter::is_file);
+        for file in ["peers-password-file", "tls-ca-cert-file", "tls-cert-file", "tls-key-file"] {
+            assert!(ours(&format!("claw.{file}")), "{file}");
+            assert!(!ours(file), "{file}");
+        }
+        assert!(!ours("claw.peers"));
+        // As a module argument either name will do.
+        assert_eq!(Parameter::by_name("tls-key-file"), Some(Parameter::TlsKeyFile));
+        assert_eq!(Parameter::by_name("claw.tls-key-file"), Some(Parameter::TlsKeyFile));
     }
 }

@@ -16,7 +16,8 @@ use claw_core::merge::State;
 use claw_core::plan::{Note, SyncMode};
 use claw_core::replica::{ReplicaId, Writer};
 use claw_sync::{
-    Config, Identity, Limits, Messages, PeerState, PeerStatus, Pusher, Round, Tls, Value,
+    Config, Credentials, Files, Identity, Limits, Messages, PeerState, PeerStatus, PeerUrl, Pusher,
+    Round, Value,
 };
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeSet;
@@ -47,6 +48,11 @@ pub(crate) struct Regions {
     /// This region among the others, as the buckets see it.
     region: RefCell<Region>,
     sharing: RefCell<Option<Sharing>>,
+    /// What the senders show to peers. It outlives them, as long as the files are
+    /// the same: what was read of one that is broken now is still good.
+    credentials: RefCell<Arc<Credentials>>,
+    /// Files may have changed.
+    new_files: Cell<bool>,
     /// Senders of an earlier configuration whose threads still hang.
     stopping: RefCell<Vec<Pusher>>,
     /// Buckets that a function has to make anew, since they were changed here.
@@ -109,6 +115,8 @@ impl Default for Regions {
         Self {
             region: RefCell::default(),
             sharing: RefCell::default(),
+            credentials: RefCell::default(),
+            new_files: Cell::new(false),
             stopping: RefCell::default(),
             changed: RefCell::default(),
             folded: RefCell::default(),
@@ -247,12 +255,15 @@ impl Regions {
     pub(crate) fn apply(&self, settings: &Settings, primary: bool, wall: u64) -> Option<String> {
         let sync = settings.sync();
         let now = self.instants(wall);
-        let (Ok(mut region), Ok(mut sharing)) =
-            (self.region.try_borrow_mut(), self.sharing.try_borrow_mut())
-        else {
+        let (Ok(mut region), Ok(mut sharing), Ok(mut credentials)) = (
+            self.region.try_borrow_mut(),
+            self.sharing.try_borrow_mut(),
+            self.credentials.try_borrow_mut(),
+        ) else {
             return None;
         };
         self.primary.set(primary);
+        self.new_files.set(false);
         let id = sync.replica_id.filter(|_| primary);
         if region.writer.as_ref().map(Writer::id) != id {
             // A new life: what was counted before it is never counted on.
@@ -276,7 +287,12 @@ impl Regions {
         let (run, born, scratch) = (self.run, self.born, Mutex::default());
         let (strategy, names) = (sync.strategy.to_string(), Mutex::default());
         let messages = Told { id, strategy, names, run, born, spent, masters, hears, scratch };
-        let started = pusher_config(sync).and_then(|config| {
+        if *credentials.files() == files(sync) {
+            credentials.refresh();
+        } else {
+            *credentials = Arc::new(Credentials::new(files(sync)));
+        }
+        let started = pusher_config(sync, &credentials).and_then(|config| {
             Pusher::start(config, Arc::new(messages)).map_err(|why| why.to_string())
         });
         match started {
@@ -317,7 +333,17 @@ impl Regions {
         if resumes {
             self.resumes.set(None);
         }
-        resumes || self.primary.get() != primary
+        resumes || self.new_files.get() || self.primary.get() != primary
+    }
+
+    /// What is in the files may have changed: what is sent begins anew with it.
+    pub(crate) fn expect_new_files(&self) {
+        self.new_files.set(true);
+    }
+
+    /// What is wrong with the files, if the log has not been told yet.
+    fn complaint(&self) -> Option<String> {
+        self.credentials.try_borrow().ok()?.complaint()
     }
 
     /// Waits for senders of earlier configurations.
@@ -404,26 +430,30 @@ impl Regions {
     }
 }
 
-fn pusher_config(sync: &config::SyncSettings) -> Result<Config, String> {
-    let mut peers = sync.peers.clone();
-    if !sync.password_file.is_empty() {
-        let text = std::fs::read_to_string(&sync.password_file)
-            .map_err(|why| format!("claw.peers-password-file: {why}"))?;
-        let password = text.lines().next().unwrap_or_default();
-        peers = peers.into_iter().map(|peer| peer.with_password(password)).collect();
+fn files(sync: &config::SyncSettings) -> Files {
+    let file = |name: &String| Some(PathBuf::from(name)).filter(|_| !name.is_empty());
+    Files {
+        ca: file(&sync.tls_ca_cert_file),
+        cert: file(&sync.tls_cert_file),
+        key: file(&sync.tls_key_file),
+        password: file(&sync.password_file),
     }
-    if let Some(peer) = peers.iter().find(|peer| peer.lacks_password()) {
+}
+
+fn pusher_config(
+    sync: &config::SyncSettings,
+    credentials: &Arc<Credentials>,
+) -> Result<Config, String> {
+    let lacks_password = |peer: &&PeerUrl| peer.lacks_password();
+    if let (None, Some(peer)) =
+        (&credentials.files().password, sync.peers.iter().find(lacks_password))
+    {
         return Err(format!("{peer} has a user and no password"));
     }
-    let file = |name: &String| Some(PathBuf::from(name)).filter(|_| !name.is_empty());
     Ok(Config {
-        peers,
+        peers: sync.peers.clone(),
         interval: Duration::from_millis(sync.interval_ms),
-        tls: Tls {
-            ca: file(&sync.tls_ca_cert_file),
-            cert: file(&sync.tls_cert_file),
-            key: file(&sync.tls_key_file),
-        },
+        credentials: Arc::clone(credentials),
         limits: Limits::default(),
     })
 }

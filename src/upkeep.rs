@@ -104,6 +104,9 @@ pub(crate) fn tick(ctx: &Context<'_>, primary: bool) {
         restart(ctx, primary);
     }
     regions.join(Duration::ZERO);
+    if let Some(complaint) = regions.complaint() {
+        ctx.log(&format!("region sync: {complaint}"));
+    }
     if let Some(share) = regions.watch(ctx, now) {
         ctx.log(&format!("region sync: this region now admits {share} permille of every limit"));
     }

@@ -1,10 +1,11 @@
-//! Events of the server: the passing of time, the change of its role, and who
-//! begins to listen.
+//! Events of the server: the passing of time, the change of its role, parameters
+//! that are set, and who begins to listen.
 
+use crate::config::Parameter;
 use crate::host::{Context, Module, api::call};
 use crate::upkeep;
 use redis_module::raw;
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const OK: c_int = raw::REDISMODULE_OK as c_int;
@@ -20,6 +21,7 @@ pub(super) unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> bool {
     let subscribed = [
         (raw::REDISMODULE_EVENT_CRON_LOOP, time as Handler),
         (raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED, role as Handler),
+        (raw::REDISMODULE_EVENT_CONFIG, configured as Handler),
         (raw::REDISMODULE_EVENT_FORK_CHILD, listen as Handler),
         (raw::REDISMODULE_EVENT_PERSISTENCE, listen as Handler),
         (raw::REDISMODULE_EVENT_REPLICA_CHANGE, listen as Handler),
@@ -72,6 +74,34 @@ unsafe extern "C" fn role(
             ctx.module().listeners.expect();
             upkeep::restart(ctx, ctx.is_primary());
         });
+    }
+}
+
+/// Parameters were set, be it to what they were: that is all a server tells of those
+/// whose value has not changed.
+unsafe extern "C" fn configured(
+    ctx: *mut raw::RedisModuleCtx,
+    _event: raw::RedisModuleEvent,
+    kind: u64,
+    data: *mut c_void,
+) {
+    if kind != raw::REDISMODULE_SUBEVENT_CONFIG_CHANGE {
+        return;
+    }
+    // SAFETY: this is what the event comes with; it lives until we return.
+    let Some(change) = (unsafe { data.cast::<raw::RedisModuleConfigChange>().as_ref() }) else {
+        return;
+    };
+    let count = usize::try_from(change.num_changes).unwrap_or(0);
+    let is_file = (0..count).any(|index| {
+        // SAFETY: there are so many names, each a string of the server's.
+        let name = unsafe { CStr::from_ptr(*change.config_names.add(index)) };
+        let parameter = name.to_str().ok().and_then(Parameter::by_full_name);
+        parameter.is_some_and(Parameter::is_file)
+    });
+    if is_file {
+        // SAFETY: the event's context.
+        unsafe { handle(ctx, |ctx| ctx.module().regions.expect_new_files()) };
     }
 }
 

@@ -1,8 +1,9 @@
 //! What the owner decides: the configuration, and the traits it implements.
 
+use crate::credentials::Credentials;
 use crate::url::PeerUrl;
 use redis::Value;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How to push, and to whom.
@@ -13,23 +14,11 @@ pub struct Config {
     pub peers: Vec<PeerUrl>,
     /// From one round to the next. Values below a millisecond count as one.
     pub interval: Duration,
-    /// Certificates for peers with `rediss://`.
-    pub tls: Tls,
+    /// Certificates for peers with `rediss://`, and the password of those whose URL
+    /// has none.
+    pub credentials: Arc<Credentials>,
     /// Bounds of memory and patience.
     pub limits: Limits,
-}
-
-/// Files in PEM format. They are read once, by [`Pusher::start`](crate::Pusher::start).
-#[derive(Debug, Clone, Default)]
-pub struct Tls {
-    /// The authorities that may have signed a peer's certificate. Without it,
-    /// those of the operating system.
-    pub ca: Option<PathBuf>,
-    /// The certificate to show to peers, which servers ask for unless they have
-    /// `tls-auth-clients no`. Goes with `key`.
-    pub cert: Option<PathBuf>,
-    /// The private key of `cert`, not encrypted.
-    pub key: Option<PathBuf>,
 }
 
 /// Bounds of memory and patience.

@@ -9,6 +9,7 @@
 use crate::breaker::{Breaker, Guard};
 use crate::cluster::Endpoint;
 use crate::config::Limits;
+use crate::credentials::{Credentials, Secrets};
 use crate::status::{PeerCounters, add};
 use crate::url::PeerUrl;
 use crate::wire::{self, Scan};
@@ -42,8 +43,7 @@ impl fmt::Display for Fault {
 #[derive(Debug)]
 pub(crate) struct Access {
     pub url: PeerUrl,
-    /// Present exactly when the URL asks for TLS.
-    pub tls: Option<Arc<ClientConfig>>,
+    pub credentials: Arc<Credentials>,
     pub limits: Limits,
     pub breaker: Arc<Breaker>,
 }
@@ -68,25 +68,50 @@ enum Stream {
 }
 
 impl Connection {
-    /// Connects and logs in.
+    /// Connects and logs in, with what is in the files now. What is wrong with them
+    /// is an error of the peer in any case, so that it shows before it matters.
     pub fn open(to: &Endpoint, access: &Access, counters: &PeerCounters) -> Result<Self, Fault> {
+        let secrets = access.credentials.of(&access.url).map_err(Fault)?;
+        if let Some(password) = &secrets.password {
+            counters.hide(password);
+        }
+        match (Self::open_with(to, access, &secrets, counters), secrets.trouble) {
+            (Ok(connection), Some(trouble)) => {
+                counters.error(&trouble);
+                Ok(connection)
+            }
+            (Err(Fault(why)), Some(trouble)) => Err(Fault(format!("{why}; {trouble}"))),
+            (opened, None) => opened,
+        }
+    }
+
+    fn open_with(
+        to: &Endpoint,
+        access: &Access,
+        secrets: &Secrets,
+        counters: &PeerCounters,
+    ) -> Result<Self, Fault> {
         let (socket, guard) = connect(to, access)?;
         add(&counters.connections, 1);
-        let stream = match &access.tls {
+        let stream = match &secrets.tls {
             None => Stream::Plain(socket),
             Some(config) => Stream::Tls(Box::new(encrypt(to, Arc::clone(config), socket)?)),
         };
         let mut connection =
             Self { stream, inbox: Vec::new(), at: 0, scan: Scan::new(), db: 0, _guard: guard };
-        connection.log_in(&access.url, counters)?;
+        if let Some(password) = &secrets.password {
+            connection.log_in(access.url.user(), password, counters)?;
+        }
         Ok(connection)
     }
 
-    fn log_in(&mut self, url: &PeerUrl, counters: &PeerCounters) -> Result<(), Fault> {
-        let Some(password) = url.password() else {
-            return Ok(());
-        };
-        let words: &[&str] = match url.user() {
+    fn log_in(
+        &mut self,
+        user: Option<&str>,
+        password: &str,
+        counters: &PeerCounters,
+    ) -> Result<(), Fault> {
+        let words: &[&str] = match user {
             Some(user) => &["AUTH", user, password],
             None => &["AUTH", password],
         };

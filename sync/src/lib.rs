@@ -25,6 +25,7 @@
 //! | `reply.rs` | which errors are worth another try |
 //! | `wire.rs` | commands as bytes |
 //! | `backoff.rs` | how long to wait after a failure |
+//! | `credentials.rs` | [`Credentials`]: files with certificates and a password, read again |
 //! | `tls.rs` | certificates |
 //! | `url.rs` | [`PeerUrl`]: `redis://user:password@host:port` |
 //! | `status.rs` | [`PeerStatus`] and the counters behind it |
@@ -66,6 +67,7 @@ mod cluster;
 mod coalescer;
 mod config;
 mod connection;
+mod credentials;
 mod note_log;
 mod peer;
 mod peer_connections;
@@ -77,7 +79,8 @@ mod tls;
 mod url;
 mod wire;
 
-pub use config::{Config, Identity, Limits, Messages, Round, Tls};
+pub use config::{Config, Identity, Limits, Messages, Round};
+pub use credentials::{Credentials, Files};
 pub use pusher::{Pusher, StartError};
 pub use redis::Value;
 pub use status::{PeerState, PeerStatus};

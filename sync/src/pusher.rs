@@ -3,12 +3,12 @@
 use crate::coalescer::Coalescer;
 use crate::config::{Config, Limits, Messages};
 use crate::connection::Access;
+use crate::credentials::Credentials;
 use crate::note_log::{EntryPool, NoteBatch, NoteLog};
 use crate::peer;
 use crate::peer_connections::PeerConnections;
 use crate::peer_queue::{HandOut, PeerQueue};
 use crate::status::{PeerCounters, PeerStatus, age};
-use crate::tls;
 use crate::url::{MAX_PEERS, PeerUrl};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -56,8 +56,6 @@ pub enum StartError {
     TooManyPeers,
     /// The [command with states](Messages::states_command) has no first word.
     NoCommand,
-    /// A certificate or key cannot be used: file and reason.
-    Tls(String),
     /// The system gives no thread.
     Thread(std::io::Error),
 }
@@ -67,7 +65,6 @@ impl fmt::Display for StartError {
         match self {
             Self::TooManyPeers => write!(f, "there are more than {MAX_PEERS} peers"),
             Self::NoCommand => write!(f, "the command to send states with has no words"),
-            Self::Tls(why) => write!(f, "TLS: {why}"),
             Self::Thread(why) => write!(f, "cannot start a thread: {why}"),
         }
     }
@@ -77,35 +74,29 @@ impl std::error::Error for StartError {}
 
 impl Pusher {
     /// Starts one thread for each peer and one that hands out; none when there
-    /// are no peers. Certificates are read here, and only if a peer needs them;
-    /// connections are made by the threads.
+    /// are no peers. Files are read and connections are made by the threads.
     ///
     /// # Errors
     /// See [`StartError`]. No thread is left then.
     pub fn start(config: Config, messages: Arc<dyn Messages>) -> Result<Self, StartError> {
-        let Config { peers, interval, tls, limits } = config;
+        let Config { peers, interval, credentials, limits } = config;
         if peers.len() > MAX_PEERS {
             return Err(StartError::TooManyPeers);
         }
         if messages.states_command().is_empty() {
             return Err(StartError::NoCommand);
         }
-        let tls = if peers.iter().any(PeerUrl::is_tls) {
-            Some(tls::prepare(&tls).map_err(StartError::Tls)?)
-        } else {
-            None
-        };
         let began = Instant::now();
         let pool = Arc::new(EntryPool::default());
-        let queue = |(index, url): (usize, &PeerUrl)| {
-            let counters = PeerCounters::new(url.password());
+        let queue = |index| {
+            let counters = PeerCounters::default();
             PeerQueue::new(index, counters, limits.clone(), Arc::clone(&pool), began)
         };
         let shared = Arc::new(Shared {
             log: Mutex::default(),
             messages,
             wakeup: Condvar::new(),
-            queues: peers.iter().enumerate().map(queue).collect(),
+            queues: (0..peers.len()).map(queue).collect(),
             pool: Arc::clone(&pool),
             urls: peers.clone(),
             limits: limits.clone(),
@@ -122,10 +113,9 @@ impl Pusher {
             return Ok(pusher);
         }
         for (index, url) in peers.into_iter().enumerate() {
-            let tls = tls.clone().filter(|_| url.is_tls());
-            let limits = limits.clone();
+            let (credentials, limits) = (Arc::clone(&credentials), limits.clone());
             pusher.spawn(format!("claw-peer-{index}"), move |shared| {
-                shared.serve(index, || (url.clone(), tls.clone(), limits.clone()));
+                shared.serve(index, || (url.clone(), Arc::clone(&credentials), limits.clone()));
             })?;
         }
         pusher.spawn("claw-sync".into(), Shared::hand_out_until_stopped)?;
@@ -274,7 +264,7 @@ impl Pusher {
     /// # Errors
     /// The pusher itself when some thread has not ended after `patience`; then
     /// this code must stay in memory, and another call may have more luck.
-    /// Looking up the name of a host is what can take so long.
+    /// Looking up the name of a host is what can take so long, or reading a file.
     pub fn stop(mut self, patience: Duration) -> Result<(), Self> {
         self.shared.signal();
         let alive = self.shared.alive();
@@ -363,15 +353,11 @@ impl Shared {
     }
 
     /// The body of a peer's thread.
-    fn serve(
-        &self,
-        index: usize,
-        access: impl Fn() -> (PeerUrl, Option<Arc<rustls::ClientConfig>>, Limits),
-    ) {
+    fn serve(&self, index: usize, access: impl Fn() -> (PeerUrl, Arc<Credentials>, Limits)) {
         let Some(queue) = self.queues.get(index) else { return };
         let connections = || {
-            let (url, tls, limits) = access();
-            let access = Access { url, tls, limits, breaker: Arc::clone(&queue.breaker) };
+            let (url, credentials, limits) = access();
+            let access = Access { url, credentials, limits, breaker: Arc::clone(&queue.breaker) };
             PeerConnections::new(index, access, &queue.counters, Arc::clone(&self.messages))
         };
         peer::run(queue, || self.now(), connections);

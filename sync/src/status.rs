@@ -112,10 +112,9 @@ struct Texts {
 }
 
 impl PeerCounters {
-    pub fn new(password: Option<&str>) -> Self {
-        let counters = Self::default();
-        counters.texts().password = password.map(str::to_owned);
-        counters
+    /// Says what must not be shown from now on.
+    pub fn hide(&self, password: &str) {
+        self.texts().password = Some(password.to_owned());
     }
 
     pub fn set_state(&self, state: PeerState) {
@@ -207,7 +206,8 @@ mod tests {
 
     #[test]
     fn errors_are_one_line_without_the_password() {
-        let counters = PeerCounters::new(Some("hunter2"));
+        let counters = PeerCounters::default();
+        counters.hide("hunter2");
         counters.error("ERR unknown command 'AUTH', with args beginning with: 'u'\n'hunter2'");
         let status = counters.status(String::new(), 0);
         let text = status.last_error.clone().unwrap_or_default();
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn states_survive_the_board() {
-        let counters = PeerCounters::new(None);
+        let counters = PeerCounters::default();
         assert_eq!(counters.status(String::new(), 0).state, PeerState::Connecting);
         for state in [
             PeerState::Connected,
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn lag_is_the_age_of_the_oldest() {
-        let counters = PeerCounters::new(None);
+        let counters = PeerCounters::default();
         assert_eq!(counters.lag(9), Duration::ZERO);
         counters.oldest.store(5, Ordering::Relaxed);
         assert_eq!(counters.lag(9), Duration::from_micros(4));

@@ -1,20 +1,20 @@
 //! Certificates.
 
-use crate::config::Tls;
-use rustls::pki_types::pem::PemObject;
+use crate::credentials::{Files, MAX_PEM, contents, failed};
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Reads the files and prepares connections.
+/// Reads the files, all but the password, and prepares connections.
 ///
 /// The crypto provider is named here rather than installed for the process,
 /// which belongs to somebody else.
 ///
 /// # Errors
 /// The file and the reason.
-pub(crate) fn prepare(files: &Tls) -> Result<Arc<ClientConfig>, String> {
+pub(crate) fn prepare(files: &Files) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -24,7 +24,7 @@ pub(crate) fn prepare(files: &Tls) -> Result<Arc<ClientConfig>, String> {
         (None, None) => config.with_no_client_auth(),
         (Some(cert), Some(key)) => {
             let chain = certificates(cert)?;
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|e| failed(key, &e))?;
+            let key = private_key(key)?;
             config.with_client_auth_cert(chain, key).map_err(|e| failed(cert, &e))?
         }
         (Some(_), None) => return Err("a certificate needs its key".into()),
@@ -55,15 +55,24 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).map_err(|e| failed(path, &e))?.collect();
-    let found = found.map_err(|e| failed(path, &e))?;
+    let bytes = contents(path, MAX_PEM)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let found = found.map_err(|e| no_pem(path, &e))?;
     if found.is_empty() {
-        return Err(format!("{}: no certificate in it", path.display()));
+        return Err(failed(path, &"no certificate in it"));
     }
     Ok(found)
 }
 
-fn failed(path: &Path, error: &dyn std::fmt::Display) -> String {
-    format!("{}: {error}", path.display())
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let bytes = contents(path, MAX_PEM)?;
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|e| match e {
+        pem::Error::NoItemsFound => failed(path, &"no private key in it that is not encrypted"),
+        other => no_pem(path, &other),
+    })
+}
+
+/// The text of some of these errors repeats a part of the file, which may be a key.
+fn no_pem(path: &Path, _: &pem::Error) -> String {
+    failed(path, &"not in PEM format")
 }

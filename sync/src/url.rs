@@ -108,15 +108,6 @@ impl PeerUrl {
         self.user.is_some() && self.password.is_none()
     }
 
-    /// The same peer with this password, unless it has one.
-    #[must_use]
-    pub fn with_password(mut self, password: &str) -> Self {
-        if self.password.is_none() {
-            self.password = Some(password.to_owned());
-        }
-        self
-    }
-
     /// The name or address to connect to, without brackets.
     #[must_use]
     pub fn host(&self) -> &str {

@@ -4,7 +4,7 @@
 
 mod common;
 
-use claw_sync::{Config, Limits, Pusher, StartError, Tls};
+use claw_sync::{Config, Files, Limits, PeerState};
 use claw_testkit::{Server, free_port};
 use common::*;
 use std::path::{Path, PathBuf};
@@ -48,11 +48,12 @@ impl Authority {
         self.dir.path().join(name)
     }
 
-    fn tls(&self) -> Tls {
-        Tls {
+    fn files(&self) -> Files {
+        Files {
             ca: Some(self.path("ca.pem")),
             cert: Some(self.path("client.pem")),
             key: Some(self.path("client.key")),
+            password: None,
         }
     }
 
@@ -83,7 +84,7 @@ fn states_arrive_encrypted() {
     let server = authority.server(port);
     for host in ["127.0.0.1", "localhost"] {
         let config = config([format!("rediss://{host}:{port}")]);
-        let (pusher, owner) = start(Config { tls: authority.tls(), ..config });
+        let (pusher, owner) = start(with_files(config, authority.files()));
         settle(&pusher);
         note(&pusher, 0, "k", host);
         await_state(&server, 0, "k", host);
@@ -101,8 +102,8 @@ fn a_peer_that_hangs_is_left_at_once() {
     let authority = Authority::new();
     let port = free_port();
     let server = authority.server(port);
-    let mut config =
-        Config { tls: authority.tls(), ..config([format!("rediss://127.0.0.1:{port}")]) };
+    let url = format!("rediss://127.0.0.1:{port}");
+    let mut config = with_files(config([url]), authority.files());
     config.limits.io_timeout = std::time::Duration::from_secs(600);
     let (pusher, _) = start(config.clone());
     settle(&pusher);
@@ -127,15 +128,15 @@ fn whom_the_authority_does_not_know_is_not_told_anything() {
     // The peer is not who it should be; the peer wants a certificate; the peer
     // does not trust ours; the peer speaks no TLS.
     let plain_port = format!("rediss://127.0.0.1:{}", server.port());
-    for (tls, url, error) in [
-        (Tls { ca: other.tls().ca, ..authority.tls() }, url(), "invalid peer certificate"),
-        (Tls { cert: None, key: None, ..authority.tls() }, url(), ""),
-        (Tls { ca: authority.tls().ca, ..other.tls() }, url(), ""),
-        (authority.tls(), plain_port, "no TLS with 127.0.0.1"),
+    for (files, url, error) in [
+        (Files { ca: other.files().ca, ..authority.files() }, url(), "invalid peer certificate"),
+        (Files { cert: None, key: None, ..authority.files() }, url(), ""),
+        (Files { ca: authority.files().ca, ..other.files() }, url(), ""),
+        (authority.files(), plain_port, "no TLS with 127.0.0.1"),
     ] {
         // A server that speaks no TLS may wait for more, until it is given up.
         let limits = Limits::default();
-        let (pusher, _) = start(Config { tls, limits, ..config([url]) });
+        let (pusher, _) = start(with_files(Config { limits, ..config([url]) }, files));
         await_status(&pusher, "the failure to show", |all| {
             all[0].last_error.as_ref().is_some_and(|text| text.contains(error))
         });
@@ -151,7 +152,7 @@ fn the_name_of_the_peer_has_to_be_in_its_certificate() {
     let port = free_port();
     let _server = authority.server(port);
     let config = config([format!("rediss://127.0.0.2:{port}")]);
-    let (pusher, _) = start(Config { tls: authority.tls(), ..config });
+    let (pusher, _) = start(with_files(config, authority.files()));
     await_status(&pusher, "the failure to show", |all| all[0].last_error.is_some());
     let status = status(&pusher, 0);
     let error = status.last_error.unwrap();
@@ -161,28 +162,137 @@ fn the_name_of_the_peer_has_to_be_in_its_certificate() {
 }
 
 #[test]
-fn files_that_are_no_use_are_refused_at_the_start() {
+fn files_that_are_no_use_are_told_of() {
     let authority = Authority::new();
-    std::fs::write(authority.path("empty.pem"), "").unwrap();
-    let good = || authority.tls();
-    let file = |name: &str| Some(authority.path(name));
-    for (tls, word) in [
-        (Tls { ca: file("no-such.pem"), ..good() }, "no-such.pem"),
-        (Tls { ca: file("empty.pem"), ..good() }, "empty.pem: no certificate"),
-        (Tls { cert: file("empty.pem"), ..good() }, "empty.pem: no certificate"),
-        (Tls { key: file("empty.pem"), ..good() }, "empty.pem"),
-        (Tls { key: file("server.key"), ..good() }, "client.pem"),
-        (Tls { key: None, ..good() }, "needs its key"),
-        (Tls { cert: None, ..good() }, "needs its certificate"),
+    let path = |name: &str| authority.path(name);
+    std::fs::write(path("empty.pem"), "").unwrap();
+    std::fs::write(path("torn.pem"), "-----BEGIN PRIVATE KEY hunter2").unwrap();
+    std::fs::write(path("large.pem"), " ".repeat((1 << 20) + 1)).unwrap();
+    assert!(Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+    let good = || authority.files();
+    let file = |name: &str| Some(path(name));
+    for (files, word) in [
+        (Files { ca: file("no-such.pem"), ..good() }, "no-such.pem: No such file or directory"),
+        (Files { ca: file("empty.pem"), ..good() }, "empty.pem: no certificate"),
+        (Files { ca: file("large.pem"), ..good() }, "large.pem: longer than 1048576 bytes"),
+        (Files { ca: file("pipe"), ..good() }, "pipe: not a regular file"),
+        (Files { ca: file("."), ..good() }, ".: not a regular file"),
+        (Files { ca: Some("/dev/zero".into()), ..good() }, "/dev/zero: not a regular file"),
+        (Files { cert: file("empty.pem"), ..good() }, "empty.pem: no certificate"),
+        (Files { cert: file("torn.pem"), ..good() }, "torn.pem: not in PEM format"),
+        (Files { cert: file("pipe"), ..good() }, "pipe: not a regular file"),
+        (Files { key: file("empty.pem"), ..good() }, "empty.pem: no private key"),
+        (Files { key: file("torn.pem"), ..good() }, "torn.pem: not in PEM format"),
+        (Files { key: file("pipe"), ..good() }, "pipe: not a regular file"),
+        (Files { key: file("server.key"), ..good() }, "client.pem: "),
+        (Files { key: None, ..good() }, "needs its key"),
+        (Files { cert: None, ..good() }, "needs its certificate"),
     ] {
-        let config = Config { tls, ..config(["rediss://127.0.0.1:1"]) };
-        match Pusher::start(config, Owner::new("PING")) {
-            Err(StartError::Tls(why)) => assert!(why.contains(word), "{why}"),
-            other => panic!("{word}: {other:?}"),
-        }
+        let config = with_files(config(["rediss://127.0.0.1:1"]), files);
+        let credentials = std::sync::Arc::clone(&config.credentials);
+        let (pusher, _) = start(config);
+        await_status(&pusher, "the failure to show", |all| all[0].errors > 1);
+        let status = status(&pusher, 0);
+        let error = status.last_error.unwrap();
+        assert!(error.contains(word) && !error.contains("hunter2"), "{error}, not {word}");
+        // It comes to no connection.
+        assert_eq!((status.state, status.connections), (PeerState::BackingOff, 0));
+        // The owner is told as well, and of what stays so only once.
+        assert!(credentials.complaint().is_some_and(|text| text.contains(word)));
+        assert_eq!(credentials.complaint(), None);
+        stop(pusher);
     }
     // Without a peer that needs them they are not read.
-    let unused = Tls { ca: file("no-such.pem"), ..good() };
-    let (pusher, _) = start(Config { tls: unused, ..config(["redis://127.0.0.1:1"]) });
+    let unused = Files { ca: file("no-such.pem"), ..good() };
+    let server = plain();
+    let (pusher, _) = start(with_files(config([server.url()]), unused));
+    settle(&pusher);
+    assert_eq!(status(&pusher, 0).errors, 0);
+    stop(pusher);
+}
+
+/// Not one after the other: what is in them is made one configuration.
+fn replace(files: &Files, by: &Authority) {
+    let Files { ca: Some(ca), cert: Some(cert), key: Some(key), .. } = files else {
+        panic!("{files:?}");
+    };
+    for (path, name) in [(ca, "ca.pem"), (cert, "client.pem"), (key, "client.key")] {
+        put(path, std::fs::read(by.path(name)).unwrap());
+    }
+}
+
+#[test]
+fn files_that_appear_after_the_start_are_used() {
+    let authority = Authority::new();
+    let port = free_port();
+    let server = authority.server(port);
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| Some(dir.path().join(name));
+    let files = Files { ca: path("ca"), cert: path("cert"), key: path("key"), password: None };
+    let config = config([format!("rediss://127.0.0.1:{port}")]);
+    let (pusher, _) = start(with_files(config, files.clone()));
+    await_status(&pusher, "the failure to show", |all| all[0].errors > 0);
+    replace(&files, &authority);
+    settle(&pusher);
+    note(&pusher, 0, "k", "1");
+    await_state(&server, 0, "k", "1");
+    stop(pusher);
+}
+
+/// Another authority on both sides, while sync runs.
+#[test]
+fn certificates_are_rotated_while_sync_runs() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let port = free_port();
+    let server = old.server(port);
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let files = Files {
+        ca: Some(path("ca")),
+        cert: Some(path("cert")),
+        key: Some(path("key")),
+        password: None,
+    };
+    replace(&files, &old);
+    let config = config([format!("rediss://127.0.0.1:{port}")]);
+    let (pusher, owner) = start(with_files(config, files.clone()));
+    settle(&pusher);
+
+    // A certificate without its key: what worked before does.
+    let read = |authority: &Authority, name| std::fs::read(authority.path(name)).unwrap();
+    put(&path("cert"), read(&new, "client.pem"));
+    reconnect_until(&server, &pusher, &path("cert").display().to_string());
+    let error = status(&pusher, 0).last_error.unwrap();
+    assert!(error.ends_with("what it held before is used"), "{error}");
+    // That is one error, however long it lasts.
+    let errors = status(&pusher, 0).errors;
+    let rounds = status(&pusher, 0).rounds;
+    await_status(&pusher, "some rounds", |all| all[0].rounds > rounds + 5);
+    assert_eq!(status(&pusher, 0).errors, errors);
+
+    // Both authorities are trusted on both sides, then the certificates change, and
+    // the old authority goes.
+    let both = [read(&old, "ca.pem"), read(&new, "ca.pem")].concat();
+    put(&path("both"), &both);
+    put(&path("ca"), &both);
+    put(&path("key"), read(&new, "client.key"));
+    let set = |words: &[(&str, PathBuf)]| {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("SET");
+        for (name, path) in words {
+            command.arg(name).arg(path.to_str().unwrap());
+        }
+        command.exec(&mut server.connection()).unwrap();
+    };
+    set(&[("tls-ca-cert-file", path("both"))]);
+    set(&[("tls-cert-file", new.path("server.pem")), ("tls-key-file", new.path("server.key"))]);
+    put(&path("ca"), read(&new, "ca.pem"));
+    set(&[("tls-ca-cert-file", new.path("ca.pem"))]);
+    // Nothing of the old is any use now: only with the new is there a connection.
+    reconnect(&server, &pusher);
+    note(&pusher, 0, "k", "1");
+    await_state(&server, 0, "k", "1");
+    let complete = owner.complete(0);
+    soon("a complete round", || owner.complete(0) > complete);
     stop(pusher);
 }

@@ -17,6 +17,7 @@ mod limit;
 mod line;
 mod partition;
 mod restart;
+mod rotation;
 mod settings;
 mod strategies;
 mod terms;

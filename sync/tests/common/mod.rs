@@ -1,9 +1,17 @@
 //! What the tests share: a payload, an owner of a pusher, and their waiting.
 
-#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use claw_sync::{
-    Config, Identity, Limits, Messages, PeerState, PeerStatus, PeerUrl, Pusher, Round, Tls, Value,
+    Config, Credentials, Files, Identity, Limits, Messages, PeerState, PeerStatus, PeerUrl, Pusher,
+    Round, Value,
 };
 use claw_testkit::{Server, eventually};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,9 +111,14 @@ pub fn config<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> Config {
     Config {
         peers: urls.into_iter().map(|url| PeerUrl::parse(url.as_ref()).unwrap()).collect(),
         interval: Duration::from_millis(10),
-        tls: Tls::default(),
+        credentials: Arc::default(),
         limits: limits(),
     }
+}
+
+/// The same with these files.
+pub fn with_files(config: Config, files: Files) -> Config {
+    Config { credentials: Arc::new(Credentials::new(files)), ..config }
 }
 
 pub fn start(config: Config) -> (Pusher, Arc<Owner>) {
@@ -143,6 +156,31 @@ pub fn await_connected(pusher: &Pusher) {
     await_status(pusher, "all peers to be connected", |all| {
         all.iter().all(|peer| peer.state == PeerState::Connected)
     });
+}
+
+/// Has the server end the connections of the only peer, and awaits another one.
+pub fn reconnect(server: &Server, pusher: &Pusher) {
+    let before = status(pusher, 0).connections;
+    claw_testkit::cmd(&mut server.connection(), "CLIENT KILL TYPE normal SKIPME yes").unwrap();
+    await_status(pusher, "another connection", |all| {
+        all[0].connections > before && all[0].state == PeerState::Connected
+    });
+}
+
+/// As [`reconnect`], until the last error begins so. The files are not read each
+/// time.
+pub fn reconnect_until(server: &Server, pusher: &Pusher, error: &str) {
+    soon(error, || {
+        reconnect(server, pusher);
+        status(pusher, 0).last_error.is_some_and(|last| last.starts_with(error))
+    });
+}
+
+/// Puts a file in the place of another, whole.
+pub fn put(path: &std::path::Path, contents: impl AsRef<[u8]>) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, contents).unwrap();
+    std::fs::rename(new, path).unwrap();
 }
 
 pub fn note(pusher: &Pusher, db: u32, key: &str, state: &str) {
