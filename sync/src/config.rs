@@ -111,7 +111,9 @@ pub trait Messages: Send + Sync + 'static {
     /// be kept for complete rounds.
     ///
     /// A node that answers the heartbeat with an error, whichever, counts as
-    /// failed: the connection is given up and tried again after a while.
+    /// failed: the connection is given up and tried again after a while. One that
+    /// only refuses states is sent heartbeats as before, not
+    /// [complete](Round::complete).
     fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>>;
 
     /// The words that begin a command with states, such as `CL.SYNC STATES debit`; pairs

@@ -25,12 +25,15 @@ pub(crate) struct PeerQueue {
 struct State {
     backlog: Backlog,
     resync: Resync,
+    /// Some node takes states.
     connected: bool,
     /// A round is under way.
     busy: bool,
     /// Since when a state has been waiting that is not in the backlog any more.
     lost_since: Option<u64>,
     noted_until: Instant,
+    /// That of the last batch taken.
+    taken_until: Instant,
     /// How often something was lost: what a round has completed is only what was
     /// lost before it began.
     losses: u64,
@@ -106,6 +109,7 @@ impl PeerQueue {
             busy: false,
             lost_since: None,
             noted_until: now,
+            taken_until: now,
             losses: 0,
             tick: true,
             stopping: false,
@@ -206,6 +210,7 @@ impl PeerQueue {
     pub fn take(&self) -> Batch {
         let mut queue = self.lock();
         queue.busy = true;
+        queue.taken_until = queue.noted_until;
         let batch = Batch {
             states: queue.backlog.take(),
             completes: matches!(queue.resync, Resync::NotNeeded | Resync::Waiting),
@@ -214,6 +219,17 @@ impl PeerQueue {
         };
         self.publish(&queue);
         batch
+    }
+
+    /// A round without states, since none would be taken: to say that we are alive.
+    pub fn take_nothing(&self) -> Batch {
+        let queue = self.lock();
+        Batch {
+            states: Vec::new(),
+            completes: false,
+            noted_until: queue.taken_until,
+            losses: queue.losses,
+        }
     }
 
     /// The batch has been dealt with: these states did not reach the peer.
@@ -240,7 +256,7 @@ impl PeerQueue {
         self.publish(&queue);
     }
 
-    /// Some node can be told something now, or none can.
+    /// Some node takes states now, or none does.
     pub fn set_connected(&self, connected: bool) {
         let mut queue = self.lock();
         if queue.connected != connected {
@@ -281,7 +297,8 @@ impl PeerQueue {
     fn lose(&self, queue: &mut State, since: u64) {
         queue.lost_since =
             [queue.lost_since, queue.backlog.oldest(), Some(since)].into_iter().fold(None, earlier);
-        queue.backlog.clear();
+        // One that refuses everything can only be tried with something.
+        queue.backlog.clear(self.counters.is_refusing());
         queue.resync = Resync::Needed;
         queue.losses = queue.losses.wrapping_add(1);
         add(&self.counters.overruns, 1);

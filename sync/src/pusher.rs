@@ -223,11 +223,13 @@ impl Pusher {
     }
 
     /// How many states wait for the peer with the longest backlog of those that
-    /// are connected: a walk should pause while that is a large part of
+    /// are connected and take them: a walk should pause while that is a large part of
     /// [`Limits::entries`], or it overruns what it is to fill. Cheap.
     #[must_use]
     pub fn longest_queue(&self) -> u64 {
-        let queues = self.shared.queues.iter().filter(|queue| queue.counters.is_connected());
+        let takes =
+            |queue: &&PeerQueue| queue.counters.is_connected() && !queue.counters.is_refusing();
+        let queues = self.shared.queues.iter().filter(takes);
         let queued = queues.map(|queue| queue.counters.queued.load(Ordering::Relaxed)).max();
         queued.map_or(0, |queued| queued.saturating_add(self.shared.gathered()))
     }
@@ -242,6 +244,17 @@ impl Pusher {
         let log = self.shared.log().since().unwrap_or(0);
         let queues = self.shared.queues.iter().map(|queue| queue.counters.lag(now));
         queues.chain([age(log, now), self.shared.handing_for(now)]).max().unwrap_or_default()
+    }
+
+    /// The peers that answer and refuse what we send them, see [`PeerStatus::refusing`]: the
+    /// index of each, as in [`Config::peers`], and the [name](crate::Identity::replica) that
+    /// it has answered with before, if ever. A peer that does not answer is none of them.
+    /// Cheap where there are none.
+    pub fn refusing(&self) -> impl Iterator<Item = (usize, Option<String>)> + '_ {
+        let peers = self.shared.queues.iter().map(|queue| &queue.counters).enumerate();
+        peers
+            .filter(|(_, counters)| counters.is_refusing())
+            .map(|(index, counters)| (index, counters.replica()))
     }
 
     /// Has a round done at once, without waiting for it. Peers that rest after

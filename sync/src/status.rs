@@ -53,6 +53,10 @@ pub struct PeerStatus {
     pub state: PeerState,
     /// The name it answered with, see [`Identity`](crate::Identity).
     pub replica: Option<String>,
+    /// The code of the error (`OOM`, `LOADING`, `NOPERM`, `WRONGPASS` ..) that it has answered
+    /// the last attempt with to log in, to say that we are alive or to hand over states.
+    /// `None` while it takes them, and while it does not answer at all.
+    pub refusing: Option<String>,
     /// It lacks states that only a walk over all buckets brings, or that such a
     /// walk has noted and that are still on their way.
     pub lacking: bool,
@@ -81,11 +85,12 @@ pub struct PeerStatus {
 }
 
 /// The counters of one peer. Written by its thread, read by the main thread,
-/// which never waits for more than the copying of two short texts.
+/// which never waits for more than the copying of a few short texts.
 #[derive(Default)]
 pub(crate) struct PeerCounters {
     state: AtomicU8,
     pub wants_walk: AtomicBool,
+    refusing: AtomicBool,
     pub lacking: AtomicBool,
     pub queued: AtomicU64,
     /// Microseconds on the pusher's clock; 0 for none.
@@ -106,6 +111,7 @@ pub(crate) struct PeerCounters {
 #[derive(Default)]
 struct Texts {
     replica: Option<String>,
+    refusing: Option<String>,
     last_error: Option<String>,
     /// What must not be shown.
     password: Option<String>,
@@ -153,6 +159,24 @@ impl PeerCounters {
         }
     }
 
+    /// The peer has refused the last attempt with an error of this code, or has not.
+    pub fn set_refusing(&self, code: Option<&str>) {
+        if code.is_none() && !self.is_refusing() {
+            return;
+        }
+        self.texts().refusing = code.map(str::to_owned);
+        self.refusing.store(code.is_some(), Ordering::Relaxed);
+    }
+
+    pub fn is_refusing(&self) -> bool {
+        self.refusing.load(Ordering::Relaxed)
+    }
+
+    /// The name that the peer has answered with.
+    pub fn replica(&self) -> Option<String> {
+        self.texts().replica.clone()
+    }
+
     /// How long the oldest state has been waiting.
     pub fn lag(&self, now: u64) -> Duration {
         age(self.oldest.load(Ordering::Relaxed), now)
@@ -160,14 +184,15 @@ impl PeerCounters {
 
     pub fn status(&self, url: String, now: u64) -> PeerStatus {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (replica, last_error) = {
+        let (replica, refusing, last_error) = {
             let texts = self.texts();
-            (texts.replica.clone(), texts.last_error.clone())
+            (texts.replica.clone(), texts.refusing.clone(), texts.last_error.clone())
         };
         PeerStatus {
             url,
             state: PeerState::from_number(self.state.load(Ordering::Relaxed)),
             replica,
+            refusing,
             lacking: self.lacking.load(Ordering::Relaxed),
             queued: read(&self.queued),
             lag: self.lag(now),

@@ -204,7 +204,7 @@ fn a_refusal_that_passes_keeps_the_state_and_the_round_open() {
     soon("time to pass", || pusher.unacknowledged_for() > Duration::from_millis(300));
     let before = owner.complete(0);
     note(&pusher, 0, "k", "2");
-    soon("another attempt", || status(&pusher, 0).connections > 2);
+    await_status(&pusher, "another attempt", |all| all[0].errors > 2);
     assert_eq!(owner.complete(0), before, "a round was called complete");
     // Two while the first is on its way.
     await_status(&pusher, "the later to replace the first", |all| all[0].queued == 1);
@@ -383,8 +383,9 @@ fn a_peer_that_lacks_the_command_is_waited_for() {
     await_status(&pusher, "the refusal to show", |all| {
         all[0].last_error.as_ref().is_some_and(|e| e.starts_with("ERR unknown command"))
     });
-    soon("another attempt", || status(&pusher, 0).connections > 2);
-    assert_eq!(status(&pusher, 0).states_refused, 0);
+    await_status(&pusher, "another attempt", |all| all[0].errors > 2);
+    let status = status(&pusher, 0);
+    assert_eq!((status.states_refused, status.refusing.as_deref()), (0, Some("ERR")));
     stop(pusher);
 }
 

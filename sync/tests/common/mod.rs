@@ -15,6 +15,8 @@ pub const SOON: Duration = Duration::from_secs(20);
 pub const TICK: Duration = Duration::from_millis(5);
 /// How long stopping may take before it has failed.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How soon after a peer is well again it has everything.
+pub const HEALING: Duration = Duration::from_secs(2);
 /// An interval that never ends: rounds happen when the test flushes.
 pub const NEVER: Duration = Duration::from_secs(3600);
 
