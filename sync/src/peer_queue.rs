@@ -245,6 +245,16 @@ impl PeerQueue {
         self.publish(&queue);
     }
 
+    /// Whether nothing waits here that was noted at `until` or before.
+    pub fn has_sent_all(&self, until: u64) -> bool {
+        self.lock().backlog.oldest().is_none_or(|since| since > until)
+    }
+
+    /// Whether the peer has been told everything once it has what waits here.
+    pub fn needs_no_walk(&self) -> bool {
+        matches!(self.lock().resync, Resync::NotNeeded | Resync::Waiting)
+    }
+
     /// A round that completes the peer has reached every node of it. `losses` is
     /// that of its batch.
     pub fn completed(&self, losses: u64) {

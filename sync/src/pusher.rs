@@ -18,11 +18,14 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+/// From one look at the queues to the next when they are drained.
+const DRAINING: Duration = Duration::from_millis(1);
 
 /// Pushes the latest states of changed buckets to every peer.
 ///
 /// The methods are for one thread, the owner's main thread; none of them waits
-/// for a peer, except [`stop`](Pusher::stop) for at most its patience. Dropping
+/// for a peer, except [`drain`](Pusher::drain) and [`stop`](Pusher::stop) for at most
+/// their patience. Dropping
 /// a pusher tells its threads to end, but does not wait until they have.
 pub struct Pusher {
     shared: Arc<Shared>,
@@ -264,6 +267,32 @@ impl Pusher {
         self.shared.wakeup.notify_one();
     }
 
+    /// Has a round done at once, and waits until every peer that is connected has
+    /// acknowledged everything noted so far: before the server ends. Returns whether they
+    /// all have. Waits `patience` at most, and in vain for nobody who refuses states.
+    #[must_use]
+    pub fn drain(&self, patience: Duration) -> bool {
+        let shared = &*self.shared;
+        let began = Instant::now();
+        let until = shared.now();
+        let queues = shared.queues.iter().filter(|queue| queue.counters.is_connected());
+        let queues: Vec<&PeerQueue> = queues.collect();
+        self.flush();
+        loop {
+            let is_done =
+                |queue: &&PeerQueue| queue.has_sent_all(until) || queue.counters.is_refusing();
+            if shared.has_handed_out(until) && queues.iter().all(is_done) {
+                return queues
+                    .iter()
+                    .all(|queue| queue.has_sent_all(until) && queue.needs_no_walk());
+            }
+            if began.elapsed() >= patience {
+                return false;
+            }
+            thread::sleep(DRAINING);
+        }
+    }
+
     /// How each peer is doing, in the order of [`Config::peers`].
     #[must_use]
     pub fn status(&self) -> Vec<PeerStatus> {
@@ -363,6 +392,13 @@ impl Shared {
         age(self.handing.load(Ordering::Relaxed), now)
     }
 
+    /// Whether everything noted at `until` or before is in the peers' queues. What moves
+    /// from one place to the next is found in one of them: they are looked at in its order.
+    fn has_handed_out(&self, until: u64) -> bool {
+        let is_later = |since: u64| since == 0 || since > until;
+        is_later(self.log().since().unwrap_or(0)) && is_later(self.handing.load(Ordering::Acquire))
+    }
+
     fn alive(&self) -> MutexGuard<'_, usize> {
         self.alive.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -421,7 +457,7 @@ impl Shared {
             self.deliver(&coalescer, call);
             coalescer.clear();
             self.gathered.store(0, Ordering::Relaxed);
-            self.handing.store(0, Ordering::Relaxed);
+            self.handing.store(0, Ordering::Release);
         }
     }
 

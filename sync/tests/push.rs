@@ -7,7 +7,7 @@ mod common;
 use claw_sync::{Limits, PeerState, Pusher, StartError};
 use claw_testkit::{Server, ask, info_field, run};
 use common::*;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn the_last_state_of_a_key_is_sent_once() {
@@ -458,11 +458,52 @@ fn what_cannot_work_is_refused_at_the_start() {
 }
 
 #[test]
+fn draining_waits_until_connected_peers_have_everything() {
+    let (server, other) = (plain(), plain());
+    let nobody = format!("redis://127.0.0.1:{}", claw_testkit::free_port());
+    let urls = [server.url(), other.url(), nobody];
+    let (pusher, _) = start(claw_sync::Config { interval: NEVER, ..config(urls) });
+    await_status(&pusher, "two to be connected", |all| {
+        all[..2].iter().all(|peer| peer.state == PeerState::Connected)
+            && all[2].state == PeerState::BackingOff
+    });
+    note(&pusher, 0, "k", "0");
+    assert!(!pusher.drain(PATIENCE), "they lack what only a walk brings");
+    resend(&pusher, &[]);
+    for n in 0..5_000 {
+        note(&pusher, n % 2, &format!("k{n}"), &n.to_string());
+    }
+    assert!(pusher.drain(PATIENCE));
+    for server in [&server, &other] {
+        assert_eq!(state(server, 0, "k0").as_deref(), Some("0"));
+        assert_eq!(state(server, 1, "k4999").as_deref(), Some("4999"));
+    }
+
+    signal(&other, libc::SIGSTOP);
+    note(&pusher, 0, "k", "1");
+    let began = Instant::now();
+    assert!(!pusher.drain(Duration::from_millis(300)));
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert_eq!(state(&server, 0, "k").as_deref(), Some("1"));
+    signal(&other, libc::SIGCONT);
+    assert!(pusher.drain(PATIENCE));
+    assert_eq!(state(&other, 0, "k").as_deref(), Some("1"));
+
+    // Waiting for one that refuses would be in vain.
+    run(&mut other.connection(), &["CONFIG SET maxmemory 1"]);
+    note(&pusher, 0, "k", "2");
+    assert!(!pusher.drain(Duration::from_secs(3600)));
+    assert_eq!(state(&server, 0, "k").as_deref(), Some("2"));
+    stop(pusher);
+}
+
+#[test]
 fn without_peers_nothing_happens() {
     let (pusher, _) = start(config::<&str>([]));
     note(&pusher, 0, "k", "1");
     pusher.flush();
     assert!(!pusher.needs_resend());
+    assert!(pusher.drain(Duration::from_secs(3600)));
     assert_eq!(pusher.unacknowledged_for(), Duration::ZERO);
     assert!(pusher.status().is_empty());
     stop(pusher);
