@@ -51,6 +51,11 @@ impl Backlog {
         self.states.len().saturating_add(self.taken.0)
     }
 
+    /// How many bytes these take.
+    pub fn bytes(&self) -> usize {
+        self.bytes.saturating_add(self.taken.1)
+    }
+
     /// Since when the oldest state has been waiting, those taken included.
     pub fn oldest(&self) -> Option<u64> {
         earlier(self.oldest, self.taken.2)

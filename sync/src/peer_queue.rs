@@ -326,6 +326,8 @@ impl PeerQueue {
         self.counters.oldest.store(oldest.unwrap_or(0), Ordering::Relaxed);
         let queued = u64::try_from(queue.backlog.len()).unwrap_or(u64::MAX);
         self.counters.queued.store(queued, Ordering::Relaxed);
+        let bytes = u64::try_from(queue.backlog.bytes()).unwrap_or(u64::MAX);
+        self.counters.queued_bytes.store(bytes, Ordering::Relaxed);
         self.counters.lacking.store(queue.resync != Resync::NotNeeded, Ordering::Relaxed);
     }
 

@@ -101,7 +101,7 @@ impl Pusher {
         let began = Instant::now();
         let pool = Arc::new(EntryPool::default());
         let queue = |(index, url): (usize, &PeerUrl)| {
-            let counters = PeerCounters::new(url.password());
+            let counters = PeerCounters::new(url.password(), &limits);
             PeerQueue::new(index, counters, limits.clone(), Arc::clone(&pool), began)
         };
         let shared = Arc::new(Shared {

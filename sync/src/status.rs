@@ -1,5 +1,6 @@
 //! How each peer is doing: what is shown, and the counters behind it.
 
+use crate::config::Limits;
 use crate::wire::one_line;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -62,6 +63,12 @@ pub struct PeerStatus {
     pub lacking: bool,
     /// States that wait or are on their way.
     pub queued: u64,
+    /// Bytes of memory that these take, once they have been handed out: keys, states and a
+    /// fixed amount for each. Peers share states, each counts all of them.
+    pub queued_bytes: u64,
+    /// The most that it may be, [`Limits::bytes`](crate::Limits::bytes). When that does not
+    /// do, the backlog is dropped, and only a walk over all buckets brings what was in it.
+    pub queue_limit_bytes: u64,
     /// The age of the oldest state that is not acknowledged; 0 when there is none.
     pub lag: Duration,
     /// Bytes written to its sockets, before encryption.
@@ -93,6 +100,8 @@ pub(crate) struct PeerCounters {
     refusing: AtomicBool,
     pub lacking: AtomicBool,
     pub queued: AtomicU64,
+    pub queued_bytes: AtomicU64,
+    queue_limit_bytes: u64,
     /// Microseconds on the pusher's clock; 0 for none.
     pub oldest: AtomicU64,
     pub bytes_sent: AtomicU64,
@@ -118,8 +127,9 @@ struct Texts {
 }
 
 impl PeerCounters {
-    pub fn new(password: Option<&str>) -> Self {
-        let counters = Self::default();
+    pub fn new(password: Option<&str>, limits: &Limits) -> Self {
+        let queue_limit_bytes = u64::try_from(limits.bytes).unwrap_or(u64::MAX);
+        let counters = Self { queue_limit_bytes, ..Self::default() };
         counters.texts().password = password.map(str::to_owned);
         counters
     }
@@ -195,6 +205,8 @@ impl PeerCounters {
             refusing,
             lacking: self.lacking.load(Ordering::Relaxed),
             queued: read(&self.queued),
+            queued_bytes: read(&self.queued_bytes),
+            queue_limit_bytes: self.queue_limit_bytes,
             lag: self.lag(now),
             bytes_sent: read(&self.bytes_sent),
             states_sent: read(&self.states_sent),
@@ -232,7 +244,7 @@ mod tests {
 
     #[test]
     fn errors_are_one_line_without_the_password() {
-        let counters = PeerCounters::new(Some("hunter2"));
+        let counters = PeerCounters::new(Some("hunter2"), &Limits::default());
         counters.error("ERR unknown command 'AUTH', with args beginning with: 'u'\n'hunter2'");
         let status = counters.status(String::new(), 0);
         let text = status.last_error.clone().unwrap_or_default();
@@ -243,7 +255,7 @@ mod tests {
 
     #[test]
     fn states_survive_the_board() {
-        let counters = PeerCounters::new(None);
+        let counters = PeerCounters::new(None, &Limits::default());
         assert_eq!(counters.status(String::new(), 0).state, PeerState::Connecting);
         for state in [
             PeerState::Connected,
@@ -259,7 +271,7 @@ mod tests {
 
     #[test]
     fn lag_is_the_age_of_the_oldest() {
-        let counters = PeerCounters::new(None);
+        let counters = PeerCounters::new(None, &Limits::default());
         assert_eq!(counters.lag(9), Duration::ZERO);
         counters.oldest.store(5, Ordering::Relaxed);
         assert_eq!(counters.lag(9), Duration::from_micros(4));
