@@ -56,13 +56,13 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 200 000 states, 64 MiB, chunks of 1 MiB or 10 000 states, 64 states in a
+    /// A million states, 64 MiB (of buckets about 300 000), chunks of 1 MiB or 10 000 states, 64 states in a
     /// command, and 1 second.
     ///
     /// With a round trip of 100 ms that is up to 100 000 states a second.
     fn default() -> Self {
         Self {
-            entries: 200_000,
+            entries: 1_000_000,
             bytes: 64 << 20,
             chunk_bytes: 1 << 20,
             chunk_states: 10_000,

@@ -245,6 +245,11 @@ impl PeerQueue {
         self.publish(&queue);
     }
 
+    /// Whether some node takes states.
+    pub fn takes_states(&self) -> bool {
+        self.counters.takes_states.load(Ordering::Relaxed)
+    }
+
     /// Whether nothing waits here that was noted at `until` or before.
     pub fn has_sent_all(&self, until: u64) -> bool {
         self.lock().backlog.oldest().is_none_or(|since| since > until)
@@ -271,6 +276,7 @@ impl PeerQueue {
         let mut queue = self.lock();
         if queue.connected != connected {
             queue.connected = connected;
+            self.counters.takes_states.store(connected, Ordering::Relaxed);
             self.counters
                 .wants_walk
                 .store(connected && queue.resync == Resync::Needed, Ordering::Relaxed);

@@ -230,9 +230,7 @@ impl Pusher {
     /// [`Limits::entries`], or it overruns what it is to fill. Cheap.
     #[must_use]
     pub fn longest_queue(&self) -> u64 {
-        let takes =
-            |queue: &&PeerQueue| queue.counters.is_connected() && !queue.counters.is_refusing();
-        let queues = self.shared.queues.iter().filter(takes);
+        let queues = self.shared.queues.iter().filter(|queue| queue.takes_states());
         let queued = queues.map(|queue| queue.counters.queued.load(Ordering::Relaxed)).max();
         queued.map_or(0, |queued| queued.saturating_add(self.shared.gathered()))
     }
@@ -269,7 +267,7 @@ impl Pusher {
 
     /// Has a round done at once, and waits until every peer that is connected has
     /// acknowledged everything noted so far: before the server ends. Returns whether they
-    /// all have. Waits `patience` at most, and in vain for nobody who refuses states.
+    /// all have. Waits `patience` at most, and not for a peer that refuses states.
     #[must_use]
     pub fn drain(&self, patience: Duration) -> bool {
         let shared = &*self.shared;
@@ -279,8 +277,7 @@ impl Pusher {
         let queues: Vec<&PeerQueue> = queues.collect();
         self.flush();
         loop {
-            let is_done =
-                |queue: &&PeerQueue| queue.has_sent_all(until) || queue.counters.is_refusing();
+            let is_done = |queue: &&PeerQueue| queue.has_sent_all(until) || !queue.takes_states();
             if shared.has_handed_out(until) && queues.iter().all(is_done) {
                 return queues
                     .iter()

@@ -98,6 +98,8 @@ pub(crate) struct PeerCounters {
     state: AtomicU8,
     pub wants_walk: AtomicBool,
     refusing: AtomicBool,
+    /// Some node takes states.
+    pub takes_states: AtomicBool,
     pub lacking: AtomicBool,
     pub queued: AtomicU64,
     pub queued_bytes: AtomicU64,

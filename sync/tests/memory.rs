@@ -56,7 +56,7 @@ fn what_queues_stays_within_its_budget() {
     for life in ["first", "second", "third"] {
         let most = note_many(&pusher, life);
         // There is something to bound.
-        assert!(life != "first" || most > BUDGET / 2, "{most}");
+        assert!(life != "first" || most > BUDGET / 10, "{most}");
     }
     await_status(&pusher, "each to have overrun", |all| all.iter().all(|peer| peer.overruns > 0));
     let grown = resident().saturating_sub(before);
