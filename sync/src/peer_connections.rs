@@ -250,6 +250,8 @@ impl<'a> PeerConnections<'a> {
     }
 
     fn show_state(&self) {
+        let refusing = self.nodes.iter().find_map(|node| node.refusing.as_deref());
+        self.counters.set_refusing(refusing.or(self.refused.as_deref()));
         let ready = self.nodes.iter().filter(|node| node.ready()).count();
         let failed = self.counters.errors.load(Ordering::Relaxed) > 0;
         self.counters.set_state(match ready {
@@ -258,8 +260,6 @@ impl<'a> PeerConnections<'a> {
             _ if ready == self.nodes.len() => PeerState::Connected,
             _ => PeerState::Partial,
         });
-        let refusing = self.nodes.iter().find_map(|node| node.refusing.as_deref());
-        self.counters.set_refusing(refusing.or(self.refused.as_deref()));
     }
 
     /// Finds out which nodes there are.

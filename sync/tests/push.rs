@@ -122,12 +122,20 @@ fn one_command_has_many_states_of_one_database() {
     for n in 0..200_u32 {
         assert_eq!(state(&server, n % 2, &format!("k{n}")), Some(n.to_string()));
     }
+    // What is sent is completed in that moment, each by itself.
+    for n in 0..3 {
+        note(&pusher, 0, &format!("stamped{n}"), &format!("?{n}"));
+    }
+    assert_eq!(flushed(203), 5);
+    for n in 0..3 {
+        assert_eq!(state(&server, 0, &format!("stamped{n}")), Some(format!("!{n}")));
+    }
     // Of these two are more than 64 KiB.
     let long = "x".repeat(40_000);
     for n in 0..3 {
         note(&pusher, 0, &format!("long{n}"), &long);
     }
-    assert_eq!(flushed(203), 7);
+    assert_eq!(flushed(206), 8);
     stop(pusher);
 
     let limits = Limits { states_per_command: 3, ..limits() };
@@ -139,7 +147,7 @@ fn one_command_has_many_states_of_one_database() {
     }
     pusher.flush();
     await_status(&pusher, "all to be sent", |all| all[0].states_sent == 7);
-    assert_eq!(calls(&server, "eval"), 10);
+    assert_eq!(calls(&server, "eval"), 11);
     stop(pusher);
 }
 

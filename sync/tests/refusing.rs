@@ -8,6 +8,9 @@ mod common;
 use claw_sync::{Config, Limits, PeerState, Pusher};
 use claw_testkit::{Cluster, Server, run, slot_of};
 use common::*;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 fn await_refusing(pusher: &Pusher, code: &str) {
@@ -60,6 +63,52 @@ fn the_reason_is_told_and_what_was_refused_arrives_soon_after_it_is_gone() {
         ("WRONGPASS", vec!["ACL SETUSER region <pw", kill], "ACL SETUSER region >pw"),
     ] {
         refuses_and_heals(&server, url.clone(), code, &refuse, &[accept]);
+    }
+}
+
+/// Answers everything with one reply, and is no cluster when that is no error.
+fn answers(reply: &Arc<Mutex<String>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let reply = Arc::clone(reply);
+    let serve = |mut stream: TcpStream, reply: Arc<Mutex<String>>| {
+        let mut command = [0; 4_096];
+        // One command at a time: the pusher awaits each reply.
+        while let Ok(read @ 1..) = stream.read(&mut command) {
+            let asks_for_slots = command[..read].windows(5).any(|word| word == b"SLOTS");
+            let reply = match reply.lock().unwrap().as_str() {
+                "+OK" if asks_for_slots => "-ERR no cluster\r\n".to_owned(),
+                reply => format!("{reply}\r\n"),
+            };
+            if stream.write_all(reply.as_bytes()).is_err() {
+                return;
+            }
+        }
+    };
+    // They end with the process of the test.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, reply) = (stream.unwrap(), Arc::clone(&reply));
+            std::thread::spawn(move || serve(stream, reply));
+        }
+    });
+    format!("redis://:pw@{address}")
+}
+
+#[test]
+fn a_server_that_has_answered_nothing_but_errors_is_connected_soon() {
+    for code in ["LOADING", "MISCONF", "NOAUTH", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "DENIED"] {
+        let reply = Arc::new(Mutex::new(format!("-{code} part of the test")));
+        let (pusher, _) = start_with(config([answers(&reply)]), "PING");
+        await_refusing(&pusher, code);
+        assert_eq!(pusher.refusing().collect::<Vec<_>>(), [(0, None)]);
+        await_status(&pusher, "more attempts", |all| all[0].errors >= 6);
+        *reply.lock().unwrap() = "+OK".into();
+        let well = Instant::now();
+        await_connected(&pusher);
+        assert!(well.elapsed() < HEALING, "{code}: {:?}", well.elapsed());
+        assert_eq!(status(&pusher, 0).refusing, None);
+        stop(pusher);
     }
 }
 
@@ -127,7 +176,7 @@ fn states_are_judged_one_by_one() {
     let limits = Limits { chunk_states: 100, ..limits() };
     let pusher = Pusher::start(
         Config { interval: NEVER, limits, ..config([server.url()]) },
-        std::sync::Arc::clone(&owner) as std::sync::Arc<dyn claw_sync::Messages>,
+        Arc::clone(&owner) as Arc<dyn claw_sync::Messages>,
     )
     .unwrap();
     settle(&pusher);
