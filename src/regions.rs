@@ -342,7 +342,7 @@ impl Regions {
     }
 
     /// What is wrong with the files, if the log has not been told yet.
-    fn complaint(&self) -> Option<String> {
+    pub(crate) fn complaint(&self) -> Option<String> {
         self.credentials.try_borrow().ok()?.complaint()
     }
 

@@ -51,6 +51,11 @@ impl Backlog {
         self.states.len().saturating_add(self.taken.0)
     }
 
+    /// How many bytes these take.
+    pub fn bytes(&self) -> usize {
+        self.bytes.saturating_add(self.taken.1)
+    }
+
     /// Since when the oldest state has been waiting, those taken included.
     pub fn oldest(&self) -> Option<u64> {
         earlier(self.oldest, self.taken.2)
@@ -115,11 +120,12 @@ impl Backlog {
         self.taken = (0, 0, None);
     }
 
-    /// Forgets what is waiting; what has been taken stays taken.
-    pub fn clear(&mut self) {
-        self.states = HashSet::new();
-        self.bytes = 0;
-        self.oldest = None;
+    /// Forgets what is waiting, `but_one` if wanted; what has been taken stays taken.
+    pub fn clear(&mut self, but_one: bool) {
+        let kept = std::mem::take(&mut self.states).into_iter().next().filter(|_| but_one);
+        self.bytes = kept.as_ref().map_or(0, |kept| kept.entry.cost());
+        self.oldest = kept.as_ref().map(|kept| kept.since);
+        self.states.extend(kept);
     }
 }
 
@@ -188,7 +194,12 @@ mod tests {
         // One that does not fit leaves what was there.
         assert_eq!(backlog.put(entry(b'c', 2), 5, &limits), Err(Overrun));
         assert_eq!(contents(&backlog), BTreeMap::from([(b'b', (2, 2)), (b'c', (1, 4))]));
-        backlog.clear();
+        backlog.clear(true);
+        assert_eq!((backlog.len(), backlog.bytes > 0), (1, true));
+        let (bytes, since) =
+            backlog.states.iter().map(|n| (n.entry.cost(), n.since)).next().unwrap();
+        assert_eq!((backlog.bytes, backlog.oldest()), (bytes, Some(since)));
+        backlog.clear(false);
         assert_eq!((backlog.len(), backlog.bytes, backlog.oldest()), (0, 0, None));
     }
 

@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 
 /// The wait after the first failure; each further one doubles it.
 const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(5);
+/// The longest wait for a server that cannot even be connected to.
+pub(crate) const ABSENT: Duration = Duration::from_secs(5);
+/// The longest wait for a server that is there, and refuses or does not answer: it may be
+/// well again at any moment, and asking costs it little.
+pub(crate) const PRESENT: Duration = Duration::from_secs(1);
 
 /// Waits that grow with each failure in a row, with jitter: servers that lost
 /// the same peer at the same moment shall not come back to it in step.
@@ -16,9 +20,9 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Notes a failure.
-    pub fn fail(&mut self, now: Instant) {
-        self.until = now.checked_add(jittered(self.longest_wait(), random()));
+    /// Notes a failure. The wait is `longest` at most.
+    pub fn fail(&mut self, now: Instant, longest: Duration) {
+        self.until = now.checked_add(jittered(self.wait().min(longest), random()));
         self.failures = self.failures.saturating_add(1);
     }
 
@@ -37,9 +41,9 @@ impl Backoff {
         self.until
     }
 
-    fn longest_wait(&self) -> Duration {
+    fn wait(&self) -> Duration {
         let factor = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
-        FIRST.saturating_mul(factor).min(LONGEST)
+        FIRST.saturating_mul(factor)
     }
 }
 
@@ -64,21 +68,24 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest() {
-        let mut backoff = Backoff::default();
-        let waits: Vec<u128> = (0..8)
-            .map(|_| {
-                let wait = backoff.longest_wait().as_millis();
-                backoff.fail(Instant::now());
-                wait
-            })
-            .collect();
-        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
-        for _ in 0..100 {
-            backoff.fail(Instant::now());
+        let now = Instant::now();
+        for (longest, expected) in [
+            (ABSENT, [100, 200, 400, 800, 1600, 3200, 5000, 5000]),
+            (PRESENT, [100, 200, 400, 800, 1000, 1000, 1000, 1000]),
+        ] {
+            let mut backoff = Backoff::default();
+            for most in expected {
+                backoff.fail(now, longest);
+                let wait = backoff.until().unwrap().duration_since(now).as_millis();
+                assert!((most / 2..=most).contains(&wait), "{wait} of {most}");
+            }
+            for _ in 0..100 {
+                backoff.fail(now, longest);
+            }
+            assert!(backoff.until().unwrap().duration_since(now) <= longest);
+            backoff.reset();
+            assert_eq!(backoff.wait(), FIRST);
         }
-        assert_eq!(backoff.longest_wait(), LONGEST);
-        backoff.reset();
-        assert_eq!(backoff.longest_wait(), FIRST);
     }
 
     #[test]
@@ -94,7 +101,7 @@ mod tests {
         let now = Instant::now();
         let mut backoff = Backoff::default();
         assert!(backoff.due(now));
-        backoff.fail(now);
+        backoff.fail(now, ABSENT);
         assert!(!backoff.due(now));
         assert!(!backoff.due(now.checked_add(Duration::from_millis(49)).unwrap()));
         assert!(backoff.due(now.checked_add(FIRST).unwrap()));

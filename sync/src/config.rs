@@ -45,13 +45,13 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 200 000 states, 64 MiB, chunks of 1 MiB or 10 000 states, 64 states in a
+    /// A million states, 64 MiB (of buckets about 300 000), chunks of 1 MiB or 10 000 states, 64 states in a
     /// command, and 1 second.
     ///
     /// With a round trip of 100 ms that is up to 100 000 states a second.
     fn default() -> Self {
         Self {
-            entries: 200_000,
+            entries: 1_000_000,
             bytes: 64 << 20,
             chunk_bytes: 1 << 20,
             chunk_states: 10_000,
@@ -100,7 +100,9 @@ pub trait Messages: Send + Sync + 'static {
     /// be kept for complete rounds.
     ///
     /// A node that answers the heartbeat with an error, whichever, counts as
-    /// failed: the connection is given up and tried again after a while.
+    /// failed: the connection is given up and tried again after a while. One that
+    /// only refuses states is sent heartbeats as before, not
+    /// [complete](Round::complete).
     fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>>;
 
     /// The words that begin a command with states, such as `CL.SYNC STATES debit`; pairs

@@ -10,6 +10,7 @@ use crate::breaker::{Breaker, Guard};
 use crate::cluster::Endpoint;
 use crate::config::Limits;
 use crate::credentials::{Credentials, Secrets};
+use crate::reply::Refusal;
 use crate::status::{PeerCounters, add};
 use crate::url::PeerUrl;
 use crate::wire::{self, Scan};
@@ -31,11 +32,42 @@ const MAX_ADDRESSES: usize = 4;
 
 /// Why a connection cannot be used.
 #[derive(Debug)]
-pub(crate) struct Fault(pub String);
+pub(crate) struct Fault {
+    pub why: String,
+    pub kind: FaultKind,
+}
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum FaultKind {
+    /// There is nobody to connect to.
+    Absent,
+    /// Somebody is there, and does not answer, or nothing that can be read.
+    Silent,
+    /// The server has answered with an error of this code.
+    Refusing(String),
+}
+
+impl Fault {
+    pub fn absent(why: String) -> Self {
+        Self { why, kind: FaultKind::Absent }
+    }
+
+    pub fn silent(why: impl Into<String>) -> Self {
+        Self { why: why.into(), kind: FaultKind::Silent }
+    }
+
+    /// The code of the error that the server has answered with.
+    pub fn refusal(&self) -> Option<&str> {
+        match &self.kind {
+            FaultKind::Refusing(code) => Some(code),
+            FaultKind::Absent | FaultKind::Silent => None,
+        }
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        Self { why: refusal.text, kind: FaultKind::Refusing(refusal.code) }
     }
 }
 
@@ -71,7 +103,7 @@ impl Connection {
     /// Connects and logs in, with what is in the files now. What is wrong with them
     /// is an error of the peer in any case, so that it shows before it matters.
     pub fn open(to: &Endpoint, access: &Access, counters: &PeerCounters) -> Result<Self, Fault> {
-        let secrets = access.credentials.of(&access.url).map_err(Fault)?;
+        let secrets = access.credentials.of(&access.url).map_err(Fault::silent)?;
         if let Some(password) = &secrets.password {
             counters.hide(password);
         }
@@ -80,7 +112,9 @@ impl Connection {
                 counters.error(&trouble);
                 Ok(connection)
             }
-            (Err(Fault(why)), Some(trouble)) => Err(Fault(format!("{why}; {trouble}"))),
+            (Err(Fault { why, kind }), Some(trouble)) => {
+                Err(Fault { why: format!("{why}; {trouble}"), kind })
+            }
             (opened, None) => opened,
         }
     }
@@ -127,7 +161,9 @@ impl Connection {
                 } else {
                     "the peer refused it"
                 };
-                Err(Fault(format!("AUTH failed: {} {why}", wire::one_line(error.code()))))
+                let code = wire::one_line(error.code());
+                let text = format!("AUTH failed: {code} {why}");
+                Err(Refusal { code, text }.into())
             }
             _ => Ok(()),
         }
@@ -154,7 +190,7 @@ impl Connection {
         stream
             .write_all(bytes)
             .and_then(|()| stream.flush())
-            .map_err(|e| Fault(format!("cannot write: {}", explained(&e))))?;
+            .map_err(|e| Fault::silent(format!("cannot write: {}", explained(&e))))?;
         add(&counters.bytes_sent, bytes.len());
         Ok(())
     }
@@ -175,7 +211,7 @@ impl Connection {
                 break start;
             }
             if unread.len() > MAX_REPLY {
-                return Err(Fault("no reply: it is longer than a mebibyte".into()));
+                return Err(Fault::silent("no reply: it is longer than a mebibyte"));
             }
             self.read()?;
         };
@@ -204,7 +240,7 @@ impl Connection {
             }
         };
         self.inbox.truncate(before.saturating_add(*read.as_ref().unwrap_or(&0)));
-        read.map(|_| ()).map_err(|e| Fault(format!("no reply: {}", explained(&e))))
+        read.map(|_| ()).map_err(|e| Fault::silent(format!("no reply: {}", explained(&e))))
     }
 }
 
@@ -213,7 +249,7 @@ fn parsed(reply: &[u8]) -> Result<Value, Fault> {
 }
 
 fn no_reply_from(why: &dyn fmt::Display) -> Fault {
-    Fault(format!("no reply that can be read: {why}"))
+    Fault::silent(format!("no reply that can be read: {why}"))
 }
 
 /// An error in words that tell more than those of the system.
@@ -226,7 +262,7 @@ fn explained(error: &io::Error) -> String {
 }
 
 fn connect(to: &Endpoint, access: &Access) -> Result<(TcpStream, Guard), Fault> {
-    let fault = |e: io::Error| Fault(format!("cannot connect to {to}: {}", explained(&e)));
+    let fault = |e: io::Error| Fault::absent(format!("cannot connect to {to}: {}", explained(&e)));
     let mut last = None;
     for address in addresses(to).map_err(fault)?.into_iter().take(MAX_ADDRESSES) {
         match connect_to(address, access) {
@@ -262,7 +298,7 @@ fn encrypt(
     config: Arc<ClientConfig>,
     mut socket: TcpStream,
 ) -> Result<StreamOwned<ClientConnection, TcpStream>, Fault> {
-    let fault = |why: &dyn fmt::Display| Fault(format!("no TLS with {to}: {why}"));
+    let fault = |why: &dyn fmt::Display| Fault::silent(format!("no TLS with {to}: {why}"));
     let name = ServerName::try_from(to.host.clone()).map_err(|e| fault(&e))?;
     let mut session = ClientConnection::new(config, name).map_err(|e| fault(&e))?;
     while session.is_handshaking() {

@@ -16,7 +16,7 @@
 //! | `note_log.rs` | what has been noted since the last hand-out |
 //! | `coalescer.rs` | what waits to be handed out, latest note per key |
 //! | `backlog.rs` | what one peer is still to get, latest state per key |
-//! | `peer_queue.rs` | what threads share about one peer; what the peer lacks |
+//! | `peer_queue.rs` | what threads share about one peer; whether it needs a resync |
 //! | `peer.rs` | the thread of one peer: the loop over rounds |
 //! | `peer_connections.rs` | the nodes of one peer: connecting, routing, pipelining, heartbeats |
 //! | `connection.rs` | one connection: socket, time-outs, AUTH, replies |
@@ -50,6 +50,17 @@
 //!
 //! On a server that is no cluster the question for the slots may be refused: the
 //! refusal shows in its `ACL LOG`, once for each connection.
+//!
+//! # Peers that fail
+//!
+//! | a peer that | shows as | is tried again within | and then gets |
+//! | --- | --- | --- | --- |
+//! | cannot be connected to | `backing-off` | 5 s | what waited for it |
+//! | is there and does not answer in time | `backing-off` | 1 s | what waited for it |
+//! | answers the login or heartbeat with an error | [`refusing`](PeerStatus::refusing) | 1 s | what waited for it |
+//! | answers states with an error that may pass | `connected`, `refusing` | 1 s, by one command | what waited for it; heartbeats meanwhile |
+//! | refuses single states for good | `states_refused` | | the others |
+//! | is another process, or had more waiting than the budget has room for | `lacking` | | all live buckets |
 //!
 //! # Threads
 //!

@@ -1,6 +1,6 @@
 //! The thread of one peer.
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, PRESENT};
 use crate::peer_connections::PeerConnections;
 use crate::peer_queue::{PeerQueue, Wake};
 use crate::status::{PeerState, add};
@@ -20,7 +20,7 @@ pub(crate) fn run<'a>(
         queue.lost(true, clock());
         queue.counters.error("internal error: a panic was caught");
         queue.counters.set_state(PeerState::BackingOff);
-        backoff.fail(Instant::now());
+        backoff.fail(Instant::now(), PRESENT);
         while !backoff.due(Instant::now()) {
             if queue.wait(backoff.until()) == Wake::Stop {
                 break;
@@ -37,26 +37,25 @@ fn rounds(queue: &PeerQueue, clock: &impl Fn() -> u64, mut connections: PeerConn
         if connections.take_stranger() {
             queue.stranger(clock());
         }
-        queue.set_connected(ready);
+        queue.set_connected(connections.accepts());
         if ready {
             round(queue, clock, &mut connections);
-            queue.set_connected(connections.is_ready());
+            queue.set_connected(connections.accepts());
         }
     }
 }
 
-/// Sends everything that waits, then says so.
+/// Sends everything that waits, then says so. Where nothing would be taken, says only that
+/// we are alive.
 fn round(queue: &PeerQueue, clock: &impl Fn() -> u64, connections: &mut PeerConnections) {
-    let batch = queue.take();
-    let failed = connections.deliver(batch.states);
+    let rests = !connections.may_take_states();
+    let batch = if rests { queue.take_nothing() } else { queue.take() };
+    let failed = if rests { Vec::new() } else { connections.deliver(batch.states) };
     queue.pool.give(connections.done());
-    let clean = failed.is_empty();
-    // What did not reach a node that is away is nothing that another one lacks.
-    let others_have_all = failed.iter().all(|noted| !connections.may_reach(noted.entry.key()));
+    let clean = !rests && failed.is_empty();
     queue.give_back(failed);
     let stranger = connections.take_stranger();
-    let complete = batch.completes && others_have_all && !stranger;
-    let answered = connections.heartbeat(complete, batch.noted_until);
+    let answered = connections.heartbeat(batch.completes && !stranger, batch.noted_until);
     if stranger | connections.take_stranger() {
         return queue.stranger(clock());
     }

@@ -1,22 +1,24 @@
 //! The nodes of one peer: a single server, or the masters of a cluster.
 //!
 //! A single server is treated as a cluster of one node that has all slots.
-//! Nodes fail one by one: what is for the others goes on.
+//! Nodes fail one by one: what is for the others goes on. A node that does not answer
+//! loses its connection; one that answers and refuses states keeps it, and hears that we
+//! are alive.
 
 use crate::backlog::QueuedState;
-use crate::backoff::Backoff;
+use crate::backoff::{ABSENT, Backoff, PRESENT};
 use crate::cluster::{Endpoint, MAX_MASTERS, SLOTS, Topology, slot_of};
 use crate::config::{Messages, Round};
-use crate::connection::{Access, Connection, Fault};
+use crate::connection::{Access, Connection, Fault, FaultKind};
 use crate::note_log::Entry;
-use crate::reply::{Verdict, judge, judge_states, text};
+use crate::reply::{Refusal, Verdict, judge, judge_states};
 use crate::status::{PeerCounters, PeerState, add};
 use crate::wire;
 use redis::Value;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How often states of one round are sent elsewhere, when slots move.
 const REDIRECTIONS: usize = 5;
@@ -39,9 +41,13 @@ pub(crate) struct PeerConnections<'a> {
     /// That may have changed.
     stale: bool,
     exploring: Backoff,
+    /// The code of the error that finding out was answered with.
+    refused: Option<String>,
     /// Which process was last met where.
     runs: Vec<(Endpoint, Vec<u8>)>,
     stranger: bool,
+    /// Some state of the last delivery belongs to no node.
+    unrouted: bool,
     /// A buffer that is used again.
     bytes: Vec<u8>,
     /// States that arrived, or were refused for good.
@@ -53,16 +59,45 @@ struct Node {
     connection: Option<Connection>,
     /// The opening heartbeat has been answered.
     greeted: bool,
+    /// Before connecting again.
     backoff: Backoff,
+    /// The code of the error that it has answered the last attempt with.
+    refusing: Option<String>,
+    /// Before it is given states again, after it has refused some.
+    rest: Backoff,
+    /// It lacks some state of the last delivery.
+    behind: bool,
 }
 
 impl Node {
     fn new(endpoint: Endpoint, connection: Option<Connection>) -> Self {
-        Self { endpoint, connection, greeted: false, backoff: Backoff::default() }
+        Self {
+            endpoint,
+            connection,
+            greeted: false,
+            backoff: Backoff::default(),
+            refusing: None,
+            rest: Backoff::default(),
+            behind: false,
+        }
     }
 
     fn ready(&self) -> bool {
         self.greeted && self.connection.is_some()
+    }
+
+    /// It takes states, or it is time to see whether it does.
+    fn may_take_states(&self, now: Instant) -> bool {
+        self.ready() && self.rest.due(now)
+    }
+
+    fn accepts(&self) -> bool {
+        self.ready() && self.refusing.is_none()
+    }
+
+    fn accepted(&mut self) {
+        self.refusing = None;
+        self.rest.reset();
     }
 }
 
@@ -80,11 +115,19 @@ struct NodeQueue {
     sent: VecDeque<Delivery>,
     /// The commands that these were sent in.
     commands: VecDeque<Sent>,
+    /// Why some state was not taken, if it may be later.
+    refusal: Option<Refusal>,
 }
 
 impl NodeQueue {
     fn new(node: usize) -> Self {
-        Self { node, waiting: VecDeque::new(), sent: VecDeque::new(), commands: VecDeque::new() }
+        Self {
+            node,
+            waiting: VecDeque::new(),
+            sent: VecDeque::new(),
+            commands: VecDeque::new(),
+            refusal: None,
+        }
     }
 
     /// How many of the waiting states the next command has, of at most `most`: of one
@@ -139,6 +182,8 @@ impl<'a> PeerConnections<'a> {
             explored: false,
             stale: false,
             exploring: Backoff::default(),
+            refused: None,
+            unrouted: false,
             runs: Vec::new(),
             stranger: false,
             bytes: Vec::new(),
@@ -159,30 +204,34 @@ impl<'a> PeerConnections<'a> {
                 Ok(()) => {
                     (self.explored, self.stale) = (true, false);
                     self.exploring.reset();
+                    self.refused = None;
                 }
                 Err(fault) => {
-                    self.exploring.fail(Instant::now());
-                    self.counters.error(&fault.0);
+                    self.exploring.fail(Instant::now(), longest_wait(&fault));
+                    self.counters.error(&fault.why);
+                    self.refused = fault.refusal().map(str::to_owned);
                 }
             }
         }
         for index in 0..self.nodes.len() {
             if let Err(fault) = self.greet(index) {
-                self.fail(index, &fault.0);
+                self.fail(index, &fault);
             }
         }
         self.show_state();
-        self.is_ready()
-    }
-
-    /// Whether any node can be sent something.
-    pub fn is_ready(&self) -> bool {
         self.nodes.iter().any(Node::ready)
     }
 
-    /// Whether a key belongs to a node that can be sent something, or may do so.
-    pub fn may_reach(&self, key: &[u8]) -> bool {
-        self.owner(key).and_then(|at| self.nodes.get(at)).is_none_or(Node::ready)
+    /// Whether any node takes states.
+    pub fn accepts(&self) -> bool {
+        self.nodes.iter().any(Node::accepts)
+    }
+
+    /// Whether any node is to be sent states now: one that takes them, or one that it is
+    /// time to try.
+    pub fn may_take_states(&self) -> bool {
+        let now = Instant::now();
+        self.nodes.iter().any(|node| node.may_take_states(now))
     }
 
     /// Whether some node has turned out to be a process not met before.
@@ -192,13 +241,17 @@ impl<'a> PeerConnections<'a> {
 
     /// When something that has failed is to be tried again.
     pub fn retry(&self) -> Option<Instant> {
-        let missing = self.nodes.iter().filter(|node| !node.ready());
-        let nodes = missing.filter_map(|node| node.backoff.until());
+        let nodes = self
+            .nodes
+            .iter()
+            .filter_map(|node| if node.ready() { node.rest.until() } else { node.backoff.until() });
         let exploring = if self.explored && !self.stale { None } else { self.exploring.until() };
         nodes.chain(exploring).min()
     }
 
     fn show_state(&self) {
+        let refusing = self.nodes.iter().find_map(|node| node.refusing.as_deref());
+        self.counters.set_refusing(refusing.or(self.refused.as_deref()));
         let ready = self.nodes.iter().filter(|node| node.ready()).count();
         let failed = self.counters.errors.load(Ordering::Relaxed) > 0;
         self.counters.set_state(match ready {
@@ -216,7 +269,7 @@ impl<'a> PeerConnections<'a> {
             let Some(connection) = &mut node.connection else { continue };
             match ask_for_slots(connection, &node.endpoint, self.counters) {
                 Ok(topology) => return self.adopt(topology, None),
-                Err(fault) => self.fail(index, &fault.0),
+                Err(fault) => self.fail(index, &fault),
             }
         }
         let others = self.nodes.iter().map(|node| &node.endpoint);
@@ -236,7 +289,7 @@ impl<'a> PeerConnections<'a> {
                 Err(fault) => first = first.or(Some(fault)),
             }
         }
-        Err(first.unwrap_or_else(|| Fault("there is no node to ask".into())))
+        Err(first.unwrap_or_else(|| Fault::silent("there is no node to ask")))
     }
 
     /// Goes over to these nodes, keeping the connections to those that stay.
@@ -267,7 +320,7 @@ impl<'a> PeerConnections<'a> {
             return Ok(());
         };
         if topology.masters.is_empty() {
-            return Err(Fault("the peer is a cluster in which no node has slots".into()));
+            return Err(Fault::silent("the peer is a cluster in which no node has slots"));
         }
         self.nodes = topology.masters.into_iter().map(&mut node).collect();
         let mut slots = vec![None; usize::from(SLOTS)];
@@ -301,6 +354,7 @@ impl<'a> PeerConnections<'a> {
             None => None,
         };
         node.greeted = true;
+        node.accepted();
         match reply {
             Some(reply) => self.heard(index, &reply),
             None => Ok(()),
@@ -308,12 +362,13 @@ impl<'a> PeerConnections<'a> {
     }
 
     /// Gives a node up for a while.
-    fn fail(&mut self, index: usize, why: &str) {
-        self.counters.error(why);
+    fn fail(&mut self, index: usize, fault: &Fault) {
+        self.counters.error(&fault.why);
         let Some(node) = self.nodes.get_mut(index) else { return };
         node.connection = None;
         node.greeted = false;
-        node.backoff.fail(Instant::now());
+        node.refusing = fault.refusal().map(str::to_owned);
+        node.backoff.fail(Instant::now(), longest_wait(fault));
         if self.slots.is_some() {
             self.stale = true;
         }
@@ -324,12 +379,12 @@ impl<'a> PeerConnections<'a> {
         let mut failed = Vec::new();
         let mut todo: Vec<(QueuedState, Route)> =
             states.into_iter().map(|noted| (noted, Route::Owner)).collect();
-        for _ in 0..=REDIRECTIONS {
-            if todo.is_empty() {
-                return failed;
+        // Once even without states: a node may have been refusing what is not there any more.
+        for pass in 0..=REDIRECTIONS {
+            if pass > 0 && todo.is_empty() {
+                break;
             }
-            let mut queues = self.queues(todo, &mut failed);
-            todo = Vec::new();
+            let mut queues = self.queues(std::mem::take(&mut todo), &mut failed);
             while queues.iter().any(|queue| !queue.waiting.is_empty()) {
                 for queue in &mut queues {
                     self.fill(queue, &mut failed);
@@ -338,9 +393,29 @@ impl<'a> PeerConnections<'a> {
                     self.read_replies(queue, &mut todo, &mut failed);
                 }
             }
+            for queue in &mut queues {
+                self.rest(queue, &mut failed);
+            }
         }
         failed.extend(todo.into_iter().map(|(noted, _)| noted));
+        self.see_who_is_behind(&failed);
+        self.show_state();
         failed
+    }
+
+    /// What did not reach one node is nothing that another one lacks.
+    fn see_who_is_behind(&mut self, failed: &[QueuedState]) {
+        self.unrouted = false;
+        for node in &mut self.nodes {
+            node.behind = false;
+        }
+        for noted in failed {
+            let owner = self.owner(noted.entry.key());
+            match owner.and_then(|at| self.nodes.get_mut(at)) {
+                Some(node) => node.behind = true,
+                None => self.unrouted = true,
+            }
+        }
     }
 
     /// Sorts states by node.
@@ -350,13 +425,15 @@ impl<'a> PeerConnections<'a> {
         failed: &mut Vec<QueuedState>,
     ) -> Vec<NodeQueue> {
         let mut queues: Vec<NodeQueue> = (0..self.nodes.len()).map(NodeQueue::new).collect();
+        let now = Instant::now();
         for (noted, route) in todo {
             let (node, asking) = match route {
                 Route::Ask(endpoint) => (self.node_at(&endpoint), true),
                 Route::Owner => (self.owner(noted.entry.key()), false),
             };
-            let ready = node.filter(|at| self.nodes.get(*at).is_some_and(Node::ready));
-            match ready.and_then(|at| queues.get_mut(at)) {
+            let takes =
+                |at: &usize| self.nodes.get(*at).is_some_and(|node| node.may_take_states(now));
+            match node.filter(takes).and_then(|at| queues.get_mut(at)) {
                 Some(queue) => queue.waiting.push_back(Delivery { noted, asking }),
                 None => {
                     // A slot without a node, or a node that is not known.
@@ -366,8 +443,12 @@ impl<'a> PeerConnections<'a> {
             }
         }
         for queue in &mut queues {
-            let node = self.nodes.get(queue.node).and_then(|node| node.connection.as_ref());
-            let current = node.map_or(0, |connection| connection.db);
+            let Some(node) = self.nodes.get_mut(queue.node) else { continue };
+            if queue.waiting.is_empty() && node.may_take_states(now) {
+                // There is nothing left that it refuses.
+                node.accepted();
+            }
+            let current = node.connection.as_ref().map_or(0, |connection| connection.db);
             // The database that is selected comes first.
             queue.waiting.make_contiguous().sort_by_key(|delivery| {
                 let db = delivery.noted.entry.db();
@@ -403,19 +484,27 @@ impl<'a> PeerConnections<'a> {
                 }
                 return;
             }
-            Err(fault) => return self.give_up(queue, &fault.0, failed),
+            // The connection is as it was.
+            Err(Fault { why: text, kind: FaultKind::Refusing(code) }) => {
+                queue.refusal = Some(Refusal { code, text });
+                return self.rest(queue, failed);
+            }
+            Err(fault) => return self.give_up(queue, &fault, failed),
         }
         let words = self.messages.states_command();
         debug_assert!(!words.is_empty(), "a command has a name");
         if words.is_empty() {
-            let why = "internal error: there is no command to send states with";
-            return self.give_up(queue, why, failed);
+            let fault = Fault::silent("internal error: there is no command to send states with");
+            return self.give_up(queue, &fault, failed);
         }
         self.bytes.clear();
         let limits = &self.access.limits;
         // Keys of one command have to be in one slot.
         let most = if self.slots.is_some() { 1 } else { limits.states_per_command };
-        while queue.sent.len() < limits.chunk_states.max(1)
+        // One command is enough to see whether a node takes states again.
+        let refusing = self.nodes.get(queue.node).is_some_and(|node| node.refusing.is_some());
+        let chunk_states = if refusing { 1 } else { limits.chunk_states.max(1) };
+        while queue.sent.len() < chunk_states
             && (self.bytes.is_empty() || self.bytes.len() < limits.chunk_bytes)
             && queue.waiting.front().is_some_and(|delivery| delivery.noted.entry.db() == db)
         {
@@ -437,12 +526,12 @@ impl<'a> PeerConnections<'a> {
         let Some(node) = self.nodes.get_mut(queue.node) else { return };
         let result = match &mut node.connection {
             Some(connection) => connection.send(&self.bytes, self.counters),
-            None => Err(Fault("the connection is gone".into())),
+            None => Err(Fault::silent("the connection is gone")),
         };
         // One large state shall not hold memory for good.
         self.bytes.shrink_to(limits.chunk_bytes.saturating_mul(2));
         if let Err(fault) = result {
-            self.give_up(queue, &fault.0, failed);
+            self.give_up(queue, &fault, failed);
         }
     }
 
@@ -452,7 +541,7 @@ impl<'a> PeerConnections<'a> {
     fn select(&mut self, node: usize, db: u32) -> Result<bool, Fault> {
         let node = self.nodes.get_mut(node).and_then(|node| node.connection.as_mut());
         let Some(connection) = node else {
-            return Err(Fault("the connection is gone".into()));
+            return Err(Fault::silent("the connection is gone"));
         };
         if connection.db == db {
             return Ok(true);
@@ -467,7 +556,7 @@ impl<'a> PeerConnections<'a> {
                 self.counters.error(&format!("SELECT {db}: {why}"));
                 Ok(false)
             }
-            _ => Err(Fault(format!("SELECT {db}: {}", text(error)))),
+            _ => Err(Refusal::of(&format!("SELECT {db}"), error).into()),
         }
     }
 
@@ -478,33 +567,37 @@ impl<'a> PeerConnections<'a> {
         todo: &mut Vec<(QueuedState, Route)>,
         failed: &mut Vec<QueuedState>,
     ) {
-        let mut later = None;
+        let (mut taken, mut refused) = (false, false);
         while let Some(command) = queue.commands.pop_front() {
             let verdicts = match self.verdicts(queue.node, &command) {
                 Ok(verdicts) => verdicts,
-                Err(fault) => return self.give_up(queue, &fault.0, failed),
+                Err(fault) => return self.give_up(queue, &fault, failed),
             };
             let sent = queue.sent.drain(..command.states.min(queue.sent.len()));
             for (Delivery { noted, .. }, verdict) in sent.zip(verdicts) {
                 match verdict {
                     Verdict::Done => {
+                        taken = true;
                         add(&self.counters.states_sent, 1);
                         self.done.push(noted.entry);
                     }
                     Verdict::Refused(why) => {
+                        taken = true;
                         add(&self.counters.states_refused, 1);
                         self.counters.error(&why);
                         self.done.push(noted.entry);
                     }
-                    Verdict::Later(why) => {
+                    Verdict::Later(refusal) => {
                         failed.push(noted);
-                        later = Some(why);
+                        refused = true;
+                        queue.refusal = Some(refusal);
                     }
                     Verdict::Moved { slot, to } => match self.moved(queue.node, slot, &to) {
                         Ok(()) => todo.push((noted, Route::Owner)),
-                        Err(why) => {
+                        Err(text) => {
                             failed.push(noted);
-                            later = Some(why);
+                            refused = true;
+                            queue.refusal = Some(Refusal { code: "MOVED".into(), text });
                         }
                     },
                     Verdict::Ask { to } => {
@@ -517,23 +610,36 @@ impl<'a> PeerConnections<'a> {
                 }
             }
         }
-        if let Some(why) = later {
-            self.give_up(queue, &why, failed);
+        if taken && let Some(node) = self.nodes.get_mut(queue.node) {
+            node.accepted();
+        } else if refused {
+            self.rest(queue, failed);
         }
+    }
+
+    /// A node that has refused states, and may take them later, is given no more for a
+    /// while. Its connection stays.
+    fn rest(&mut self, queue: &mut NodeQueue, failed: &mut Vec<QueuedState>) {
+        let Some(Refusal { code, text }) = queue.refusal.take() else { return };
+        failed.extend(queue.waiting.drain(..).map(|delivery| delivery.noted));
+        self.counters.error(&text);
+        let Some(node) = self.nodes.get_mut(queue.node).filter(|node| node.ready()) else { return };
+        node.refusing = Some(code);
+        node.rest.fail(Instant::now(), PRESENT);
     }
 
     /// Awaits the reply to a command: a verdict on each of its states.
     fn verdicts(&mut self, node: usize, command: &Sent) -> Result<Vec<Verdict>, Fault> {
         let node = self.nodes.get_mut(node).and_then(|node| node.connection.as_mut());
-        let connection = node.ok_or_else(|| Fault("the connection is gone".into()))?;
+        let connection = node.ok_or_else(|| Fault::silent("the connection is gone"))?;
         if command.asking
             && let Value::ServerError(error) = connection.reply()?
         {
             // What follows it was answered as if it had not been sent.
-            return Err(Fault(format!("ASKING: {}", text(&error))));
+            return Err(Refusal::of("ASKING", &error).into());
         }
         judge_states(&connection.reply()?, command.states)
-            .ok_or_else(|| Fault("a reply to states that does not say what became of each".into()))
+            .ok_or_else(|| Fault::silent("a reply to states that does not say what became of each"))
     }
 
     /// A slot has another owner.
@@ -561,28 +667,31 @@ impl<'a> PeerConnections<'a> {
         }
         // It may not be connected: then the states fail and are sent next time.
         if let Err(fault) = self.greet(index) {
-            self.fail(index, &fault.0);
+            self.fail(index, &fault);
         }
         Ok(())
     }
 
-    /// What a queue still has does not arrive, and its node rests for a while.
-    fn give_up(&mut self, queue: &mut NodeQueue, why: &str, failed: &mut Vec<QueuedState>) {
+    /// What a queue still has does not arrive, and its node is left for a while.
+    fn give_up(&mut self, queue: &mut NodeQueue, fault: &Fault, failed: &mut Vec<QueuedState>) {
         queue.commands.clear();
         failed.extend(queue.sent.drain(..).chain(queue.waiting.drain(..)).map(|p| p.noted));
-        self.fail(queue.node, why);
+        queue.refusal = None;
+        self.fail(queue.node, fault);
     }
 
     /// Ends a round: a heartbeat to every node that is ready. `complete` says
-    /// whether they have everything. Returns whether all nodes have answered.
+    /// whether those that the last delivery has left nothing behind for have
+    /// everything. Returns whether all nodes have answered.
     pub fn heartbeat(&mut self, complete: bool, noted_until: Instant) -> bool {
-        let round = Round { peer: self.peer, complete, opening: false, noted_until };
         let began = Instant::now();
         let mut asked = Vec::new();
         for index in 0..self.nodes.len() {
             let Some(node) = self.nodes.get_mut(index).filter(|node| node.ready()) else {
                 continue;
             };
+            let complete = complete && !node.behind && !self.unrouted;
+            let round = Round { peer: self.peer, complete, opening: false, noted_until };
             let Some(connection) = &mut node.connection else { continue };
             let Some(words) = self.messages.heartbeat(&round) else {
                 node.backoff.reset();
@@ -592,7 +701,7 @@ impl<'a> PeerConnections<'a> {
             wire::command(&mut self.bytes, &words);
             match connection.send(&self.bytes, self.counters) {
                 Ok(()) => asked.push(index),
-                Err(fault) => self.fail(index, &fault.0),
+                Err(fault) => self.fail(index, &fault),
             }
         }
         for index in &asked {
@@ -602,7 +711,7 @@ impl<'a> PeerConnections<'a> {
             match (result, self.nodes.get_mut(*index)) {
                 (Ok(()), Some(node)) => node.backoff.reset(),
                 (Ok(()), None) => {}
-                (Err(fault), _) => self.fail(*index, &fault.0),
+                (Err(fault), _) => self.fail(*index, &fault),
             }
         }
         if !asked.is_empty() {
@@ -617,7 +726,7 @@ impl<'a> PeerConnections<'a> {
     /// Takes notice of the reply to a heartbeat.
     fn heard(&mut self, index: usize, reply: &Value) -> Result<(), Fault> {
         if let Value::ServerError(error) = reply {
-            return Err(Fault(format!("heartbeat: {}", text(error))));
+            return Err(Refusal::of("heartbeat", error).into());
         }
         let identity = self.messages.heard(self.peer, reply);
         if let Some(name) = &identity.replica {
@@ -641,6 +750,11 @@ impl<'a> PeerConnections<'a> {
     }
 }
 
+/// One that is there may be well again at any moment.
+fn longest_wait(fault: &Fault) -> Duration {
+    if fault.kind == FaultKind::Absent { ABSENT } else { PRESENT }
+}
+
 /// Which master has which slots; `None` if the server is no cluster, or does
 /// not allow the question.
 fn ask_for_slots(
@@ -650,14 +764,14 @@ fn ask_for_slots(
 ) -> Result<Option<Topology>, Fault> {
     match connection.call(&["CLUSTER", "SLOTS"], counters)? {
         Value::ServerError(error) => match judge(&error) {
-            Verdict::Later(why) if !no_cluster(&error) => {
-                Err(Fault(format!("CLUSTER SLOTS: {why}")))
+            Verdict::Later(_) if !no_cluster(&error) => {
+                Err(Refusal::of("CLUSTER SLOTS", &error).into())
             }
             _ => Ok(None),
         },
         reply => match Topology::read(&reply, at) {
             Some(topology) => Ok(Some(topology)),
-            None => Err(Fault("CLUSTER SLOTS: a reply that cannot be read".into())),
+            None => Err(Fault::silent("CLUSTER SLOTS: a reply that cannot be read")),
         },
     }
 }

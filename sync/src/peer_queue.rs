@@ -25,12 +25,15 @@ pub(crate) struct PeerQueue {
 struct State {
     backlog: Backlog,
     resync: Resync,
+    /// Some node takes states.
     connected: bool,
     /// A round is under way.
     busy: bool,
     /// Since when a state has been waiting that is not in the backlog any more.
     lost_since: Option<u64>,
     noted_until: Instant,
+    /// That of the last batch taken.
+    taken_until: Instant,
     /// How often something was lost: what a round has completed is only what was
     /// lost before it began.
     losses: u64,
@@ -106,6 +109,7 @@ impl PeerQueue {
             busy: false,
             lost_since: None,
             noted_until: now,
+            taken_until: now,
             losses: 0,
             tick: true,
             stopping: false,
@@ -206,6 +210,7 @@ impl PeerQueue {
     pub fn take(&self) -> Batch {
         let mut queue = self.lock();
         queue.busy = true;
+        queue.taken_until = queue.noted_until;
         let batch = Batch {
             states: queue.backlog.take(),
             completes: matches!(queue.resync, Resync::NotNeeded | Resync::Waiting),
@@ -214,6 +219,17 @@ impl PeerQueue {
         };
         self.publish(&queue);
         batch
+    }
+
+    /// A round without states, since none would be taken: to say that we are alive.
+    pub fn take_nothing(&self) -> Batch {
+        let queue = self.lock();
+        Batch {
+            states: Vec::new(),
+            completes: false,
+            noted_until: queue.taken_until,
+            losses: queue.losses,
+        }
     }
 
     /// The batch has been dealt with: these states did not reach the peer.
@@ -229,6 +245,21 @@ impl PeerQueue {
         self.publish(&queue);
     }
 
+    /// Whether some node takes states.
+    pub fn takes_states(&self) -> bool {
+        self.counters.takes_states.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing waits here that was noted at `until` or before.
+    pub fn has_sent_all(&self, until: u64) -> bool {
+        self.lock().backlog.oldest().is_none_or(|since| since > until)
+    }
+
+    /// Whether the peer has been told everything once it has what waits here.
+    pub fn needs_no_walk(&self) -> bool {
+        matches!(self.lock().resync, Resync::NotNeeded | Resync::Waiting)
+    }
+
     /// A round that completes the peer has reached every node of it. `losses` is
     /// that of its batch.
     pub fn completed(&self, losses: u64) {
@@ -240,11 +271,12 @@ impl PeerQueue {
         self.publish(&queue);
     }
 
-    /// Some node can be told something now, or none can.
+    /// Some node takes states now, or none does.
     pub fn set_connected(&self, connected: bool) {
         let mut queue = self.lock();
         if queue.connected != connected {
             queue.connected = connected;
+            self.counters.takes_states.store(connected, Ordering::Relaxed);
             self.counters
                 .wants_walk
                 .store(connected && queue.resync == Resync::Needed, Ordering::Relaxed);
@@ -281,7 +313,8 @@ impl PeerQueue {
     fn lose(&self, queue: &mut State, since: u64) {
         queue.lost_since =
             [queue.lost_since, queue.backlog.oldest(), Some(since)].into_iter().fold(None, earlier);
-        queue.backlog.clear();
+        // One that refuses everything can only be tried with something.
+        queue.backlog.clear(self.counters.is_refusing());
         queue.resync = Resync::Needed;
         queue.losses = queue.losses.wrapping_add(1);
         add(&self.counters.overruns, 1);
@@ -299,6 +332,8 @@ impl PeerQueue {
         self.counters.oldest.store(oldest.unwrap_or(0), Ordering::Relaxed);
         let queued = u64::try_from(queue.backlog.len()).unwrap_or(u64::MAX);
         self.counters.queued.store(queued, Ordering::Relaxed);
+        let bytes = u64::try_from(queue.backlog.bytes()).unwrap_or(u64::MAX);
+        self.counters.queued_bytes.store(bytes, Ordering::Relaxed);
         self.counters.lacking.store(queue.resync != Resync::NotNeeded, Ordering::Relaxed);
     }
 

@@ -18,11 +18,14 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+/// From one look at the queues to the next when they are drained.
+const DRAINING: Duration = Duration::from_millis(1);
 
 /// Pushes the latest states of changed buckets to every peer.
 ///
 /// The methods are for one thread, the owner's main thread; none of them waits
-/// for a peer, except [`stop`](Pusher::stop) for at most its patience. Dropping
+/// for a peer, except [`drain`](Pusher::drain) and [`stop`](Pusher::stop) for at most
+/// their patience. Dropping
 /// a pusher tells its threads to end, but does not wait until they have.
 pub struct Pusher {
     shared: Arc<Shared>,
@@ -89,7 +92,7 @@ impl Pusher {
         let began = Instant::now();
         let pool = Arc::new(EntryPool::default());
         let queue = |index| {
-            let counters = PeerCounters::default();
+            let counters = PeerCounters::new(&limits);
             PeerQueue::new(index, counters, limits.clone(), Arc::clone(&pool), began)
         };
         let shared = Arc::new(Shared {
@@ -213,11 +216,11 @@ impl Pusher {
     }
 
     /// How many states wait for the peer with the longest backlog of those that
-    /// are connected: a walk should pause while that is a large part of
+    /// are connected and take them: a walk should pause while that is a large part of
     /// [`Limits::entries`], or it overruns what it is to fill. Cheap.
     #[must_use]
     pub fn longest_queue(&self) -> u64 {
-        let queues = self.shared.queues.iter().filter(|queue| queue.counters.is_connected());
+        let queues = self.shared.queues.iter().filter(|queue| queue.takes_states());
         let queued = queues.map(|queue| queue.counters.queued.load(Ordering::Relaxed)).max();
         queued.map_or(0, |queued| queued.saturating_add(self.shared.gathered()))
     }
@@ -234,11 +237,47 @@ impl Pusher {
         queues.chain([age(log, now), self.shared.handing_for(now)]).max().unwrap_or_default()
     }
 
+    /// The peers that answer and refuse what we send them, see [`PeerStatus::refusing`]: the
+    /// index of each, as in [`Config::peers`], and the [name](crate::Identity::replica) that
+    /// it has answered with before, if ever. A peer that does not answer is none of them.
+    /// Cheap where there are none.
+    pub fn refusing(&self) -> impl Iterator<Item = (usize, Option<String>)> + '_ {
+        let peers = self.shared.queues.iter().map(|queue| &queue.counters).enumerate();
+        peers
+            .filter(|(_, counters)| counters.is_refusing())
+            .map(|(index, counters)| (index, counters.replica()))
+    }
+
     /// Has a round done at once, without waiting for it. Peers that rest after
     /// a failure are not disturbed.
     pub fn flush(&self) {
         self.shared.log().flush = true;
         self.shared.wakeup.notify_one();
+    }
+
+    /// Has a round done at once, and waits until every peer that is connected has
+    /// acknowledged everything noted so far: before the server ends. Returns whether they
+    /// all have. Waits `patience` at most, and not for a peer that refuses states.
+    #[must_use]
+    pub fn drain(&self, patience: Duration) -> bool {
+        let shared = &*self.shared;
+        let began = Instant::now();
+        let until = shared.now();
+        let queues = shared.queues.iter().filter(|queue| queue.counters.is_connected());
+        let queues: Vec<&PeerQueue> = queues.collect();
+        self.flush();
+        loop {
+            let is_done = |queue: &&PeerQueue| queue.has_sent_all(until) || !queue.takes_states();
+            if shared.has_handed_out(until) && queues.iter().all(is_done) {
+                return queues
+                    .iter()
+                    .all(|queue| queue.has_sent_all(until) && queue.needs_no_walk());
+            }
+            if began.elapsed() >= patience {
+                return false;
+            }
+            thread::sleep(DRAINING);
+        }
     }
 
     /// How each peer is doing, in the order of [`Config::peers`].
@@ -340,6 +379,13 @@ impl Shared {
         age(self.handing.load(Ordering::Relaxed), now)
     }
 
+    /// Whether everything noted at `until` or before is in the peers' queues. What moves
+    /// from one place to the next is found in one of them: they are looked at in its order.
+    fn has_handed_out(&self, until: u64) -> bool {
+        let is_later = |since: u64| since == 0 || since > until;
+        is_later(self.log().since().unwrap_or(0)) && is_later(self.handing.load(Ordering::Acquire))
+    }
+
     fn alive(&self) -> MutexGuard<'_, usize> {
         self.alive.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -394,7 +440,7 @@ impl Shared {
             self.deliver(&coalescer, call);
             coalescer.clear();
             self.gathered.store(0, Ordering::Relaxed);
-            self.handing.store(0, Ordering::Relaxed);
+            self.handing.store(0, Ordering::Release);
         }
     }
 

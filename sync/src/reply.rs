@@ -1,5 +1,6 @@
 //! Which errors are worth another try.
 
+use crate::wire::one_line;
 use redis::{ServerError, Value};
 
 /// Errors that will pass, or that an operator will mend: the state is kept.
@@ -27,6 +28,28 @@ const TRANSIENT: &[&str] = &[
 /// clients may get some.
 const PASSING: &[&str] = &["unknown command", "unknown subcommand", "max number of clients"];
 
+/// An error that a server has answered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// The first word of it, such as `OOM`.
+    pub code: String,
+    /// All of it.
+    pub text: String,
+}
+
+impl Refusal {
+    /// `what` was asked for is put before its text.
+    pub fn of(what: &str, error: &ServerError) -> Self {
+        Self { code: one_line(error.code()), text: format!("{what}: {}", text(error)) }
+    }
+}
+
+impl From<&ServerError> for Refusal {
+    fn from(error: &ServerError) -> Self {
+        Self { code: one_line(error.code()), text: text(error) }
+    }
+}
+
 /// What became of a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -35,7 +58,7 @@ pub(crate) enum Verdict {
     /// The peer will never take it.
     Refused(String),
     /// The peer does not take it now.
-    Later(String),
+    Later(Refusal),
     /// Another node of the cluster has the slot: `host:port`, host may be empty.
     Moved { slot: u16, to: String },
     /// Another node of the cluster has, or is about to get, the key.
@@ -67,11 +90,11 @@ pub(crate) fn judge(error: &ServerError) -> Verdict {
     match (error.code(), redirect) {
         ("MOVED", Some((slot, to))) => Verdict::Moved { slot, to: to.to_owned() },
         ("ASK", Some((_, to))) => Verdict::Ask { to: to.to_owned() },
-        ("MOVED" | "ASK", None) => Verdict::Later(text(error)),
+        ("MOVED" | "ASK", None) => Verdict::Later(error.into()),
         ("ERR", _) if PASSING.iter().any(|begin| detail.starts_with(begin)) => {
-            Verdict::Later(text(error))
+            Verdict::Later(error.into())
         }
-        (code, _) if TRANSIENT.contains(&code) => Verdict::Later(text(error)),
+        (code, _) if TRANSIENT.contains(&code) => Verdict::Later(error.into()),
         _ => Verdict::Refused(text(error)),
     }
 }
@@ -93,13 +116,18 @@ mod tests {
         redis::parse_redis_value(text.as_bytes()).unwrap()
     }
 
+    fn refusal(text: &str) -> Refusal {
+        let code = text.split(' ').next().unwrap().to_owned();
+        Refusal { code, text: text.to_owned() }
+    }
+
     #[test]
     fn errors_are_told_apart() {
         let judged = |line: &str| match value(line) {
             Value::ServerError(error) => judge(&error),
             other => panic!("{other:?} is no error"),
         };
-        let later = |text: &str| Verdict::Later(text.into());
+        let later = |text: &str| Verdict::Later(refusal(text));
         let refused = |text: &str| Verdict::Refused(text.into());
         let moved = Verdict::Moved { slot: 3999, to: "127.0.0.1:6381".into() };
         for (line, verdict) in [
@@ -129,9 +157,9 @@ mod tests {
         assert_eq!(judged("*2\r\n:1\r\n:0\r\n", 2), Some(vec![Done, Done]));
         assert_eq!(
             judged("*3\r\n:1\r\n-OOM\r\n-ERR bad state\r\n", 3),
-            Some(vec![Done, Later("OOM".into()), Refused("ERR bad state".into())])
+            Some(vec![Done, Later(refusal("OOM")), Refused("ERR bad state".into())])
         );
-        assert_eq!(judged("-OOM\r\n", 2), Some(vec![Later("OOM".into()); 2]));
+        assert_eq!(judged("-OOM\r\n", 2), Some(vec![Later(refusal("OOM")); 2]));
         for (other, states) in [
             ("*1\r\n:1\r\n", 2),
             ("*3\r\n:1\r\n:1\r\n:1\r\n", 2),

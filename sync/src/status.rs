@@ -1,5 +1,6 @@
 //! How each peer is doing: what is shown, and the counters behind it.
 
+use crate::config::Limits;
 use crate::wire::one_line;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -53,11 +54,21 @@ pub struct PeerStatus {
     pub state: PeerState,
     /// The name it answered with, see [`Identity`](crate::Identity).
     pub replica: Option<String>,
+    /// The code of the error (`OOM`, `LOADING`, `NOPERM`, `WRONGPASS` ..) that it has answered
+    /// the last attempt with to log in, to say that we are alive or to hand over states.
+    /// `None` while it takes them, and while it does not answer at all.
+    pub refusing: Option<String>,
     /// It lacks states that only a walk over all buckets brings, or that such a
     /// walk has noted and that are still on their way.
     pub lacking: bool,
     /// States that wait or are on their way.
     pub queued: u64,
+    /// Bytes of memory that these take, once they have been handed out: keys, states and a
+    /// fixed amount for each. Peers share states, each counts all of them.
+    pub queued_bytes: u64,
+    /// The most that it may be, [`Limits::bytes`](crate::Limits::bytes). When that does not
+    /// do, the backlog is dropped, and only a walk over all buckets brings what was in it.
+    pub queue_limit_bytes: u64,
     /// The age of the oldest state that is not acknowledged; 0 when there is none.
     pub lag: Duration,
     /// Bytes written to its sockets, before encryption.
@@ -81,13 +92,18 @@ pub struct PeerStatus {
 }
 
 /// The counters of one peer. Written by its thread, read by the main thread,
-/// which never waits for more than the copying of two short texts.
+/// which never waits for more than the copying of a few short texts.
 #[derive(Default)]
 pub(crate) struct PeerCounters {
     state: AtomicU8,
     pub wants_walk: AtomicBool,
+    refusing: AtomicBool,
+    /// Some node takes states.
+    pub takes_states: AtomicBool,
     pub lacking: AtomicBool,
     pub queued: AtomicU64,
+    pub queued_bytes: AtomicU64,
+    queue_limit_bytes: u64,
     /// Microseconds on the pusher's clock; 0 for none.
     pub oldest: AtomicU64,
     pub bytes_sent: AtomicU64,
@@ -106,12 +122,18 @@ pub(crate) struct PeerCounters {
 #[derive(Default)]
 struct Texts {
     replica: Option<String>,
+    refusing: Option<String>,
     last_error: Option<String>,
     /// What must not be shown.
     password: Option<String>,
 }
 
 impl PeerCounters {
+    pub fn new(limits: &Limits) -> Self {
+        let queue_limit_bytes = u64::try_from(limits.bytes).unwrap_or(u64::MAX);
+        Self { queue_limit_bytes, ..Self::default() }
+    }
+
     /// Says what must not be shown from now on.
     pub fn hide(&self, password: &str) {
         self.texts().password = Some(password.to_owned());
@@ -152,6 +174,24 @@ impl PeerCounters {
         }
     }
 
+    /// The peer has refused the last attempt with an error of this code, or has not.
+    pub fn set_refusing(&self, code: Option<&str>) {
+        if code.is_none() && !self.is_refusing() {
+            return;
+        }
+        self.texts().refusing = code.map(str::to_owned);
+        self.refusing.store(code.is_some(), Ordering::Relaxed);
+    }
+
+    pub fn is_refusing(&self) -> bool {
+        self.refusing.load(Ordering::Relaxed)
+    }
+
+    /// The name that the peer has answered with.
+    pub fn replica(&self) -> Option<String> {
+        self.texts().replica.clone()
+    }
+
     /// How long the oldest state has been waiting.
     pub fn lag(&self, now: u64) -> Duration {
         age(self.oldest.load(Ordering::Relaxed), now)
@@ -159,16 +199,19 @@ impl PeerCounters {
 
     pub fn status(&self, url: String, now: u64) -> PeerStatus {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (replica, last_error) = {
+        let (replica, refusing, last_error) = {
             let texts = self.texts();
-            (texts.replica.clone(), texts.last_error.clone())
+            (texts.replica.clone(), texts.refusing.clone(), texts.last_error.clone())
         };
         PeerStatus {
             url,
             state: PeerState::from_number(self.state.load(Ordering::Relaxed)),
             replica,
+            refusing,
             lacking: self.lacking.load(Ordering::Relaxed),
             queued: read(&self.queued),
+            queued_bytes: read(&self.queued_bytes),
+            queue_limit_bytes: self.queue_limit_bytes,
             lag: self.lag(now),
             bytes_sent: read(&self.bytes_sent),
             states_sent: read(&self.states_sent),
@@ -206,7 +249,7 @@ mod tests {
 
     #[test]
     fn errors_are_one_line_without_the_password() {
-        let counters = PeerCounters::default();
+        let counters = PeerCounters::new(&Limits::default());
         counters.hide("hunter2");
         counters.error("ERR unknown command 'AUTH', with args beginning with: 'u'\n'hunter2'");
         let status = counters.status(String::new(), 0);
@@ -218,7 +261,7 @@ mod tests {
 
     #[test]
     fn states_survive_the_board() {
-        let counters = PeerCounters::default();
+        let counters = PeerCounters::new(&Limits::default());
         assert_eq!(counters.status(String::new(), 0).state, PeerState::Connecting);
         for state in [
             PeerState::Connected,
@@ -234,7 +277,7 @@ mod tests {
 
     #[test]
     fn lag_is_the_age_of_the_oldest() {
-        let counters = PeerCounters::default();
+        let counters = PeerCounters::new(&Limits::default());
         assert_eq!(counters.lag(9), Duration::ZERO);
         counters.oldest.store(5, Ordering::Relaxed);
         assert_eq!(counters.lag(9), Duration::from_micros(4));

@@ -43,6 +43,36 @@ fn a_peer_that_hangs_disturbs_no_other() {
 }
 
 #[test]
+fn a_peer_that_was_suspended_is_whole_again_soon_after_it_is_back() {
+    let server = plain();
+    let limits = Limits::default();
+    let (pusher, owner) = start(claw_sync::Config { limits, ..config([server.url()]) });
+    await_connected(&pusher);
+    resend(&pusher, &[(0, "old", "1")]);
+    await_status(&pusher, "the walk to arrive", |all| !all[0].lacking);
+    signal(&server, libc::SIGSTOP);
+    let mut n = 0;
+    // Until waiting between attempts is as long as it ever is.
+    while status(&pusher, 0).errors < 6 {
+        n += 1;
+        note(&pusher, 0, &format!("k{}", n % 1_000), &n.to_string());
+        std::thread::sleep(TICK);
+    }
+    let (before, sent) = (owner.complete(0), status(&pusher, 0).states_sent);
+    signal(&server, libc::SIGCONT);
+    let back = Instant::now();
+    await_state(&server, 0, &format!("k{}", n % 1_000), &n.to_string());
+    soon("a complete round", || owner.complete(0) > before);
+    soon("nothing to wait", || pusher.unacknowledged_for() == Duration::ZERO);
+    assert!(back.elapsed() < HEALING, "{:?}", back.elapsed());
+    // It is the process that it was, and has what it had.
+    assert!(!pusher.needs_resend());
+    let status = status(&pusher, 0);
+    assert!(!status.lacking && status.states_sent - sent <= 1_000, "{status:?}");
+    stop(pusher);
+}
+
+#[test]
 fn stopping_does_not_wait_for_a_reply() {
     let server = plain();
     let (pusher, _) = start(claw_sync::Config { limits: patient(), ..config([server.url()]) });

@@ -23,6 +23,8 @@ pub const SOON: Duration = Duration::from_secs(20);
 pub const TICK: Duration = Duration::from_millis(5);
 /// How long stopping may take before it has failed.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How soon after a peer is well again it has everything.
+pub const HEALING: Duration = Duration::from_secs(2);
 /// An interval that never ends: rounds happen when the test flushes.
 pub const NEVER: Duration = Duration::from_secs(3600);
 
@@ -75,6 +77,13 @@ impl Messages for Owner {
     fn state(&self, note: &[u8], out: &mut Vec<u8>) {
         assert!(note != BOMB.as_bytes(), "part of the test");
         out.extend_from_slice(note);
+    }
+
+    /// A question is an exclamation by the time it is sent.
+    fn stamp(&self, state: &mut [u8]) {
+        if let [first @ b'?', ..] = state {
+            *first = b'!';
+        }
     }
 
     fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>> {
