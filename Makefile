@@ -3,7 +3,9 @@
 # make regions  two regions that share one limit, cut apart and healed
 # make run    a server in the foreground, with redis.conf
 # make bench  CL.TAKE against its rivals; REDIS_CELL=path adds redis-cell
-# make bench-sync  what region sync costs, and how fast it is
+# make bench-sync  what region sync and each further region cost, and how fast it is;
+#             both compare with another build of the module: AGAINST=path;
+#             BENCH="--rounds 15" hands on options, see claw-bench --help
 # make fuzz   coverage-guided fuzzing of the pure crate, FUZZ seconds a target;
 #             needs a nightly toolchain and cargo-fuzz
 # make images container-tests
@@ -21,6 +23,7 @@ SOAK ?= 60
 FUZZ ?= 300
 RUNS ?= 600
 SEED ?= 0
+BENCH_OPTIONS = $(if $(AGAINST),--against "$(AGAINST)") $(BENCH)
 
 export REDIS_CLAW_MODULE ?= $(abspath $(MODULE))
 
@@ -78,10 +81,10 @@ dist:
 	@scripts/dist.sh
 
 bench: build
-	cargo run --release --locked -p claw-bench
+	cargo run --release --locked -p claw-bench -- $(BENCH_OPTIONS)
 
 bench-sync: build
-	cargo run --release --locked -p claw-bench -- sync
+	cargo run --release --locked -p claw-bench -- sync $(BENCH_OPTIONS)
 
 microbench:
 	cargo bench --locked -p claw-core

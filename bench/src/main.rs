@@ -1,35 +1,46 @@
 //! Measures `CL.TAKE` against its rivals with redis-benchmark, all of them in
 //! one server and in interleaved rounds, and prints ratios; or, with `sync`, what
-//! region sync costs. See `--help`.
+//! region sync costs; or, with `--against`, two builds of the module. See `--help`.
 //!
 //! | where | what |
 //! |---|---|
 //! | [`options`] | the command line and the environment |
+//! | [`part`] | what can be measured of region sync |
+//! | [`builds`] | which modules are measured |
 //! | [`workload`] | what is measured |
 //! | [`servers`] | where |
 //! | [`client`] | redis-benchmark |
+//! | [`cpu`] | CPU time of the servers' threads |
 //! | [`rounds`] | the order of measurements, and that they measure what they say |
+//! | [`samples`] | what they found, and ratios of it |
+//! | [`compare`] | two builds against each other |
 //! | [`memory`] | what a bucket weighs |
 //! | [`machine`] | the header of the report |
 //! | [`report`] | its tables and targets |
 //! | [`sync`] | everything about region sync |
 
+mod builds;
 mod client;
+mod compare;
+mod cpu;
 mod error;
 mod machine;
 mod memory;
 mod options;
+mod part;
 mod report;
 mod rounds;
+mod samples;
 mod servers;
 mod sync;
 mod workload;
 
+use claw_testkit::Server;
 use client::{Client, Mode};
 use error::Result;
 use options::{Options, USAGE};
-use servers::Servers;
-use std::io::Write;
+use report::say;
+use servers::{Instance, Servers};
 
 /// Below the tables.
 const NOTES: &str = "\
@@ -44,17 +55,46 @@ fn main() -> Result<()> {
         return say(USAGE);
     };
     let client = Client::new(options.redis_benchmark.clone());
-    if let Some(parts) = &options.sync {
-        return sync::run(&client, &options, parts);
+    let builds = options.builds();
+    match &options.sync {
+        Some(parts) => {
+            header(&client, &options)?;
+            let plan = sync::Plan {
+                builds: &builds,
+                rounds: options.rounds,
+                requests: options.requests,
+                regions: &options.regions,
+                rate: options.rate,
+                keys: options.keys,
+                seconds: options.seconds,
+            };
+            sync::run(&client, &plan, parts)
+        }
+        None if options.against.is_some() => {
+            header(&client, &options)?;
+            say(&format!("\n{}", compare::measure(&client, &options, &builds)?))
+        }
+        None => rivals(&client, &options),
     }
-    let mut servers = Servers::start(&options)?;
-    say(&machine::header(&mut servers.main, &client, &options)?)?;
+}
+
+/// Prints what is measured, and on what.
+fn header(client: &Client, options: &Options) -> Result<()> {
+    let mut server = Instance::start(Server::builder(), &options.module)?;
+    say(&machine::header(&mut server, client, options)?)?;
+    say(&builds::header(&options.builds()))
+}
+
+/// CL.TAKE and its rivals.
+fn rivals(client: &Client, options: &Options) -> Result<()> {
+    let mut servers = Servers::start(options, &options.module)?;
+    say(&machine::header(&mut servers.main, client, options)?)?;
     rounds::check(&mut servers, &options.workloads)?;
 
     let mut targets = None;
     if !options.workloads.is_empty() {
         for mode in Mode::ALL {
-            let rates = rounds::measure(&mut servers, &client, &options, mode)?;
+            let rates = rounds::measure(&mut servers, client, options, mode)?;
             say(&format!("\n{}", rates.table(mode)))?;
             if mode == Mode::Pipelined {
                 targets = Some(rates.targets());
@@ -72,11 +112,4 @@ fn main() -> Result<()> {
         say(&format!("\n{}", memory::measure(&mut servers, options.redis_cell.is_some())?))?;
     }
     Ok(())
-}
-
-/// Prints, and does not panic when nobody reads.
-fn say(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
 }

@@ -1,16 +1,18 @@
 //! What is asked for on the command line and in the environment.
 
+use crate::builds::{Build, Role};
 use crate::error::{Error, Result};
-use crate::sync::{self, Part};
+use crate::part::Part;
 use crate::workload::Workload;
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The text of `--help`.
 pub const USAGE: &str = "\
 Measures CL.TAKE against its rivals with redis-benchmark and prints ratios.
 With sync, measures what region sync costs and how fast it is instead.
+With --against, measures two builds of the module in turn and compares them.
 
 Usage: cargo run --release -p claw-bench -- [sync] [OPTIONS]
 
@@ -21,8 +23,18 @@ Options:
   --only LIST     only these, separated by commas:
                   ping incr hset take refused policy pinned throttle cell lua
                   merge mergefn fcall memory
-                  and after sync: throughput convergence idle memory
+                  and after sync: throughput regions convergence idle memory
+  --against FILE  another build of the module, to be compared with. Compares
+                  take refused policy pinned throttle merge mergefn, and after
+                  sync throughput and regions; all of them pipelined
   --help          prints this
+
+Options for the regions of sync:
+  --regions LIST  how many regions share the limits, each in turn, separated by
+                  commas (default 1,2,4,8)
+  --rate N        takes per second in each region (default 1000)
+  --keys N        buckets from which they are taken (default 10000)
+  --seconds N     how long one measurement takes (default 5)
 
 Environment:
   REDIS_CELL         redis-cell's .so, to be measured as well
@@ -42,8 +54,20 @@ pub struct Options {
     pub workloads: Vec<Workload>,
     /// Whether to measure memory as well.
     pub memory: bool,
-    /// The parts of [`sync`] to run, in place of everything else.
+    /// The parts of region sync to measure, in place of everything else.
     pub sync: Option<Vec<Part>>,
+    /// The build of the module that is measured.
+    pub module: PathBuf,
+    /// The build that it is compared with.
+    pub against: Option<PathBuf>,
+    /// How many regions share limits in [`Part::Regions`], ascending.
+    pub regions: Vec<usize>,
+    /// Takes per second in each of them.
+    pub rate: u64,
+    /// Buckets from which they are taken.
+    pub keys: u64,
+    /// How long one of those measurements takes.
+    pub seconds: u64,
     /// redis-cell's module.
     pub redis_cell: Option<PathBuf>,
     /// The program that sends the requests.
@@ -57,10 +81,13 @@ impl Options {
         let variable = |name| env::var_os(name).filter(|value| !value.is_empty());
         let redis_cell = match variable("REDIS_CELL") {
             None => None,
-            // The server changes into a directory of its own.
-            Some(path) => Some(std::fs::canonicalize(&path).map_err(|e| {
-                Error::new(format!("REDIS_CELL is {}: {e}", PathBuf::from(path).display()))
-            })?),
+            Some(path) => Some(file("REDIS_CELL", path.as_ref())?),
+        };
+        let module = match variable("REDIS_CLAW_MODULE") {
+            Some(path) => path.into(),
+            None => {
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/libredis_claw.so")
+            }
         };
         let mut options = Options {
             rounds: 5,
@@ -68,6 +95,13 @@ impl Options {
             workloads: Workload::ALL.to_vec(),
             memory: true,
             sync: None,
+            // Cargo does not build it for this program.
+            module: file("the module, built by cargo build --release,", &module)?,
+            against: None,
+            regions: vec![1, 2, 4, 8],
+            rate: 1_000,
+            keys: 10_000,
+            seconds: 5,
             redis_cell,
             redis_benchmark: variable("REDIS_BENCHMARK")
                 .unwrap_or_else(|| "redis-benchmark".into())
@@ -79,6 +113,7 @@ impl Options {
         if args.next_if(|arg| arg == "sync").is_some() {
             options.sync = Some(Part::ALL.to_vec());
         }
+        let mut only = None;
         while let Some(arg) = args.next() {
             let mut value = || {
                 let value = args.next().and_then(|value| value.into_string().ok());
@@ -87,38 +122,147 @@ impl Options {
             match arg.to_str() {
                 Some("--rounds") => options.rounds = number(&value()?)?,
                 Some("--requests") => options.requests = number(&value()?)?,
-                Some("--only") => options.only(&value()?)?,
+                Some("--only") => only = Some(value()?),
+                Some("--against") => {
+                    options.against = Some(file("--against", Path::new(&value()?))?);
+                }
+                Some("--regions") => options.regions = counts(&value()?)?,
+                Some("--rate") => options.rate = number(&value()?)?,
+                Some("--keys") => options.keys = number(&value()?)?,
+                Some("--seconds") => options.seconds = number(&value()?)?,
                 Some("--help" | "-h") => return Ok(None),
                 _ => return Err(Error::new(format!("what is {}? See --help", arg.display()))),
             }
         }
+        if options.against.is_some() {
+            options.only_what_compares();
+        }
+        if let Some(list) = only {
+            options.only(&list)?;
+        }
         Ok(Some(options))
     }
 
-    /// Restricts everything to a list of names.
-    fn only(&mut self, list: &str) -> Result<()> {
-        if self.sync.is_some() {
-            self.sync = Some(sync::parts(list)?);
-            return Ok(());
-        }
-        let names: Vec<&str> = list.split(',').map(str::trim).collect();
-        for name in &names {
-            let known = *name == "memory" || Workload::ALL.iter().any(|w| w.name() == *name);
-            if !known {
-                return Err(Error::new(format!("--only {name}: no such workload, see --help")));
-            }
-            if *name == Workload::Cell.name() && self.redis_cell.is_none() {
-                return Err(Error::new("--only cell needs REDIS_CELL to be set"));
-            }
-        }
-        self.workloads.retain(|w| names.contains(&w.name()));
-        self.memory = names.contains(&"memory");
-        Ok(())
+    /// The builds that are measured, first the one that the run is about.
+    pub fn builds(&self) -> Vec<Build> {
+        let other = self.against.iter().map(|path| (Role::Other, path));
+        [(Role::Tested, &self.module)]
+            .into_iter()
+            .chain(other)
+            .map(|(role, module)| Build { role, module: module.clone() })
+            .collect()
     }
+
+    fn only_what_compares(&mut self) {
+        self.workloads.retain(|workload| workload.is_ours());
+        self.memory = false;
+        if let Some(parts) = &mut self.sync {
+            parts.retain(|part| part.compares());
+        }
+    }
+
+    /// Restricts what there is to measure to a list of names.
+    fn only(&mut self, list: &str) -> Result<()> {
+        let names: Vec<&str> = list.split(',').map(str::trim).collect();
+        let names_of = |one: &str| names.contains(&one);
+        let known: Vec<&str> = match &mut self.sync {
+            Some(parts) => {
+                let known = parts.iter().map(|part| part.name()).collect();
+                parts.retain(|part| names_of(part.name()));
+                known
+            }
+            None => {
+                let mut known: Vec<&str> = self.workloads.iter().map(|w| w.name()).collect();
+                if self.memory {
+                    known.push("memory");
+                }
+                self.workloads.retain(|workload| names_of(workload.name()));
+                self.memory = self.memory && names_of("memory");
+                known
+            }
+        };
+        match names.iter().find(|name| !known.contains(name)) {
+            None => Ok(()),
+            Some(name) if *name == Workload::Cell.name() && self.redis_cell.is_none() => {
+                Err(Error::new("--only cell needs REDIS_CELL to be set"))
+            }
+            Some(name) => Err(Error::new(format!(
+                "--only {name}: there is only {}, see --help",
+                known.join(" ")
+            ))),
+        }
+    }
+}
+
+/// The absolute path of a file, for servers change into a directory of their own.
+fn file(what: &str, path: &Path) -> Result<PathBuf> {
+    std::fs::canonicalize(path)
+        .map_err(|e| Error::new(format!("{what} is {}: {e}", path.display())))
+}
+
+/// Numbers of regions, ascending and each only once.
+fn counts(list: &str) -> Result<Vec<usize>> {
+    let mut counts: Vec<usize> =
+        list.split(',').map(|n| number(n.trim())).collect::<Result<_>>()?;
+    counts.sort_unstable();
+    counts.dedup();
+    Ok(counts)
 }
 
 /// A number of 1 or more.
 fn number<T: std::str::FromStr + Default + PartialEq>(text: &str) -> Result<T> {
     let number = text.parse().ok().filter(|n| *n != T::default());
     number.ok_or_else(|| Error::new(format!("{text} is not a number from 1 on")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(sync: Option<Vec<Part>>) -> Options {
+        Options {
+            rounds: 1,
+            requests: 1,
+            workloads: Workload::ALL.to_vec(),
+            memory: true,
+            sync,
+            module: PathBuf::new(),
+            against: None,
+            regions: vec![1],
+            rate: 1,
+            keys: 1,
+            seconds: 1,
+            redis_cell: None,
+            redis_benchmark: PathBuf::new(),
+        }
+    }
+
+    #[test]
+    fn only_the_named_ones_are_left() {
+        let mut plain = options(None);
+        assert!(plain.only("take, memory").is_ok());
+        assert_eq!((plain.workloads, plain.memory), (vec![Workload::Take], true));
+
+        let mut sync = options(Some(Part::ALL.to_vec()));
+        assert!(sync.only("memory,regions").is_ok());
+        assert_eq!(sync.sync, Some(vec![Part::Regions, Part::Memory]));
+        assert!(options(Some(Part::ALL.to_vec())).only("take").is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_compared_is_not_there() {
+        let mut plain = options(None);
+        plain.only_what_compares();
+        assert!(plain.only("memory").is_err());
+        let mut sync = options(Some(Part::ALL.to_vec()));
+        sync.only_what_compares();
+        assert_eq!(sync.sync, Some(vec![Part::Throughput, Part::Regions]));
+    }
+
+    #[test]
+    fn numbers_of_regions_ascend() {
+        assert_eq!(counts("8, 2,2").ok(), Some(vec![2, 8]));
+        assert!(counts("0").is_err());
+        assert!(counts("2,").is_err());
+    }
 }

@@ -1,23 +1,15 @@
 //! Tables and targets.
 
 use crate::client::Mode;
+use crate::error::Result;
+use crate::samples::{Samples, Spread};
 use crate::workload::Workload;
 use std::fmt::Write;
+use std::io::Write as _;
 
 /// Requests per second of each workload, round by round.
-#[derive(Debug, Default)]
-pub struct Rates(Vec<(Workload, Vec<f64>)>);
-
-/// What a ratio was in all rounds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Spread {
-    /// Half are less, half are more.
-    pub median: f64,
-    /// The least.
-    pub min: f64,
-    /// The greatest.
-    pub max: f64,
-}
+#[derive(Debug)]
+pub struct Rates(Samples<Workload, f64>);
 
 /// The workloads that others are compared with.
 const BASES: [(Workload, &str); 4] = [
@@ -43,27 +35,28 @@ const RATE_WIDTH: usize = 12;
 const RATIO_WIDTH: usize = 22;
 
 impl Rates {
+    /// Nothing yet.
+    pub fn new() -> Rates {
+        Rates(Samples::new())
+    }
+
     /// Adds what one round measured.
     pub fn add(&mut self, workload: Workload, rate: f64) {
-        match self.0.iter_mut().find(|(w, _)| *w == workload) {
-            Some((_, rates)) => rates.push(rate),
-            None => self.0.push((workload, vec![rate])),
-        }
+        self.0.add(workload, rate);
     }
 
-    fn of(&self, workload: Workload) -> &[f64] {
-        self.0.iter().find(|(w, _)| *w == workload).map_or(&[], |(_, rates)| rates)
+    fn rate(&self, workload: Workload) -> Option<Spread> {
+        self.0.spread(&workload, |rate| *rate)
     }
 
-    /// Of two workloads only the rates of the same round are compared.
     fn ratio(&self, of: Workload, to: Workload) -> Option<Spread> {
-        Spread::of(self.of(of).iter().zip(self.of(to)).map(|(a, b)| a / b).collect())
+        self.0.ratio(&of, &to, |rate| *rate)
     }
 
     /// The table of a mode.
     pub fn table(&self, mode: Mode) -> String {
         let bases: Vec<_> =
-            BASES.into_iter().filter(|(base, _)| !self.of(*base).is_empty()).collect();
+            BASES.into_iter().filter(|(base, _)| self.rate(*base).is_some()).collect();
         let mut text = format!("{}\n", mode.title());
         // Writing to a string does not fail.
         let _ = write!(text, "{:TITLE_WIDTH$}{:>RATE_WIDTH$}", "", "requests/s*");
@@ -72,7 +65,7 @@ impl Rates {
         }
         text.push('\n');
         for workload in Workload::ALL {
-            let Some(rate) = Spread::of(self.of(workload).to_vec()) else {
+            let Some(rate) = self.rate(workload) else {
                 continue;
             };
             let rate = thousands(rate.median);
@@ -96,7 +89,7 @@ impl Rates {
             let (left, right) = (of.title(), to.title());
             let _ = match self.ratio(of, to) {
                 None => writeln!(text, "{left} / {right}: not measured"),
-                Some(Spread { median, min, max }) => writeln!(
+                Some(Spread { median, min, max, .. }) => writeln!(
                     text,
                     "{left} / {right} {median:.2} (min {min:.2}, max {max:.2}), \
                      at least {at_least}: {}",
@@ -105,26 +98,6 @@ impl Rates {
             };
         }
         text
-    }
-}
-
-impl Spread {
-    /// `None` of nothing.
-    pub fn of(mut values: Vec<f64>) -> Option<Spread> {
-        values.sort_by(f64::total_cmp);
-        let (min, max) = (*values.first()?, *values.last()?);
-        let half = values.len() / 2;
-        let upper = *values.get(half)?;
-        let lower = match values.len().is_multiple_of(2) {
-            true => *values.get(half.checked_sub(1)?)?,
-            false => upper,
-        };
-        Some(Spread { median: lower.midpoint(upper), min, max })
-    }
-
-    /// For a column of a table.
-    pub fn short(self) -> String {
-        format!("{:.2} ({:.2}..{:.2})", self.median, self.min, self.max)
     }
 }
 
@@ -146,32 +119,29 @@ pub fn thousands(value: f64) -> String {
     text
 }
 
+/// Prints, and does not panic when nobody reads.
+pub fn say(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn ratios_are_taken_round_by_round() {
-        let mut rates = Rates::default();
+    fn targets_are_of_ratios() {
+        let mut rates = Rates::new();
         for (take, lua) in [(4.0, 1.0), (9.0, 3.0), (100.0, 20.0)] {
             rates.add(Workload::Take, take);
             rates.add(Workload::Lua, lua);
         }
-        let ratio = rates.ratio(Workload::Take, Workload::Lua);
-        assert_eq!(ratio, Some(Spread { median: 4.0, min: 3.0, max: 5.0 }));
-        assert_eq!(rates.ratio(Workload::Take, Workload::Ping), None);
         let targets = rates.targets();
         assert!(targets.contains(
             "CL.TAKE / Lua token bucket 4.00 (min 3.00, max 5.00), at least 4: reached\n"
         ));
         assert!(targets.contains("CL.TAKE, refused / CL.TAKE: not measured\n"));
-    }
-
-    #[test]
-    fn the_median_of_an_even_number_lies_between() {
-        assert_eq!(Spread::of(vec![]), None);
-        let spread = Spread::of(vec![4.0, 1.0, 2.0, 10.0]);
-        assert_eq!(spread, Some(Spread { median: 3.0, min: 1.0, max: 10.0 }));
     }
 
     #[test]

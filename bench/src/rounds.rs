@@ -1,6 +1,7 @@
 //! Measuring all workloads in turn, round by round.
 
 use crate::client::{Client, Mode};
+use crate::cpu::Cpu;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::report::Rates;
@@ -13,6 +14,15 @@ const SAMPLE: usize = 1_000;
 
 /// How many random requests per key make the keys: 1 - 1/e^3, or 95 %, of them.
 pub const PASSES: u64 = 3;
+
+/// How often two builds that are compared take turns within a round, each with one of
+/// [`PARTS`] parts of the requests of a measurement. What a round found is the median of
+/// its turns, one value for each build: turns share servers, and with them the places
+/// that those happen to have in memory, which make a difference of a few per cent.
+pub const TURNS: usize = 8;
+/// See [`TURNS`]. A part is still long enough not to be about the connections that it
+/// begins with.
+pub const PARTS: u64 = 4;
 
 /// Makes sure that every workload does what it says.
 pub fn check(servers: &mut Servers, workloads: &[Workload]) -> Result<()> {
@@ -35,27 +45,30 @@ pub fn measure(
     options: &Options,
     mode: Mode,
 ) -> Result<Rates> {
-    let mut rates = Rates::default();
+    let mut rates = Rates::new();
     for round in 0..=options.rounds {
         match round {
             0 => eprintln!("{}, warming up", mode.title()),
             _ => eprintln!("{}, round {round} of {}", mode.title(), options.rounds),
         }
         for workload in order(&options.workloads, round) {
-            let rate = measure_one(servers, client, options, mode, workload)?;
+            make_keys(servers, client, workload)?;
+            let requests = mode.requests(options.requests);
+            let measured = run(servers, client, requests, mode, workload)?;
+            remove_keys(servers, workload)?;
             if round > 0 {
-                rates.add(workload, rate);
+                rates.add(workload, measured.rate);
             }
         }
     }
     Ok(rates)
 }
 
-/// Every round begins with another one, and every second one runs
-/// backwards: neither the place in a round nor the neighbour favours anybody.
+/// Of two rounds one runs forwards and one backwards, and each pair of rounds begins
+/// one further: neither the place in a round nor the neighbour favours anybody.
 pub fn order<T: Clone>(all: &[T], round: usize) -> Vec<T> {
     let mut order = all.to_vec();
-    let first = round.checked_rem(order.len()).unwrap_or(0);
+    let first = (round / 2).checked_rem(order.len()).unwrap_or(0);
     order.rotate_left(first);
     if !round.is_multiple_of(2) {
         order.reverse();
@@ -63,34 +76,56 @@ pub fn order<T: Clone>(all: &[T], round: usize) -> Vec<T> {
     order
 }
 
-/// A measurement starts with its workload's keys in place, as those of active
-/// users are: an untimed pass makes nearly all of them. It leaves none behind:
-/// left alone, buckets would expire some seconds later, and their removal would
-/// slow another workload down.
-fn measure_one(
-    servers: &mut Servers,
-    client: &Client,
-    options: &Options,
-    mode: Mode,
-    workload: Workload,
-) -> Result<f64> {
+/// What one measurement found.
+#[derive(Debug, Clone, Copy)]
+pub struct Measured {
+    /// Requests per second.
+    pub rate: f64,
+    /// CPU time of the server's main thread per request, in nanoseconds.
+    pub main: f64,
+}
+
+/// Gets a workload ready to be measured. A measurement starts with its workload's
+/// keys in place, as those of active users are: an untimed pass makes nearly all of
+/// them.
+pub fn make_keys(servers: &mut Servers, client: &Client, workload: Workload) -> Result<()> {
     let script = servers.script.clone();
-    let instance = servers.of(workload);
-    let requests = mode.requests(options.requests);
+    let socket = servers.of(workload).socket();
     if workload.keys() == Keys::Fresh {
         let made = KEYS.saturating_mul(PASSES);
-        client.measure(&instance.socket(), Mode::Pipelined, made, workload.template(&script))?;
+        client.measure(&socket, Mode::Pipelined, made, workload.template(&script))?;
     }
+    Ok(())
+}
+
+/// Measures one workload, and makes sure that it was measured.
+pub fn run(
+    servers: &mut Servers,
+    client: &Client,
+    requests: u64,
+    mode: Mode,
+    workload: Workload,
+) -> Result<Measured> {
+    let script = servers.script.clone();
+    let instance = servers.of(workload);
     let before = Calls::read(instance, workload)?;
+    let cpu = Cpu::read(instance.pid())?;
     let rate = client.measure(&instance.socket(), mode, requests, workload.template(&script))?;
+    let cpu = Cpu::read(instance.pid())?.since(&cpu);
     Calls::read(instance, workload)?.check(&before, workload, requests)?;
     if workload.keys() != Keys::None {
         workload.check(&mut instance.conn, &script, (0..KEYS).step_by(SAMPLE))?;
     }
-    if workload.keys() == Keys::Fresh {
-        instance.clear(workload)?;
+    Ok(Measured { rate, main: cpu.main as f64 / requests as f64 })
+}
+
+/// Leaves no keys of a workload behind that are not to stay: left alone, buckets would
+/// expire some seconds later, and their removal would slow another workload down.
+pub fn remove_keys(servers: &mut Servers, workload: Workload) -> Result<()> {
+    match workload.keys() {
+        Keys::Fresh => servers.of(workload).clear(workload),
+        Keys::None | Keys::Kept => Ok(()),
     }
-    Ok(rate)
 }
 
 /// What the server counted of a workload's calls since it started.
@@ -171,10 +206,10 @@ mod tests {
 
     #[test]
     fn places_and_neighbours_change_from_round_to_round() {
-        let all = [Workload::Ping, Workload::Incr, Workload::Hset];
-        assert_eq!(order(&all, 0), all);
-        assert_eq!(order(&all, 1), [Workload::Ping, Workload::Hset, Workload::Incr]);
-        assert_eq!(order(&all, 2), [Workload::Hset, Workload::Ping, Workload::Incr]);
+        let rounds = [0, 1, 2, 3, 4, 5].map(|round| order(&['a', 'b', 'c'], round));
+        assert_eq!(rounds.map(String::from_iter), ["abc", "cba", "bca", "acb", "cab", "bac"]);
+        let rounds = [0, 1, 2, 3].map(|round| order(&['a', 'b'], round));
+        assert_eq!(rounds.map(String::from_iter), ["ab", "ba", "ba", "ab"]);
         assert_eq!(order::<Workload>(&[], 1), []);
     }
 }

@@ -6,7 +6,6 @@ use crate::workload::{FUNCTION, KEYS, LUA, Workload};
 use claw_testkit::{Builder, Server, server_binary};
 use redis::{Cmd, Connection, Pipeline};
 use std::collections::BTreeMap;
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -37,14 +36,15 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Starts what the workloads need and makes the keys that stay.
-    pub fn start(options: &Options) -> Result<Servers> {
+    /// Starts what the workloads need, with a build of our module, and makes the
+    /// keys that stay.
+    pub fn start(options: &Options, module: &Path) -> Result<Servers> {
         let mut main = Server::builder();
         if let Some(cell) = &options.redis_cell {
             let path = cell.to_str().ok_or_else(|| Error::new("REDIS_CELL is not UTF-8"))?;
             main = main.config_args("loadmodule", [path]);
         }
-        let mut main = Instance::start(main)?;
+        let mut main = Instance::start(main, module)?;
         let script = redis::cmd("SCRIPT").arg("LOAD").arg(LUA).query(&mut main.conn)?;
         redis::cmd("FUNCTION").arg("LOAD").arg(FUNCTION).query::<()>(&mut main.conn)?;
         main.prepare()?;
@@ -52,7 +52,7 @@ impl Servers {
         let ours = match both {
             false => None,
             true => {
-                let mut ours = Instance::start(Server::builder())?;
+                let mut ours = Instance::start(Server::builder(), module)?;
                 ours.prepare()?;
                 Some(ours)
             }
@@ -70,12 +70,12 @@ impl Servers {
 }
 
 impl Instance {
-    /// Starts a server with our module.
-    pub fn start(builder: Builder) -> Result<Instance> {
+    /// Starts a server with a build of our module.
+    pub fn start(builder: Builder, module: &Path) -> Result<Instance> {
         let program = server_binary();
         let version = Command::new(&program).arg("--version").output();
         version.map_err(|e| Error::new(format!("cannot run {}: {e}", program.display())))?;
-        let server = builder.module(module()?).try_start().map_err(|log| {
+        let server = builder.module(module).try_start().map_err(|log| {
             let lines: Vec<&str> = log.lines().collect();
             let tail = lines.split_at(lines.len().saturating_sub(LOG_LINES)).1.join("\n");
             Error::new(format!("the server did not come up:\n{tail}"))
@@ -179,16 +179,4 @@ fn connect(server: &Server) -> Result<Connection> {
     conn.set_read_timeout(Some(PATIENCE))?;
     conn.set_write_timeout(Some(PATIENCE))?;
     Ok(conn)
-}
-
-/// Our module, which cargo does not build for this program.
-fn module() -> Result<PathBuf> {
-    let path = match env::var_os("REDIS_CLAW_MODULE") {
-        Some(path) => PathBuf::from(path),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/libredis_claw.so"),
-    };
-    std::fs::canonicalize(&path).map_err(|e| {
-        let path = path.display();
-        Error::new(format!("no module at {path} ({e}): build it first: cargo build --release"))
-    })
 }

@@ -270,6 +270,25 @@ impl Workload {
         self.spec().counter
     }
 
+    /// Whether it calls a command of our module.
+    pub fn is_ours(self) -> bool {
+        match self {
+            Workload::Take
+            | Workload::Refused
+            | Workload::Policy
+            | Workload::Pinned
+            | Workload::Throttle
+            | Workload::MergeFields
+            | Workload::MergeFunction => true,
+            Workload::Ping
+            | Workload::Incr
+            | Workload::Hset
+            | Workload::Cell
+            | Workload::Lua
+            | Workload::Function => false,
+        }
+    }
+
     /// The command as the server's statistics call it.
     pub fn command_name(self) -> String {
         let command = self.spec().command;

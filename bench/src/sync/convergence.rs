@@ -1,11 +1,13 @@
 //! How long until the other region knows of a take.
 
+use super::load::{self, Pace, next};
 use super::region;
 use crate::error::{Error, Result};
 use crate::report::{thousands, verdict};
 use crate::servers::Instance;
-use redis::{Connection, Pipeline};
+use redis::Pipeline;
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,8 +16,9 @@ use std::time::{Duration, Instant};
 /// share.
 const RATE: u64 = 10_000;
 const KEYS: u64 = 10_000;
-/// From one pipeline of takes to the next.
-const PACE: Duration = Duration::from_millis(5);
+/// From one pipeline of takes to the next, which has all that are due.
+const TICK: Duration = Duration::from_millis(5);
+const PACE: Pace = Pace { rate: RATE, keys: KEYS, tick: TICK };
 
 const WARM_UP: Duration = Duration::from_secs(1);
 const DURATION: Duration = Duration::from_secs(10);
@@ -52,9 +55,9 @@ struct Found {
 }
 
 /// Measures two regions at the default interval and prints what it finds.
-pub fn measure() -> Result<String> {
+pub fn measure(module: &Path) -> Result<String> {
     eprintln!("Region sync, convergence");
-    let mut regions = region::mesh(2)?;
+    let mut regions = region::mesh(2, module)?;
     let stop = AtomicBool::new(false);
     let mut loads = Vec::new();
     for region in &regions {
@@ -66,7 +69,7 @@ pub fn measure() -> Result<String> {
         let loads: Vec<_> = loads
             .into_iter()
             .zip(seeds)
-            .map(|(conn, seed)| scope.spawn(move || load(conn, seed, stop)))
+            .map(|(conn, seed)| scope.spawn(move || load::run(conn, PACE, seed, stop)))
             .collect();
         thread::sleep(WARM_UP);
         let found = probe(&mut regions);
@@ -82,27 +85,6 @@ pub fn measure() -> Result<String> {
         total += rate?;
     }
     Ok(report(found?, total))
-}
-
-/// Takes tokens of random buckets, at the same pace even if the server was held
-/// up for a while. Returns how many a second it came to.
-fn load(mut conn: Connection, seed: u64, stop: &AtomicBool) -> Result<f64> {
-    let start = Instant::now();
-    let (mut sent, mut random) = (0_u64, seed);
-    while !stop.load(Ordering::Relaxed) {
-        let due = RATE as f64 * start.elapsed().as_secs_f64();
-        let mut pipe = Pipeline::new();
-        while (sent as f64) < due {
-            let key = next(&mut random) % KEYS;
-            pipe.cmd("CL.TAKE").arg(format!("load:{key:06}")).arg(1).ignore();
-            sent = sent.saturating_add(1);
-        }
-        if !pipe.is_empty() {
-            pipe.query::<()>(&mut conn)?;
-        }
-        thread::sleep(PACE);
-    }
-    Ok(sent as f64 / start.elapsed().as_secs_f64())
 }
 
 fn probe(regions: &mut [Instance]) -> Result<Found> {
@@ -204,10 +186,4 @@ fn report(mut found: Found, rate: f64) -> String {
         verdict(p99 <= TARGET)
     );
     text
-}
-
-/// Numbers in no order.
-fn next(random: &mut u64) -> u64 {
-    *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-    *random >> 33
 }

@@ -3,6 +3,7 @@
 use super::region;
 use crate::error::Result;
 use crate::rounds::calls;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,9 +11,9 @@ use std::time::{Duration, Instant};
 const WATCH: Duration = Duration::from_secs(5);
 
 /// Watches two regions of which nobody takes anything.
-pub fn measure() -> Result<String> {
+pub fn measure(module: &Path) -> Result<String> {
     eprintln!("Region sync, idle");
-    let mut regions = region::mesh(2)?;
+    let mut regions = region::mesh(2, module)?;
     for region in &mut regions {
         region::drained(region)?;
     }

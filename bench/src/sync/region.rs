@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::servers::Instance;
-use claw_testkit::{Server, free_port};
+use claw_testkit::{Builder, Server, free_port};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,14 +14,23 @@ const TICK: Duration = Duration::from_millis(20);
 /// For so many ticks nothing must wait to be sent: a few rounds.
 const CALM_TICKS: u32 = 8;
 
-/// Starts regions that send each other everything, and waits until all of them
-/// are connected.
-pub fn mesh(count: usize) -> Result<Vec<Instance>> {
+/// Starts regions that send each other everything, all with the same build of the
+/// module, and waits until all of them are connected.
+pub fn mesh(count: usize, module: &Path) -> Result<Vec<Instance>> {
+    mesh_with(count, module, |server| server)
+}
+
+/// Like [`mesh`], with every server set up further.
+pub fn mesh_with(
+    count: usize,
+    module: &Path,
+    configure: impl Fn(Builder) -> Builder,
+) -> Result<Vec<Instance>> {
     let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
     let mut regions = Vec::with_capacity(count);
     for port in &ports {
         let others: Vec<u16> = ports.iter().copied().filter(|other| other != port).collect();
-        regions.push(region(*port, &others)?);
+        regions.push(region(*port, &others, module, &configure)?);
     }
     for region in &mut regions {
         until("all peers are connected", || {
@@ -31,16 +41,21 @@ pub fn mesh(count: usize) -> Result<Vec<Instance>> {
 }
 
 /// Starts a region whose only peer is down.
-pub fn cut_off() -> Result<Instance> {
+pub fn cut_off(module: &Path) -> Result<Instance> {
     let nobody = free_port();
-    region(free_port(), &[nobody])
+    region(free_port(), &[nobody], module, |server| server)
 }
 
-fn region(port: u16, peers: &[u16]) -> Result<Instance> {
+fn region(
+    port: u16,
+    peers: &[u16],
+    module: &Path,
+    configure: impl Fn(Builder) -> Builder,
+) -> Result<Instance> {
     let urls: Vec<String> = peers.iter().map(|port| format!("redis://127.0.0.1:{port}")).collect();
     let id = format!("r{port}");
     let args = ["replica-id", &id, "peers", &urls.join(" ")];
-    Instance::start(Server::builder().port(port).module_args(args))
+    Instance::start(configure(Server::builder().port(port).module_args(args)), module)
 }
 
 /// A number of `INFO claw`.

@@ -2,19 +2,29 @@
 //! is down.
 
 use super::places::Places;
+use super::plan::Plan;
 use super::region;
+use crate::builds::Role;
 use crate::client::{Client, Mode};
+use crate::cpu::Cpu;
 use crate::error::{Error, Result};
-use crate::options::Options;
-use crate::report::{Spread, thousands, verdict};
-use crate::rounds::{Calls, PASSES, order};
+use crate::report::{thousands, verdict};
+use crate::rounds::{Calls, PARTS, PASSES, TURNS, order};
+use crate::samples::{INTERVAL, Samples, Spread, cell, compared, median};
 use crate::servers::Instance;
 use crate::workload::{KEYS, Workload};
+use claw_testkit::Server;
 use std::fmt::Write;
-use std::fs;
+use std::path::Path;
 
 /// What sync has to leave of the throughput.
 const TARGET: f64 = 0.7;
+
+/// Below the tables.
+const NOTES: &str = "\
+* Medians. CPU time is that of the server's main thread, and of all its threads, per
+  command. Ratios are taken in each round: the median (min..max) of them.
+";
 
 /// What is measured against each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +49,14 @@ impl Setup {
     }
 }
 
-/// The servers of a run.
+/// The servers of a build in one round.
 struct Field {
     alone: Instance,
     connected: Instance,
     peer: Instance,
     down: Instance,
+    /// Whether the peer runs only when nobody else wants a core.
+    peer_yields: bool,
 }
 
 /// One measurement.
@@ -60,63 +72,131 @@ struct Sample {
     sent: f64,
 }
 
-/// What all rounds measured, round by round.
-#[derive(Debug, Default)]
-struct Samples(Vec<(Setup, Vec<Sample>)>);
-
-/// Measures both modes and prints tables.
-pub fn measure(client: &Client, options: &Options) -> Result<String> {
-    let places = Places::take()?;
-    let mut pair = region::mesh(2)?.into_iter();
-    let (Some(connected), Some(peer)) = (pair.next(), pair.next()) else {
-        return Err(Error::new("no pair of regions"));
-    };
-    let priority = match region::yield_cores(&peer) {
-        true => "the lowest priority (SCHED_IDLE)",
-        false => "normal priority, for chrt did not work",
-    };
-    let alone = Instance::start(claw_testkit::Server::builder())?;
-    let mut field = Field { alone, connected, peer, down: region::cut_off()? };
-    let apart = match &places {
-        None => "All share the processors.",
-        Some(places) => {
-            for setup in Setup::ALL {
-                places.set_apart(field.of(setup).pid())?;
-            }
-            "The main threads that are measured share no processor with it, nor with the\n\
-             client or the threads that send."
+impl Sample {
+    /// What a round found, from its turns.
+    fn median(turns: &[Sample]) -> Sample {
+        Sample {
+            rate: median(turns, |turn| turn.rate),
+            main: median(turns, |turn| turn.main),
+            all: median(turns, |turn| turn.all),
+            sent: median(turns, |turn| turn.sent),
         }
-    };
+    }
+}
 
-    let mut text = format!(
-        "CL.TAKE with and without region sync\n\
-         The peer runs on the same machine, at {priority}.\n{apart}\n"
-    );
+/// What all rounds measured of all builds.
+type Found = Samples<(Role, Setup), Sample>;
+
+/// Measures both modes and prints tables; two builds are compared in the pipelined
+/// one, and only there.
+pub fn measure(client: &Client, plan: &Plan) -> Result<String> {
+    let places = Places::take()?;
+    let compares = plan.builds.len() > 1;
+    let modes = if compares { &[Mode::Pipelined] } else { Mode::ALL.as_slice() };
+    let mut tables = String::new();
     let mut targets = String::from("\nTargets, one peer / no sync\n");
-    for mode in Mode::ALL {
-        let mut samples = Samples::default();
-        for round in 0..=options.rounds {
-            eprintln!("Region sync, {}, round {round} of {}", mode.title(), options.rounds);
+    let mut yields = true;
+    for mode in modes {
+        let mut found = Found::new();
+        for round in 0..=plan.rounds {
+            eprintln!("Region sync, {}, round {round} of {}", mode.title(), plan.rounds);
+            // Servers of its own: where a process happens to have its memory makes a
+            // difference of a few per cent.
+            let mut fields = Vec::with_capacity(plan.builds.len());
+            for build in order(plan.builds, round) {
+                let field = Field::start(&build.module, places.as_ref())?;
+                yields &= field.peer_yields;
+                fields.push((build.role, field));
+            }
             for setup in order(&Setup::ALL, round) {
-                let sample = field.measure(setup, client, mode, mode.requests(options.requests))?;
+                let samples = turns(&mut fields, setup, client, *mode, plan)?;
                 if round > 0 {
-                    samples.add(setup, sample);
+                    samples.into_iter().for_each(|(role, sample)| found.add((role, setup), sample));
                 }
             }
         }
         // Writing to a string does not fail.
-        let _ = write!(text, "\n{}", samples.table(mode));
-        let _ = writeln!(targets, "{}: {}", mode.title(), samples.target());
+        let _ = writeln!(tables, "\n{}", mode.title());
+        for build in plan.builds {
+            tables.push_str(&table(&found, build.role));
+        }
+        if compares {
+            tables.push_str(&comparison(&found));
+        }
+        let _ = writeln!(targets, "{}: {}", mode.title(), target(&found));
     }
-    text.push_str(
-        "* Medians. CPU time is that of the server's main thread, and of all its threads, per\n  \
-         command. Ratios are taken in each round: the median (min..max) of them.\n",
-    );
-    text.push_str(&targets);
-    Ok(text)
+    Ok(format!("{}{tables}{NOTES}{targets}", heading(yields, places.is_some())))
+}
+
+/// Measures a setup of all builds. Two that are compared take turns, and what is found
+/// is the median of those.
+fn turns(
+    fields: &mut [(Role, Field)],
+    setup: Setup,
+    client: &Client,
+    mode: Mode,
+    plan: &Plan,
+) -> Result<Vec<(Role, Sample)>> {
+    let requests = mode.requests(plan.requests);
+    let (turns, requests) = match fields.len() {
+        1 => (1, requests),
+        _ => (TURNS, requests.div_ceil(PARTS)),
+    };
+    for (_, field) in fields.iter_mut() {
+        field.make_keys(setup, client)?;
+    }
+    let mut samples = Samples::new();
+    for turn in 0..turns {
+        for (role, field) in fields.iter_mut() {
+            samples.add(*role, field.measure(setup, client, mode, requests)?);
+        }
+        if turn.is_multiple_of(2) {
+            fields.reverse();
+        }
+    }
+    for (_, field) in fields.iter_mut() {
+        field.remove_keys(setup)?;
+    }
+    Ok(plan.builds.iter().map(|b| (b.role, Sample::median(samples.all(&b.role)))).collect())
+}
+
+/// Where everything runs.
+fn heading(peers_yield: bool, apart: bool) -> String {
+    let priority = match peers_yield {
+        true => "the lowest priority (SCHED_IDLE)",
+        false => "normal priority, for chrt did not work",
+    };
+    let apart = match apart {
+        false => "All share the processors.",
+        true => {
+            "The main threads that are measured share no processor with it, nor with the\n\
+             client or the threads that send."
+        }
+    };
+    format!(
+        "CL.TAKE with and without region sync\n\
+         The peer runs on the same machine, at {priority}.\n{apart}\n"
+    )
 }
 
 impl Field {
+    fn start(module: &Path, places: Option<&Places>) -> Result<Field> {
+        let mut pair = region::mesh(2, module)?.into_iter();
+        let (Some(connected), Some(peer)) = (pair.next(), pair.next()) else {
+            return Err(Error::new("no pair of regions"));
+        };
+        let peer_yields = region::yield_cores(&peer);
+        let alone = Instance::start(Server::builder(), module)?;
+        let down = region::cut_off(module)?;
+        let mut field = Field { alone, connected, peer, down, peer_yields };
+        if let Some(places) = places {
+            for setup in Setup::ALL {
+                places.set_apart(field.of(setup).pid())?;
+            }
+        }
+        Ok(field)
+    }
+
     fn of(&mut self, setup: Setup) -> &mut Instance {
         match setup {
             Setup::Alone => &mut self.alone,
@@ -125,8 +205,14 @@ impl Field {
         }
     }
 
-    /// Starts with the keys in place, and with the peer knowing all of them.
-    /// Leaves nothing behind, neither keys nor work for the peer.
+    /// Puts the keys in place and has the peer know all of them.
+    fn make_keys(&mut self, setup: Setup, client: &Client) -> Result<()> {
+        let (socket, requests) = (self.of(setup).socket(), KEYS.saturating_mul(PASSES));
+        client.measure(&socket, Mode::Pipelined, requests, Workload::Take.template(""))?;
+        self.settle(setup)
+    }
+
+    /// Leaves no work for the peer.
     fn measure(
         &mut self,
         setup: Setup,
@@ -134,16 +220,12 @@ impl Field {
         mode: Mode,
         requests: u64,
     ) -> Result<Sample> {
-        let take = || Workload::Take.template("");
-        let socket = self.of(setup).socket();
-        client.measure(&socket, Mode::Pipelined, KEYS.saturating_mul(PASSES), take())?;
-        self.settle(setup)?;
-
         let instance = self.of(setup);
         let sent = region::number(instance, "sync_states_sent")?;
         let before = Calls::read(instance, Workload::Take)?;
         let cpu = Cpu::read(instance.pid())?;
-        let rate = client.measure(&socket, mode, requests, take())?;
+        let socket = instance.socket();
+        let rate = client.measure(&socket, mode, requests, Workload::Take.template(""))?;
         let cpu = Cpu::read(instance.pid())?.since(&cpu);
         let after = Calls::read(instance, Workload::Take)?;
         let sent = region::number(instance, "sync_states_sent")?.saturating_sub(sent);
@@ -153,8 +235,18 @@ impl Field {
                 return Err(Error::new(format!("{}: there are {number}", setup.title())));
             }
         }
-
         self.settle(setup)?;
+        let calls = requests as f64;
+        Ok(Sample {
+            rate,
+            main: cpu.main as f64 / calls / 1_000.0,
+            all: cpu.all as f64 / calls / 1_000.0,
+            sent: sent as f64 / calls,
+        })
+    }
+
+    /// Makes sure that the peer has all keys, and leaves none behind.
+    fn remove_keys(&mut self, setup: Setup) -> Result<()> {
         if setup == Setup::Connected {
             let [here, there] = [&mut self.connected, &mut self.peer]
                 .map(|server| redis::cmd("DBSIZE").query::<u64>(&mut server.conn));
@@ -167,13 +259,7 @@ impl Field {
         for server in [&mut self.alone, &mut self.connected, &mut self.peer, &mut self.down] {
             redis::cmd("FLUSHALL").query::<()>(&mut server.conn)?;
         }
-        let calls = requests as f64;
-        Ok(Sample {
-            rate,
-            main: cpu.main as f64 / calls / 1_000.0,
-            all: cpu.all as f64 / calls / 1_000.0,
-            sent: sent as f64 / calls,
-        })
+        Ok(())
     }
 
     /// Waits until the peer knows everything.
@@ -186,98 +272,80 @@ impl Field {
     }
 }
 
-/// CPU time of a process, in nanoseconds.
-struct Cpu {
-    main: u64,
-    all: u64,
-}
-
-impl Cpu {
-    fn read(pid: u32) -> Result<Cpu> {
-        let main = on_core(&format!("/proc/{pid}/task/{pid}"))?;
-        let mut all = 0_u64;
-        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            all = all.saturating_add(on_core(&task?.path().to_string_lossy())?);
-        }
-        Ok(Cpu { main, all })
-    }
-
-    fn since(&self, before: &Cpu) -> Cpu {
-        let main = self.main.saturating_sub(before.main);
-        Cpu { main, all: self.all.saturating_sub(before.all) }
-    }
-}
-
-/// How long a thread has been on a core: the first number of its `schedstat`.
-/// Unlike `utime` and `stime` it is not rounded to hundredths of a second.
-fn on_core(task: &str) -> Result<u64> {
-    let text = fs::read_to_string(format!("{task}/schedstat"))?;
-    let first = text.split(' ').next().and_then(|number| number.parse().ok());
-    first.ok_or_else(|| Error::new(format!("{task}/schedstat is {text}")))
-}
-
-impl Samples {
-    fn add(&mut self, setup: Setup, sample: Sample) {
-        match self.0.iter_mut().find(|(s, _)| *s == setup) {
-            Some((_, samples)) => samples.push(sample),
-            None => self.0.push((setup, vec![sample])),
-        }
-    }
-
-    fn of(&self, setup: Setup, what: fn(&Sample) -> f64) -> Vec<f64> {
-        let samples = self.0.iter().find(|(s, _)| *s == setup);
-        samples.map_or_else(Vec::new, |(_, samples)| samples.iter().map(what).collect())
-    }
-
-    /// Only samples of the same round are compared.
-    fn ratio(&self, setup: Setup, what: fn(&Sample) -> f64) -> Option<Spread> {
-        let base = self.of(Setup::Alone, what);
-        Spread::of(self.of(setup, what).iter().zip(&base).map(|(a, b)| a / b).collect())
-    }
-
-    fn table(&self, mode: Mode) -> String {
-        let mut text = format!("{}\n", mode.title());
+/// Setups are compared with the server that is no region.
+fn table(found: &Found, role: Role) -> String {
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "{:16}{:>12}{:>20}{:>10}{:>20}{:>10}{:>20}{:>13}",
+        role.title(),
+        "requests/s*",
+        "/ no sync",
+        "main us*",
+        "/ no sync",
+        "all us*",
+        "/ no sync",
+        "states/take*"
+    );
+    for setup in Setup::ALL {
+        let subject = (role, setup);
+        let median = |what: fn(&Sample) -> f64| {
+            found.spread(&subject, what).map_or(f64::NAN, |spread| spread.median)
+        };
+        let ratio = |what: fn(&Sample) -> f64| match setup {
+            Setup::Alone => "1".into(),
+            _ => cell(found.ratio(&subject, &(role, Setup::Alone), what), 2),
+        };
         let _ = writeln!(
             text,
-            "{:16}{:>12}{:>20}{:>10}{:>20}{:>10}{:>20}{:>13}",
-            "",
-            "requests/s*",
-            "/ no sync",
-            "main us*",
-            "/ no sync",
-            "all us*",
-            "/ no sync",
-            "states/take*"
+            "{:16}{:>12}{:>20}{:>10.2}{:>20}{:>10.2}{:>20}{:>13.2}",
+            setup.title(),
+            thousands(median(|s| s.rate)),
+            ratio(|s| s.rate),
+            median(|s| s.main),
+            ratio(|s| s.main),
+            median(|s| s.all),
+            ratio(|s| s.all),
+            median(|s| s.sent),
         );
-        for setup in Setup::ALL {
-            let median = |what| Spread::of(self.of(setup, what)).map_or(0.0, |s| s.median);
-            let ratio = |what| match self.ratio(setup, what) {
-                Some(ratio) if setup != Setup::Alone => ratio.short(),
-                _ => "1".into(),
-            };
-            let _ = writeln!(
-                text,
-                "{:16}{:>12}{:>20}{:>10.2}{:>20}{:>10.2}{:>20}{:>13.2}",
-                setup.title(),
-                thousands(median(|s| s.rate)),
-                ratio(|s| s.rate),
-                median(|s| s.main),
-                ratio(|s| s.main),
-                median(|s| s.all),
-                ratio(|s| s.all),
-                median(|s| s.sent),
-            );
-        }
-        text
     }
+    text
+}
 
-    fn target(&self) -> String {
-        match self.ratio(Setup::Connected, |sample| sample.rate) {
-            None => "not measured".into(),
-            Some(Spread { median, min, max }) => format!(
-                "{median:.2} (min {min:.2}, max {max:.2}), at least {TARGET}: {}",
-                verdict(median >= TARGET)
-            ),
-        }
+/// Every setup of one build with that of the other.
+fn comparison(found: &Found) -> String {
+    let mut text = format!(
+        "{:16}{:>22}{:>22}{:>22}{:>22}\n",
+        "this / other*", "requests/s", "main us", "all us", "states/take"
+    );
+    for setup in Setup::ALL {
+        let ratio = |what: fn(&Sample) -> f64| {
+            // Nothing is sent where nobody is there.
+            let (tested, other) = ((Role::Tested, setup), (Role::Other, setup));
+            let there = found.spread(&other, what).is_some_and(|spread| spread.min > 0.0);
+            compared(found.ratio(&tested, &other, what).filter(|_| there))
+        };
+        let _ = writeln!(
+            text,
+            "{:16}{:>22}{:>22}{:>22}{:>22}",
+            setup.title(),
+            ratio(|s| s.rate),
+            ratio(|s| s.main),
+            ratio(|s| s.all),
+            ratio(|s| s.sent),
+        );
+    }
+    text.push_str(INTERVAL);
+    text
+}
+
+fn target(found: &Found) -> String {
+    let (of, to) = ((Role::Tested, Setup::Connected), (Role::Tested, Setup::Alone));
+    match found.ratio(&of, &to, |sample| sample.rate) {
+        None => "not measured".into(),
+        Some(Spread { median, min, max, .. }) => format!(
+            "{median:.2} (min {min:.2}, max {max:.2}), at least {TARGET}: {}",
+            verdict(median >= TARGET)
+        ),
     }
 }

@@ -4,6 +4,7 @@ use super::region;
 use crate::error::{Error, Result};
 use crate::servers::Instance;
 use std::fmt::Write;
+use std::path::Path;
 
 /// How many regions share the bucket.
 const REGIONS: [usize; 4] = [2, 3, 4, 8];
@@ -16,7 +17,7 @@ const LATER: u64 = 10_000;
 const FULL: u64 = 1_000_000;
 
 /// Weighs buckets on one of so many regions.
-pub fn measure() -> Result<String> {
+pub fn measure(module: &Path) -> Result<String> {
     eprintln!("Region sync, memory");
     let mut text = String::from(
         "Memory of a bucket that regions share, under an 11-byte key: bytes by MEMORY USAGE\n\
@@ -24,7 +25,7 @@ pub fn measure() -> Result<String> {
          regions       after one take    in long use   after one take    in long use\n",
     );
     for count in REGIONS {
-        let mut regions = region::mesh(count)?;
+        let mut regions = region::mesh(count, module)?;
         for region in &mut regions {
             set(region, "claw.max-tokens", FULL)?;
         }
