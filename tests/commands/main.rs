@@ -1,0 +1,18 @@
+//! What every command answers, refuses and leaves behind.
+
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+mod calls;
+mod give;
+mod no_effect;
+mod paper;
+mod policies;
+mod refusals;
+mod take;
+mod takeall;
