@@ -1,0 +1,16 @@
+//! The hash behind a bucket: what is in it, what may be put into it by hand,
+//! and how long it lives.
+
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+mod by_hand;
+mod calls;
+mod expiry;
+mod layout;
+mod others_fields;
