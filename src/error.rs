@@ -265,6 +265,7 @@ impl fmt::Display for Quoted<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use claw_core::decimal::DecimalError;
@@ -280,7 +281,7 @@ mod tests {
             why,
         };
         let range = Error::OutOfRange;
-        let Ok(id) = ReplicaId::new(b"eu") else { return };
+        let id = ReplicaId::new(b"eu").unwrap();
         #[rustfmt::skip]
         let table = [
             (Error::ReplicaId { id: "a b".into(), why: ReplicaIdError }, "ERR replica-id 'a b' is not 1 to 31 letters, digits, dots, dashes or underscores"),

@@ -129,8 +129,8 @@ fn whom_the_authority_does_not_know_is_not_told_anything() {
     let plain_port = format!("rediss://127.0.0.1:{}", server.port());
     for (tls, url, error) in [
         (Tls { ca: other.tls().ca, ..authority.tls() }, url(), "invalid peer certificate"),
-        (Tls { cert: None, key: None, ..authority.tls() }, url(), ""),
-        (Tls { ca: authority.tls().ca, ..other.tls() }, url(), ""),
+        (Tls { cert: None, key: None, ..authority.tls() }, url(), "CertificateRequired"),
+        (Tls { ca: authority.tls().ca, ..other.tls() }, url(), "UnknownCA"),
         (authority.tls(), plain_port, "no TLS with 127.0.0.1"),
     ] {
         // A server that speaks no TLS may wait for more, until it is given up.

@@ -64,8 +64,10 @@ impl Paper {
     /// What a take of nothing answers.
     pub fn answer(&self, taken: u128, retry_after: u128) -> [i64; 5] {
         let whole = |micros: u128| micros / 1_000_000;
-        let full = self.wait_ms(whole(self.capacity));
-        let numbers = [taken, whole(self.capacity), whole(self.tokens), retry_after, full];
-        numbers.map(|n| i64::try_from(n).unwrap())
+        let numbers = [taken, whole(self.capacity), whole(self.tokens), retry_after];
+        let [taken, capacity, held, retry_after] = numbers.map(|n| i64::try_from(n).unwrap());
+        // Longer than 2^63 ms is as good as never.
+        let full = i64::try_from(self.wait_ms(whole(self.capacity))).unwrap_or(-1);
+        [taken, capacity, held, retry_after, full]
     }
 }

@@ -200,7 +200,7 @@ fn a_transaction_fails_only_if_its_bucket_has_changed() {
     run(conn, &["CL.TAKE k 5"]);
     for (line, changes) in rows {
         run(conn, &["WATCH k", "MULTI", "CL.TAKE mine 0", "CL.TAKE mine"]);
-        let _ = cmd(&mut other, line);
+        assert_eq!(cmd(&mut other, line).is_err(), line.ends_with("FOO"), "`{line}`");
         let answer = cmd(conn, "EXEC").unwrap();
         assert_eq!(answer == Value::Nil, changes, "`{line}`: {answer:?}");
     }

@@ -246,7 +246,8 @@ fn the_server_finds_the_keys() {
             true => "RO access",
             false => "RW access update",
         };
-        assert!(flagged.iter().all(|(_, flags)| *flags == words(expected)), "{line}: {flagged:?}");
+        let expected: Vec<_> = keys.iter().map(|key| (key.clone(), words(expected))).collect();
+        assert_eq!(flagged, expected, "{line}");
     }
     for line in ["CL.TAKEALL 2 a", "CL.TAKEALL 0 a", "CL.TAKEALL -1 a", "CL.TAKEALL x a"] {
         let error = error(conn, &format!("COMMAND GETKEYS {line}"));

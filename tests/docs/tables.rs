@@ -29,7 +29,8 @@ fn every_command_is_in_the_readme_and_has_its_page() {
         let docs = cmd(&mut conn, &format!("COMMAND DOCS {name}")).unwrap();
         let docs = value_of(&docs, &name.to_lowercase());
         let summary = text_of(&value_of(&docs, "summary"));
-        assert!(page.text.contains(&summary), "{}: no {summary:?}", page.name);
+        let told = !summary.is_empty() && page.text.contains(&summary);
+        assert!(told, "{}: no {summary:?}", page.name);
         let complexity = text_of(&value_of(&docs, "complexity"));
         assert_eq!(page.row("Complexity"), complexity, "{}", page.name);
         assert_eq!(page.row("Flags"), flags(&mut conn, name), "{}", page.name);

@@ -108,6 +108,5 @@ fn two_concurrent_takes() {
         let left = ints(a, "CL.PEEK k 0")[2];
         assert_eq!(left, remaining, "{strategy}");
         assert_eq!(ints(b, "CL.PEEK k 0")[2], left, "{strategy}");
-        assert_ne!(left, 500);
     }
 }

@@ -198,7 +198,7 @@ fn merges_are_counted() {
     ];
     for (line, expected) in table {
         let before = counted(conn);
-        let _ = cmd(conn, line);
+        assert_eq!(cmd(conn, line).is_err(), expected[1..] != [0, 0], "{line}");
         let after = counted(conn);
         assert_eq!([0, 1, 2].map(|i| after[i] - before[i]), expected, "{line}");
     }

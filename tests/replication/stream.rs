@@ -252,8 +252,12 @@ fn what_changes_nothing_replicates_nothing() {
         "CL.POLICY half CAPACITY 0",
     ] {
         let words: Words = line.split(' ').map(Into::into).collect();
+        let wrong = ["broken", "text", "many", "CAPACITY 0"].iter().any(|part| line.contains(part));
         for way in Way::ALL {
-            send(&mut conn, way, &[vec![words.clone()]]);
+            for answer in send(&mut conn, way, &[vec![words.clone()]]) {
+                let refused = matches!(answer, Value::ServerError(_));
+                assert_eq!(refused, wrong, "{line}, {way:?}: {answer:?}");
+            }
             assert_eq!(offset(&mut conn), before, "{line}, {way:?}");
         }
     }

@@ -149,10 +149,7 @@ fn a_server_that_lost_its_state() {
             assert_eq!((lost.take(5), other.take(5)), (5, 5));
             lost.send(&mut other);
             other.send(&mut lost);
-            assert_eq!(
-                (lost.remaining(), other.remaining()),
-                (other.remaining(), lost.remaining())
-            );
+            assert_eq!(lost.remaining(), other.remaining(), "{old} {new}");
         }
     }
 }
