@@ -15,11 +15,11 @@ mod common;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use claw_testkit::{Builder, Server, ask, cmd, eventually, info_field, run};
+use claw_testkit::{Builder, Server, ask, cmd, eventually, info_field, run, soak};
 use redis::Connection;
 
 use common::{
-    Books, PATIENCE, TICK, assert_equal, assert_sound, in_background, more_granted, soak, tokens,
+    Books, PATIENCE, TICK, assert_equal, assert_sound, in_background, more_granted, tokens,
     under_load,
 };
 

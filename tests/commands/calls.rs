@@ -1,29 +1,13 @@
 //! What the tests send, and the answers in a form to compare.
 
-use claw_testkit::{Builder, Server, ask, ints, wire_error};
-use redis::{Cmd, Connection, Value};
-use std::collections::BTreeMap;
+use claw_testkit::{ask, ints};
+use redis::{Connection, Value};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 pub const TRILLION: i64 = 1_000_000_000_000;
 pub const DAY_US: u128 = 24 * 3600 * 1_000_000;
 pub const DAYS_366_MS: i64 = 366 * 24 * 3600 * 1000;
-
-/// A command whose arguments are in `args`, one by one.
-pub fn call(conn: &mut Connection, args: &[&[u8]]) -> Result<Value, String> {
-    let mut command = Cmd::new();
-    for arg in args {
-        command.arg(*arg);
-    }
-    command.query(conn).map_err(|e| wire_error(&e).expect("an answer"))
-}
-
-/// A server on whose default policy next to nothing refills, so that tests need
-/// not be fast.
-pub fn slow_server() -> Builder {
-    Server::builder().module_args(["refill-rate-per-sec", "0.000001"])
-}
 
 /// The five numbers of a take.
 pub fn five(conn: &mut Connection, line: &str) -> [i64; 5] {
@@ -51,24 +35,9 @@ pub fn policy(conn: &mut Connection, line: &str) -> (i64, String, i64, i64, i64)
     (number(0), refill, number(2), number(3), number(4))
 }
 
-pub fn fields(conn: &mut Connection, key: &str) -> BTreeMap<String, String> {
-    ask(conn, &format!("HGETALL {key}"))
-}
-
 /// `reset_after` of a bucket that does not refill.
 pub fn never_full(capacity: i64, held: i64) -> i64 {
     if held == capacity { 0 } else { -1 }
-}
-
-/// The server's wall clock in microseconds, at the beginning of the present
-/// millisecond: commands never see an earlier time after this.
-pub fn clock(conn: &mut Connection) -> u128 {
-    precise_clock(conn) / 1000 * 1000
-}
-
-pub fn precise_clock(conn: &mut Connection) -> u128 {
-    let (seconds, micros): (u128, u128) = ask(conn, "TIME");
-    seconds * 1_000_000 + micros
 }
 
 /// Waits until the wall clock, which servers go by, has moved on by `ms`.

@@ -1,7 +1,8 @@
 //! `CL.GIVE`.
 
-use crate::calls::{DAY_US, call, clock, fields, five};
-use claw_testkit::{Server, int, run};
+use crate::buckets::clock;
+use crate::calls::{DAY_US, five};
+use claw_testkit::{Server, call_bytes, fields, int, run};
 
 #[test]
 fn give_returns_tokens_up_to_the_capacity() {
@@ -24,7 +25,7 @@ fn give_returns_tokens_up_to_the_capacity() {
     for (held, given, expected, left) in rows {
         let now = clock(conn);
         run(conn, &["DEL k", &format!("HSET k tokens {held} timestamp {now}")]);
-        call(conn, &[b"HSET", b"k", b"policy", b"10 0/1000"]).unwrap();
+        call_bytes(conn, &[b"HSET", b"k", b"policy", b"10 0/1000"]).unwrap();
         assert_eq!(five(conn, &format!("CL.GIVE k {given}")), expected, "{held} + {given}");
         assert_eq!(fields(conn, "k")["tokens"], left, "{held} + {given}");
     }

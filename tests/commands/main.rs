@@ -8,6 +8,8 @@
     clippy::unwrap_used
 )]
 
+#[path = "../common/buckets.rs"]
+mod buckets;
 mod calls;
 mod give;
 mod no_effect;

@@ -1,6 +1,6 @@
 //! Calls that take nothing, give nothing and change no policy leave no trace.
 
-use crate::calls::slow_server;
+use crate::buckets::slow_server;
 use claw_testkit::{Server, cmd, digest, info_field, int, run, wait_for_offset};
 use redis::{Connection, Value};
 

@@ -1,13 +1,8 @@
 //! A bucket on paper, in whole numbers, to compare the server's with.
 
-use crate::calls::fields;
+use crate::buckets::micros;
+use claw_testkit::fields;
 use redis::Connection;
-
-/// Millionths in a decimal text.
-pub fn micros(text: &str) -> u128 {
-    let (whole, places) = text.split_once('.').unwrap_or((text, ""));
-    format!("{whole}{places:0<6}").parse().unwrap()
-}
 
 /// The `remainder` field counts in 1/2520 of what a millionth of a token is in
 /// the interval's microseconds.

@@ -1,12 +1,10 @@
 //! Which policy is in force, and what its change does to a bucket.
 
-use crate::calls::{
-    DAYS_366_MS, TRILLION, call, clock, fields, five, never_full, policy, precise_clock, takeall,
-    wait_ms,
-};
-use crate::paper::{Paper, micros};
+use crate::buckets::{clock, micros, precise_clock};
+use crate::calls::{DAYS_366_MS, TRILLION, five, never_full, policy, takeall, wait_ms};
+use crate::paper::Paper;
 use crate::refusals::CAPACITY;
-use claw_testkit::{Server, digest, error, eventually, int, run};
+use claw_testkit::{Server, call_bytes, digest, error, eventually, fields, int, run};
 use std::time::Duration;
 
 #[test]
@@ -120,7 +118,7 @@ fn a_change_of_policy_credits_the_old_rate_and_keeps_the_tokens() {
         for how in ["CL.TAKE k 1", "CL.TAKE k 500", "CL.POLICY k", "CL.TAKEALL 1 k TOKENS 1"] {
             let at = clock(conn) - age;
             run(conn, &["DEL k", &format!("HSET k tokens {held} timestamp {at}")]);
-            call(conn, &[b"HSET", b"k", b"policy", old.as_bytes()]).unwrap();
+            call_bytes(conn, &[b"HSET", b"k", b"policy", old.as_bytes()]).unwrap();
             let before = Paper::read(conn, "k");
             run(conn, &[&format!("{how} {new}")]);
             let after = Paper::read(conn, "k");
@@ -221,7 +219,7 @@ fn a_weight_multiplies_the_refill() {
         // By hand, with an age.
         let at = clock(conn) - 1_000_000;
         run(conn, &["DEL k", &format!("HSET k tokens 0 timestamp {at} userWeight {weight}")]);
-        call(conn, &[b"HSET", b"k", b"policy", b"10000 100/1000"]).unwrap();
+        call_bytes(conn, &[b"HSET", b"k", b"policy", b"10000 100/1000"]).unwrap();
         let before = Paper::read(conn, "k");
         let line = "CL.TAKE k 1 CAPACITY 10000 REFILL 100";
         let reply = five(conn, line);
@@ -235,7 +233,7 @@ fn a_weight_multiplies_the_refill() {
     // A new weight credits the old one first.
     let at = clock(conn) - 10_000_000;
     run(conn, &["DEL k", &format!("HSET k tokens 0 timestamp {at}")]);
-    call(conn, &[b"HSET", b"k", b"policy", b"10000 100/1000"]).unwrap();
+    call_bytes(conn, &[b"HSET", b"k", b"policy", b"10000 100/1000"]).unwrap();
     let before = Paper::read(conn, "k");
     run(conn, &["CL.POLICY k WEIGHT 10"]);
     let after = Paper::read(conn, "k");

@@ -1,7 +1,7 @@
 //! Wrong arguments and keys of other types: named in the error, and nothing changed.
 
-use crate::calls::{DAYS_366_MS, TRILLION, call};
-use claw_testkit::{Server, cmd, digest, error, int, run};
+use crate::calls::{DAYS_366_MS, TRILLION};
+use claw_testkit::{Server, call_bytes, cmd, digest, error, int, run};
 use std::fmt::Display;
 
 const TOKENS: &str = "ERR tokens must be an integer from 0 to 1000000000000";
@@ -269,7 +269,7 @@ fn wrong_arguments_are_named_and_change_nothing() {
             });
             let args: Vec<&[u8]> = args.collect();
             let shown = args.iter().map(|arg| arg.escape_ascii().to_string()).collect::<Vec<_>>();
-            assert_eq!(call(conn, &args), Err(expected.clone()), "{shown:?}");
+            assert_eq!(call_bytes(conn, &args), Err(expected.clone()), "{shown:?}");
         }
         let after = (digest(conn), int(conn, "PEXPIRETIME bucket"));
         assert_eq!(after, before, "{:?}", String::from_utf8_lossy(&words.concat()));

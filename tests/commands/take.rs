@@ -1,8 +1,9 @@
 //! `CL.TAKE` and `CL.PEEK`: what is granted, what is refused, and the waits.
 
-use crate::calls::{DAYS_366_MS, TRILLION, call, clock, fields, five, precise_clock, wait_ms};
+use crate::buckets::{clock, precise_clock};
+use crate::calls::{DAYS_366_MS, TRILLION, five, wait_ms};
 use crate::paper::Paper;
-use claw_testkit::{Server, digest, int, run};
+use claw_testkit::{Server, call_bytes, digest, fields, int, run};
 use redis::Cmd;
 use std::thread;
 
@@ -104,8 +105,8 @@ fn a_granted_take_is_exact_to_the_millionth() {
         let hset = format!("HSET k tokens {tokens} timestamp {at} userWeight {weight} policy");
         let mut hset: Vec<&[u8]> = hset.split(' ').map(str::as_bytes).collect();
         hset.push(policy.as_bytes());
-        call(conn, &[b"DEL", b"k"]).unwrap();
-        call(conn, &hset).unwrap();
+        call_bytes(conn, &[b"DEL", b"k"]).unwrap();
+        call_bytes(conn, &hset).unwrap();
         let before = Paper::read(conn, "k");
 
         let words: Vec<&str> = policy.split([' ', '/']).collect();
@@ -152,8 +153,8 @@ fn a_refused_take_says_to_the_millisecond_when_to_come_again() {
         let other = format!("{} {}/{}", (capacity + 1).min(TRILLION as u128), words[1], words[2]);
         let other = if capacity == TRILLION as u128 { policy.to_string() } else { other };
         hset.push(other.as_bytes());
-        call(conn, &[b"DEL", b"k"]).unwrap();
-        call(conn, &hset).unwrap();
+        call_bytes(conn, &[b"DEL", b"k"]).unwrap();
+        call_bytes(conn, &hset).unwrap();
         let before = Paper::read(conn, "k");
         let options = format!("CAPACITY {} REFILL {} INTERVAL {}", words[0], words[1], words[2]);
 
@@ -263,7 +264,8 @@ fn partial_takes_what_there_is() {
     // Part of a token is none, and the wait is the one for the first token,
     // not for all that was asked for.
     let now = clock(conn);
-    call(conn, &[b"HSET", b"p", b"policy", b"10 1/31622400000", b"tokens", b"0.999999"]).unwrap();
+    call_bytes(conn, &[b"HSET", b"p", b"policy", b"10 1/31622400000", b"tokens", b"0.999999"])
+        .unwrap();
     run(conn, &[&format!("HSET p timestamp {now}")]);
     let line = "CL.TAKE p 10 CAPACITY 10 REFILL 1 INTERVAL 31622400000";
     let [taken, capacity, remaining, retry, reset] = five(conn, &format!("{line} PARTIAL"));
@@ -280,7 +282,7 @@ fn a_clock_behind_the_bucket_credits_nothing_and_loses_nothing() {
     let hour_ms = 3_600_000;
     let at = clock(conn) + 1000 * hour_ms;
     run(conn, &[&format!("HSET k tokens 7 timestamp {at}")]);
-    call(conn, &[b"HSET", b"k", b"policy", b"10 1/1000"]).unwrap();
+    call_bytes(conn, &[b"HSET", b"k", b"policy", b"10 1/1000"]).unwrap();
     let options = "CAPACITY 10 REFILL 1";
     let [taken, capacity, remaining, retry, reset] = five(conn, &format!("CL.TAKE k 2 {options}"));
     assert_eq!([taken, capacity, remaining, retry], [2, 10, 5, 0]);

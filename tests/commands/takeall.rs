@@ -1,8 +1,9 @@
 //! `CL.TAKEALL`: all or none.
 
-use crate::calls::{call, fields, slow_server, takeall, wait_ms};
+use crate::buckets::slow_server;
+use crate::calls::{takeall, wait_ms};
 use crate::refusals::TOO_MANY_KEYS;
-use claw_testkit::{Server, digest, error, int, run};
+use claw_testkit::{Server, call_bytes, digest, error, fields, int, run};
 
 #[test]
 fn takeall_takes_from_all_or_none() {
@@ -144,13 +145,13 @@ fn takeall_takes_many_keys() {
     let mut args: Vec<&[u8]> = vec![b"CL.TAKEALL", b"5000"];
     args.extend(keys.iter().map(|key| key.as_bytes()));
     let (taken, index, each): (i64, i64, Vec<Vec<i64>>) =
-        redis::from_redis_value(call(conn, &args).unwrap()).unwrap();
+        redis::from_redis_value(call_bytes(conn, &args).unwrap()).unwrap();
     assert_eq!((taken, index, each.len()), (1, -1, 5000));
     assert_eq!(int(conn, "DBSIZE"), 2500);
     assert_eq!(fields(conn, "k2499")["tokens"], "998");
     // One key more than there are arguments.
     args[1] = b"5001";
-    assert_eq!(call(conn, &args), Err(TOO_MANY_KEYS.into()));
+    assert_eq!(call_bytes(conn, &args), Err(TOO_MANY_KEYS.into()));
 }
 
 /// One bucket has one policy: a call that names it twice cannot give it two.

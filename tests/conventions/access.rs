@@ -1,8 +1,8 @@
 //! ACL: keys, commands, categories.
 
-use crate::calls::{call, has_categories, words};
+use crate::calls::{has_categories, words};
 use crate::introspection::ABOUT;
-use claw_testkit::{Server, ask, cmd, digest, int, run};
+use claw_testkit::{Server, ask, call, cmd, digest, int, run};
 use std::collections::BTreeSet;
 
 #[test]

@@ -1,37 +1,15 @@
 //! What the tests send, and what the servers are.
 
-use claw_testkit::{Builder, Server, ask, info_field, wire_error};
-use redis::{Cmd, Connection, Value};
+use claw_testkit::{ask, info_field, redis_version};
+use redis::Connection;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const TICK: Duration = Duration::from_millis(1);
 
-/// A command whose arguments are given one by one.
-pub fn call<A: redis::ToRedisArgs>(conn: &mut Connection, args: &[A]) -> Result<Value, String> {
-    let mut command = Cmd::new();
-    for arg in args {
-        command.arg(arg);
-    }
-    command.query(conn).map_err(|e| wire_error(&e).expect("an answer"))
-}
-
-/// A server on whose default policy hardly anything refills, so that tests need
-/// not be fast.
-pub fn slow_server() -> Builder {
-    Server::builder().module_args(["refill-rate-per-sec", "0.001"])
-}
-
 pub fn words(text: &str) -> BTreeSet<String> {
     text.split_whitespace().map(String::from).collect()
-}
-
-/// The version of Redis that the server is, or says it is compatible with.
-pub fn redis_version(conn: &mut Connection) -> (u32, u32) {
-    let version = info_field(conn, "server", "redis_version").unwrap();
-    let mut parts = version.split('.').map(|part| part.parse().unwrap());
-    (parts.next().unwrap(), parts.next().unwrap())
 }
 
 /// Redis 7.0 has no way for a module to put its commands into categories.

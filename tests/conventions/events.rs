@@ -1,7 +1,8 @@
 //! Who hears of a change: keyspace events, tracking, `WATCH`; and the flags of commands.
 
-use crate::calls::{PATIENCE, TICK, call, slow_server};
-use claw_testkit::{Server, ask, cmd, digest, error, eventually, int, ints, run};
+use crate::buckets::slow_server;
+use crate::calls::{PATIENCE, TICK};
+use claw_testkit::{Server, ask, call, cmd, digest, error, eventually, int, ints, run};
 use redis::{Connection, ConnectionLike, PubSub, Value};
 
 #[test]

@@ -1,8 +1,8 @@
 //! Loading the module, with arguments, and unloading it, also under traffic.
 
-use crate::calls::{PATIENCE, TICK, call, counters, defaults, parameters};
+use crate::calls::{PATIENCE, TICK, counters, defaults, parameters};
 use claw_testkit::{
-    Server, ask, cmd, digest, error, eventually, ints, module_path, run, wire_error,
+    Server, ask, call, cmd, digest, error, eventually, ints, module_path, run, wire_error,
 };
 use redis::{Connection, Value};
 use std::collections::BTreeMap;

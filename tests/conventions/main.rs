@@ -10,6 +10,8 @@
 )]
 
 mod access;
+#[path = "../common/buckets.rs"]
+mod buckets;
 mod calls;
 mod connections;
 mod events;

@@ -1,7 +1,8 @@
 //! `CONFIG`: parameters are set, read, refused and rewritten.
 
-use crate::calls::{PATIENCE, TICK, call, defaults, parameters, slow_server};
-use claw_testkit::{Server, ask, cmd, eventually, info_field, ints, run};
+use crate::buckets::slow_server;
+use crate::calls::{PATIENCE, TICK, defaults, parameters};
+use claw_testkit::{Server, ask, call, cmd, eventually, info_field, ints, run};
 use redis::{Connection, Value};
 use std::collections::BTreeMap;
 

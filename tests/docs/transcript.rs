@@ -1,11 +1,9 @@
 //! What is in a transcript, replayed, and what may differ from one run to the next.
 
-use crate::answers::text_of;
 use crate::page::{Fence, pages};
-use claw_testkit::{Server, cli_binary, cmd, eventually};
+use claw_testkit::{Server, cli_binary, serve_all_slots};
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 /// How often a page is replayed: what is told of waits and tokens is no longer
 /// right when the machine stands still between two commands.
@@ -215,11 +213,7 @@ fn replay(fences: &[Fence]) -> Result<(), String> {
 /// A cluster of one.
 fn cluster_server() -> Server {
     let server = Server::builder().config("cluster-enabled", "yes").start();
-    let mut conn = server.connection();
-    cmd(&mut conn, "CLUSTER ADDSLOTSRANGE 0 16383").unwrap();
-    eventually(Duration::from_secs(30), Duration::from_millis(20), "the cluster to be up", || {
-        text_of(&cmd(&mut conn, "CLUSTER INFO").unwrap()).contains("cluster_state:ok")
-    });
+    serve_all_slots(&mut server.connection());
     server
 }
 

@@ -1,8 +1,7 @@
 //! What the tests send, and what they read.
 
-use claw_testkit::{Server, ask, digest, info_field, wire_error};
-use redis::{Cmd, Connection, Value};
-use std::collections::BTreeMap;
+use claw_testkit::{Server, call, digest, fields, info_field};
+use redis::{Cmd, Connection};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -16,18 +15,6 @@ pub const STRATEGIES: [&str; 4] = ["max", "min", "weighted", "lww"];
 /// in a test depends on the moment.
 pub fn still_server() -> Server {
     Server::builder().module_args(["refill-rate-per-sec", "0"]).start()
-}
-
-pub fn call<A: redis::ToRedisArgs>(conn: &mut Connection, args: &[A]) -> Result<Value, String> {
-    let mut command = Cmd::new();
-    for arg in args {
-        command.arg(arg);
-    }
-    command.query(conn).map_err(|e| wire_error(&e).expect("an answer"))
-}
-
-pub fn fields(conn: &mut Connection, key: &str) -> BTreeMap<String, String> {
-    ask(conn, &format!("HGETALL {key}"))
 }
 
 /// `name value ..` of a hash, sorted, without the timestamp.

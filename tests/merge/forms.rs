@@ -1,9 +1,7 @@
 //! `CL.MERGE` in its three forms: what comes of it by each strategy.
 
-use crate::calls::{
-    PATIENCE, STRATEGIES, call, fields, held, iso_now, merge_state, now_us, state, still_server,
-};
-use claw_testkit::{Server, cmd, int, ints, run};
+use crate::calls::{PATIENCE, STRATEGIES, held, iso_now, merge_state, now_us, state, still_server};
+use claw_testkit::{Server, call, cmd, fields, int, ints, run};
 use redis::{Connection, Value};
 use std::time::Duration;
 

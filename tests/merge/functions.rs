@@ -1,10 +1,9 @@
 //! Merge functions: what they are given, may return, and where they may be called.
 
 use crate::calls::{
-    PATIENCE, TICK, call, fields, held, load, load_example, now_us, refused, refused_line,
-    still_server,
+    PATIENCE, TICK, held, load, load_example, now_us, refused, refused_line, still_server,
 };
-use claw_testkit::{cmd, digest, error, eventually, int, ints, run};
+use claw_testkit::{call, cmd, digest, error, eventually, fields, int, ints, run};
 use redis::{ConnectionLike, Value};
 use std::thread;
 

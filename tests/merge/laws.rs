@@ -1,10 +1,10 @@
 //! The laws of merging, through a real server.
 
-use crate::buckets::{Line, Random, random_bucket};
+use crate::buckets::{Line, random_bucket};
 use crate::calls::{
-    PATIENCE, STRATEGIES, TICK, fields, merge_from, merge_state, now_us, state, still_server,
+    PATIENCE, STRATEGIES, TICK, merge_from, merge_state, now_us, state, still_server,
 };
-use claw_testkit::{Server, eventually, ints, run};
+use claw_testkit::{Random, Server, eventually, fields, ints, run};
 use redis::{Connection, Pipeline, Value};
 
 /// Order, grouping and repetition do not matter to the built-in strategies.
@@ -13,7 +13,7 @@ fn laws_hold_through_a_real_server() {
     const TRIPLES: u64 = 120;
     let server = Server::start();
     let conn = &mut server.connection();
-    let random = &mut Random(3);
+    let random = &mut Random::new(3);
     let mut differing = 0;
     for trial in 0..TRIPLES {
         let alike = trial % 2 == 0;

@@ -1,8 +1,10 @@
 //! What replicas and the append only file get of a merge, and when merged buckets expire.
 
-use crate::buckets::{Random, random_bucket};
-use crate::calls::{call, load_example, merge_state, now_us, state};
-use claw_testkit::{Server, ask, cmd, digest, error, int, ints, run, wait_for_offset};
+use crate::buckets::random_bucket;
+use crate::calls::{load_example, merge_state, now_us, state};
+use claw_testkit::{
+    Random, Server, ask, call, cmd, digest, error, int, ints, run, wait_for_offset,
+};
 use std::fs;
 
 /// Replicas and the AOF get hash writes, and neither merges nor functions.
@@ -13,7 +15,7 @@ fn only_effects_are_replicated() {
     let conn = &mut master.connection();
     load_example(conn, "premium-first.lua");
     load_example(conn, "published-weighted.lua");
-    let random = &mut Random(5);
+    let random = &mut Random::new(5);
     let mut changed = 0;
     for round in 0..200 {
         let now = now_us();

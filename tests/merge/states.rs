@@ -1,8 +1,8 @@
 //! `CL.STATE`, and the states it makes: whole, of later versions, and damaged.
 
-use crate::buckets::{Line, Random, random_bucket};
-use crate::calls::{STRATEGIES, fields, merge_state, now_us, state, still_server};
-use claw_testkit::{Server, ask, digest, ints, run};
+use crate::buckets::{Line, random_bucket};
+use crate::calls::{STRATEGIES, merge_state, now_us, state, still_server};
+use claw_testkit::{Random, Server, ask, digest, fields, ints, run};
 use redis::{ConnectionLike, Pipeline, Value};
 
 /// A state carries all there is, to another server and back.
@@ -10,7 +10,7 @@ use redis::{ConnectionLike, Pipeline, Value};
 fn states_travel_without_loss() {
     let (here, there) = (Server::start(), Server::start());
     let (a, b) = (&mut here.connection(), &mut there.connection());
-    let random = &mut Random(11);
+    let random = &mut Random::new(11);
     for _ in 0..300 {
         run(a, &["DEL k"]);
         random_bucket(random, "k", now_us(), false).exec(a).unwrap();
@@ -70,7 +70,7 @@ fn a_hundred_thousand_damaged_states() {
     const BATCH: usize = 1_000;
     let server = Server::start();
     let conn = &mut server.connection();
-    let random = &mut Random(42);
+    let random = &mut Random::new(42);
     let mut seeds: Vec<Vec<u8>> = Vec::new();
     for _ in 0..40 {
         run(conn, &["DEL k"]);

@@ -1,8 +1,8 @@
 //! `CL.VERIFY`: what it finds, and that its counterexamples can be typed again.
 
-use crate::calls::{PATIENCE, TICK, call, fields, load, load_example, now_us, still_server};
+use crate::calls::{PATIENCE, TICK, load, load_example, now_us, still_server};
 use crate::functions::BAD;
-use claw_testkit::{Server, ask, cmd, error, eventually, int, run};
+use claw_testkit::{Server, ask, call, cmd, error, eventually, fields, int, run};
 use redis::{Connection, Value};
 use std::collections::BTreeMap;
 

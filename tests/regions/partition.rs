@@ -1,9 +1,9 @@
 //! Regions that cannot hear each other.
 
 use crate::world::{
-    PATIENCE, StopOnDrop, TICK, Told, World, client, field, sampler, soak, stall, status,
+    PATIENCE, StopOnDrop, TICK, Told, World, client, field, sampler, stall, status,
 };
-use claw_testkit::{eventually, int, ints, run};
+use claw_testkit::{eventually, int, ints, run, soak};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};

@@ -10,7 +10,6 @@
 )]
 
 mod appended;
-mod clients;
 #[path = "../common/mod.rs"]
 mod common;
 mod replicas;

@@ -1,14 +1,12 @@
 //! What replicas answer, and what they have whatever their clock says.
 
 use crate::appended::word;
-use crate::clients::Clients;
+use crate::common::clients::Clients;
+use crate::common::clock_shim::ClockShim;
 use crate::common::commands::Words;
 use crate::common::{PATIENCE, assert_equal, tokens};
 use crate::servers::{assert_equal_digests, master, no_warnings, offset};
 use claw_testkit::{Server, cmd, error, int, ints, wait_for_offset};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 #[test]
 fn replicas_answer_peeks_and_refuse_writers() {
@@ -101,61 +99,16 @@ fn wait_tells_that_replicas_have_a_take() {
     no_warnings(&[&master, &replicas[0], &replicas[1]]);
 }
 
-/// A library that makes a program believe in another time, by the seconds in
-/// the variable `CLOCK_AHEAD`.
-fn clock_library(dir: &Path) -> PathBuf {
-    let source = r#"
-        #define _GNU_SOURCE
-        #include <stdlib.h>
-        #include <sys/syscall.h>
-        #include <sys/time.h>
-        #include <time.h>
-        #include <unistd.h>
-        static long ahead;
-        __attribute__((constructor)) static void start(void) {
-            const char *text = getenv("CLOCK_AHEAD");
-            if (text) ahead = atol(text);
-        }
-        int clock_gettime(clockid_t id, struct timespec *t) {
-            int result = syscall(SYS_clock_gettime, id, t);
-            if (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE) t->tv_sec += ahead;
-            return result;
-        }
-        int gettimeofday(struct timeval *restrict t, void *restrict zone) {
-            struct timespec now;
-            int result = clock_gettime(CLOCK_REALTIME, &now);
-            t->tv_sec = now.tv_sec;
-            t->tv_usec = now.tv_nsec / 1000;
-            return result;
-        }
-        time_t time(time_t *t) {
-            struct timespec now;
-            clock_gettime(CLOCK_REALTIME, &now);
-            if (t) *t = now.tv_sec;
-            return now.tv_sec;
-        }
-    "#;
-    let (file, library) = (dir.join("clock.c"), dir.join("clock.so"));
-    fs::write(&file, source).unwrap();
-    // Whoever could link this test has a C compiler.
-    let status =
-        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&file).status();
-    assert!(status.expect("cc can be started").success());
-    library
-}
-
 #[test]
 fn clocks_and_time_zones_of_replicas_do_not_matter() {
     const DAY: i64 = 86_400;
+    let Some(shim) = ClockShim::new("zones") else { return };
     let master = master().start();
-    let library = clock_library(master.dir());
     let clients = Clients::of(&master, 30);
     let start = |ahead: i64, zone: &str| {
-        Server::replica_of(&master)
-            .env("LD_PRELOAD", &library)
-            .env("CLOCK_AHEAD", ahead.to_string())
-            .env("TZ", zone)
-            .start()
+        let clock = zone.replace('/', "-");
+        shim.set(&clock, ahead * 1_000_000);
+        shim.on(Server::replica_of(&master), &clock).env("TZ", zone).start()
     };
     let time = |server: &Server| -> i64 {
         let time: (i64, i64) = redis::cmd("TIME").query(&mut server.connection()).unwrap();

@@ -1,9 +1,9 @@
 //! Full and partial resyncs under load.
 
-use crate::clients::Clients;
-use crate::common::{PATIENCE, TICK, assert_equal, assert_sound, soak};
+use crate::common::clients::Clients;
+use crate::common::{PATIENCE, TICK, assert_equal, assert_sound};
 use crate::servers::{master, no_other_warnings, stat};
-use claw_testkit::{Builder, Server, cmd, eventually, info_field};
+use claw_testkit::{Builder, Server, cmd, eventually, info_field, soak};
 
 #[test]
 fn a_full_resync_under_load_ends_equal() {

@@ -4,8 +4,6 @@ use crate::common::{PATIENCE, TICK, assert_sound};
 use claw_testkit::{Builder, Server, digest, eventually, info_field, wait_for_offset};
 use redis::Connection;
 
-pub const KEYS: usize = 300;
-
 /// A master that sends its replicas nothing but what commands have done: no
 /// PING is due during the test.
 pub fn master() -> Builder {

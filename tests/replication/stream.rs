@@ -1,13 +1,14 @@
 //! What replicas are sent: effects, as one unit, and nothing that changes nothing.
 
 use crate::appended::{appended, effects, word};
+use crate::common::clients::KEYS;
 use crate::common::commands::{Commands, Words, names};
 use crate::common::{
     DATABASES, PATIENCE, TICK, Way, assert_equal, content, load_function, select, send,
-    send_random, settle, soak,
+    send_random, settle,
 };
-use crate::servers::{KEYS, master, no_warnings, offset, stat};
-use claw_testkit::{Server, cmd, digest, eventually, ints, wait_for_offset};
+use crate::servers::{master, no_warnings, offset, stat};
+use claw_testkit::{Server, cmd, digest, eventually, ints, soak, wait_for_offset};
 use redis::Value;
 use std::collections::BTreeSet;
 use std::thread;

@@ -1,7 +1,8 @@
 //! Buckets that a person has written.
 
-use crate::calls::{call, clock, fields, hset, micros};
-use claw_testkit::{Server, digest, error, info_field, int, ints, run};
+use crate::buckets::{clock, micros};
+use crate::calls::hset;
+use claw_testkit::{Server, call_bytes, digest, error, fields, info_field, int, ints, run};
 
 #[test]
 fn a_bucket_made_by_hand_works() {
@@ -278,10 +279,10 @@ fn odd_bytes_are_escaped_and_long_ones_cut() {
         ),
     ];
     for (key, value, expected) in rows {
-        call(conn, &[b"HSET", key, b"tokens", value]).unwrap();
+        call_bytes(conn, &[b"HSET", key, b"tokens", value]).unwrap();
         let expected = format!("ERR bucket {expected}, which is not a decimal number of 0 or more");
-        assert_eq!(call(conn, &[b"CL.TAKE", key]), Err(expected.clone()));
-        assert_eq!(call(conn, &[b"CL.TAKEALL", b"2", b"fine", key]), Err(expected));
+        assert_eq!(call_bytes(conn, &[b"CL.TAKE", key]), Err(expected.clone()));
+        assert_eq!(call_bytes(conn, &[b"CL.TAKEALL", b"2", b"fine", key]), Err(expected));
         assert_eq!(int(conn, "EXISTS fine"), 0);
     }
     assert_eq!(server.warnings(), Vec::<String>::new());
@@ -315,7 +316,7 @@ fn keys_may_be_any_bytes() {
     for key in keys {
         let shown = key[..key.len().min(20)].escape_ascii().to_string();
         let mut five = |args: &[&[u8]]| -> Vec<i64> {
-            let answer = call(conn, args).unwrap_or_else(|e| panic!("{shown}: {e}"));
+            let answer = call_bytes(conn, args).unwrap_or_else(|e| panic!("{shown}: {e}"));
             redis::from_redis_value(answer).unwrap()
         };
         let none = [b"CAPACITY".as_slice(), b"10", b"REFILL", b"0"];
@@ -329,12 +330,12 @@ fn keys_may_be_any_bytes() {
     let mut all: Vec<&[u8]> = vec![b"CL.TAKEALL", b"17"];
     all.extend(keys);
     let (taken, _, each): (i64, i64, Vec<Vec<i64>>) =
-        redis::from_redis_value(call(conn, &all).unwrap()).unwrap();
+        redis::from_redis_value(call_bytes(conn, &all).unwrap()).unwrap();
     assert_eq!((taken, each.len()), (1, keys.len()));
     for key in keys {
-        call(conn, &[b"CL.POLICY", key, b"CAPACITY", b"5"]).unwrap();
+        call_bytes(conn, &[b"CL.POLICY", key, b"CAPACITY", b"5"]).unwrap();
         let held: String =
-            redis::from_redis_value(call(conn, &[b"HGET", key, b"policy"]).unwrap()).unwrap();
+            redis::from_redis_value(call_bytes(conn, &[b"HGET", key, b"policy"]).unwrap()).unwrap();
         assert_eq!(held, "5 5/1000 pinned 1");
     }
     assert_eq!(int(conn, "DBSIZE"), i64::try_from(keys.len()).unwrap());

@@ -1,7 +1,7 @@
 //! How long a bucket lives.
 
-use crate::calls::{fields, micros};
-use claw_testkit::{Server, eventually, info_field, int, run};
+use crate::buckets::micros;
+use claw_testkit::{Server, eventually, fields, info_field, int, run};
 use redis::{Cmd, Connection};
 use std::time::Duration;
 

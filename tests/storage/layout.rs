@@ -1,7 +1,8 @@
 //! What is in the hash, how large it is, and that it needs no module to be loaded.
 
-use crate::calls::{call, clock, fields, hset, slow_server};
-use claw_testkit::{Server, ask, digest, error, int, ints, run};
+use crate::buckets::{clock, slow_server};
+use crate::calls::hset;
+use claw_testkit::{Server, ask, call_bytes, digest, error, fields, int, ints, run};
 use std::collections::BTreeMap;
 
 #[test]
@@ -48,7 +49,7 @@ fn a_person_can_read_a_bucket() {
         let late = clock(conn) + 1000;
         let mut found = fields(conn, "k");
         let timestamp = found.remove("timestamp").expect("a timestamp");
-        let at: u64 = timestamp.parse().expect("an integer");
+        let at: u128 = timestamp.parse().expect("an integer");
         assert!((early..=late).contains(&at), "{lines:?}: {timestamp}");
         let expected = expected.iter().map(|(f, v)| ((*f).to_owned(), (*v).to_owned()));
         let expected: BTreeMap<String, String> = expected.collect();
@@ -105,7 +106,7 @@ fn a_bucket_can_be_copied_renamed_moved_and_dumped() {
                     let dump: Vec<u8> = ask(conn, "DUMP k");
                     let at = before.1.max(0).to_string();
                     run(conn, &["DEL k"]);
-                    call(conn, &[b"RESTORE", b"k", at.as_bytes(), &dump, b"ABSTTL"]).unwrap();
+                    call_bytes(conn, &[b"RESTORE", b"k", at.as_bytes(), &dump, b"ABSTTL"]).unwrap();
                 }
                 _ => run(conn, &["DEBUG RELOAD"]),
             }

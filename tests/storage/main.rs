@@ -9,6 +9,8 @@
     clippy::unwrap_used
 )]
 
+#[path = "../common/buckets.rs"]
+mod buckets;
 mod by_hand;
 mod calls;
 mod expiry;

@@ -1,7 +1,8 @@
 //! Fields that are not the module's, and fields that expire.
 
-use crate::calls::{call, clock, fields, fields_expire, hset};
-use claw_testkit::{Server, ask, error, eventually, int, ints, run};
+use crate::buckets::clock;
+use crate::calls::{fields_expire, hset};
+use claw_testkit::{Server, ask, call_bytes, error, eventually, fields, int, ints, run};
 use std::time::Duration;
 
 /// Everything that writes a bucket.
@@ -40,7 +41,7 @@ fn fields_that_are_not_ours_are_left_alone() {
         run(conn, &["DEL k"]);
         hset(conn, "k", own);
         if wide {
-            call(conn, &[b"HSET", b"k", b"long", long.as_bytes()]).unwrap();
+            call_bytes(conn, &[b"HSET", b"k", b"long", long.as_bytes()]).unwrap();
             assert_eq!(ask::<String>(conn, "OBJECT ENCODING k"), "hashtable");
         }
         for line in WRITERS {
