@@ -16,17 +16,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use claw_testkit::{
-    Cluster, Server, cmd, digest, error, eventually, int, ints, slot_of, wait_for_offset,
-    wire_error,
+    Cluster, Random, Server, cmd, digest, error, eventually, int, ints, slot_of, soak,
+    wait_for_offset, wire_error,
 };
 use redis::Connection;
 use redis::cluster::{ClusterClient, ClusterConnection};
 use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
 
-use common::commands::Random;
-use common::{
-    Books, PATIENCE, TICK, assert_sound, more_granted, soak, take_all, tokens, under_load,
-};
+use common::{Books, PATIENCE, TICK, assert_sound, more_granted, take_all, tokens, under_load};
 
 /// A client that follows redirections without long pauses.
 fn client(cluster: &Cluster) -> ClusterConnection {

@@ -11,20 +11,18 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Mutex, RwLock};
+use std::sync::Mutex;
 use std::thread;
 
-use claw_testkit::{DataDir, Server, cmd, digest, eventually, info_field, ints};
+use claw_testkit::{DataDir, Random, Server, cmd, digest, eventually, info_field, ints, soak};
 use redis::{Connection, RedisResult, Value};
 
-use common::commands::{Commands, Random, names};
+use common::clients::{Clients, KEYS};
+use common::commands::{Commands, names};
 use common::{
     Account, Books, Content, DATABASES, PATIENCE, TICK, Way, assert_sound, content, in_background,
-    load_function, more_granted, select, send_random, settle, soak, take_all, tokens, under_load,
+    load_function, more_granted, select, send_random, settle, take_all, tokens, under_load,
 };
-
-const KEYS: usize = 300;
 
 /// Everything that a server has.
 #[derive(Debug, PartialEq)]
@@ -69,41 +67,6 @@ fn random_commands(server: &Server, seed: u64) {
     }
 }
 
-/// Clients that send random commands, each in its own way, and can be held.
-struct Clients {
-    each: Vec<Mutex<(Connection, Commands)>>,
-    held: RwLock<()>,
-    sent: AtomicU64,
-}
-
-impl Clients {
-    fn of(server: &Server, seed: u64) -> Clients {
-        let client = |n| {
-            let mut conn = server.connection();
-            select(&mut conn, DATABASES[n % DATABASES.len()]);
-            Mutex::new((conn, Commands::new(seed + n as u64, KEYS)))
-        };
-        load_function(&mut server.connection());
-        let each = (0..Way::ALL.len()).map(client).collect();
-        Clients { each, held: RwLock::new(()), sent: AtomicU64::new(0) }
-    }
-
-    fn under_load<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
-        let work = |client: usize| {
-            let _running = self.held.read().unwrap();
-            let (conn, commands) = &mut *self.each[client].lock().unwrap();
-            send_random(conn, Way::ALL[client], 100, commands);
-            self.sent.fetch_add(100, SeqCst);
-        };
-        under_load(self.each.len(), work, meanwhile)
-    }
-
-    fn go_on(&self, more: u64) {
-        let target = self.sent.load(SeqCst) + more;
-        eventually(PATIENCE, TICK, "commands to be sent", || self.sent.load(SeqCst) >= target);
-    }
-}
-
 fn wait_for_background(server: &Server) {
     let mut conn = server.connection();
     eventually(PATIENCE, TICK, "the save to end", || !in_background(&mut conn));
@@ -145,9 +108,9 @@ fn a_restart_from_the_append_only_file_ends_equal() {
             let during = clients.under_load(|| {
                 clients.go_on(500);
                 cmd(&mut server.connection(), "BGREWRITEAOF").unwrap();
-                let before = clients.sent.load(SeqCst);
+                let before = clients.sent();
                 wait_for_background(&server);
-                clients.sent.load(SeqCst) - before
+                clients.sent() - before
             });
             assert!(during > 0, "nothing was sent during the rewrite");
             let expected = settled(&server);
@@ -176,13 +139,13 @@ fn a_snapshot_under_load_is_of_one_moment() {
         let (expected, during) = clients.under_load(|| {
             clients.go_on(1_000);
             let mut conn = server.connection();
-            let held = clients.held.write().unwrap();
+            let held = clients.hold();
             let expected = settled(&server);
             cmd(&mut conn, "BGSAVE").unwrap();
-            let before = clients.sent.load(SeqCst);
+            let before = clients.sent();
             drop(held);
             wait_for_background(&server);
-            (expected, clients.sent.load(SeqCst) - before)
+            (expected, clients.sent() - before)
         });
         assert!(during > 0, "nothing was sent during the save");
         assert!(state(&server) != expected);

@@ -15,11 +15,11 @@ mod common;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use claw_testkit::{Builder, Server, ask, cmd, eventually, info_field, run};
+use claw_testkit::{Builder, Server, ask, cmd, eventually, info_field, run, soak};
 use redis::Connection;
 
 use common::{
-    Books, PATIENCE, TICK, assert_equal, assert_sound, in_background, more_granted, soak, tokens,
+    Books, PATIENCE, TICK, assert_equal, assert_sound, in_background, more_granted, tokens,
     under_load,
 };
 
@@ -191,7 +191,8 @@ fn who_is_promoted_goes_on_telling_its_replicas() {
 
     // And the other way: a master that nobody listened to becomes a replica.
     until_unheard(&master);
-    taking(&master, &some_books(), || ());
+    let alone = some_books();
+    taking(&master, &alone, || more_granted(&alone, SOME));
     run(&mut master.connection(), &[&format!("REPLICAOF 127.0.0.1 {}", middle.port())]);
     assert!(is_propagating(&mut master.connection()));
     eventually(PATIENCE, TICK, "a link to the new master", || {

@@ -8,9 +8,8 @@
     clippy::unwrap_used
 )]
 
-use claw_testkit::{Server, ask, digest, error, int, ints, module_path, run, wire_error};
+use claw_testkit::{Server, ask, call_bytes, digest, error, fields, int, ints, module_path, run};
 use redis::{Cmd, Connection, Value};
-use std::collections::BTreeMap;
 use std::env;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,19 +19,6 @@ const COUNT: &str = "ERR count must be an integer from 1 to 1000000000000";
 const PERIOD: &str = "ERR period must be an integer from 1 to 31622400 seconds";
 const QUANTITY: &str = "ERR quantity must be an integer from -1000000000000 to 1000000000000";
 const ARITY: &str = "ERR wrong number of arguments for 'cl.throttle' command";
-
-/// A command whose arguments are given one by one.
-fn call(conn: &mut Connection, args: &[&[u8]]) -> Result<Value, String> {
-    let mut command = Cmd::new();
-    for arg in args {
-        command.arg(*arg);
-    }
-    command.query(conn).map_err(|e| wire_error(&e).expect("an answer"))
-}
-
-fn fields(conn: &mut Connection, key: &str) -> BTreeMap<String, String> {
-    ask(conn, &format!("HGETALL {key}"))
-}
 
 /// Several commands in one transaction.
 fn together(conn: &mut Connection, lines: &[&str]) -> Vec<Vec<i64>> {
@@ -54,10 +40,10 @@ fn still(conn: &mut Connection, key: &str, tokens: &str, policy: &str) {
     let (seconds, _): (u64, u64) = ask(conn, "TIME");
     let at = (seconds + 3600) * 1_000_000;
     let (at, key) = (at.to_string(), key.as_bytes());
-    call(conn, &[b"DEL", key]).unwrap();
+    call_bytes(conn, &[b"DEL", key]).unwrap();
     let tokens = tokens.as_bytes();
-    call(conn, &[b"HSET", key, b"tokens", tokens, b"timestamp", at.as_bytes()]).unwrap();
-    call(conn, &[b"HSET", key, b"policy", policy.as_bytes()]).unwrap();
+    call_bytes(conn, &[b"HSET", key, b"tokens", tokens, b"timestamp", at.as_bytes()]).unwrap();
+    call_bytes(conn, &[b"HSET", key, b"policy", policy.as_bytes()]).unwrap();
 }
 
 /// The documented replies of redis-cell 0.5.0, each on the bucket that the rows
@@ -366,12 +352,12 @@ fn wrong_arguments_are_named_and_change_nothing() {
         for key in ["bucket", "missing"] {
             let mut words: Vec<&[u8]> = vec![b"CL.THROTTLE", key.as_bytes()];
             words.extend(args.iter().map(|arg| arg.as_bytes()));
-            assert_eq!(call(conn, &words), Err(expected.to_owned()), "{key} {args:?}");
+            assert_eq!(call_bytes(conn, &words), Err(expected.to_owned()), "{key} {args:?}");
         }
         let after = (digest(conn), int(conn, "PEXPIRETIME bucket"));
         assert_eq!(after, before, "{args:?}");
     }
-    assert_eq!(call(conn, &[b"CL.THROTTLE"]), Err(ARITY.to_owned()));
+    assert_eq!(call_bytes(conn, &[b"CL.THROTTLE"]), Err(ARITY.to_owned()));
     assert_eq!(server.warnings(), Vec::<String>::new());
 }
 
@@ -396,10 +382,10 @@ fn odd_keys_and_values_do_no_harm() {
     }
     assert_eq!(digest(conn), before);
     for key in [b"\xff\xfe".as_slice(), b"a\0b", b"\r\n", b"", b"%s%n", b"\xc3\x28"] {
-        let answer = call(conn, &[b"CL.THROTTLE", key, b"15", b"30", b"60"]).unwrap();
+        let answer = call_bytes(conn, &[b"CL.THROTTLE", key, b"15", b"30", b"60"]).unwrap();
         let reply: Vec<i64> = redis::from_redis_value(answer).unwrap();
         assert_eq!(reply, [0, 16, 15, -1, 2], "{key:?}");
-        assert_eq!(call(conn, &[b"EXISTS", key]), Ok(Value::Int(1)), "{key:?}");
+        assert_eq!(call_bytes(conn, &[b"EXISTS", key]), Ok(Value::Int(1)), "{key:?}");
     }
     assert_eq!(server.warnings(), Vec::<String>::new());
 }
@@ -443,7 +429,7 @@ fn beside_redis_cell_its_command_stays() {
     // They stay when ours goes, and comes back.
     run(conn, &["MODULE UNLOAD claw"]);
     assert_eq!(ints(conn, "CL.THROTTLE new 15 30 60"), [0, 16, 15, -1, 2]);
-    call(conn, &[b"MODULE", b"LOAD", module_path().to_str().unwrap().as_bytes()]).unwrap();
+    call_bytes(conn, &[b"MODULE", b"LOAD", module_path().to_str().unwrap().as_bytes()]).unwrap();
     assert_eq!(owned(conn, "redis-cell"), ["cl.throttle"]);
     assert_eq!(ints(conn, "CL.TAKE own 1001")[0], 0);
     assert_eq!(server.log().matches(line).count(), 2);

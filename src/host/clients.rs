@@ -128,6 +128,7 @@ mod tests {
             ("cmd=cl.take", "multi=-1 cmd=exec", (false, false)),
         ];
         for (from, to, expected) in rows {
+            assert!(line.contains(from), "nothing to replace: {from}");
             let line = line.replace(from, to);
             let found = Client::parse(&line)
                 .map(|client| (client.id, client.executes(), client.may_come_back()));

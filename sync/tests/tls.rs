@@ -130,8 +130,8 @@ fn whom_the_authority_does_not_know_is_not_told_anything() {
     let plain_port = format!("rediss://127.0.0.1:{}", server.port());
     for (files, url, error) in [
         (Files { ca: other.files().ca, ..authority.files() }, url(), "invalid peer certificate"),
-        (Files { cert: None, key: None, ..authority.files() }, url(), ""),
-        (Files { ca: authority.files().ca, ..other.files() }, url(), ""),
+        (Files { cert: None, key: None, ..authority.files() }, url(), "CertificateRequired"),
+        (Files { ca: authority.files().ca, ..other.files() }, url(), "UnknownCA"),
         (authority.files(), plain_port, "no TLS with 127.0.0.1"),
     ] {
         // A server that speaks no TLS may wait for more, until it is given up.

@@ -22,6 +22,7 @@
 //! | `REDIS_CLAW_MODULE` | the module to load, see [`module_path()`] | `target/release/libredis_claw.so` |
 //! | `REDIS_SERVER` | the server, see [`server_binary`] | `redis-server`, from `PATH` |
 //! | `REDIS_CLI` | the client that creates clusters, see [`cli_binary`] | `redis-cli`, from `PATH` |
+//! | `CLAW_SOAK` | multiplies the length of random tests, see [`soak`] | 1 |
 //! | `CLAW_KEEP_DIRS` | if set, server directories are not removed | |
 //! | `CI` | if set, tests that are [`skipped`] fail | |
 
@@ -33,18 +34,23 @@ mod drain;
 mod log;
 mod ports;
 mod process;
+mod random;
 mod server;
 mod skip;
 mod wait;
 mod wire;
 
 pub use binaries::{cli_binary, module_path, server_binary};
-pub use cluster::{Cluster, slot_of};
+pub use cluster::{Cluster, serve_all_slots, slot_of};
 pub use data::DataDir;
 pub use drain::drain;
 pub use ports::free_port;
 pub use process::spawn;
+pub use random::{Random, soak};
 pub use server::{Builder, Server};
 pub use skip::skipped;
 pub use wait::{eventually, wait_for_offset};
-pub use wire::{ask, cmd, digest, error, info_field, int, ints, run, wire_error};
+pub use wire::{
+    ask, call, call_bytes, cmd, digest, error, fields, info_field, int, ints, redis_version, run,
+    wire_error,
+};

@@ -1,6 +1,7 @@
 //! Commands as text, and answers as what they are on the wire.
 
-use redis::{Cmd, ConnectionLike, FromRedisValue, RedisError, RedisResult, Value};
+use redis::{Cmd, ConnectionLike, FromRedisValue, RedisError, RedisResult, ToRedisArgs, Value};
+use std::collections::BTreeMap;
 
 /// Runs a command that is written as text and split at white space, such as
 /// `"CL.TAKE k 1 CAPACITY 5"`. There is no quoting: for arguments that are
@@ -16,6 +17,56 @@ use redis::{Cmd, ConnectionLike, FromRedisValue, RedisError, RedisResult, Value}
 /// If the text is empty.
 pub fn cmd(conn: &mut dyn ConnectionLike, line: &str) -> RedisResult<Value> {
     parse(line).query(conn)
+}
+
+/// Runs a command whose arguments are given one by one.
+///
+/// # Errors
+///
+/// The text of an error answer as it is on the wire, see [`wire_error`].
+///
+/// # Panics
+///
+/// If there is no answer.
+pub fn call<A: ToRedisArgs>(conn: &mut dyn ConnectionLike, args: &[A]) -> Result<Value, String> {
+    let mut command = Cmd::new();
+    for arg in args {
+        command.arg(arg);
+    }
+    command.query(conn).map_err(|e| wire_error(&e).unwrap_or_else(|| panic!("no answer: {e}")))
+}
+
+/// Runs [`call`] with arguments that may be any bytes.
+///
+/// # Errors
+///
+/// The text of an error answer.
+///
+/// # Panics
+///
+/// If there is no answer.
+pub fn call_bytes(conn: &mut dyn ConnectionLike, args: &[&[u8]]) -> Result<Value, String> {
+    call(conn, args)
+}
+
+/// The fields of a hash, none for a missing key.
+///
+/// # Panics
+///
+/// If the key holds something else.
+pub fn fields(conn: &mut dyn ConnectionLike, key: &str) -> BTreeMap<String, String> {
+    ask(conn, &format!("HGETALL {key}"))
+}
+
+/// The version of Redis that a server is, or says it is compatible with.
+///
+/// # Panics
+///
+/// If the server does not say.
+pub fn redis_version(conn: &mut dyn ConnectionLike) -> (u32, u32) {
+    let version = info_field(conn, "server", "redis_version").expect("a server has a version");
+    let mut parts = version.split('.').map(|part| part.parse().expect("a number"));
+    (parts.next().expect("a major version"), parts.next().expect("a minor version"))
 }
 
 /// Runs [`cmd`] and converts its answer.

@@ -1,41 +1,10 @@
 //! Random commands of every kind, the same ones for the same seed.
 
+use claw_testkit::Random;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The words of a command, which may be any bytes.
 pub type Words = Vec<Vec<u8>>;
-
-/// SplitMix64: <https://prng.di.unimi.it/splitmix64.c>.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number from 0 to `end - 1`.
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    /// True once in `times`.
-    pub fn once_in(&mut self, times: u64) -> bool {
-        self.below(times) == 0
-    }
-
-    pub fn choose<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
 
 /// The names of the keys that random commands use. Some are not text.
 pub fn names(count: usize) -> Vec<Vec<u8>> {

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
+pub mod clients;
+pub mod clock_shim;
 pub mod commands;
 
 use std::collections::BTreeMap;
@@ -17,12 +19,6 @@ use commands::Words;
 /// How long to wait for what should come soon.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const TICK: Duration = Duration::from_millis(20);
-
-/// By how much to lengthen the tests: the environment variable `CLAW_SOAK`,
-/// else 1.
-pub fn soak() -> u64 {
-    std::env::var("CLAW_SOAK").map_or(1, |text| text.parse().expect("CLAW_SOAK is a number"))
-}
 
 /// A way of sending commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,72 +1,42 @@
 //! The server's clock is set back and forth while it runs: nothing is credited
 //! twice, nothing is lost, and a bucket never holds more than its capacity.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
-use std::{env, fs, process};
 
 use claw_testkit::{Server, cmd, error, int, ints, skipped};
 use redis::{Connection, FromRedisValue};
 
+use crate::clock_shim::ClockShim;
 use crate::rng::Rng;
-use crate::variable;
+use crate::seed;
 
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 const MINUTE_US: i64 = MINUTE_MS * 1_000;
 const HOUR_US: i64 = HOUR_MS * 1_000;
 
-/// A server whose clock can be set. `shim.rs` says how.
+/// The name of the clock that all tests here set.
+const CLOCK: &str = "clock";
+
+/// A server whose clock can be set.
 struct Clocked {
     conn: Connection,
     server: Server,
-    files: Files,
-}
-
-/// The library and the file it reads.
-struct Files(PathBuf);
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        // Whatever is left is small, and in the directory for such files.
-        let _ = fs::remove_dir_all(&self.0);
-    }
+    shim: ClockShim,
 }
 
 impl Clocked {
     /// `None`, said aloud, where the library cannot be made or has no effect; with
     /// `CI` set that is a failure.
     fn start(test: &str) -> Option<Clocked> {
-        let skip = |why: &str| {
-            skipped(test, why);
-            None
-        };
-        let dir = env::temp_dir().join(format!("claw-clock-{}-{test}", process::id()));
-        fs::create_dir_all(&dir).expect("a temporary directory can be made");
-        let files = Files(dir);
-        let library = files.0.join("libclock.so");
-        // Next to the cargo that runs the tests.
-        let rustc = env::var_os("RUSTC")
-            .map_or_else(|| Path::new(env!("CARGO")).with_file_name("rustc"), PathBuf::from);
-        let built = Command::new(rustc)
-            .args(["--edition", "2024", "--crate-type", "cdylib"])
-            .args(["-C", "panic=abort", "-C", "opt-level=2", "-o"])
-            .arg(&library)
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile/shim.rs"))
-            .status();
-        if !built.is_ok_and(|status| status.success()) {
-            return skip("the library that sets the clock cannot be built here");
-        }
-        files.set(0);
-        let server = Server::builder()
-            .env("LD_PRELOAD", library)
-            .env("CLAW_CLOCK", files.0.join("clock"))
-            .start();
+        let shim = ClockShim::new(test)?;
+        shim.set(CLOCK, 0);
+        let server = shim.on(Server::builder(), CLOCK).start();
         let conn = server.connection();
-        let mut clocked = Clocked { conn, server, files };
+        let mut clocked = Clocked { conn, server, shim };
         if !clocked.try_step_to(10 * HOUR_US) {
-            return skip("this server does not take the time from the library");
+            skipped(test, "this server does not take the time from the library");
+            return None;
         }
         clocked.step_to(0);
         Some(clocked)
@@ -78,7 +48,7 @@ impl Clocked {
     }
 
     fn try_step_to(&mut self, offset_us: i64) -> bool {
-        self.files.set(offset_us);
+        self.shim.set(CLOCK, offset_us);
         // A server may go on with the time it knows for a moment.
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
@@ -95,15 +65,6 @@ impl Clocked {
 
     fn now(&mut self) -> i64 {
         now(&mut self.conn)
-    }
-}
-
-impl Files {
-    fn set(&self, offset_us: i64) {
-        // The server may read it at any moment, but never half of it.
-        let new = self.0.join("new");
-        fs::write(&new, offset_us.to_string()).expect("the directory can be written");
-        fs::rename(new, self.0.join("clock")).expect("the directory can be written");
     }
 }
 
@@ -202,7 +163,7 @@ fn a_wandering_clock_is_accounted_for_exactly() {
     const RATE: i128 = 1_000_000;
     let Some(mut clocked) = Clocked::start("wanders") else { return };
     let mut conn = clocked.server.connection();
-    let mut rng = Rng::new(variable("CLAW_SEED"));
+    let mut rng = Rng::new(seed());
     query::<Vec<String>>(&mut conn, "CL.POLICY k CAPACITY 1000000000000 REFILL 1 INTERVAL 7");
     // So empty that it never fills in what follows.
     assert_eq!(ints(&mut conn, "CL.TAKE k 500000000000")[0], 500_000_000_000);

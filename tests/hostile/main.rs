@@ -16,6 +16,8 @@
 
 mod bucket;
 mod clock;
+#[path = "../common/clock_shim.rs"]
+mod clock_shim;
 mod driver;
 mod grammar;
 mod memory;
@@ -26,7 +28,7 @@ mod traffic;
 
 use std::time::{Duration, Instant};
 
-use claw_testkit::{Server, cmd, digest, eventually, info_field, int, wait_for_offset};
+use claw_testkit::{Server, cmd, digest, eventually, info_field, int, soak, wait_for_offset};
 use driver::Driver;
 use redis::Value;
 
@@ -45,9 +47,9 @@ const LEAK: u64 = 8 << 20;
 const PATIENCE: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_millis(50);
 
-fn variable(name: &str) -> u64 {
-    let text = std::env::var(name).unwrap_or_else(|_| "1".into());
-    text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}"))
+/// Where the random numbers start: `CLAW_SEED`, else 1.
+fn seed() -> u64 {
+    std::env::var("CLAW_SEED").map_or(1, |text| text.parse().expect("CLAW_SEED is a number"))
 }
 
 fn info(server: &Server, section: &str, field: &str) -> u64 {
@@ -58,7 +60,7 @@ fn info(server: &Server, section: &str, field: &str) -> u64 {
 
 #[test]
 fn a_million_commands_leave_nothing_impossible() {
-    let (seed, soak) = (variable("CLAW_SEED"), variable("CLAW_SOAK"));
+    let (seed, soak) = (seed(), soak());
     println!("CLAW_SEED={seed} CLAW_SOAK={soak}");
     let server = Server::start();
     let memory = info(&server, "memory", "used_memory");
@@ -105,7 +107,7 @@ fn a_million_commands_leave_nothing_impossible() {
 /// command that it cannot apply, and in the end it has the same data.
 #[test]
 fn a_replica_follows_through_all_of_it() {
-    let (seed, soak) = (variable("CLAW_SEED"), variable("CLAW_SOAK"));
+    let (seed, soak) = (seed(), soak());
     println!("CLAW_SEED={seed} CLAW_SOAK={soak}");
     let server = Server::start();
     let replica = Server::replica_of(&server).start();

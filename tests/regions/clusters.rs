@@ -1,8 +1,8 @@
 //! Regions that are Redis Clusters: each master sends what is in its own slots.
 
 use crate::line::Line;
-use crate::world::{PATIENCE, StopOnDrop, TICK, Told, client, field, soak};
-use claw_testkit::{Cluster, Server, cmd, eventually, free_port, int, ints, run, slot_of};
+use crate::world::{PATIENCE, StopOnDrop, TICK, Told, client, field};
+use claw_testkit::{Cluster, Server, cmd, eventually, free_port, int, ints, run, slot_of, soak};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;

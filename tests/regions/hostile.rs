@@ -2,24 +2,32 @@
 
 use crate::world::{PATIENCE, TICK, World, entries, field};
 use claw_core::codec::{self, Besides};
-use claw_testkit::{digest, eventually, ints, run};
+use claw_testkit::{digest, eventually, ints, run, wire_error};
 use redis::{Connection, Value};
 use std::time::Duration;
 
 fn merge(conn: &mut Connection, blob: &[u8]) -> Result<Value, String> {
     let mut command = redis::cmd("CL.MERGE");
     command.arg("k").arg("STATE").arg(blob).arg("STRATEGY").arg("debit");
-    command.query(conn).map_err(|error| error.to_string())
+    command.query(conn).map_err(|error| wire_error(&error).expect("an answer"))
 }
 
 /// A map of MessagePack with one field changed.
 fn with(blob: &[u8], name: &str, value: rmpv::Value) -> Vec<u8> {
+    changed(blob, name, Some(value))
+}
+
+fn without(blob: &[u8], name: &str) -> Vec<u8> {
+    changed(blob, name, None)
+}
+
+fn changed(blob: &[u8], name: &str, value: Option<rmpv::Value>) -> Vec<u8> {
     let mut bytes = blob;
     let rmpv::Value::Map(mut fields) = rmpv::decode::read_value(&mut bytes).unwrap() else {
         panic!("a map");
     };
     fields.retain(|(key, _)| key.as_str() != Some(name));
-    fields.push((name.into(), value));
+    fields.extend(value.map(|value| (name.into(), value)));
     let mut changed = Vec::new();
     rmpv::encode::write_value(&mut changed, &rmpv::Value::Map(fields)).unwrap();
     changed
@@ -43,45 +51,45 @@ fn bad_states_are_refused_whole_and_counted() {
         rmpv::Value::Map(list.into_iter().map(|(id, entry)| (id.into(), entry)).collect())
     };
     let many = (0..17).map(|n| (format!("x{n}"), counters(1 << 20, 1))).collect();
-    let rows: Vec<(&str, Vec<u8>)> = vec![
-        ("nothing", Vec::new()),
-        ("noise", vec![0xc1, 0xff, 0x00, 0x93]),
-        ("half of it", good[..good.len() / 2].to_vec()),
-        ("no counters", {
-            let mut bytes = good.as_slice();
-            let rmpv::Value::Map(mut fields) = rmpv::decode::read_value(&mut bytes).unwrap() else {
-                panic!("a map");
-            };
-            fields.retain(|(key, _)| key.as_str() != Some("debits"));
-            let mut changed = Vec::new();
-            rmpv::encode::write_value(&mut changed, &rmpv::Value::Map(fields)).unwrap();
-            changed
-        }),
-        ("too many replicas", with(&good, "debits", entries(many))),
-        ("epoch 0", with(&good, "debits", entries(vec![("r1".into(), counters(0, 5))]))),
+    let claims = |id: &str, epoch: u64| {
+        with(&good, "debits", entries(vec![(id.to_owned(), counters(epoch, 5))]))
+    };
+    let no_state = "ERR state 1 is not a state as CL.STATE returns it";
+    let out_of_bounds =
+        |field: &str| format!("ERR state 1 holds a field '{field}' out of its bounds");
+    let too_far = "ERR strategy debit: a state counts further for this region than it can have";
+    let rows: Vec<(&str, Vec<u8>, String)> = vec![
+        ("nothing", Vec::new(), no_state.into()),
+        ("noise", vec![0xc1, 0xff, 0x00, 0x93], no_state.into()),
+        ("half of it", good[..good.len() / 2].to_vec(), no_state.into()),
         (
-            "a huge epoch",
-            with(&good, "debits", entries(vec![("r1".into(), counters(u64::MAX, 5))])),
+            "no counters",
+            without(&good, "debits"),
+            "ERR strategy debit: a state that counts no debits cannot be merged".into(),
         ),
+        ("too many replicas", with(&good, "debits", entries(many)), no_state.into()),
+        ("epoch 0", claims("r1", 0), out_of_bounds("debits")),
+        ("a huge epoch", claims("r1", u64::MAX), out_of_bounds("debits")),
+        ("an epoch of our own that cannot be", claims("r0", (1 << 63) + 1), too_far.into()),
+        ("no name", claims("r 1", 1), no_state.into()),
         (
-            "an epoch of our own that cannot be",
-            with(&good, "debits", entries(vec![("r0".into(), counters((1 << 63) + 1, 5))])),
+            "tokens above the capacity",
+            with(&good, "tokens", 10_000_001.into()),
+            out_of_bounds("tokens"),
         ),
-        ("no name", with(&good, "debits", entries(vec![("r 1".into(), counters(1, 5))]))),
-        ("tokens above the capacity", with(&good, "tokens", 10_000_001.into())),
-        ("a later version", with(&good, "v", 2.into())),
-        ("a name that is none", with(&good, "from", "a b".into())),
-        ("a change of nobody", with(&good, "version", rmpv::Value::Array(vec![5.into()]))),
-        ("a weight of 11", with(&good, "weight", 11.into())),
-        ("a negative debt", with(&good, "debt", (-1).into())),
+        ("a later version", with(&good, "v", 2.into()), out_of_bounds("v")),
+        ("a name that is none", with(&good, "from", "a b".into()), no_state.into()),
+        (
+            "a change of nobody",
+            with(&good, "version", rmpv::Value::Array(vec![5.into()])),
+            no_state.into(),
+        ),
+        ("a weight of 11", with(&good, "weight", 11.into()), out_of_bounds("weight")),
+        ("a negative debt", with(&good, "debt", (-1).into()), no_state.into()),
     ];
     let before = digest(conn);
-    for (index, (what, blob)) in rows.iter().enumerate() {
-        let answer = merge(conn, blob);
-        assert!(
-            answer.as_ref().is_err_and(|why| why.contains("ERR") || why.contains("state")),
-            "{what}: {answer:?}"
-        );
+    for (index, (what, blob, why)) in rows.iter().enumerate() {
+        assert_eq!(merge(conn, blob), Err(why.clone()), "{what}");
         assert_eq!(field(conn, "merge_errors"), index as u64 + 1, "{what}");
         assert_eq!(digest(conn), before, "{what}");
     }

@@ -1,11 +1,12 @@
 //! One limit, whatever the load: the bound, and what is left afterwards.
 
-use crate::world::{Clock, StopOnDrop, Told, World, client, sampler, soak, stall};
+use crate::clock_shim::ClockShim;
+use crate::world::{StopOnDrop, Told, World, client, sampler, stall};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use claw_testkit::ints;
+use claw_testkit::{ints, soak};
 
 /// Two regions, 10,000 requests at once on one bucket, and then for long enough as many
 /// as would have two buckets give out more than the bound.
@@ -105,12 +106,11 @@ fn the_long_run_rate_is_that_of_one_bucket() {
 /// Clocks an hour apart change nothing.
 #[test]
 fn clocks_an_hour_apart() {
-    let Some(clock) = Clock::new(3_600_000_000, "apart") else {
-        return;
-    };
+    let Some(clock) = ClockShim::new("apart") else { return };
+    clock.set("ahead", 3_600_000_000);
     let world = World::start_with(2, Duration::ZERO, &|region, builder| match region {
         0 => builder,
-        _ => builder.env("LD_PRELOAD", clock.library()).env("CLAW_CLOCK", clock.file()),
+        _ => clock.on(builder, "ahead"),
     });
     let look = "CL.PEEK k 0 CAPACITY 100 REFILL 1";
     for (region, tokens, left) in [(0, 30, 70), (1, 40, 30), (0, 20, 10)] {

@@ -11,6 +11,8 @@
 )]
 
 mod between;
+#[path = "../common/clock_shim.rs"]
+mod clock_shim;
 mod clusters;
 mod hostile;
 mod limit;

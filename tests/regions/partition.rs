@@ -1,9 +1,9 @@
 //! Regions that cannot hear each other.
 
 use crate::world::{
-    PATIENCE, StopOnDrop, TICK, Told, World, client, field, sampler, soak, stall, status,
+    PATIENCE, StopOnDrop, TICK, Told, World, client, field, sampler, stall, status,
 };
-use claw_testkit::{eventually, int, ints, run};
+use claw_testkit::{eventually, int, ints, run, soak};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,6 +38,9 @@ fn nobody_within_the_limit_is_refused() {
             thread::sleep(Duration::from_secs(3));
             cut(&world, true);
             thread::sleep(Duration::from_secs(6 * soak()));
+            eventually(PATIENCE, TICK, "shares of a cut", || {
+                (0..3).all(|n| field(&mut world.connection(n), "sync_share_permille") < 1_000)
+            });
             cut(&world, false);
             let healed = Instant::now();
             world.wait_until_connected();
@@ -47,6 +50,10 @@ fn nobody_within_the_limit_is_refused() {
         let sum = |of: fn(&Told) -> u64| told.iter().map(of).sum::<u64>();
         let refused = sum(|told| told.refused.load(SeqCst));
         assert_eq!(refused, 0, "{guard}");
+        for told in &told {
+            let granted = told.granted.load(SeqCst);
+            assert!(granted > 100, "{guard}: {granted}");
+        }
         world.wait_until_quiet();
         assert_eq!(world.spent("k"), sum(|told| told.granted.load(SeqCst)), "{guard}");
         world.no_warnings();

@@ -72,7 +72,7 @@ fn a_user_with_the_least_rights_will_do() {
     fs::write(&file, "wr0ng\n").unwrap();
     run(conn, &["CONFIG SET claw.sync-interval-ms 60"]);
     eventually(PATIENCE, TICK, "an error", || !status(conn, "peers")[0]["last_error"].is_empty());
-    let texts = [format!("{:?}", cmd(conn, "CL.SYNC STATUS")), near.log(), peer.log()];
+    let texts = [format!("{:?}", cmd(conn, "CL.SYNC STATUS").unwrap()), near.log(), peer.log()];
     assert!(texts.iter().all(|text| !text.contains("s3cr3t") && !text.contains("wr0ng")));
 }
 

@@ -3,24 +3,15 @@
 use crate::line::Line;
 use claw_core::codec;
 use claw_core::debits::Counter;
-use claw_testkit::{Builder, Server, ask, cmd, eventually, free_port, info_field, ints, skipped};
+use claw_testkit::{Builder, Server, ask, cmd, eventually, free_port, info_field, ints};
 use redis::{Connection, Value};
 use std::collections::BTreeMap;
-use std::env;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const TICK: Duration = Duration::from_millis(20);
-
-/// By how much to lengthen the tests: `CLAW_SOAK`, else 1.
-pub fn soak() -> u64 {
-    env::var("CLAW_SOAK").map_or(1, |text| text.parse().expect("CLAW_SOAK is a number"))
-}
 
 /// Regions `r0`, `r1`, ..; each is a peer of every other.
 pub struct World {
@@ -233,48 +224,5 @@ pub fn sampler(server: &Server, key: &str, capacity: f64, stop: &AtomicBool) {
         let tokens: Option<f64> = ask(conn, &format!("HGET {key} tokens"));
         assert!(tokens.is_none_or(|tokens| (0.0..=capacity).contains(&tokens)), "{tokens:?}");
         thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// A library that moves a server's clock, and the file that says by how much.
-pub struct Clock {
-    dir: PathBuf,
-}
-
-impl Clock {
-    /// Nothing, said aloud, where it cannot be built; with `CI` set that is a failure.
-    pub fn new(offset_us: i64, test: &str) -> Option<Clock> {
-        let dir = env::temp_dir().join(format!("claw-regions-{}-{test}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let clock = Clock { dir };
-        let rustc = env::var_os("RUSTC")
-            .map_or_else(|| Path::new(env!("CARGO")).with_file_name("rustc"), PathBuf::from);
-        let built = Command::new(rustc)
-            .args(["--edition", "2024", "--crate-type", "cdylib"])
-            .args(["-C", "panic=abort", "-C", "opt-level=2", "-o"])
-            .arg(clock.library())
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile/shim.rs"))
-            .status();
-        if !built.is_ok_and(|status| status.success()) {
-            skipped(test, "the library that sets the clock cannot be built here");
-            return None;
-        }
-        fs::write(clock.file(), offset_us.to_string()).unwrap();
-        Some(clock)
-    }
-
-    pub fn library(&self) -> PathBuf {
-        self.dir.join("libclock.so")
-    }
-
-    pub fn file(&self) -> PathBuf {
-        self.dir.join("clock")
-    }
-}
-
-impl Drop for Clock {
-    fn drop(&mut self) {
-        // Whatever is left is small, and in the directory for such files.
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::introspection::has_categories;
 use crate::node::{Node, Version};
-use claw_testkit::{ask, cmd, run};
+use claw_testkit::{ask, cmd, run, serve_all_slots};
 use redis::{Connection, Value};
 use std::collections::BTreeMap;
 
@@ -109,7 +109,7 @@ fn cluster_databases(server: &str, conn: &mut Connection) -> bool {
     }
     let node = Node::start(server, &["--cluster-enabled", "yes", "--cluster-databases", "4"]);
     let conn = &mut node.connection();
-    crate::cluster::all_slots(conn);
+    serve_all_slots(conn);
     run(conn, &["SELECT 3"]);
     let taken: Vec<i64> = ask(conn, "CL.TAKE k 1 CAPACITY 1 REFILL 0");
     assert_eq!(taken[0], 1);

@@ -92,6 +92,21 @@ pub unsafe extern "C" fn gettimeofday(time: *mut Time, _zone: *mut c_void) -> c_
     }
 }
 
+/// # Safety
+/// As for the function of the C library.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn time(seconds: *mut c_long) -> c_long {
+    let mut now = Time { seconds: 0, parts: 0 };
+    // SAFETY: there is room for the time, and the caller's promise.
+    unsafe {
+        clock_gettime(CLOCK_REALTIME, &raw mut now);
+        if !seconds.is_null() {
+            *seconds = now.seconds;
+        }
+    }
+    now.seconds
+}
+
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {
     loop {}
