@@ -11,7 +11,7 @@ use std::time::Instant;
 /// A peer with a user that has this password.
 fn far(password: &str) -> Server {
     let far = Server::builder().config("claw.replica-id", "far").start();
-    let rights = "-@all +cl.merge +cl.sync|round ~*";
+    let rights = "-@all +cl.sync|states +cl.sync|round ~*";
     run(&mut far.connection(), &[&format!("ACL SETUSER claw on >{password} {rights}")]);
     far
 }

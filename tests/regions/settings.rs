@@ -50,7 +50,7 @@ fn every_database_is_covered() {
 fn a_user_with_the_least_rights_will_do() {
     let peer = Server::builder().config("claw.replica-id", "far").start();
     let far = &mut peer.connection();
-    run(far, &["ACL SETUSER claw on >s3cr3t -@all +cl.merge +cl.sync|round ~*"]);
+    run(far, &["ACL SETUSER claw on >s3cr3t -@all +cl.sync|states +cl.sync|round ~*"]);
     let near = Server::builder().start();
     let conn = &mut near.connection();
     let file = near.dir().join("password");
