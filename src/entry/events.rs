@@ -1,16 +1,12 @@
 //! Events of the server: the passing of time, the change of its role, and who
 //! begins to listen.
 
-use crate::host::{Context, Module, api::call};
+use crate::host::{Context, EVENT_VERSION, Module, api::call, in_event};
 use crate::regions;
 use redis_module::raw;
 use std::ffi::{c_int, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const OK: c_int = raw::REDISMODULE_OK as c_int;
-
-/// The versions of the events' structures that are asked for.
-const EVENT_VERSION: u64 = 1;
 
 /// Subscribes, and starts region sync if it is configured.
 ///
@@ -50,7 +46,7 @@ unsafe extern "C" fn time(
 ) {
     // SAFETY: the event's context.
     unsafe {
-        handle(ctx, |ctx| {
+        in_event(ctx, |ctx| {
             if !ctx.is_loading() {
                 ctx.module().listeners.look(ctx);
                 regions::tick(ctx, ctx.is_primary());
@@ -68,7 +64,7 @@ unsafe extern "C" fn role(
 ) {
     // SAFETY: the event's context.
     unsafe {
-        handle(ctx, |ctx| {
+        in_event(ctx, |ctx| {
             ctx.module().listeners.expect();
             ctx.module().regions.restart(ctx, ctx.is_primary());
         });
@@ -83,20 +79,5 @@ unsafe extern "C" fn listen(
     _data: *mut c_void,
 ) {
     // SAFETY: the event's context.
-    unsafe { handle(ctx, |ctx| ctx.module().listeners.expect()) };
-}
-
-/// Nothing may unwind into the server.
-///
-/// # Safety
-/// `ctx` must be the context of an event.
-unsafe fn handle(ctx: *mut raw::RedisModuleCtx, run: impl FnOnce(&Context<'_>)) {
-    let Some(module) = Module::current() else {
-        return;
-    };
-    // SAFETY: promised by the caller.
-    let ctx = unsafe { Context::of_event(ctx, module) };
-    if catch_unwind(AssertUnwindSafe(|| run(&ctx))).is_err() {
-        ctx.log("a panic was caught in an event");
-    }
+    unsafe { in_event(ctx, |ctx| ctx.module().listeners.expect()) };
 }

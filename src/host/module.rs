@@ -1,6 +1,7 @@
 //! The module's state between commands.
 
 use super::listeners::Listeners;
+use super::pacer::Pacer;
 use super::string::{OwnedStr, Str};
 use crate::config::Settings;
 use crate::error::Error;
@@ -27,6 +28,8 @@ pub(crate) struct Module {
     pub(crate) regions: Regions,
     /// Who listens to effects.
     pub(crate) listeners: Listeners,
+    /// Work that goes on faster than the server's cron.
+    pub(crate) pacer: Pacer,
     /// See [`PooledBucket`].
     spare: RefCell<BucketPool>,
     lent: RefCell<Option<OwnedStr>>,
@@ -55,6 +58,7 @@ impl Module {
             stats: Stats::default(),
             regions: Regions::default(),
             listeners: Listeners::default(),
+            pacer: Pacer::default(),
             spare: RefCell::default(),
             lent: RefCell::new(None),
             stamp: RefCell::new(None),

@@ -24,7 +24,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 const REPAIR: Duration = Duration::from_secs(60);
 
 /// The walk waits while more states than this wait to be sent to a peer.
-const MOST_QUEUED: u64 = 50_000;
+const MOST_QUEUED: u64 = 100_000;
+
+/// The walk waits while more notes than this wait for the thread that takes them off:
+/// a few megabytes, so that making room for more never takes long.
+const MOST_NOTED: usize = 20_000;
 
 /// The longest that it waits for a peer that takes nothing off.
 const HOLD: Duration = Duration::from_secs(10);
@@ -48,10 +52,26 @@ pub(super) struct Sweep {
     pub(super) completed: u64,
     /// When the last slice of work began.
     worked: Option<Instant>,
+    /// The longest slice of this walk, or of the last one.
+    pub(super) longest: Duration,
     /// Since when the walk has been waiting for a peer.
     held: Option<Instant>,
     /// When the log was last told of a function that failed.
     complained: Option<Instant>,
+}
+
+impl Sweep {
+    /// Whether the walk is for a peer that lacks everything.
+    fn is_hurried(&self) -> bool {
+        self.walk.as_ref().is_some_and(|walk| walk.asked)
+    }
+
+    /// A slice of work that began then has ended.
+    fn worked_since(&mut self, begun: Instant) {
+        if self.walk.is_some() {
+            self.longest = self.longest.max(begun.elapsed());
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -89,8 +109,28 @@ pub(crate) fn tick(ctx: &Context<'_>, primary: bool) {
     if sweep.worked.is_none_or(|before| begun.duration_since(before) >= PAUSE) {
         sweep.worked = Some(begun);
         fold_changed(ctx, &mut sweep, begun);
-        walk(ctx, &mut sweep, begun);
+        walk(ctx, &mut sweep, begun, SLICE);
+        sweep.worked_since(begun);
     }
+    if sweep.is_hurried() {
+        ctx.module().pacer.start(ctx, hurry);
+    } else {
+        ctx.module().pacer.stop(ctx);
+    }
+}
+
+/// Goes on with the walk while a peer lacks everything, between the ticks too.
+fn hurry(ctx: &Context<'_>, slice: Duration) -> bool {
+    let Ok(mut sweep) = ctx.module().regions.sweep.try_borrow_mut() else {
+        return false;
+    };
+    if !sweep.is_hurried() || ctx.must_not_write() {
+        return false;
+    }
+    let begun = Instant::now();
+    walk(ctx, &mut sweep, begun, slice);
+    sweep.worked_since(begun);
+    true
 }
 
 /// Lets the function of the strategy make the buckets anew that were changed here.
@@ -140,14 +180,22 @@ impl Regions {
         }
     }
 
+    /// The longest that the walk, or the last one, held the server at a time, in
+    /// microseconds.
+    pub(super) fn longest_slice(&self) -> u64 {
+        let longest = self.sweep.try_borrow().map_or(Duration::ZERO, |sweep| sweep.longest);
+        u64::try_from(longest.as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// How many walks over all keys have been completed.
     pub(super) fn walks(&self) -> u64 {
         self.sweep.try_borrow().map_or(0, |sweep| sweep.completed)
     }
 }
 
-/// Goes on with the walk, or begins it when it is time.
-fn walk(ctx: &Context<'_>, sweep: &mut Sweep, begun: Instant) {
+/// Goes on with the walk, or begins it when it is time, until `slice` has passed since
+/// `begun`.
+fn walk(ctx: &Context<'_>, sweep: &mut Sweep, begun: Instant, slice: Duration) {
     let regions = &ctx.module().regions;
     let Some(resend) = regions.with_pusher(Pusher::needs_resend) else {
         return;
@@ -164,16 +212,20 @@ fn walk(ctx: &Context<'_>, sweep: &mut Sweep, begun: Instant) {
     };
     if begins {
         sweep.again = false;
+        sweep.longest = Duration::ZERO;
         sweep.walk = Some(Walk { db: 0, scan: Scan::new(), asked: resend });
         regions.with_pusher(Pusher::resend_begins);
     } else {
         sweep.again |= turned;
     }
-    while begun.elapsed() < SLICE {
+    while begun.elapsed() < slice {
         let Some(walk) = &mut sweep.walk else {
             return;
         };
         // What the walk notes has to be sent before it notes more.
+        if regions.with_pusher(Pusher::noted).is_none_or(|noted| noted > MOST_NOTED) {
+            return;
+        }
         if regions.with_pusher(Pusher::longest_queue).is_none_or(|queue| queue > MOST_QUEUED) {
             let since = *sweep.held.get_or_insert_with(Instant::now);
             if since.elapsed() < HOLD {

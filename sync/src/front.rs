@@ -271,6 +271,11 @@ impl Default for Front {
 }
 
 impl Front {
+    /// How many notes there are.
+    pub fn noted(&self) -> usize {
+        self.log.count
+    }
+
     /// Notes the latest state of a key, in parts that follow each other. Returns
     /// whether the hand-out thread should come at once. `now` is only asked when
     /// there was nothing.

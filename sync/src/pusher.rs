@@ -236,6 +236,14 @@ impl Pusher {
         queued.map_or(0, |queued| queued.saturating_add(self.shared.gathered()))
     }
 
+    /// How many notes wait for the thread that hands them out. They grow one run of
+    /// memory, which is copied when it has to be larger: a walk should pause before that
+    /// holds the owner up. Cheap.
+    #[must_use]
+    pub fn noted(&self) -> usize {
+        self.shared.front().noted()
+    }
+
     /// The longest that any noted state has been waiting to be acknowledged by
     /// any peer; zero when none is waiting. States that a peer has refused for
     /// good do not wait. Those dropped for want of room wait until a resend has
@@ -422,9 +430,10 @@ impl Shared {
             gathered.add(&handful);
             handful.clear();
             spare = handful;
+            // Until they have been handed out, which takes a while if they are many.
+            let keys = u64::try_from(gathered.len()).unwrap_or(u64::MAX);
+            self.gathered.store(keys, Ordering::Relaxed);
             if self.may_wait(&gathered, call) {
-                let keys = u64::try_from(gathered.len()).unwrap_or(u64::MAX);
-                self.gathered.store(keys, Ordering::Relaxed);
                 continue;
             }
             self.deliver(&gathered, call);

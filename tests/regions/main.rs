@@ -20,4 +20,5 @@ mod restart;
 mod settings;
 mod strategies;
 mod terms;
+mod walk;
 mod world;
