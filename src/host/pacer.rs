@@ -25,7 +25,7 @@ const PERIOD: Duration = Duration::from_millis(1);
 
 /// The length of a slice while the server waits for clients most of the time, and while
 /// clients wait for the server.
-const IDLE_SLICE: Duration = Duration::from_micros(600);
+const IDLE_SLICE: Duration = Duration::from_micros(500);
 const BUSY_SLICE: Duration = Duration::from_micros(250);
 
 /// Goes on with the work for as long as it is given; `false` when there is none.
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(Turns::default().slice(began), Some(BUSY_SLICE));
         // With the slice itself the period is full.
         assert_eq!((slice(0, 749), slice(0, 750)), (None, Some(BUSY_SLICE)));
-        assert_eq!((slice(399, 399), slice(400, 400)), (None, Some(IDLE_SLICE)));
+        assert_eq!((slice(499, 499), slice(500, 500)), (None, Some(IDLE_SLICE)));
         assert_eq!((slice(374, 750), slice(375, 750)), (Some(BUSY_SLICE), Some(IDLE_SLICE)));
     }
 }

@@ -12,7 +12,7 @@ use claw_sync::Pusher;
 use std::time::{Duration, Instant};
 
 /// The longest that work between commands holds up the server at a time.
-const SLICE: Duration = Duration::from_micros(800);
+const SLICE: Duration = Duration::from_micros(600);
 
 /// How much of that functions may take when there is a walk besides.
 const FOLDING: Duration = Duration::from_micros(400);
