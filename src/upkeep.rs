@@ -13,7 +13,7 @@ use claw_sync::Pusher;
 use std::time::{Duration, Instant};
 
 /// The longest that work between commands holds up the server at a time.
-const SLICE: Duration = Duration::from_micros(800);
+const SLICE: Duration = Duration::from_micros(600);
 
 /// How much of that functions may take when there is a walk besides.
 const FOLDING: Duration = Duration::from_micros(400);
@@ -25,7 +25,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 const REPAIR: Duration = Duration::from_secs(60);
 
 /// The walk waits while more states than this wait to be sent to a peer.
-const MOST_QUEUED: u64 = 50_000;
+const MOST_QUEUED: u64 = 100_000;
+
+/// The walk waits while more notes than this wait for the thread that takes them off:
+/// a few megabytes, so that making room for more never takes long.
+const MOST_NOTED: usize = 20_000;
 
 /// The longest that it waits for a peer that takes nothing off.
 const HOLD: Duration = Duration::from_secs(10);
@@ -47,10 +51,26 @@ pub(crate) struct Upkeep {
     completed: u64,
     /// When the last slice of work began.
     worked: Option<Instant>,
+    /// The longest slice of this walk, or of the last one.
+    longest: Duration,
     /// Since when the walk has been waiting for a peer.
     held: Option<Instant>,
     /// When the log was last told of a function that failed.
     complained: Option<Instant>,
+}
+
+impl Upkeep {
+    /// Whether the walk is for a peer that lacks everything.
+    fn is_hurried(&self) -> bool {
+        self.walk.as_ref().is_some_and(|walk| walk.asked)
+    }
+
+    /// A slice of work that began then has ended.
+    fn worked_since(&mut self, begun: Instant) {
+        if self.walk.is_some() {
+            self.longest = self.longest.max(begun.elapsed());
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -66,6 +86,12 @@ impl Upkeep {
     /// How many walks over all keys have been completed.
     pub(crate) fn walks(&self) -> u64 {
         self.completed
+    }
+
+    /// The longest that the walk, or the last one, held the server at a time, in
+    /// microseconds.
+    pub(crate) fn longest_slice(&self) -> u64 {
+        u64::try_from(self.longest.as_micros()).unwrap_or(u64::MAX)
     }
 }
 
@@ -121,8 +147,28 @@ pub(crate) fn tick(ctx: &Context<'_>, primary: bool) {
     if upkeep.worked.is_none_or(|before| begun.duration_since(before) >= PAUSE) {
         upkeep.worked = Some(begun);
         fold_changed(ctx, &mut upkeep, begun);
-        walk(ctx, &mut upkeep, begun);
+        walk(ctx, &mut upkeep, begun, SLICE);
+        upkeep.worked_since(begun);
     }
+    if upkeep.is_hurried() {
+        ctx.module().pacer.start(ctx, hurry);
+    } else {
+        ctx.module().pacer.stop(ctx);
+    }
+}
+
+/// Goes on with the walk while a peer lacks everything, between the ticks too.
+fn hurry(ctx: &Context<'_>, slice: Duration) -> bool {
+    let Ok(mut upkeep) = ctx.module().upkeep.try_borrow_mut() else {
+        return false;
+    };
+    if !upkeep.is_hurried() || ctx.must_not_write() {
+        return false;
+    }
+    let begun = Instant::now();
+    walk(ctx, &mut upkeep, begun, slice);
+    upkeep.worked_since(begun);
+    true
 }
 
 /// Lets the function of the strategy make the buckets anew that were changed here.
@@ -166,8 +212,9 @@ fn fold_again(ctx: &Context<'_>, name: Str<'_>, strategy: &Strategy) -> Result<(
     Ok(())
 }
 
-/// Goes on with the walk, or begins it when it is time.
-fn walk(ctx: &Context<'_>, upkeep: &mut Upkeep, begun: Instant) {
+/// Goes on with the walk, or begins it when it is time, until `slice` has passed since
+/// `begun`.
+fn walk(ctx: &Context<'_>, upkeep: &mut Upkeep, begun: Instant, slice: Duration) {
     let regions = &ctx.module().regions;
     let Some(resend) = regions.with_pusher(Pusher::needs_resend) else {
         return;
@@ -182,16 +229,20 @@ fn walk(ctx: &Context<'_>, upkeep: &mut Upkeep, begun: Instant) {
     };
     if begins {
         upkeep.again = false;
+        upkeep.longest = Duration::ZERO;
         upkeep.walk = Some(Walk { db: 0, scan: Scan::new(), asked: resend });
         regions.with_pusher(Pusher::resend_begins);
     } else {
         upkeep.again |= turned;
     }
-    while begun.elapsed() < SLICE {
+    while begun.elapsed() < slice {
         let Some(walk) = &mut upkeep.walk else {
             return;
         };
         // What the walk notes has to be sent before it notes more.
+        if regions.with_pusher(Pusher::noted).is_none_or(|noted| noted > MOST_NOTED) {
+            return;
+        }
         if regions.with_pusher(Pusher::longest_queue).is_none_or(|queue| queue > MOST_QUEUED) {
             let since = *upkeep.held.get_or_insert_with(Instant::now);
             if since.elapsed() < HOLD {

@@ -2,16 +2,12 @@
 //! that are set, and who begins to listen.
 
 use crate::config::Parameter;
-use crate::host::{Context, Module, api::call};
+use crate::host::{Context, EVENT_VERSION, Module, api::call, in_event};
 use crate::upkeep;
 use redis_module::raw;
 use std::ffi::{CStr, c_int, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const OK: c_int = raw::REDISMODULE_OK as c_int;
-
-/// The versions of the events' structures that are asked for.
-const EVENT_VERSION: u64 = 1;
 
 /// Subscribes, and starts region sync if it is configured.
 ///
@@ -52,7 +48,7 @@ unsafe extern "C" fn time(
 ) {
     // SAFETY: the event's context.
     unsafe {
-        handle(ctx, |ctx| {
+        in_event(ctx, |ctx| {
             if !ctx.is_loading() {
                 ctx.module().listeners.look(ctx);
                 upkeep::tick(ctx, ctx.is_primary());
@@ -70,7 +66,7 @@ unsafe extern "C" fn role(
 ) {
     // SAFETY: the event's context.
     unsafe {
-        handle(ctx, |ctx| {
+        in_event(ctx, |ctx| {
             ctx.module().listeners.expect();
             upkeep::restart(ctx, ctx.is_primary());
         });
@@ -113,20 +109,5 @@ unsafe extern "C" fn listen(
     _data: *mut c_void,
 ) {
     // SAFETY: the event's context.
-    unsafe { handle(ctx, |ctx| ctx.module().listeners.expect()) };
-}
-
-/// Nothing may unwind into the server.
-///
-/// # Safety
-/// `ctx` must be the context of an event.
-unsafe fn handle(ctx: *mut raw::RedisModuleCtx, run: impl FnOnce(&Context<'_>)) {
-    let Some(module) = Module::current() else {
-        return;
-    };
-    // SAFETY: promised by the caller.
-    let ctx = unsafe { Context::of_event(ctx, module) };
-    if catch_unwind(AssertUnwindSafe(|| run(&ctx))).is_err() {
-        ctx.log("a panic was caught in an event");
-    }
+    unsafe { in_event(ctx, |ctx| ctx.module().listeners.expect()) };
 }

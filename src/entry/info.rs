@@ -36,8 +36,10 @@ unsafe extern "C" fn callback(ctx: *mut raw::RedisModuleInfoCtx, for_crash_repor
             for (name, value) in module.regions.counters() {
                 section.number(name, value);
             }
-            let walks = module.upkeep.try_borrow().map_or(0, |upkeep| upkeep.walks());
-            section.number(c"sync_walks", walks);
+            if let Ok(upkeep) = module.upkeep.try_borrow() {
+                section.number(c"sync_walks", upkeep.walks());
+                section.number(c"sync_walk_max_us", upkeep.longest_slice());
+            }
             section.latencies();
         }
     }));

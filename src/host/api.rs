@@ -39,6 +39,8 @@ functions! {
     RedisModule_CreateString
     RedisModule_CreateStringFromString
     RedisModule_CreateSubcommand
+    RedisModule_EventLoopAdd
+    RedisModule_EventLoopDel
     RedisModule_FreeCallReply
     RedisModule_FreeServerInfo
     RedisModule_FreeString

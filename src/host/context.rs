@@ -5,6 +5,7 @@ use super::module::Module;
 use super::string::{OwnedStr, Str};
 use redis_module::raw;
 use std::ffi::{CStr, c_int, c_long};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Classes of keyspace events.
 #[derive(Debug, Clone, Copy)]
@@ -260,6 +261,24 @@ impl<'a> Context<'a> {
     pub(crate) fn reply_error(&self, line: &CStr) {
         // SAFETY: a live context; the server copies the line.
         unsafe { call!(RedisModule_ReplyWithError(self.raw, line.as_ptr())) };
+    }
+}
+
+/// The versions of the events' structures that are asked for.
+pub(crate) const EVENT_VERSION: u64 = 1;
+
+/// Handles an event. Nothing may unwind into the server.
+///
+/// # Safety
+/// `raw` must be the context of an event.
+pub(crate) unsafe fn in_event(raw: *mut raw::RedisModuleCtx, run: impl FnOnce(&Context<'_>)) {
+    let Some(module) = Module::current() else {
+        return;
+    };
+    // SAFETY: promised by the caller.
+    let ctx = unsafe { Context::of_event(raw, module) };
+    if catch_unwind(AssertUnwindSafe(|| run(&ctx))).is_err() {
+        ctx.log("a panic was caught in an event");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The module's state between commands.
 
 use super::listeners::Listeners;
+use super::pacer::Pacer;
 use super::string::{OwnedStr, Str};
 use crate::config::Settings;
 use crate::error::Error;
@@ -31,6 +32,8 @@ pub(crate) struct Module {
     pub(crate) upkeep: RefCell<Upkeep>,
     /// Who listens to effects.
     pub(crate) listeners: Listeners,
+    /// Work that goes on faster than the server's cron.
+    pub(crate) pacer: Pacer,
     /// See [`PooledBucket`].
     pool: RefCell<BucketPool>,
     lent: RefCell<Option<OwnedStr>>,
@@ -60,6 +63,7 @@ impl Module {
             regions: Regions::default(),
             upkeep: RefCell::default(),
             listeners: Listeners::default(),
+            pacer: Pacer::default(),
             pool: RefCell::default(),
             lent: RefCell::new(None),
             stamp: RefCell::new(None),

@@ -249,6 +249,11 @@ pub(crate) struct NoteBatch {
 }
 
 impl NoteLog {
+    /// How many notes there are.
+    pub fn noted(&self) -> usize {
+        self.notes.count
+    }
+
     /// Notes the latest state of a key, in parts that follow each other. Returns
     /// whether the hand-out thread should come at once. `now` is only asked when
     /// there was nothing.

@@ -225,6 +225,14 @@ impl Pusher {
         queued.map_or(0, |queued| queued.saturating_add(self.shared.gathered()))
     }
 
+    /// How many notes wait for the thread that hands them out. They grow one run of
+    /// memory, which is copied when it has to be larger: a walk should pause before that
+    /// holds the owner up. Cheap.
+    #[must_use]
+    pub fn noted(&self) -> usize {
+        self.shared.log().noted()
+    }
+
     /// The longest that any noted state has been waiting to be acknowledged by
     /// any peer; zero when none is waiting. States that a peer has refused for
     /// good do not wait. Those dropped for want of room wait until a resend has
@@ -432,9 +440,10 @@ impl Shared {
             coalescer.add(&batch);
             batch.clear();
             spare = batch;
+            // Until they have been handed out, which takes a while if they are many.
+            let keys = u64::try_from(coalescer.len()).unwrap_or(u64::MAX);
+            self.gathered.store(keys, Ordering::Relaxed);
             if self.may_wait(&coalescer, call) {
-                let keys = u64::try_from(coalescer.len()).unwrap_or(u64::MAX);
-                self.gathered.store(keys, Ordering::Relaxed);
                 continue;
             }
             self.deliver(&coalescer, call);

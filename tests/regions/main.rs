@@ -23,4 +23,5 @@ mod rotation;
 mod settings;
 mod strategies;
 mod terms;
+mod walk;
 mod world;
