@@ -373,7 +373,7 @@ impl Regions {
 
     /// Name and value of each number for `INFO claw`: sums over all peers, but for
     /// the lag, which is that of the peer furthest behind.
-    pub(crate) fn counters(&self) -> [(&'static CStr, u64); 16] {
+    pub(crate) fn counters(&self) -> [(&'static CStr, u64); 15] {
         let peers = self.status();
         let sum = |of: fn(&PeerStatus) -> u64| peers.iter().map(of).fold(0, u64::saturating_add);
         let connected = |peer: &PeerStatus| u64::from(peer.state == PeerState::Connected);

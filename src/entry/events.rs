@@ -97,7 +97,7 @@ unsafe extern "C" fn configured(
     });
     if is_file {
         // SAFETY: the event's context.
-        unsafe { handle(ctx, |ctx| ctx.module().regions.expect_new_files()) };
+        unsafe { in_event(ctx, |ctx| ctx.module().regions.expect_new_files()) };
     }
 }
 

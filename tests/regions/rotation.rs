@@ -10,7 +10,10 @@ use std::time::Instant;
 
 /// A peer with a user that has this password.
 fn far(password: &str) -> Server {
-    let far = Server::builder().config("claw.replica-id", "far").start();
+    let far = Server::builder()
+        .config("claw.replica-id", "far")
+        .config("claw.peers", "redis://127.0.0.1:1")
+        .start();
     let rights = "-@all +cl.sync|states +cl.sync|round ~*";
     run(&mut far.connection(), &[&format!("ACL SETUSER claw on >{password} {rights}")]);
     far

@@ -18,11 +18,32 @@ fn only_keys_that_match_are_shared() {
     world.wait_until_quiet();
     assert_eq!(int(other, "EXISTS page:1"), 0);
     assert_eq!(int(conn, "HEXISTS page:1 debits"), 0);
-    // Changed while it runs.
-    run(conn, &["CONFIG SET claw.sync-keys *", "CL.TAKE page:1 1 CAPACITY 10 REFILL 0"]);
+    // What comes in is taken only for keys that are shared here, and for no hash of somebody
+    // else's; both sides count what was not.
+    run(
+        other,
+        &["HSET page:2 user ann", "HSET user:2 name ann", "EXPIRE user:2 600", "SET user:3 x"],
+    );
+    run(conn, &["CONFIG SET claw.sync-keys *"]);
+    for (key, refused) in [("page:1", 1), ("page:2", 2), ("user:2", 3), ("user:3", 4)] {
+        eventually(PATIENCE, TICK, key, || {
+            run(conn, &[&format!("CL.TAKE {key} 1 CAPACITY 1000000 REFILL 0")]);
+            field(conn, "sync_states_refused") >= refused
+                && field(other, "sync_states_rejected") >= refused
+        });
+        world.wait_until_quiet();
+    }
+    assert_eq!(int(other, "EXISTS page:1"), 0);
+    assert_eq!(claw_testkit::ask::<Vec<String>>(other, "HGETALL page:2"), ["user", "ann"]);
+    assert_eq!(claw_testkit::ask::<Vec<String>>(other, "HGETALL user:2"), ["name", "ann"]);
+    assert!(int(other, "TTL user:2") > 500);
+    assert_eq!(claw_testkit::ask::<String>(other, "GET user:3"), "x");
+    // They are no reason to count the peer as away, and others go on.
+    assert_eq!(field(conn, "sync_share_permille"), 1_000);
+    run(other, &["CONFIG SET claw.sync-keys *"]);
     eventually(PATIENCE, TICK, "the other key", || {
-        run(conn, &["CL.TAKE page:1 0", "CL.TAKE page:2 1 CAPACITY 10 REFILL 0"]);
-        int(other, "EXISTS page:2") == 1
+        run(conn, &["CL.TAKE page:3 1 CAPACITY 10 REFILL 0"]);
+        int(other, "EXISTS page:3") == 1
     });
 }
 
@@ -48,7 +69,10 @@ fn every_database_is_covered() {
 /// file.
 #[test]
 fn a_user_with_the_least_rights_will_do() {
-    let peer = Server::builder().config("claw.replica-id", "far").start();
+    let peer = Server::builder()
+        .config("claw.replica-id", "far")
+        .config("claw.peers", "redis://127.0.0.1:1")
+        .start();
     let far = &mut peer.connection();
     run(far, &["ACL SETUSER claw on >s3cr3t -@all +cl.sync|states +cl.sync|round ~*"]);
     let near = Server::builder().start();
