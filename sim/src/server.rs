@@ -4,7 +4,7 @@ use claw_core::codec;
 use claw_core::debit::{Region, Remote, SharedBucket, Terms};
 use claw_core::defaults::Defaults;
 use claw_core::limits::MICRO;
-use claw_core::membership::{Instants, Membership, PartitionPolicy, Round};
+use claw_core::membership::{Instants, Membership, PartitionPolicy, Round, Statement};
 use claw_core::merge::{Join, State};
 use claw_core::policy::{Asked, Policy, StoredPolicy};
 use claw_core::record::{Expiry, Field, OpenBucket, Record};
@@ -135,12 +135,6 @@ impl Server {
     #[must_use]
     pub fn id(&self) -> ReplicaId {
         self.id
-    }
-
-    /// Tokens admitted in this life.
-    #[must_use]
-    pub fn spent(&self) -> u64 {
-        self.spent
     }
 
     /// What it may admit of the limit.
@@ -345,6 +339,22 @@ impl Server {
     /// A peer was heard.
     pub fn heard(&mut self, round: &Round<'_>, now: Instants) {
         self.region.peers.heard(round, now);
+    }
+
+    /// A process of a peer has answered a round with the statement of this number.
+    pub fn answered(&mut self, id: ReplicaId, run: &[u8], number: u64) {
+        self.region.peers.acknowledged(id, run, number);
+    }
+
+    /// A peer refuses its states, or does not any more.
+    pub fn refused_by(&mut self, id: ReplicaId, refuses: bool) {
+        self.region.peers.refuses(id, refuses);
+    }
+
+    /// What it says of itself.
+    #[must_use]
+    pub fn statement(&self) -> Statement {
+        self.region.peers.statement()
     }
 
     /// Whom it hears.

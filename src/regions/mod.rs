@@ -4,6 +4,7 @@
 //! to every peer. What comes in are ordinary commands. So nothing here waits for
 //! the network, and no thread ever needs the server's lock.
 
+mod heartbeat;
 mod note;
 mod sweep;
 
@@ -21,6 +22,7 @@ use claw_core::replica::{ReplicaId, Writer};
 use claw_sync::{
     Config, Identity, Limits, Messages, PeerState, PeerStatus, Pusher, Round, Tls, Value,
 };
+use heartbeat::Heartbeat;
 use note::Note;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeSet;
@@ -29,7 +31,6 @@ use std::ffi::CStr;
 use std::hash::{BuildHasher, Hasher};
 use std::ops::Bound;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use sweep::Sweep;
@@ -70,11 +71,8 @@ pub(crate) struct Regions {
     /// Some peer may not know all that was counted here.
     awaited: Cell<bool>,
     /// Tokens admitted in this life, of shared buckets.
-    spent: Arc<AtomicU64>,
-    /// How many masters this region has.
-    masters: Arc<AtomicU16>,
-    /// Whom this region hears, for the threads to say.
-    hears: Arc<Mutex<Vec<ReplicaId>>>,
+    spent: Cell<u64>,
+    heartbeat: Arc<Heartbeat>,
     /// What some peer says is passed on to another that does not hear it.
     passes_on: Cell<bool>,
     /// When they were counted, see [`Regions::instants`].
@@ -127,9 +125,8 @@ impl Default for Regions {
             folded: RefCell::default(),
             scratch: RefCell::default(),
             awaited: Cell::new(false),
-            spent: Arc::default(),
-            masters: Arc::new(AtomicU16::new(1)),
-            hears: Arc::default(),
+            spent: Cell::new(0),
+            heartbeat: Arc::default(),
             passes_on: Cell::new(false),
             counted_masters: Cell::new(0),
             run: random(),
@@ -265,9 +262,7 @@ impl Regions {
 
     /// Counts what `opened` has admitted.
     fn count(&self, opened: &OpenBucket) {
-        // Nobody else counts: adding in one step would cost more.
-        let spent = self.spent.load(Ordering::Relaxed).wrapping_add(opened.admitted());
-        self.spent.store(spent, Ordering::Relaxed);
+        self.spent.set(self.spent.get().saturating_add(opened.admitted()));
     }
 
     /// Where the text of a `debits` field can be written.
@@ -316,10 +311,9 @@ impl Regions {
             self.stop(before.pusher);
         }
         let id = id.filter(|_| !sync.peers.is_empty())?;
-        let (spent, masters) = (Arc::clone(&self.spent), Arc::clone(&self.masters));
-        let hears = Arc::clone(&self.hears);
+        let heartbeat = Arc::clone(&self.heartbeat);
         let (run, born, scratch) = (self.run, self.born, Mutex::default());
-        let messages = Told { id, run, born, spent, masters, hears, scratch };
+        let messages = Told { id, run, born, heartbeat, scratch };
         let started = pusher_config(sync).and_then(|config| {
             Pusher::start(config, Arc::new(messages)).map_err(|why| why.to_string())
         });
@@ -434,20 +428,17 @@ impl Regions {
             if let Some(masters) = ctx.masters() {
                 // A cluster that is being made has none yet.
                 let masters = masters.max(1);
-                self.masters.store(masters, Ordering::Relaxed);
+                self.heartbeat.set_masters(masters);
                 region.peers.set_masters(masters);
             }
         }
-        let changed = region.peers.tick(Some(self.spent.load(Ordering::Relaxed)), now);
+        let changed = region.peers.tick(Some(self.spent.get()), now);
+        self.heartbeat.exchange(&mut region.peers);
         let silent =
             region.peers.share() != WHOLE || region.peers.all().iter().any(Peer::is_silent);
         let waits = self.with_pusher(|pusher| pusher.unacknowledged_for() > AWAITED);
         self.awaited.set(silent || waits.unwrap_or(false));
         self.passes_on.set(region.peers.passes_on());
-        let mut hears = self.hears.lock().unwrap_or_else(PoisonError::into_inner);
-        if !region.peers.heard_now().eq(hears.iter().copied()) {
-            *hears = region.peers.heard_now().collect();
-        }
         changed.then(|| region.peers.share())
     }
 }
@@ -488,29 +479,14 @@ struct Told {
     id: ReplicaId,
     run: u64,
     born: Instant,
-    spent: Arc<AtomicU64>,
-    masters: Arc<AtomicU16>,
-    hears: Arc<Mutex<Vec<ReplicaId>>>,
+    heartbeat: Arc<Heartbeat>,
     /// Where debits are read, so that their place need not be made each time.
     scratch: Mutex<Debits>,
 }
 
 impl Messages for Told {
     fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>> {
-        let spent = self.spent.load(Ordering::Relaxed).to_string();
-        let run = format!("{:x}", self.run);
-        let sent = self.born.elapsed().as_micros().to_string();
-        let masters = self.masters.load(Ordering::Relaxed).to_string();
-        let mut words = vec!["CL.SYNC", "ROUND", self.id.as_str(), &run, &sent, &spent, &masters];
-        if round.opening {
-            words.push("OPENING");
-        } else if !round.complete {
-            words.push("PARTIAL");
-        }
-        let hears = self.hears.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        words.push("HEARS");
-        words.extend(hears.iter().map(ReplicaId::as_str));
-        Some(words.into_iter().map(|word| word.as_bytes().to_vec()).collect())
+        Some(self.heartbeat.words(self.id, self.run, self.born.elapsed().as_micros(), round))
     }
 
     fn state(&self, note: &[u8], out: &mut Vec<u8>) {
@@ -522,17 +498,7 @@ impl Messages for Told {
         codec::set_sent(state, note::now());
     }
 
-    fn heard(&self, _peer: usize, reply: &Value) -> Identity {
-        let text = |value: Option<&Value>| match value {
-            Some(Value::BulkString(bytes)) if !bytes.is_empty() => Some(bytes.clone()),
-            _ => None,
-        };
-        let Value::Array(reply) = reply else {
-            return Identity::default();
-        };
-        Identity {
-            replica: text(reply.first()).and_then(|name| String::from_utf8(name).ok()),
-            run: text(reply.get(1)),
-        }
+    fn heard(&self, peer: usize, reply: &Value) -> Identity {
+        self.heartbeat.answered(peer, reply)
     }
 }

@@ -12,6 +12,7 @@
 
 mod between;
 mod clusters;
+mod heard;
 mod hostile;
 mod limit;
 mod line;
