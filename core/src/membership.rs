@@ -8,9 +8,9 @@
 //! goes by has to fit what *any* other region may go by, wherever the cut fell:
 //!
 //! - A region finds its own rate of spending and says it in its heartbeats. It says a
-//!   new one only when every peer has acknowledged the one before, and none at all
-//!   while it does not hear some peer, or is refused by one. So of two regions, one
-//!   goes by its rate number n, the other by number n or n + 1.
+//!   new one only when every peer has acknowledged the one before. So of two regions,
+//!   one goes by its rate number n, the other by number n or n + 1. While it does not
+//!   hear some peer, or is refused by one, it says no new one: the shares stay.
 //! - It says the last two, [`Rates`]. Any two regions then know a rate in common of
 //!   every third, and of each other. Whoever counts a region to its own side takes the
 //!   lower of the two, and the higher when it is on the other side. So what one

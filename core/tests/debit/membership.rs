@@ -141,7 +141,7 @@ proptest! {
         // How slow, at most, in each stretch of two seconds.
         slow in prop::collection::vec(
             prop_oneof![3 => Just(1), 3 => 1..SECOND / 2, 2 => 1..4 * SECOND], 1..8),
-        cuts in prop::collection::vec((0_u64..16 * SECOND, SECOND..12 * SECOND), 1..4),
+        cuts in prop::collection::vec((0_u64..40 * SECOND, SECOND..12 * SECOND), 2..6),
         seed: u64,
     ) {
         let mut lines = Lines::new(guard, sides.len());
@@ -155,9 +155,10 @@ proptest! {
             }
         }
         let mut rates = vec![0; sides.len()];
-        while lines.now < 30 * SECOND {
-            if number(20) == 0 {
-                rates = rates.iter().map(|_| [0, 1, 100, 10_000][number(4) as usize]).collect();
+        while lines.now < 50 * SECOND {
+            // Seldom, so that what is spent of late differs a lot from one to the other.
+            if number(60) == 0 {
+                rates[number(sides.len() as u64) as usize] = [0, 0, 1, 100, 10_000][number(5) as usize];
             }
             let now = lines.now;
             let is_cut = |from: usize, to: usize| {
@@ -369,6 +370,30 @@ fn a_new_process_is_heard_at_once() {
     assert_eq!(peers.share(), 500);
     say(&mut peers, "b", 1, Progress::Complete, 71 * SECOND);
     assert_eq!(peers.share(), 1_000);
+}
+
+/// More than the equal part is only for who knows that all know all rates.
+#[test]
+fn more_than_the_equal_part_has_to_be_agreed_on() {
+    let rates = Some(Rates { before: 0, now: 0 });
+    let mut peers = Membership::new(PartitionPolicy::Share, 2, TIMEOUT, at(0));
+    let mut second = 0;
+    let mut hear = |peers: &mut Membership, settled| {
+        second += 1;
+        let now = at(second * SECOND);
+        assert!(peers.heard(&Round { rates, settled, ..round(peer(0), now) }, now));
+        peers.tick(Some(second * 100), now);
+        // As if it fell silent now.
+        let mut cut = peers.clone();
+        cut.tick(None, at((second + 3) * SECOND));
+        (peers.statement().settled, cut.share())
+    };
+    assert_eq!(hear(&mut peers, true), (false, 500));
+    // It spends all of it, and nobody knows.
+    assert_eq!(hear(&mut peers, true), (false, 500));
+    peers.acknowledged(peer(0), b"run", 1);
+    assert_eq!(hear(&mut peers, true), (true, 950));
+    assert_eq!(hear(&mut peers, false), (true, 500));
 }
 
 /// What has been said is acknowledged by the process that runs now, and by no other.
