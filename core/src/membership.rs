@@ -234,8 +234,8 @@ pub struct Peer {
     /// Those heard last come first. One that was replaced, or left its cluster,
     /// falls behind the others.
     senders: Vec<Sender>,
-    /// It is not heard.
-    mute: bool,
+    /// It has not been heard for longer than the timeout.
+    timed_out: bool,
     /// Another peer passes on what it says.
     relayed: bool,
     /// It does not take our states.
@@ -256,7 +256,7 @@ impl Peer {
             since: now.steady,
             masters: 1,
             senders: Vec::new(),
-            mute: false,
+            timed_out: false,
             relayed: false,
             refuses: false,
             rates: None,
@@ -289,13 +289,13 @@ impl Peer {
     /// [refuses](Membership::refuses) our states.
     #[must_use]
     pub fn is_silent(&self) -> bool {
-        self.refuses || (self.mute && !self.relayed)
+        self.refuses || (self.timed_out && !self.relayed)
     }
 
     /// Whether it is not heard, and another peer passes on what it says.
     #[must_use]
     pub fn is_relayed(&self) -> bool {
-        self.mute && self.relayed
+        self.timed_out && self.relayed
     }
 
     /// Whether it refuses our states.
@@ -331,7 +331,7 @@ impl Peer {
             }
         }
         if !late && !opens {
-            if masters > self.masters && !self.mute {
+            if masters > self.masters && !self.timed_out {
                 self.since = now.steady;
             }
             self.masters = masters;
@@ -339,7 +339,7 @@ impl Peer {
             // met just now is another process: see the module.
             let silent = sender
                 .heard
-                .is_some_and(|then| now.steady.saturating_sub(then) > timeout_us && self.mute);
+                .is_some_and(|then| now.steady.saturating_sub(then) > timeout_us && self.timed_out);
             let counts = match round.progress {
                 Progress::Complete => true,
                 Progress::Partial => !silent,
@@ -504,14 +504,14 @@ impl Membership {
 
     /// The peers that are heard now, to be told to all.
     pub fn heard_now(&self) -> impl Iterator<Item = ReplicaId> {
-        self.peers.iter().filter(|peer| !peer.mute).map(Peer::id)
+        self.peers.iter().filter(|peer| !peer.timed_out).map(Peer::id)
     }
 
     /// Whether some peer that is heard does not hear `from`: then what `from` says
     /// is to be passed on, since nobody else may tell that peer.
     #[must_use]
     pub fn misses(&self, from: ReplicaId) -> bool {
-        let mut others = self.peers.iter().filter(|peer| peer.id != from && !peer.mute);
+        let mut others = self.peers.iter().filter(|peer| peer.id != from && !peer.timed_out);
         others.any(|peer| peer.misses(from))
     }
 
@@ -571,7 +571,7 @@ impl Membership {
             && let Some(peer) = self.peers.get_mut(place)
             && news
             && round.progress == Progress::Complete
-            && !peer.mute
+            && !peer.timed_out
         {
             peer.round = now.wall;
         }
@@ -583,7 +583,7 @@ impl Membership {
     pub fn tick(&mut self, own_spent: Option<u64>, now: Instants) -> bool {
         let timeout = self.timeout_us;
         for peer in &mut self.peers {
-            peer.mute = peer.silence(now) > timeout;
+            peer.timed_out = peer.silence(now) > timeout;
         }
         let rounds: Vec<Option<u64>> =
             self.peers.iter().map(|peer| self.relayed(peer, now)).collect();
@@ -596,7 +596,8 @@ impl Membership {
         // A region that is gone for good, or got another name, would be silent for
         // ever.
         while self.peers.len() >= self.regions.max(1) {
-            let Some(gone) = self.peers.iter().position(|peer| peer.mute && !peer.relayed) else {
+            let Some(gone) = self.peers.iter().position(|peer| peer.timed_out && !peer.relayed)
+            else {
                 break;
             };
             self.peers.remove(gone);
@@ -620,11 +621,11 @@ impl Membership {
         true
     }
 
-    /// The latest round (wall clock) of those who pass on what a mute peer says.
+    /// The latest round (wall clock) of those who pass on what a peer that has timed out says.
     fn relayed(&self, peer: &Peer, now: Instants) -> Option<u64> {
-        let me = self.me.filter(|_| peer.mute)?;
+        let me = self.me.filter(|_| peer.timed_out)?;
         (peer.silence(now) > self.timeout_us.saturating_mul(RELAYED)).then_some(())?;
-        let others = self.peers.iter().filter(|other| !other.mute);
+        let others = self.peers.iter().filter(|other| !other.timed_out);
         others.filter(|other| other.hears(peer.id) && other.hears(me)).map(Peer::round).max()
     }
 
@@ -635,7 +636,7 @@ impl Membership {
             self.said.rates = None;
             return;
         }
-        let cut = self.peers.iter().any(|peer| peer.mute || peer.refuses);
+        let cut = self.peers.iter().any(|peer| peer.timed_out || peer.refuses);
         let number = self.said.number;
         let known = self.peers.iter().all(|peer| peer.acknowledged == number);
         let Some(rate) = self.own.rate().filter(|_| !cut) else {
@@ -743,15 +744,15 @@ fn wide(count: usize) -> u128 {
 /// such time lately.
 #[derive(Debug, Clone, Default)]
 struct Lateness {
-    /// The least difference in this stretch of time, and in the one before it.
+    /// The least difference in this window, and in the one before it.
     least: Option<(i128, i128)>,
-    /// When this stretch began.
+    /// When this window began.
     since: u64,
 }
 
 /// After how long the least difference is found anew, in microseconds: clocks run
 /// apart, and lines change.
-const STRETCH_US: u64 = 30_000_000;
+const WINDOW_US: u64 = 30_000_000;
 
 impl Lateness {
     /// Microseconds by which a message, sent at `sent` on a steady clock of its
@@ -762,7 +763,7 @@ impl Lateness {
             self.since = now;
             (difference, difference)
         });
-        if now.saturating_sub(self.since) > STRETCH_US {
+        if now.saturating_sub(self.since) > WINDOW_US {
             (before, current) = (current, difference);
             self.since = now;
         }
@@ -825,7 +826,7 @@ mod tests {
             // Held back for nine seconds.
             (157, 9_650, 9_000),
             (9_207, 9_700, 0),
-            // A line that has become slower is found to be so after two stretches.
+            // A line that has become slower is found to be so after two windows.
             (9_257, 11_750, 2_000),
             (40_000, 42_493, 2_000),
             (71_000, 73_493, 0),
