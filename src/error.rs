@@ -3,6 +3,7 @@
 use claw_core::codec::BlobError;
 use claw_core::error::Internal;
 use claw_core::limits::{MAX_INTERVAL_MS, MAX_REPLICAS, MAX_TOKENS};
+use claw_core::membership::PROTOCOL;
 use claw_core::open::Refusal;
 use claw_core::policy::PolicyError;
 use claw_core::record::{Field, FieldError};
@@ -91,6 +92,8 @@ pub(crate) enum Error {
     UnknownGuard(Box<[u8]>),
     /// A round from somebody with our own name.
     OwnReplicaId(ReplicaId),
+    /// A round of another version of the protocol; `me` is the name of this region.
+    Protocol { theirs: Box<[u8]>, me: Option<ReplicaId> },
     /// What needs region sync, where it is off.
     SyncOff(&'static str),
     /// `debit` was asked for where it cannot be.
@@ -121,7 +124,7 @@ pub(crate) enum Quantity {
     Signed,
     Samples,
     Seed,
-    Spent,
+    Rate,
     Sent,
     Masters,
     SyncInterval,
@@ -150,7 +153,7 @@ impl fmt::Display for Quantity {
                 write!(f, "period must be an integer from 1 to {} seconds", MAX_INTERVAL_MS / 1_000)
             }
             Self::Samples => f.write_str("samples must be an integer from 1 to 20000"),
-            Self::Spent => write!(f, "spent must be an integer from 0 to {}", u64::MAX),
+            Self::Rate => write!(f, "a rate must be an integer from 0 to {}", u64::MAX),
             Self::Sent => write!(f, "sent must be an integer from 0 to {}", u64::MAX),
             Self::Masters => write!(f, "masters must be an integer from 1 to {}", u16::MAX),
             Self::SyncInterval => f.write_str("sync-interval-ms must be from 1 to 60000"),
@@ -237,6 +240,10 @@ impl Error {
             }
             Self::OwnReplicaId(id) => {
                 format!("replica-id '{id}' is this server's own: every region needs another one")
+            }
+            Self::Protocol { theirs, me } => {
+                let me = me.map_or("this server".to_owned(), |me| format!("region '{me}'"));
+                format!("{me} speaks version {PROTOCOL} of region sync, not {}", Quoted(theirs))
             }
             Self::SyncOff(why) => format!("region sync is off: {why}"),
             Self::Debit(why) => format!("strategy debit: {why}"),
@@ -341,11 +348,13 @@ mod tests {
             (Error::FileName, "ERR a file name must be of at most 4096 bytes, without NUL"),
             (Error::UnknownGuard(b"on".as_slice().into()), "ERR unknown partition guard 'on': off, equal or share"),
             (Error::OwnReplicaId(id), "ERR replica-id 'eu' is this server's own: every region needs another one"),
+            (Error::Protocol { theirs: b"2".as_slice().into(), me: Some(id) }, "ERR region 'eu' speaks version 1 of region sync, not '2'"),
+            (Error::Protocol { theirs: b"us".as_slice().into(), me: None }, "ERR this server speaks version 1 of region sync, not 'us'"),
             (Error::NOT_A_REGION, "ERR region sync is off: claw.replica-id and claw.peers are not both set"),
             (Error::SyncOff("why"), "ERR region sync is off: why"),
             (Error::Debit("why"), "ERR strategy debit: why"),
             (Error::TooManyReplicas, "ERR more than 16 replicas in one bucket"),
-            (range(Quantity::Spent), "ERR spent must be an integer from 0 to 18446744073709551615"),
+            (range(Quantity::Rate), "ERR a rate must be an integer from 0 to 18446744073709551615"),
             (range(Quantity::Sent), "ERR sent must be an integer from 0 to 18446744073709551615"),
             (range(Quantity::Masters), "ERR masters must be an integer from 1 to 65535"),
             (range(Quantity::SyncInterval), "ERR sync-interval-ms must be from 1 to 60000"),

@@ -4,6 +4,8 @@
 //! to every peer. What comes in are ordinary commands. So nothing here waits for
 //! the network, and no thread ever needs the server's lock.
 
+mod heartbeat;
+
 use crate::config::{self, Settings};
 use crate::error::Error;
 use crate::host::{Context, Str};
@@ -19,6 +21,7 @@ use claw_sync::{
     Config, Credentials, Files, Identity, Limits, Messages, PeerState, PeerStatus, PeerUrl, Pusher,
     Round, Value,
 };
+use heartbeat::Heartbeat;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
@@ -26,7 +29,6 @@ use std::ffi::CStr;
 use std::hash::{BuildHasher, Hasher};
 use std::ops::Bound;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -63,11 +65,8 @@ pub(crate) struct Regions {
     /// See [`Regions::scratch`].
     scratch: RefCell<DebitsText>,
     /// Tokens admitted in this life, of shared buckets.
-    spent: Arc<AtomicU64>,
-    /// How many masters this region has.
-    masters: Arc<AtomicU16>,
-    /// Whom this region hears, for the threads to say.
-    hears: Arc<Mutex<Vec<ReplicaId>>>,
+    spent: Cell<u64>,
+    heartbeat: Arc<Heartbeat>,
     /// What some peer says is passed on to another that does not hear it.
     passes_on: Cell<bool>,
     /// When they were counted, see [`Regions::instants`].
@@ -121,9 +120,8 @@ impl Default for Regions {
             changed: RefCell::default(),
             folded: RefCell::default(),
             scratch: RefCell::default(),
-            spent: Arc::default(),
-            masters: Arc::new(AtomicU16::new(1)),
-            hears: Arc::default(),
+            spent: Cell::new(0),
+            heartbeat: Arc::default(),
             passes_on: Cell::new(false),
             counted_masters: Cell::new(0),
             run: random(),
@@ -189,9 +187,7 @@ impl Regions {
         if let Strategy::Function(_) = sharing.strategy {
             self.fold_later(db, key);
         }
-        // Nobody else counts: adding in one step would cost more.
-        let spent = self.spent.load(Ordering::Relaxed).wrapping_add(admitted);
-        self.spent.store(spent, Ordering::Relaxed);
+        self.spent.set(self.spent.get().saturating_add(admitted));
     }
 
     /// Has a function make a bucket anew, between commands: within a command it
@@ -282,11 +278,10 @@ impl Regions {
             self.stop(before.pusher);
         }
         let id = id.filter(|_| !sync.peers.is_empty())?;
-        let (spent, masters) = (Arc::clone(&self.spent), Arc::clone(&self.masters));
-        let hears = Arc::clone(&self.hears);
+        let heartbeat = Arc::clone(&self.heartbeat);
         let (run, born, scratch) = (self.run, self.born, Mutex::default());
         let (strategy, names) = (sync.strategy.to_string(), Mutex::default());
-        let messages = Told { id, strategy, names, run, born, spent, masters, hears, scratch };
+        let messages = Told { id, strategy, names, run, born, heartbeat, scratch };
         if *credentials.files() == files(sync) {
             credentials.refresh();
         } else {
@@ -416,16 +411,13 @@ impl Regions {
             if let Some(masters) = ctx.masters() {
                 // A cluster that is being made has none yet.
                 let masters = masters.max(1);
-                self.masters.store(masters, Ordering::Relaxed);
+                self.heartbeat.set_masters(masters);
                 region.peers.set_masters(masters);
             }
         }
-        let changed = region.peers.tick(Some(self.spent.load(Ordering::Relaxed)), now);
+        let changed = region.peers.tick(Some(self.spent.get()), now);
+        self.heartbeat.exchange(&mut region.peers);
         self.passes_on.set(region.peers.passes_on());
-        let mut hears = self.hears.lock().unwrap_or_else(PoisonError::into_inner);
-        if !region.peers.heard_now().eq(hears.iter().copied()) {
-            *hears = region.peers.heard_now().collect();
-        }
         changed.then(|| region.peers.share())
     }
 }
@@ -467,9 +459,7 @@ struct Told {
     names: Mutex<Names>,
     run: u64,
     born: Instant,
-    spent: Arc<AtomicU64>,
-    masters: Arc<AtomicU16>,
-    hears: Arc<Mutex<Vec<ReplicaId>>>,
+    heartbeat: Arc<Heartbeat>,
     /// Where debits are read, so that their place need not be made each time.
     scratch: Mutex<Debits>,
 }
@@ -483,20 +473,7 @@ impl Messages for Told {
     }
 
     fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>> {
-        let spent = self.spent.load(Ordering::Relaxed).to_string();
-        let run = format!("{:x}", self.run);
-        let sent = self.born.elapsed().as_micros().to_string();
-        let masters = self.masters.load(Ordering::Relaxed).to_string();
-        let mut words = vec!["CL.SYNC", "ROUND", self.id.as_str(), &run, &sent, &spent, &masters];
-        if round.opening {
-            words.push("OPENING");
-        } else if !round.complete {
-            words.push("PARTIAL");
-        }
-        let hears = self.hears.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        words.push("HEARS");
-        words.extend(hears.iter().map(ReplicaId::as_str));
-        Some(words.into_iter().map(|word| word.as_bytes().to_vec()).collect())
+        Some(self.heartbeat.words(self.id, self.run, self.born.elapsed().as_micros(), round))
     }
 
     fn state(&self, note: &[u8], out: &mut Vec<u8>) {
@@ -516,18 +493,8 @@ impl Messages for Told {
         debug_assert!(written, "debits that cannot be read");
     }
 
-    fn heard(&self, _peer: usize, reply: &Value) -> Identity {
-        let text = |value: Option<&Value>| match value {
-            Some(Value::BulkString(bytes)) if !bytes.is_empty() => Some(bytes.clone()),
-            _ => None,
-        };
-        let Value::Array(reply) = reply else {
-            return Identity::default();
-        };
-        Identity {
-            replica: text(reply.first()).and_then(|name| String::from_utf8(name).ok()),
-            run: text(reply.get(1)),
-        }
+    fn heard(&self, peer: usize, reply: &Value) -> Identity {
+        self.heartbeat.answered(peer, reply)
     }
 }
 

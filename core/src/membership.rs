@@ -1,5 +1,46 @@
 //! The other regions as seen from here: when each was heard, which are silent,
 //! and what share of the limit that leaves for this side.
+//!
+//! # The sides of a cut share one limit
+//!
+//! Under [`PartitionPolicy::Share`] each side of a cut goes by what the regions spent
+//! before it. Nobody can tell the other side what it goes by any more, so what each
+//! goes by has to fit what *any* other region may go by, wherever the cut fell:
+//!
+//! - A region finds its own rate of spending and says it in its heartbeats. It says a
+//!   new one only when every peer has acknowledged the one before. So of two regions,
+//!   one goes by its rate number n, the other by number n or n + 1. While it does not
+//!   hear some peer, or is refused by one, it says no new one: the shares stay.
+//! - It says the last two, [`Rates`]. Any two regions then know a rate in common of
+//!   every third, and of each other. Whoever counts a region to its own side takes the
+//!   lower of the two, and the higher when it is on the other side. So what one
+//!   side claims of a region is never above what another side leaves to it, and the
+//!   shares of all sides come to one whole at most. Rates are taken from every round
+//!   in the order of sending, however late: the sender learns that they arrived.
+//! - A region that does not know the rates of all others admits an equal part. The
+//!   others must not count on more than that before they know that it does: a region
+//!   is *settled* when it knows all rates and all know its own, and more than the
+//!   equal part is only for one that knows all others to be settled.
+//!
+//! Whichever peers are silent, the same rates are parted, so several silent ones need
+//! no further rule: who they hear cannot be known, each is taken to be on a side of its
+//! own. A process that began during a cut knows no rates and admits an equal part;
+//! together with what the others go by that can be more than the limit until
+//! the cut ends.
+//!
+//! # Who is heard
+//!
+//! A peer is heard by its rounds. One that fell silent is heard again when it has
+//! said all it has to say, since what is withheld here has to absorb what it did
+//! meanwhile, for as long as more of that is to come. That holds for a process that
+//! was cut off. Another process in its place is heard with its first round: what
+//! it has of the time before comes in with its states and is debited in full, on top of
+//! what was withheld, which only admits less.
+//!
+//! A peer whose states are refused here (no memory, no rights) is not heard, though
+//! its heartbeats come: it says [`Progress::Refused`]. One that refuses ours counts as
+//! silent too, see [`Membership::refuses`], since it may admit again what it is not
+//! told. So two that refuse each other both admit their shares only.
 
 use crate::limits::MAX_REPLICAS;
 use crate::replica::ReplicaId;
@@ -15,13 +56,9 @@ const MAX_PHASES: usize = 1_024;
 /// Over how long the recent spend of a region is taken, in microseconds.
 const RECENT_US: u64 = 10_000_000;
 
-/// Microseconds between two samples of what a region has spent.
+/// Microseconds between two samples of what this region has spent, and how long it
+/// has to be watched before its rate is known.
 const SAMPLE_US: u64 = 1_000_000;
-
-/// How many samples are remembered: what was spent before a cut has to be known
-/// still when the peers have been silent for the timeout. With a timeout of a minute
-/// or more it is not, and the limit is shared out equally.
-const MAX_SAMPLES: usize = 64;
 
 /// After how many timeouts what a peer says comes by way of others, if it does: they
 /// have been told by then that it is not heard here, and have passed on what it said
@@ -83,6 +120,58 @@ pub struct Instants {
     pub steady: u64,
 }
 
+/// Which version of the heartbeat and the states this is. Regions of different
+/// versions do not talk to each other.
+pub const PROTOCOL: u64 = 1;
+
+/// How much of what a process has to say a round has brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing: a connection begins.
+    Opening,
+    /// More is to come.
+    Partial,
+    /// Some states were refused here and will be sent again.
+    Refused,
+    /// All of it.
+    Complete,
+}
+
+/// What a region spends, in thousandths of a token per second: as it said before, and
+/// as it says now. See the [module](self).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    /// All peers know this one, or the one that follows it.
+    pub before: u64,
+    /// No peer knows a later one.
+    pub now: u64,
+}
+
+impl Rates {
+    /// What the others leave to it at least.
+    fn least(self) -> u128 {
+        u128::from(self.before.min(self.now))
+    }
+
+    /// What it claims at most.
+    fn most(self) -> u128 {
+        u128::from(self.before.max(self.now))
+    }
+}
+
+/// What this region says of itself at the end of each round, besides whom it
+/// [hears](Membership::heard_now).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Statement {
+    /// Which it is, from 1 on: what is [acknowledged](Membership::acknowledged). 0 while
+    /// there are no rates.
+    pub number: u64,
+    /// What it spends; `None` when it does not know.
+    pub rates: Option<Rates>,
+    /// It knows the rates of all others, and all know its own.
+    pub settled: bool,
+}
+
 /// What a region said at the end of a round.
 #[derive(Debug, Clone, Copy)]
 pub struct Round<'a> {
@@ -92,13 +181,15 @@ pub struct Round<'a> {
     pub run: &'a [u8],
     /// When, in microseconds of the steady clock of that process.
     pub sent: u64,
-    /// Tokens that the process has admitted in its life.
-    pub spent: u64,
     /// How many processes there are that each have a part of its buckets: the
     /// masters of a cluster, otherwise one.
     pub masters: u16,
-    /// Whether the process has said all it has to say.
-    pub complete: bool,
+    /// How much of what the process has to say has come.
+    pub progress: Progress,
+    /// What it spends; `None` when it does not say.
+    pub rates: Option<Rates>,
+    /// See [`Statement::settled`].
+    pub settled: bool,
     /// Which regions it hears itself; `None` when it does not say.
     pub hears: Option<&'a [ReplicaId]>,
 }
@@ -107,13 +198,27 @@ pub struct Round<'a> {
 #[derive(Debug, Clone)]
 struct Sender {
     run: Box<[u8]>,
-    /// When it was heard for the first time, on the steady clock.
+    /// When it was met, on the steady clock.
     since: u64,
-    /// When it was heard, on the steady clock; 0 for not yet.
-    heard: u64,
+    /// When it was heard last, on the steady clock.
+    heard: Option<u64>,
+    /// The latest round that has come was sent then, on its own clock.
+    sent: u64,
     lateness: Lateness,
-    spend: Spend,
     hears: Option<Vec<ReplicaId>>,
+}
+
+impl Sender {
+    fn new(round: &Round<'_>, now: Instants) -> Self {
+        Self {
+            run: round.run.into(),
+            since: now.steady,
+            heard: None,
+            sent: round.sent,
+            lateness: Lateness::default(),
+            hears: None,
+        }
+    }
 }
 
 /// One other region.
@@ -129,12 +234,18 @@ pub struct Peer {
     /// Those heard last come first. One that was replaced, or left its cluster,
     /// falls behind the others.
     senders: Vec<Sender>,
-    /// It is not heard.
-    mute: bool,
-    /// Nobody else passes on what it says, either.
-    silent: bool,
-    /// Its part when the cut happened.
-    frozen: u128,
+    /// It has not been heard for longer than the timeout.
+    timed_out: bool,
+    /// Another peer passes on what it says.
+    relayed: bool,
+    /// It does not take our states.
+    refuses: bool,
+    /// What it said last of what it spends, in this life or an earlier one.
+    rates: Option<Rates>,
+    /// It knows the rates of all others, and all know its own.
+    settled: bool,
+    /// The number of our latest statement that it has acknowledged.
+    acknowledged: u64,
 }
 
 impl Peer {
@@ -145,9 +256,12 @@ impl Peer {
             since: now.steady,
             masters: 1,
             senders: Vec::new(),
-            mute: false,
-            silent: false,
-            frozen: 0,
+            timed_out: false,
+            relayed: false,
+            refuses: false,
+            rates: None,
+            settled: false,
+            acknowledged: 0,
         }
     }
 
@@ -170,21 +284,29 @@ impl Peer {
         now.steady.saturating_sub(self.heard())
     }
 
-    /// Whether nothing has been known of it for longer than the timeout.
+    /// Whether it may admit without regard to what is admitted here, or the other way
+    /// round: nothing has been known of it for longer than the timeout, or it
+    /// [refuses](Membership::refuses) our states.
     #[must_use]
     pub fn is_silent(&self) -> bool {
-        self.silent
+        self.refuses || (self.timed_out && !self.relayed)
     }
 
     /// Whether it is not heard, and another peer passes on what it says.
     #[must_use]
     pub fn is_relayed(&self) -> bool {
-        self.mute && !self.silent
+        self.timed_out && self.relayed
+    }
+
+    /// Whether it refuses our states.
+    #[must_use]
+    pub fn is_refusing(&self) -> bool {
+        self.refuses
     }
 
     fn heard(&self) -> u64 {
         let last = self.masters.checked_sub(1).and_then(|last| self.senders.get(last));
-        last.map_or(0, |sender| sender.heard).max(self.since)
+        last.and_then(|sender| sender.heard).map_or(self.since, |heard| heard.max(self.since))
     }
 
     /// Returns whether that was news. `timeout_us` is that of [`Membership`].
@@ -193,25 +315,38 @@ impl Peer {
         let known = self.senders.iter().position(|sender| *sender.run == *round.run);
         let mut sender = match known {
             Some(place) => self.senders.remove(place),
-            None => Sender {
-                run: round.run.into(),
-                since: now.steady,
-                heard: 0,
-                lateness: Lateness::default(),
-                spend: Spend::default(),
-                hears: None,
-            },
+            None => {
+                // What an earlier process knew and acknowledged, this one does not.
+                (self.settled, self.acknowledged) = (false, 0);
+                Sender::new(round, now)
+            }
         };
+        let opens = round.progress == Progress::Opening;
         let late = sender.lateness.of(round.sent, now.steady) > timeout_us;
-        if !late {
-            if masters > self.masters && !self.mute {
+        if !opens && round.sent >= sender.sent {
+            sender.sent = round.sent;
+            let replaced = self.senders.iter().any(|other| other.since > sender.since);
+            if !replaced {
+                self.hear_rates(round);
+            }
+        }
+        if !late && !opens {
+            if masters > self.masters && !self.timed_out {
                 self.since = now.steady;
             }
             self.masters = masters;
-            // What it did while it was silent may be among what it has not said.
-            let silent = now.steady.saturating_sub(sender.heard) > timeout_us;
-            if round.complete || !(silent && self.mute) {
-                sender.heard = now.steady;
+            // What it did while it was silent may be among what it has not said. One
+            // met just now is another process: see the module.
+            let silent = sender
+                .heard
+                .is_some_and(|then| now.steady.saturating_sub(then) > timeout_us && self.timed_out);
+            let counts = match round.progress {
+                Progress::Complete => true,
+                Progress::Partial => !silent,
+                Progress::Refused | Progress::Opening => false,
+            };
+            if counts {
+                sender.heard = Some(now.steady);
             }
             // One that has just begun has not had the time to hear everybody.
             let hears =
@@ -219,15 +354,23 @@ impl Peer {
             if sender.hears.as_deref() != hears {
                 sender.hears = hears.map(<[_]>::to_vec);
             }
-            match masters {
-                1 => sender.spend.sample(round.spent, now.steady),
-                _ => sender.spend = Spend::default(),
-            }
         }
         let place = self.senders.partition_point(|other| other.heard > sender.heard);
         self.senders.insert(place, sender);
         self.senders.truncate(self.masters.saturating_add(SPARE_SENDERS));
-        !late
+        !late && !opens
+    }
+
+    /// Takes over what it says that it spends. A new process does not know that yet:
+    /// until then the others know what the one before it said.
+    fn hear_rates(&mut self, round: &Round<'_>) {
+        if round.masters > 1 {
+            // What a cluster spends on the buckets of one server here nobody knows.
+            self.rates = None;
+        } else if round.rates.is_some() {
+            self.rates = round.rates;
+        }
+        self.settled = round.settled && round.rates.is_some();
     }
 
     /// Whether it says that it hears another region.
@@ -240,15 +383,6 @@ impl Peer {
     fn misses(&self, id: ReplicaId) -> bool {
         let mut said = self.senders.iter().take(self.masters).filter_map(|s| s.hears.as_ref());
         said.any(|hears| !hears.contains(&id))
-    }
-
-    /// What it has spent lately, see [`Spend::rate`]. What a cluster spends on
-    /// the buckets of one server here cannot be told.
-    fn rate(&self, until: u64) -> Option<u128> {
-        match (self.masters, self.senders.first()) {
-            (1, Some(sender)) => sender.spend.rate(until),
-            _ => None,
-        }
     }
 }
 
@@ -263,9 +397,10 @@ pub struct Membership {
     masters: u16,
     timeout_us: u64,
     started: u64,
+    /// By name.
     peers: Vec<Peer>,
     own: Spend,
-    own_frozen: u128,
+    said: Statement,
     share: u16,
     /// Earlier shares, oldest first, each with the wall-clock instant it ended.
     earlier: VecDeque<(u64, u16)>,
@@ -279,7 +414,7 @@ impl Default for Membership {
 
 impl Membership {
     /// `regions` counts this one; a peer is silent after `timeout_us`
-    /// microseconds. Membership not heard yet are waited for as long, from `now` on.
+    /// microseconds. Regions not heard yet are waited for as long, from `now` on.
     #[must_use]
     pub fn new(policy: PartitionPolicy, regions: usize, timeout_us: u64, now: Instants) -> Self {
         Self {
@@ -291,7 +426,7 @@ impl Membership {
             started: now.steady,
             peers: Vec::new(),
             own: Spend::default(),
-            own_frozen: 0,
+            said: Statement::default(),
             share: WHOLE,
             earlier: VecDeque::new(),
         }
@@ -364,19 +499,19 @@ impl Membership {
     /// Whether the peer is known and silent.
     #[must_use]
     pub fn is_silent(&self, id: ReplicaId) -> bool {
-        self.peers.iter().any(|peer| peer.id == id && peer.silent)
+        self.peers.iter().any(|peer| peer.id == id && peer.is_silent())
     }
 
     /// The peers that are heard now, to be told to all.
     pub fn heard_now(&self) -> impl Iterator<Item = ReplicaId> {
-        self.peers.iter().filter(|peer| !peer.mute).map(Peer::id)
+        self.peers.iter().filter(|peer| !peer.timed_out).map(Peer::id)
     }
 
     /// Whether some peer that is heard does not hear `from`: then what `from` says
     /// is to be passed on, since nobody else may tell that peer.
     #[must_use]
     pub fn misses(&self, from: ReplicaId) -> bool {
-        let mut others = self.peers.iter().filter(|peer| peer.id != from && !peer.mute);
+        let mut others = self.peers.iter().filter(|peer| peer.id != from && !peer.timed_out);
         others.any(|peer| peer.misses(from))
     }
 
@@ -386,15 +521,44 @@ impl Membership {
         self.peers.iter().any(|peer| self.misses(peer.id))
     }
 
-    /// A peer was heard. One that is silent stays so until all of its masters have
-    /// said all they have to say: what they did meanwhile may be among the rest. A
-    /// round that lay on a line that was cut says nothing of now.
+    /// What this region says of itself with each round from now on.
+    #[must_use]
+    pub fn statement(&self) -> Statement {
+        self.said
+    }
+
+    /// A process of a peer has answered a round of ours with the [`Statement`] of this
+    /// number. To be told in the order in which the answers came.
+    pub fn acknowledged(&mut self, id: ReplicaId, run: &[u8], number: u64) {
+        let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == id) else {
+            return;
+        };
+        // Not one that has been replaced since.
+        let latest = peer.senders.iter().max_by_key(|sender| sender.since);
+        if latest.is_some_and(|sender| *sender.run == *run) {
+            peer.acknowledged = number;
+        }
+    }
+
+    /// Whether a peer that answers refuses our states, for want of memory or rights or
+    /// the like: from the first one refused until it has taken all of them.
+    pub fn refuses(&mut self, id: ReplicaId, refuses: bool) {
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == id) {
+            peer.refuses = refuses;
+        }
+    }
+
+    /// A peer was heard: see the [module](self). A round that lay on a line that was
+    /// cut says nothing of now.
     ///
     /// `false` when there are too many peers to know another one.
     pub fn heard(&mut self, round: &Round<'_>, now: Instants) -> bool {
+        let opens = round.progress == Progress::Opening;
         let place = match self.peers.binary_search_by_key(&round.id, Peer::id) {
             Ok(place) => place,
             Err(_) if self.peers.len().saturating_add(1) >= MAX_REPLICAS => return false,
+            // That it connects does not say that it can be heard.
+            Err(_) if opens => return true,
             Err(place) => {
                 self.peers.insert(place, Peer::new(round.id, now));
                 place
@@ -406,8 +570,8 @@ impl Membership {
         if let Ok(place) = self.peers.binary_search_by_key(&round.id, Peer::id)
             && let Some(peer) = self.peers.get_mut(place)
             && news
-            && round.complete
-            && !peer.mute
+            && round.progress == Progress::Complete
+            && !peer.timed_out
         {
             peer.round = now.wall;
         }
@@ -417,33 +581,32 @@ impl Membership {
     /// Looks who has fallen silent; to be called now and then, with what this
     /// region has admitted itself. Returns whether the share has changed.
     pub fn tick(&mut self, own_spent: Option<u64>, now: Instants) -> bool {
-        if let Some(spent) = own_spent {
-            self.own.sample(spent, now.steady);
-        }
         let timeout = self.timeout_us;
-        let whole_before = self.peers.iter().all(|peer| !peer.silent) && self.share == WHOLE;
-        let mut cut = false;
         for peer in &mut self.peers {
-            peer.mute = peer.silence(now) > timeout;
+            peer.timed_out = peer.silence(now) > timeout;
         }
         let rounds: Vec<Option<u64>> =
             self.peers.iter().map(|peer| self.relayed(peer, now)).collect();
         for (peer, round) in self.peers.iter_mut().zip(rounds) {
-            peer.silent = peer.mute && round.is_none();
-            peer.round = peer.round.max(round.unwrap_or(0));
-            cut |= peer.silent;
+            peer.relayed = round.is_some();
+            if let Some(round) = round {
+                peer.round = peer.round.max(round);
+            }
         }
         // A region that is gone for good, or got another name, would be silent for
         // ever.
         while self.peers.len() >= self.regions.max(1) {
-            let Some(gone) = self.peers.iter().position(|peer| peer.silent) else {
+            let Some(gone) = self.peers.iter().position(|peer| peer.timed_out && !peer.relayed)
+            else {
                 break;
             };
             self.peers.remove(gone);
         }
-        if whole_before && cut {
-            self.freeze();
+        if let Some(spent) = own_spent {
+            self.own.sample(spent, now.steady);
+            self.state_rates();
         }
+        self.said.settled = self.is_settled();
         let share = self.share_now(now);
         if share == self.share {
             return false;
@@ -458,38 +621,45 @@ impl Membership {
         true
     }
 
-    /// The latest round (wall clock) of those who pass on what a mute peer says.
+    /// The latest round (wall clock) of those who pass on what a peer that has timed out says.
     fn relayed(&self, peer: &Peer, now: Instants) -> Option<u64> {
-        let me = self.me.filter(|_| peer.mute)?;
+        let me = self.me.filter(|_| peer.timed_out)?;
         (peer.silence(now) > self.timeout_us.saturating_mul(RELAYED)).then_some(())?;
-        let others = self.peers.iter().filter(|other| !other.mute);
+        let others = self.peers.iter().filter(|other| !other.timed_out);
         others.filter(|other| other.hears(peer.id) && other.hears(me)).map(Peer::round).max()
     }
 
-    /// Notes what each region has spent lately, as it was when the cut happened:
-    /// what this side spends until it notices the cut, the other does not see.
-    fn freeze(&mut self) {
-        let silent = self.peers.iter().filter(|peer| peer.silent);
-        let cut = silent.map(Peer::heard).min().unwrap_or(u64::MAX);
-        let own = self.own.rate(cut).filter(|_| self.masters == 1);
-        let rates: Option<Vec<u128>> = self.peers.iter().map(|peer| peer.rate(cut)).collect();
-        // Whoever has not been watched for long enough may have spent anything.
-        let (Some(own), Some(rates)) = (own, rates) else {
-            self.own_frozen = 0;
+    /// Says what this region spends now, when all know what it said before.
+    fn state_rates(&mut self) {
+        if self.masters > 1 {
+            // One master does not know what the others spend.
+            self.said.rates = None;
+            return;
+        }
+        let cut = self.peers.iter().any(|peer| peer.timed_out || peer.refuses);
+        let number = self.said.number;
+        let known = self.peers.iter().all(|peer| peer.acknowledged == number);
+        let Some(rate) = self.own.rate().filter(|_| !cut) else {
             return;
         };
-        let all = rates.iter().fold(own, |sum, rate| sum.saturating_add(*rate)).max(1);
-        let regions = u128::try_from(self.regions()).unwrap_or(u128::MAX);
-        // In a unit in which both parts are whole: rate times regions.
-        let part = |rate: u128| {
-            let by_spend =
-                rate.saturating_mul(regions).saturating_mul(EQUAL_PART.saturating_sub(1));
-            by_spend.saturating_add(all)
+        let before = match self.said.rates {
+            Some(_) if !known => return,
+            Some(rates) => rates.now,
+            None => rate,
         };
-        self.own_frozen = part(own);
-        for (peer, rate) in self.peers.iter_mut().zip(rates) {
-            peer.frozen = part(rate);
+        if self.said.rates != Some(Rates { before, now: rate }) {
+            self.said.number = number.saturating_add(1);
+            self.said.rates = Some(Rates { before, now: rate });
         }
+    }
+
+    /// See [`Statement::settled`].
+    fn is_settled(&self) -> bool {
+        // It may not have acknowledged the latest one yet.
+        let least = self.said.number.saturating_sub(1).max(1);
+        let all = self.peers.len().saturating_add(1) >= self.regions;
+        let known = |peer: &Peer| peer.rates.is_some() && peer.acknowledged >= least;
+        self.said.rates.is_some() && all && self.peers.iter().all(known)
     }
 
     fn share_now(&self, now: Instants) -> u16 {
@@ -497,36 +667,73 @@ impl Membership {
         let unheard = regions.saturating_sub(1).saturating_sub(self.peers.len());
         let waiting = now.steady.saturating_sub(self.started) <= self.timeout_us;
         let missing = if waiting { 0 } else { unheard };
-        let silent = self.peers.iter().filter(|peer| peer.silent).count();
+        let silent = self.peers.iter().filter(|peer| peer.is_silent()).count();
         if silent.saturating_add(missing) == 0 {
             return WHOLE;
         }
-        let permille = |part: u128, all: u128| {
-            let share = part.saturating_mul(u128::from(WHOLE)).checked_div(all).unwrap_or(0);
-            u16::try_from(share).unwrap_or(WHOLE).min(WHOLE)
-        };
-        let count = |count: usize| u128::try_from(count).unwrap_or(0);
         let here = regions.saturating_sub(silent).saturating_sub(missing);
+        let equal = permille(wide(here), wide(regions));
         match self.policy {
             PartitionPolicy::Off => WHOLE,
-            PartitionPolicy::Equal => permille(count(here), count(regions)),
-            // Without spend to go by, all count alike.
-            PartitionPolicy::Share if silent == 0 || self.own_frozen == 0 => {
-                permille(count(here), count(regions))
-            }
-            PartitionPolicy::Share => {
-                let peers = |silent: bool| {
-                    let side = self.peers.iter().filter(move |peer| peer.silent == silent);
-                    side.map(|peer| peer.frozen).fold(0_u128, u128::saturating_add)
-                };
-                let near = peers(false).saturating_add(self.own_frozen);
-                let all = near.saturating_add(peers(true));
-                let heard = count(self.peers.len().saturating_add(1));
-                // Those never heard take their equal part first.
-                permille(near.saturating_mul(heard), all.saturating_mul(count(regions)))
-            }
+            PartitionPolicy::Equal => equal,
+            PartitionPolicy::Share => match self.share_by_spend(here) {
+                None => equal,
+                Some(share) if self.all_are_settled() => share,
+                Some(share) => share.min(equal),
+            },
         }
     }
+
+    /// The part of this side, of `here` regions, by what all spend; `None` when that is
+    /// not known, or nobody spends anything.
+    fn share_by_spend(&self, here: usize) -> Option<u16> {
+        let regions = self.regions();
+        if self.peers.len().saturating_add(1) < regions {
+            return None;
+        }
+        // Everything is below 2^64 times the number of regions.
+        let (mut near, mut far) = (self.said.rates?.least(), 0_u128);
+        for peer in &self.peers {
+            let rates = peer.rates?;
+            if peer.is_silent() {
+                far = far.saturating_add(rates.most());
+            } else {
+                near = near.saturating_add(rates.least());
+            }
+        }
+        let all = near.saturating_add(far);
+        if all == 0 {
+            return None;
+        }
+        // near / all, and of the equal part here / regions, as parts of one whole.
+        let by_spend = EQUAL_PART.saturating_sub(1).saturating_mul(near);
+        let part =
+            by_spend.saturating_mul(wide(regions)).saturating_add(all.saturating_mul(wide(here)));
+        Some(permille(part, all.saturating_mul(wide(regions)).saturating_mul(EQUAL_PART)))
+    }
+
+    fn all_are_settled(&self) -> bool {
+        self.said.settled && self.peers.iter().all(|peer| peer.settled)
+    }
+}
+
+/// What of a whole a part is, in permille, rounded down. The whole is not 0.
+fn permille(part: u128, whole: u128) -> u16 {
+    let share = part.saturating_mul(u128::from(WHOLE)).checked_div(whole);
+    match share.and_then(|share| u16::try_from(share).ok()) {
+        Some(share @ 0..=WHOLE) => share,
+        _ => {
+            debug_assert!(false, "{part} of {whole} is no part");
+            // Nothing is what is safe.
+            0
+        }
+    }
+}
+
+/// The number of some regions, which are few.
+fn wide(count: usize) -> u128 {
+    // No machine has more than 128 bits.
+    u128::try_from(count).unwrap_or(u128::MAX)
 }
 
 /// How late the rounds of one sender come, by two clocks that need not agree.
@@ -537,15 +744,15 @@ impl Membership {
 /// such time lately.
 #[derive(Debug, Clone, Default)]
 struct Lateness {
-    /// The least difference in this stretch of time, and in the one before it.
+    /// The least difference in this window, and in the one before it.
     least: Option<(i128, i128)>,
-    /// When this stretch began.
+    /// When this window began.
     since: u64,
 }
 
 /// After how long the least difference is found anew, in microseconds: clocks run
 /// apart, and lines change.
-const STRETCH_US: u64 = 30_000_000;
+const WINDOW_US: u64 = 30_000_000;
 
 impl Lateness {
     /// Microseconds by which a message, sent at `sent` on a steady clock of its
@@ -556,28 +763,30 @@ impl Lateness {
             self.since = now;
             (difference, difference)
         });
-        if now.saturating_sub(self.since) > STRETCH_US {
+        if now.saturating_sub(self.since) > WINDOW_US {
             (before, current) = (current, difference);
             self.since = now;
         }
         current = current.min(difference);
         self.least = Some((current, before));
-        u64::try_from(difference.saturating_sub(current.min(before))).unwrap_or(0)
+        // Not negative: it is one of those of which the least is taken.
+        u64::try_from(difference.saturating_sub(current.min(before))).unwrap_or(u64::MAX)
     }
 }
 
-/// What a region has spent lately.
+/// What this region has spent lately.
 #[derive(Debug, Clone, Default)]
 struct Spend {
-    /// Sums at instants of the steady clock, oldest first. The last one moves
-    /// along, those before it are about [`SAMPLE_US`] apart.
+    /// Tokens in all at instants of the steady clock, oldest first. The last one moves
+    /// along, those before it are about [`SAMPLE_US`] apart, and but for the first one
+    /// all are of the last [`RECENT_US`].
     sums: VecDeque<(u64, u64)>,
 }
 
 impl Spend {
     fn sample(&mut self, sum: u64, now: u64) {
         if self.sums.back().is_some_and(|(_, last)| sum < *last) {
-            // It began a new life.
+            // It is counted anew.
             self.sums.clear();
         }
         let before = self.sums.len().checked_sub(2).and_then(|place| self.sums.get(place));
@@ -585,23 +794,20 @@ impl Spend {
             self.sums.pop_back();
         }
         self.sums.push_back((now, sum));
-        if self.sums.len() > MAX_SAMPLES {
+        let old = |then: u64| now.saturating_sub(then) > RECENT_US;
+        while self.sums.get(1).is_some_and(|(then, _)| old(*then)) {
             self.sums.pop_front();
         }
     }
 
-    /// Tokens in 10^9 microseconds, over the [`RECENT_US`] before `until`; `None`
-    /// when it has not been watched then.
-    fn rate(&self, until: u64) -> Option<u128> {
-        // The last one has gone on here, and has not where it was last heard of
-        // before a cut: both sides go by those before it.
-        let known = self.sums.len().saturating_sub(1);
-        let end = self.sums.partition_point(|(then, _)| *then <= until).min(known);
-        let (end, last) = self.sums.get(end.checked_sub(1)?)?;
-        let start = self.sums.partition_point(|(then, _)| *then < end.saturating_sub(RECENT_US));
-        let (start, first) = self.sums.get(start)?;
+    /// Thousandths of a token per second, over the last [`RECENT_US`] or what has been
+    /// seen of it; `None` when that is too short.
+    fn rate(&self) -> Option<u64> {
+        let ((start, first), (end, last)) = (self.sums.front()?, self.sums.back()?);
+        let us = end.checked_sub(*start).filter(|us| *us >= SAMPLE_US)?;
         let spent = u128::from(last.saturating_sub(*first)).saturating_mul(1_000_000_000);
-        spent.checked_div(u128::from(end.saturating_sub(*start)))
+        // Nobody can spend that many.
+        Some(u64::try_from(spent.checked_div(u128::from(us))?).unwrap_or(u64::MAX))
     }
 }
 
@@ -620,7 +826,7 @@ mod tests {
             // Held back for nine seconds.
             (157, 9_650, 9_000),
             (9_207, 9_700, 0),
-            // A line that has become slower is found to be so after two stretches.
+            // A line that has become slower is found to be so after two windows.
             (9_257, 11_750, 2_000),
             (40_000, 42_493, 2_000),
             (71_000, 73_493, 0),

@@ -58,6 +58,7 @@ impl Even {
             jitter_us: random.of(0, 50) * 1_000,
             loss: 0,
             again: 0,
+            resend_us: 0,
         };
         let longest = random.one(&[3, 10, 60]) * SECOND;
         let (mut cuts, mut at) = (Vec::new(), FIRST);

@@ -38,11 +38,18 @@ pub enum Trouble {
     /// Two that do not hear each other are heard by all others, for long; guard
     /// `equal`.
     Gaps,
+    /// Servers are cut off, restart with what they had, and are sent everything again
+    /// for a long time; guard `equal`.
+    SlowRestarts,
+    /// Servers refuse all states for long; guard `equal`.
+    Refusals,
+    /// Machines are suspended for long; guard `equal`.
+    Suspensions,
 }
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::None,
         Self::Network,
         Self::Clocks,
@@ -58,6 +65,9 @@ impl Trouble {
         Self::Cuts(PartitionPolicy::Equal),
         Self::Cuts(PartitionPolicy::Share),
         Self::Gaps,
+        Self::SlowRestarts,
+        Self::Refusals,
+        Self::Suspensions,
     ];
 
     /// What the report calls it.
@@ -79,7 +89,18 @@ impl Trouble {
             Self::Cuts(PartitionPolicy::Equal) => "long cuts, guard equal",
             Self::Cuts(PartitionPolicy::Share) => "long cuts, guard share",
             Self::Gaps => "two do not hear each other for long",
+            Self::SlowRestarts => "restarts after cuts, long resending",
+            Self::Refusals => "states refused for long",
+            Self::Suspensions => "machines suspended",
         }
+    }
+
+    /// Whether it lasts for long, and the bound does not depend on how long.
+    fn is_long(self) -> bool {
+        matches!(
+            self,
+            Self::Cuts(_) | Self::Gaps | Self::SlowRestarts | Self::Refusals | Self::Suspensions
+        )
     }
 
     fn loses_state(self) -> bool {
@@ -153,11 +174,13 @@ impl Run {
         let policy = policy(&mut random);
         let guard = match trouble {
             Trouble::Cuts(guard) => guard,
-            Trouble::Gaps => PartitionPolicy::Equal,
+            Trouble::Gaps | Trouble::SlowRestarts | Trouble::Refusals | Trouble::Suspensions => {
+                PartitionPolicy::Equal
+            }
             _ => random.one(&PartitionPolicy::ALL),
         };
         let timeout_us = match trouble {
-            Trouble::Cuts(_) | Trouble::Gaps => random.of(1_000, 4_000) * 1_000,
+            trouble if trouble.is_long() => random.of(1_000, 4_000) * 1_000,
             _ => 2 * SECOND,
         };
         let lossy = trouble == Trouble::Network;
@@ -168,6 +191,10 @@ impl Run {
             jitter_us: random.of(0, 50) * 1_000,
             loss: if lossy { 300 } else { 0 },
             again: if lossy { 200 } else { 0 },
+            resend_us: match trouble {
+                Trouble::SlowRestarts => random.of(5, 40) * SECOND,
+                _ => 0,
+            },
         };
         let clocks: Vec<Clock> = (0..regions)
             .map(|_| match trouble {
@@ -178,7 +205,7 @@ impl Run {
             })
             .collect();
         let end = match trouble {
-            Trouble::Cuts(_) | Trouble::Gaps => random.of(30, 120) * SECOND,
+            trouble if trouble.is_long() => random.of(30, 120) * SECOND,
             Trouble::Network => random.of(12, 30) * SECOND,
             Trouble::Expiry => 150 * SECOND,
             _ => 12 * SECOND,
@@ -248,6 +275,7 @@ impl Run {
             Trouble::Network => self.plan_cuts(5),
             Trouble::Cuts(_) => self.plan_cuts(100),
             Trouble::Gaps => self.plan_gaps(),
+            Trouble::SlowRestarts | Trouble::Refusals | Trouble::Suspensions => self.plan_outages(),
             Trouble::Steps => {
                 for _ in 0..self.random.of(1, 6) {
                     let (at, place) = (self.some_time(), self.some_place());
@@ -317,6 +345,41 @@ impl Run {
         }
     }
 
+    /// One server after the other is out of reach in some way, and whole again soon after.
+    fn plan_outages(&mut self) {
+        let network = self.world.network;
+        let exchange = network.interval_us + network.delay_us + network.jitter_us;
+        let whole = 2 * exchange + SECOND / 5;
+        assert!(whole <= 2 * SECOND, "soon is within two seconds");
+        let mut at = self.random.of(SECOND, 5 * SECOND);
+        while at < self.end {
+            let until = at + self.random.of(10, 200) * SECOND / 10;
+            let place = self.some_place();
+            match self.trouble {
+                Trouble::Refusals => {
+                    // Now and then all of them.
+                    let all = self.random.permille(300);
+                    for place in (0..self.world.count()).filter(|one| all || *one == place) {
+                        self.world.plan(at, place, Happening::Refuses(true));
+                        self.world.plan(until, place, Happening::Refuses(false));
+                    }
+                }
+                Trouble::Suspensions => self.world.plan(at, place, Happening::Suspend(until)),
+                _ => {
+                    let sides: Vec<bool> =
+                        (0..self.world.count()).map(|other| other == place).collect();
+                    self.world.plan_cut((at, until), &sides, true);
+                    self.world.plan(until, place, Happening::Restart);
+                    self.lives += 1;
+                }
+            }
+            for place in 0..self.world.count() {
+                self.world.plan(until + whole, place, Happening::IsWhole);
+            }
+            at = until + whole + self.random.of(0, 10 * SECOND);
+        }
+    }
+
     /// Longer ones than cuts, of two servers at a time.
     fn plan_gaps(&mut self) {
         let mut at = self.random.of(0, 5 * SECOND);
@@ -336,7 +399,10 @@ impl Run {
         let calm = network.interval_us + network.delay_us + network.jitter_us;
         let (unknown, lag) = match self.trouble {
             // However long the cut is.
-            Trouble::Cuts(PartitionPolicy::Equal) => (config.timeout_us + SECOND / 10 + calm, calm),
+            Trouble::Cuts(PartitionPolicy::Equal)
+            | Trouble::SlowRestarts
+            | Trouble::Refusals
+            | Trouble::Suspensions => (config.timeout_us + SECOND / 10 + calm, calm),
             // However long it is: each falls silent for the other, who says so to the
             // third; after that all goes by way of it.
             Trouble::Gaps => (2 * (config.timeout_us + SECOND / 10) + 3 * calm, 2 * calm),
@@ -355,12 +421,16 @@ impl Run {
             // The level is kept when the policy changes, and so may be a full bucket.
             allowed += self.most.capacity_micros();
         }
-        if matches!(self.trouble, Trouble::Losses | Trouble::Promotions) {
-            // What was forgotten with each life.
-            allowed += self.lives * bound(self.most, 2, lag, 0);
+        if matches!(self.trouble, Trouble::Losses | Trouble::Promotions | Trouble::SlowRestarts) {
+            // What was forgotten with each life: who takes at once hides what it had not
+            // told of the life before.
+            allowed += self.lives * bound(self.most, 2, unknown, 0);
         }
         let given = self.world.admitted.values();
         let most = given.map(|given| excess(given, self.most, self.fast_ppm)).max().unwrap_or(0);
+        if let Some(not) = self.world.not_whole.first() {
+            return Err(format!("{not} (microseconds), of {}", self.world.not_whole.len()));
+        }
         if most > allowed {
             return Err(format!("{most} millionths too many were given out, {allowed} may be"));
         }

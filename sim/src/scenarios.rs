@@ -151,6 +151,7 @@ impl Scenario {
             jitter_us: 0,
             loss: 0,
             again: 0,
+            resend_us: 0,
         };
         let clocks = self.clocks.map(|ahead_us| Clock { ahead_us, fast_ppm: 0 });
         let clocks = if self.regions == 3 { clocks.to_vec() } else { Vec::new() };

@@ -5,7 +5,7 @@ use claw_core::codec::{self, Besides, DebitsText, Names, Wire};
 use claw_core::debits::{self, Debits, Region};
 use claw_core::defaults::Defaults;
 use claw_core::limits::MICRO;
-use claw_core::membership::{Instants, Membership, PartitionPolicy, Round};
+use claw_core::membership::{Instants, Membership, PartitionPolicy, Round, Statement};
 use claw_core::merge::{Join, State};
 use claw_core::open::OpenBucket;
 use claw_core::plan::{Note, SyncMode};
@@ -134,12 +134,6 @@ impl Server {
     #[must_use]
     pub fn id(&self) -> ReplicaId {
         self.id
-    }
-
-    /// Tokens admitted in this life.
-    #[must_use]
-    pub fn spent(&self) -> u64 {
-        self.spent
     }
 
     /// What it may admit of the limit.
@@ -388,6 +382,22 @@ impl Server {
     /// A peer was heard.
     pub fn heard(&mut self, round: &Round<'_>, now: Instants) {
         self.region.peers.heard(round, now);
+    }
+
+    /// A process of a peer has answered a round with the statement of this number.
+    pub fn answered(&mut self, id: ReplicaId, run: &[u8], number: u64) {
+        self.region.peers.acknowledged(id, run, number);
+    }
+
+    /// A peer refuses its states, or does not any more.
+    pub fn refused_by(&mut self, id: ReplicaId, refuses: bool) {
+        self.region.peers.refuses(id, refuses);
+    }
+
+    /// What it says of itself.
+    #[must_use]
+    pub fn statement(&self) -> Statement {
+        self.region.peers.statement()
     }
 
     /// Whom it hears.

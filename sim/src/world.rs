@@ -7,7 +7,7 @@
 
 use crate::random::Random;
 use crate::server::{Backup, Config, Name, Noted, Sent, Server};
-use claw_core::membership::{self, Instants};
+use claw_core::membership::{self, Instants, Progress, Statement, WHOLE};
 use claw_core::replica::ReplicaId;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -34,6 +34,8 @@ pub struct Network {
     pub loss: u64,
     /// How many of a thousand states come once more, later and out of order.
     pub again: u64,
+    /// How long it takes to send all states again, to who may have lost some.
+    pub resend_us: u64,
 }
 
 /// A server's clocks.
@@ -68,6 +70,12 @@ pub enum Happening {
     Step(i64),
     /// The links from this server to these become so.
     Links(Vec<usize>, bool),
+    /// The server refuses all states, for want of memory, or does not any more.
+    Refuses(bool),
+    /// The machine is suspended until then: what comes in waits for it.
+    Suspend(u64),
+    /// The server has to admit the whole limit now.
+    IsWhole,
 }
 
 #[derive(Debug)]
@@ -76,6 +84,14 @@ enum Event {
     Tick(usize),
     Send(usize),
     Round(Round),
+    /// The answer to the heartbeat of a round from one to another.
+    Answer {
+        from: usize,
+        to: usize,
+        /// The life of the sender, and that of who answers.
+        lives: (u64, u64),
+        number: u64,
+    },
     /// A copy of a state that was sent before.
     Stray {
         from: usize,
@@ -96,7 +112,7 @@ struct Round {
     /// What they were made of, to be sent again when they do not arrive.
     notes: Vec<(Name, Noted)>,
     at: u64,
-    spent: u64,
+    statement: Statement,
     complete: bool,
     /// Whom the sender hears.
     hears: Vec<ReplicaId>,
@@ -109,6 +125,10 @@ struct Link {
     changed: BTreeMap<Name, Noted>,
     /// Everything has to be sent.
     all: bool,
+    /// What of it is still to be sent, and when.
+    resend: Vec<(u64, Name)>,
+    /// When the far end refused states last that it has not taken since.
+    refused: Option<u64>,
     /// When the latest round that arrived complete was sent.
     known: u64,
     /// When the latest round arrives: rounds do not overtake each other.
@@ -119,6 +139,11 @@ impl Link {
     /// What was noted has not arrived.
     fn put_back(&mut self, notes: Vec<(Name, Noted)>) {
         self.all = true;
+        self.keep(notes);
+    }
+
+    /// They are to be sent again, unless they have changed since.
+    fn keep(&mut self, notes: Vec<(Name, Noted)>) {
         for (name, noted) in notes {
             self.changed.entry(name).or_insert(noted);
         }
@@ -139,6 +164,10 @@ pub struct World {
     clocks: Vec<(Clock, i64)>,
     lives: Vec<u64>,
     backups: Vec<Option<Backup>>,
+    /// Which servers refuse states.
+    refusing: Vec<bool>,
+    /// Until when each is suspended.
+    suspended: Vec<u64>,
     links: Vec<Vec<Link>>,
     queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
     events: Vec<Option<Event>>,
@@ -150,6 +179,8 @@ pub struct World {
     pub refused: u64,
     /// How long something admitted here has been unknown there, at most.
     pub lag: u64,
+    /// Who did not admit the whole limit when it had to.
+    pub not_whole: Vec<String>,
 }
 
 impl World {
@@ -164,6 +195,8 @@ impl World {
             clocks: clocks.iter().map(|clock| (*clock, 0)).collect(),
             lives: vec![0; count],
             backups: vec![None; count],
+            refusing: vec![false; count],
+            suspended: vec![0; count],
             links: vec![vec![Link { all: true, ..Link::default() }; count]; count],
             queue: BinaryHeap::new(),
             events: Vec::new(),
@@ -172,6 +205,7 @@ impl World {
             admitted: Admitted::new(),
             refused: 0,
             lag: 0,
+            not_whole: Vec::new(),
         };
         world.clocks.resize(count, (Clock::default(), 0));
         for place in 0..count {
@@ -260,11 +294,32 @@ impl World {
         self.now = us;
     }
 
+    /// Which server does what an event is about; the network does not need one.
+    fn place_of(event: &Event) -> Option<usize> {
+        match event {
+            Event::Happening(_, Happening::Links(..)) => None,
+            Event::Happening(place, _) | Event::Tick(place) | Event::Send(place) => Some(*place),
+            Event::Answer { from, .. } => Some(*from),
+            Event::Round(round) => Some(round.to),
+            Event::Stray { to, .. } => Some(*to),
+        }
+    }
+
     fn handle(&mut self, event: Event) {
+        let wakes = Self::place_of(&event).map_or(0, |place| self.suspended[place]);
+        if wakes > self.now {
+            self.push(wakes, event);
+            return;
+        }
         match event {
             Event::Happening(place, happening) => self.happen(place, happening),
             Event::Tick(place) => {
                 let now = self.instants(place);
+                for to in 0..self.count() {
+                    let (id, refused) =
+                        (self.servers[to].id(), self.links[place][to].refused.is_some());
+                    self.servers[place].refused_by(id, refused);
+                }
                 if self.servers[place].tick(now) {
                     // What came in before is passed on too.
                     for link in &mut self.links[place] {
@@ -280,8 +335,14 @@ impl World {
                 self.push(self.now + self.network.interval_us, Event::Send(place));
             }
             Event::Round(round) => self.arrive(round),
+            Event::Answer { from, to, lives, number } => {
+                if !self.links[from][to].down && lives == (self.lives[from], self.lives[to]) {
+                    let (id, run) = (self.servers[to].id(), lives.1.to_be_bytes());
+                    self.servers[from].answered(id, &run, number);
+                }
+            }
             Event::Stray { from, to, sent } => {
-                if !self.links[from][to].down {
+                if !self.links[from][to].down && !self.refusing[to] {
                     self.receive(from, to, &sent);
                 }
             }
@@ -325,6 +386,15 @@ impl World {
                 self.begin_life(place);
             }
             Happening::Step(by) => self.clocks[place].1 += by,
+            Happening::Suspend(until) => self.suspended[place] = until,
+            Happening::Refuses(refuses) => self.refusing[place] = refuses,
+            Happening::IsWhole => {
+                let share = server.share();
+                if share < WHOLE {
+                    let id = server.id();
+                    self.not_whole.push(format!("{id} admits {share} permille at {}", self.now));
+                }
+            }
             Happening::Links(others, up) => {
                 for to in others {
                     let link = &mut self.links[place][to];
@@ -363,12 +433,18 @@ impl World {
         }
         let mut notes = std::mem::take(&mut link.changed);
         if std::mem::take(&mut link.all) {
-            for name in server.names() {
-                notes.extend(server.visit(name, wall).map(|noted| (name, noted)));
-            }
+            let resend_us = self.network.resend_us;
+            let when = |name| (self.now + self.random.of(0, resend_us), name);
+            link.resend = server.names().into_iter().map(when).collect();
+            // When it ends does not depend on what comes first.
+            link.resend.extend(server.names().first().map(|name| (self.now + resend_us, *name)));
+        }
+        for (_, name) in link.resend.extract_if(.., |(at, _)| *at <= self.now) {
+            notes.extend(server.visit(name, wall).map(|noted| (name, noted)));
         }
         let delay = self.network.delay_us + self.random.of(0, self.network.jitter_us);
-        let (mut arriving, mut again, mut complete) = (Vec::new(), Vec::new(), true);
+        let (mut arriving, mut again) = (Vec::new(), Vec::new());
+        let mut complete = link.resend.is_empty();
         for (name, noted) in notes {
             if self.random.permille(self.network.again) {
                 let sent = server.sent(&[(name, noted.clone())], wall);
@@ -385,11 +461,22 @@ impl World {
         let notes = arriving;
         link.busy = link.busy.max(self.now + delay);
         let (at, arrives) = (self.now, link.busy);
-        let (life, run, spent) = (self.lives[to], self.lives[from], server.spent());
+        let (life, run, statement) = (self.lives[to], self.lives[from], server.statement());
         let hears = server.hears();
         self.push(
             arrives,
-            Event::Round(Round { from, to, life, run, states, notes, at, spent, complete, hears }),
+            Event::Round(Round {
+                from,
+                to,
+                life,
+                run,
+                states,
+                notes,
+                at,
+                statement,
+                complete,
+                hears,
+            }),
         );
         for (at, sent) in again {
             self.push(at, Event::Stray { from, to, sent: Box::new(sent) });
@@ -397,25 +484,44 @@ impl World {
     }
 
     fn arrive(&mut self, round: Round) {
-        let Round { from, to, life, run, states, notes, at, spent, complete, hears } = round;
+        let Round { from, to, life, run, states, notes, at, statement, complete, hears } = round;
         if self.links[from][to].down || life != self.lives[to] {
             self.links[from][to].put_back(notes);
             return;
         }
-        self.receive(from, to, &states);
+        if self.refusing[to] && !notes.is_empty() {
+            // The heartbeat that follows them says so.
+            let link = &mut self.links[from][to];
+            link.keep(notes);
+            link.refused = Some(self.now);
+        } else {
+            self.receive(from, to, &states);
+        }
+        let link = &mut self.links[from][to];
+        // What was on its way when others were refused does not bring those.
+        link.refused = link.refused.filter(|when| self.refusing[to] || *when >= at);
+        let progress = match (link.refused.is_some(), complete) {
+            (true, _) => Progress::Refused,
+            (false, true) => Progress::Complete,
+            (false, false) => Progress::Partial,
+        };
         let (now, id) = (self.instants(to), self.servers[from].id());
         // When it was sent, on a clock of the sender's.
         let round = membership::Round {
             id,
             run: &run.to_be_bytes(),
             sent: at,
-            spent,
             masters: 1,
-            complete,
+            progress,
+            rates: statement.rates,
+            settled: statement.settled,
             hears: Some(&hears),
         };
         self.servers[to].heard(&round, now);
-        if complete {
+        let delay = self.network.delay_us + self.random.of(0, self.network.jitter_us);
+        let (lives, number) = ((run, life), statement.number);
+        self.push(self.now + delay, Event::Answer { from, to, lives, number });
+        if progress == Progress::Complete {
             let link = &mut self.links[from][to];
             self.lag = self.lag.max(self.now - link.known);
             link.known = at;
@@ -448,6 +554,7 @@ impl World {
                 self.links[from][to].put_back(notes);
             }
         }
+        self.refusing.fill(false);
         for _ in 0..2 {
             let mut rounds = Vec::new();
             for from in 0..self.count() {
@@ -455,16 +562,26 @@ impl World {
                 for to in (0..self.count()).filter(|to| *to != from) {
                     let server = &mut self.servers[from];
                     let names = server.names().into_iter();
-                    let notes: Vec<_> =
-                        names.filter_map(|name| Some((name, server.state(name, wall)?))).collect();
+                    let mut notes = std::mem::take(&mut self.links[from][to].changed);
+                    notes.extend(names.filter_map(|name| Some((name, server.state(name, wall)?))));
+                    let notes: Vec<_> = notes.into_iter().collect();
                     let states = server.sent(&notes, wall);
-                    let (spent, hears) = (server.spent(), server.hears());
+                    let (statement, hears) = (server.statement(), server.hears());
                     self.links[from][to].down = false;
                     let (at, life, run) = (self.now, self.lives[to], self.lives[from]);
                     let complete = true;
-                    let round =
-                        Round { from, to, life, run, states, notes, at, spent, complete, hears };
-                    rounds.push(round);
+                    rounds.push(Round {
+                        from,
+                        to,
+                        life,
+                        run,
+                        states,
+                        notes,
+                        at,
+                        statement,
+                        complete,
+                        hears,
+                    });
                 }
             }
             self.now += self.network.delay_us;

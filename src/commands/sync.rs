@@ -1,11 +1,12 @@
-//! `CL.SYNC STATUS`, `CL.SYNC NOW`, `CL.SYNC HELP`, and `CL.SYNC ROUND replica-id
-//! run sent spent masters [OPENING | PARTIAL] [HEARS [replica-id ..]]`, which peers send each other
+//! `CL.SYNC STATUS`, `CL.SYNC NOW`, `CL.SYNC HELP`, and `CL.SYNC ROUND version replica-id
+//! run sent masters [OPENING | PARTIAL | REFUSED] [RATES before now] [SETTLED] [HEARS
+//! [replica-id ..]]`, which peers send each other
 
 use crate::error::{Error, Quantity};
 use crate::host::{self, Access, Args, Argument, ArgumentKind, Command, Context, Keys, Spec, Str};
 use claw_core::decimal;
 use claw_core::limits::MAX_REPLICAS;
-use claw_core::membership;
+use claw_core::membership::{self, PROTOCOL, Progress, Rates};
 use claw_core::replica::ReplicaId;
 use claw_sync::PeerStatus;
 use std::ffi::CStr;
@@ -67,10 +68,11 @@ impl Command for Status {
         for peer in region.peers.all() {
             ctx.reply_map(3);
             text(ctx, "replica_id", peer.id().as_str());
-            let silent = match (peer.is_silent(), peer.is_relayed()) {
-                (true, _) => "yes",
-                (false, true) => "relayed",
-                (false, false) => "no",
+            let silent = match (peer.is_refusing(), peer.is_silent(), peer.is_relayed()) {
+                (true, ..) => "refuses",
+                (false, true, _) => "yes",
+                (false, false, true) => "relayed",
+                (false, false, false) => "no",
             };
             text(ctx, "silent", silent);
             number(ctx, "heard_ms_ago", peer.silence(now) / 1_000);
@@ -171,19 +173,29 @@ impl Command for Round {
         complexity: c"O(N) with N the number of peers",
         since: c"0.1.0",
         arguments: &[
+            Argument::new(c"version", ArgumentKind::Integer),
             Argument::new(c"replica-id", ArgumentKind::Text),
             Argument::new(c"run", ArgumentKind::Text),
             Argument::new(c"sent", ArgumentKind::Integer),
-            Argument::new(c"spent", ArgumentKind::Integer),
             Argument::new(c"masters", ArgumentKind::Integer),
             Argument::new(
                 c"incomplete",
                 ArgumentKind::OneOf(&[
                     Argument::new(c"opening", ArgumentKind::Token).token(c"OPENING"),
                     Argument::new(c"partial", ArgumentKind::Token).token(c"PARTIAL"),
+                    Argument::new(c"refused", ArgumentKind::Token).token(c"REFUSED"),
                 ]),
             )
             .optional(),
+            Argument::new(
+                c"spends",
+                ArgumentKind::Block(&[
+                    Argument::new(c"before", ArgumentKind::Integer).token(c"RATES"),
+                    Argument::new(c"now", ArgumentKind::Integer),
+                ]),
+            )
+            .optional(),
+            Argument::new(c"settled", ArgumentKind::Token).token(c"SETTLED").optional(),
             Argument::new(
                 c"heard",
                 ArgumentKind::Block(&[
@@ -198,28 +210,36 @@ impl Command for Round {
     const CONTAINER: Option<&'static CStr> = Some(SYNC.name);
 
     fn run(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
-        const ARITY: Error = Error::Arity("cl.sync|round");
+        let regions = &ctx.module().regions;
+        let me = regions.id();
+        // Before anything else is read: another version may mean something else by it.
+        let version = args.next().ok_or(ARITY)?;
+        if decimal::digits(version.as_bytes()) != Ok(PROTOCOL) {
+            return Err(Error::Protocol { theirs: version.as_bytes().into(), me });
+        }
         let id = replica_id(args.next().ok_or(ARITY)?)?;
         let run = args.next().ok_or(ARITY)?.as_bytes();
         let run = run.get(..MAX_RUN).unwrap_or(run);
-        let sent = args.next().ok_or(ARITY)?.as_bytes();
-        let sent = decimal::digits(sent).map_err(|_| Error::OutOfRange(Quantity::Sent))?;
-        let spent = args.next().ok_or(ARITY)?.as_bytes();
-        let spent = decimal::digits(spent).map_err(|_| Error::OutOfRange(Quantity::Spent))?;
-        let masters = args.next().ok_or(ARITY)?.as_bytes();
-        let masters = decimal::digits(masters).ok().and_then(|count| u16::try_from(count).ok());
+        let sent = integer(&mut args, Quantity::Sent)?;
+        let masters = u16::try_from(integer(&mut args, Quantity::Masters)?).ok();
         let masters =
             masters.filter(|count| *count > 0).ok_or(Error::OutOfRange(Quantity::Masters))?;
-        let mut option = args.next();
-        let is = |option: Option<Str<'_>>, word: &[u8]| {
-            option.is_some_and(|option| option.as_bytes().eq_ignore_ascii_case(word))
-        };
-        let (opening, partial) = (is(option, b"OPENING"), is(option, b"PARTIAL"));
-        if opening || partial {
-            option = args.next();
+        let mut progress = Progress::Complete;
+        for (word, says) in PROGRESS {
+            if next_is(&mut args, word) {
+                progress = says;
+                break;
+            }
         }
+        let mut rates = None;
+        if next_is(&mut args, b"RATES") {
+            let (before, now) =
+                (integer(&mut args, Quantity::Rate)?, integer(&mut args, Quantity::Rate)?);
+            rates = Some(Rates { before, now });
+        }
+        let settled = next_is(&mut args, b"SETTLED");
         let mut hears = None;
-        if is(option, b"HEARS") {
+        if next_is(&mut args, b"HEARS") {
             let mut ids = Vec::new();
             while let Some(id) = args.next() {
                 ids.push(replica_id(id)?);
@@ -228,19 +248,15 @@ impl Command for Round {
                 return Err(Error::TooManyReplicas);
             }
             hears = Some(ids);
-        } else if let Some(word) = option {
+        } else if let Some(word) = args.next() {
             return Err(Error::UnknownOption(word.as_bytes().into()));
         }
-        let regions = &ctx.module().regions;
-        let me = regions.id();
         if me == Some(id) {
             return Err(Error::OwnReplicaId(id));
         }
-        // Before the states that follow it an opening says nothing yet.
-        let complete = !opening && !partial;
         let hears = hears.as_deref();
-        let round = membership::Round { id, run, sent, spent, masters, complete, hears };
-        if !opening && !regions.heard(&round, host::now()) {
+        let round = membership::Round { id, run, sent, masters, progress, rates, settled, hears };
+        if !regions.heard(&round, host::now()) {
             return Err(Error::TooManyReplicas);
         }
         ctx.reply_array(2);
@@ -248,6 +264,29 @@ impl Command for Round {
         ctx.reply_bytes(format!("{:x}", regions.run()).as_bytes());
         Ok(())
     }
+}
+
+/// The words for what has not come yet.
+const PROGRESS: [(&[u8], Progress); 3] = [
+    (b"OPENING", Progress::Opening),
+    (b"PARTIAL", Progress::Partial),
+    (b"REFUSED", Progress::Refused),
+];
+
+const ARITY: Error = Error::Arity("cl.sync|round");
+
+/// Whether the next argument is this word, which it then takes.
+fn next_is(args: &mut Args<'_>, word: &[u8]) -> bool {
+    let is = args.peek().is_some_and(|next| next.as_bytes().eq_ignore_ascii_case(word));
+    if is {
+        args.next();
+    }
+    is
+}
+
+fn integer(args: &mut Args<'_>, what: Quantity) -> Result<u64, Error> {
+    let text = args.next().ok_or(ARITY)?.as_bytes();
+    decimal::digits(text).map_err(|_| Error::OutOfRange(what))
 }
 
 pub(super) fn replica_id(name: Str<'_>) -> Result<ReplicaId, Error> {
@@ -282,7 +321,7 @@ impl Command for Help {
             c"    Return the state of region sync and of every peer.",
             c"NOW",
             c"    Begin a round to every peer at once, without waiting for it.",
-            c"ROUND replica-id run sent spent masters [OPENING | PARTIAL] [HEARS [replica-id ...]]",
+            c"ROUND version replica-id run sent masters [OPENING | PARTIAL | REFUSED] [RATES before now] [SETTLED] [HEARS [replica-id ...]]",
             c"    End a round; for peers to send.",
             c"STATES replica-id sent strategy names key state [key state ...]",
             c"    Bring states of buckets; for peers to send.",

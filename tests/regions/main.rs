@@ -14,6 +14,7 @@ mod between;
 #[path = "../common/clock_shim.rs"]
 mod clock_shim;
 mod clusters;
+mod heard;
 mod hostile;
 mod limit;
 mod line;

@@ -119,7 +119,7 @@ impl History {
                 replica.receive(sent, policies, now);
                 if number(&mut words) == 1 {
                     let instants = Instants { wall: now, steady: 0 };
-                    replica.peers.completed(sent.from, 0, instants);
+                    replica.peers.completed(sent.from, instants);
                 }
             }
             other => panic!("{other} is no step"),

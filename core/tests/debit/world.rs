@@ -1,7 +1,7 @@
 //! Membership that are heard and fall silent, so that the share changes.
 
 use crate::any::START;
-use claw_core::membership::{Instants, Membership, PartitionPolicy, Round};
+use claw_core::membership::{Instants, Membership, PartitionPolicy, Progress, Rates, Round};
 use claw_core::replica::ReplicaId;
 use proptest::prelude::*;
 
@@ -17,16 +17,29 @@ pub fn at(us: u64) -> Instants {
     Instants { wall: START.saturating_add(us), steady: us }
 }
 
+/// A round of a region without a cluster, which comes in the moment that it was sent.
+pub fn round(id: ReplicaId, now: Instants) -> Round<'static> {
+    Round {
+        id,
+        run: b"run",
+        sent: now.steady,
+        masters: 1,
+        progress: Progress::Complete,
+        rates: None,
+        settled: false,
+        hears: None,
+    }
+}
+
 /// What a region without a cluster says.
 pub trait Rounds {
-    /// A round is complete in the moment that it was sent; `spent` in all.
-    fn completed(&mut self, id: ReplicaId, spent: u64, now: Instants) -> bool;
+    /// A round is complete in the moment that it was sent.
+    fn completed(&mut self, id: ReplicaId, now: Instants) -> bool;
 }
 
 impl Rounds for Membership {
-    fn completed(&mut self, id: ReplicaId, spent: u64, now: Instants) -> bool {
-        let (run, sent) = (b"run".as_slice(), now.steady);
-        self.heard(&Round { id, run, sent, spent, masters: 1, complete: true, hears: None }, now)
+    fn completed(&mut self, id: ReplicaId, now: Instants) -> bool {
+        self.heard(&round(id, now), now)
     }
 }
 
@@ -38,10 +51,10 @@ pub fn cut(silent: usize, regions: usize, now: u64) -> Membership {
     // Of very many, those that are silent were never heard.
     let few = (regions - 1).min(7);
     for n in 0..few {
-        peers.completed(peer(n), 0, instants(0));
+        peers.completed(peer(n), instants(0));
     }
     for n in silent.min(few)..few {
-        peers.completed(peer(n), 0, instants(2 * SECOND));
+        peers.completed(peer(n), instants(2 * SECOND));
     }
     peers.tick(None, instants(2 * SECOND));
     assert_eq!(peers.share(), u16::try_from(1_000 * (regions - silent) / regions).unwrap());
@@ -57,7 +70,7 @@ pub fn any_cut() -> impl Strategy<Value = (usize, usize)> {
 /// What becomes known to a region at an instant.
 #[derive(Debug, Clone, Copy)]
 pub enum News {
-    /// A peer's round is complete, and so many tokens it has spent in all.
+    /// A peer's round is complete, and says so much of what it spends.
     Round(usize, u64),
     /// So many tokens have been spent here in all.
     Tick(u64),
@@ -91,7 +104,11 @@ pub fn snapshots(
     for (pause, what) in news {
         now += pause;
         match what {
-            News::Round(n, spent) => peers.completed(peer(*n), *spent, at(now)),
+            News::Round(n, rate) => {
+                let rates = Some(Rates { before: *rate, now: *rate });
+                let settled = rate % 2 == 0;
+                peers.heard(&Round { rates, settled, ..round(peer(*n), at(now)) }, at(now))
+            }
             News::Tick(spent) => peers.tick(Some(*spent), at(now)),
         };
         snapshots.push((START + now, peers.clone()));
