@@ -308,6 +308,21 @@ impl Regions {
         }
     }
 
+    /// Tells peers what they have not heard, before the server ends; waits at most `patience`.
+    pub(crate) fn drain(&self, patience: Duration) -> bool {
+        self.with_pusher(|pusher| pusher.drain(patience)).unwrap_or(true)
+    }
+
+    /// Some bucket is not what was made of it here: it has been restored, copied, moved or renamed,
+    /// or all of a database have. What is counted from now on is counted anew, in every bucket.
+    pub(crate) fn begin_life(&self) {
+        if let Ok(region) = self.region.try_borrow()
+            && let Some(writer) = &region.writer
+        {
+            writer.begin_life();
+        }
+    }
+
     /// Ends all threads; `false` when one of them still hangs.
     pub(crate) fn end(&self) -> bool {
         let sharing = self.sharing.try_borrow_mut().ok().and_then(|mut sharing| sharing.take());
@@ -415,11 +430,22 @@ impl Regions {
                 region.peers.set_masters(masters);
             }
         }
+        let refusing: Vec<ReplicaId> = self.with_pusher(refusing_regions).unwrap_or_default();
+        let heard: Vec<ReplicaId> = region.peers.all().iter().map(Peer::id).collect();
+        for id in heard {
+            region.peers.refuses(id, refusing.contains(&id));
+        }
         let changed = region.peers.tick(Some(self.spent.get()), now);
         self.heartbeat.exchange(&mut region.peers);
         self.passes_on.set(region.peers.passes_on());
         changed.then(|| region.peers.share())
     }
+}
+
+/// The regions that answer, and refuse what they are sent.
+fn refusing_regions(pusher: &Pusher) -> Vec<ReplicaId> {
+    let names = pusher.refusing().filter_map(|(_, name)| name);
+    names.filter_map(|name| name.parse().ok()).collect()
 }
 
 fn files(sync: &config::SyncSettings) -> Files {

@@ -119,6 +119,16 @@ pub(crate) fn restart(ctx: &Context<'_>, primary: bool) {
     }
 }
 
+/// How long the server's end may wait for peers to hear what they have not.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The server ends.
+pub(crate) fn end(ctx: &Context<'_>) {
+    if !ctx.module().regions.drain(FAREWELL) {
+        ctx.log("region sync: the server ends before every connected peer has heard everything");
+    }
+}
+
 /// To be called some times a second.
 pub(crate) fn tick(ctx: &Context<'_>, primary: bool) {
     let module = ctx.module();

@@ -172,6 +172,7 @@ impl fmt::Debug for ReplicaId {
 
 /// How many low bits of an epoch tell one life of a writer from another.
 const LIFE_BITS: u32 = 20;
+const LIFE: u64 = !(u64::MAX << LIFE_BITS);
 
 /// Largest epoch that is believed.
 pub const MAX_EPOCH: u64 = 3 << 62;
@@ -186,8 +187,8 @@ pub const MAX_OWN_EPOCH: u64 = 1 << 63;
 /// over all keys.
 const LEAP: u64 = 1 << 40;
 
-/// One life of a replica's writer: from the start of a server, or its promotion,
-/// to its end.
+/// One life of a replica's writer: from the start of a server, or its promotion, or from
+/// [another](Writer::begin_life) that ended, to its end.
 ///
 /// Counters that a life has not begun are never continued, since the state they
 /// came from may be older than what the peers have seen. So a new life begins a
@@ -197,7 +198,7 @@ const LEAP: u64 = 1 << 40;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Writer {
     id: ReplicaId,
-    life: u64,
+    life: Cell<u64>,
     count: Cell<u64>,
 }
 
@@ -206,7 +207,7 @@ impl Writer {
     /// are used.
     #[must_use]
     pub fn new(id: ReplicaId, life: u64) -> Self {
-        Self { id, life: life & !(u64::MAX << LIFE_BITS), count: Cell::new(0) }
+        Self { id, life: Cell::new(life & LIFE), count: Cell::new(0) }
     }
 
     /// The replica whose counters it writes.
@@ -215,10 +216,16 @@ impl Writer {
         self.id
     }
 
+    /// Begins another life, in which no counter has been begun yet: some of those that are stored
+    /// may be older than what the peers have seen.
+    pub fn begin_life(&self) {
+        self.life.set(self.life.get().wrapping_add(1) & LIFE);
+    }
+
     /// Whether the epoch was begun in this life.
     #[must_use]
     pub fn began(&self, epoch: u64) -> bool {
-        epoch >> LIFE_BITS != 0 && epoch & !(u64::MAX << LIFE_BITS) == self.life
+        epoch >> LIFE_BITS != 0 && epoch & LIFE == self.life.get()
     }
 
     /// Takes notice of an epoch of this replica that somebody has seen: the next
@@ -237,7 +244,7 @@ impl Writer {
         let most = u64::MAX >> LIFE_BITS;
         self.count.set(self.count.get().saturating_add(1).min(most));
         let above = (epoch >> LIFE_BITS).saturating_add(1);
-        self.count.get().max(above).min(most) << LIFE_BITS | self.life
+        self.count.get().max(above).min(most) << LIFE_BITS | self.life.get()
     }
 }
 

@@ -89,14 +89,17 @@ impl Command for Status {
 fn peer(ctx: &Context<'_>, status: &PeerStatus) {
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    ctx.reply_map(14);
+    ctx.reply_map(17);
     text(ctx, "url", &status.url);
     text(ctx, "state", status.state.as_str());
     text(ctx, "replica_id", status.replica.as_deref().unwrap_or(""));
+    text(ctx, "refusing", status.refusing.as_deref().unwrap_or(""));
     text(ctx, "lacking", if status.lacking { "yes" } else { "no" });
     number(ctx, "lag_ms", millis(status.lag));
     number(ctx, "round_trip_us", micros(status.round_trip));
     number(ctx, "queue", status.queued);
+    number(ctx, "queue_bytes", status.queued_bytes);
+    number(ctx, "queue_limit_bytes", status.queue_limit_bytes);
     number(ctx, "states_sent", status.states_sent);
     number(ctx, "states_refused", status.states_refused);
     number(ctx, "bytes_sent", status.bytes_sent);

@@ -5,7 +5,7 @@ use crate::config::Parameter;
 use crate::host::{Context, EVENT_VERSION, Module, api::call, in_event};
 use crate::upkeep;
 use redis_module::raw;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 const OK: c_int = raw::REDISMODULE_OK as c_int;
 
@@ -21,6 +21,9 @@ pub(super) unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> bool {
         (raw::REDISMODULE_EVENT_FORK_CHILD, listen as Handler),
         (raw::REDISMODULE_EVENT_PERSISTENCE, listen as Handler),
         (raw::REDISMODULE_EVENT_REPLICA_CHANGE, listen as Handler),
+        (raw::REDISMODULE_EVENT_SHUTDOWN, end as Handler),
+        (raw::REDISMODULE_EVENT_SWAPDB, replaced as Handler),
+        (raw::REDISMODULE_EVENT_LOADING, replaced as Handler),
     ]
     .into_iter()
     .all(|(id, handler)| {
@@ -28,6 +31,12 @@ pub(super) unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> bool {
         // SAFETY: a callback with C's calling convention.
         unsafe { call!(RedisModule_SubscribeToServerEvent(ctx, event, Some(handler))) == OK }
     });
+    // SAFETY: as above.
+    let subscribed = subscribed
+        && unsafe {
+            let generic = raw::REDISMODULE_NOTIFY_GENERIC as c_int;
+            call!(RedisModule_SubscribeToKeyspaceEvents(ctx, generic, Some(arrived))) == OK
+        };
     if let (true, Some(module)) = (subscribed, Module::current()) {
         // SAFETY: the load-time context.
         let ctx = unsafe { Context::of_event(ctx, module) };
@@ -71,6 +80,47 @@ unsafe extern "C" fn role(
             upkeep::restart(ctx, ctx.is_primary());
         });
     }
+}
+
+/// The server ends.
+unsafe extern "C" fn end(
+    ctx: *mut raw::RedisModuleCtx,
+    _event: raw::RedisModuleEvent,
+    _kind: u64,
+    _data: *mut c_void,
+) {
+    // SAFETY: the event's context.
+    unsafe { in_event(ctx, upkeep::end) };
+}
+
+/// Keys have taken the place of others: databases were exchanged, or loaded.
+unsafe extern "C" fn replaced(
+    ctx: *mut raw::RedisModuleCtx,
+    _event: raw::RedisModuleEvent,
+    _kind: u64,
+    _data: *mut c_void,
+) {
+    // SAFETY: the event's context.
+    unsafe { in_event(ctx, |ctx| ctx.module().regions.begin_life()) };
+}
+
+/// The keyspace events of keys that have become what they were not by commands of ours.
+const ARRIVALS: [&CStr; 4] = [c"restore", c"copy_to", c"move_to", c"rename_to"];
+
+/// Something has happened to a key.
+unsafe extern "C" fn arrived(
+    ctx: *mut raw::RedisModuleCtx,
+    _kind: c_int,
+    event: *const c_char,
+    _key: *mut raw::RedisModuleString,
+) -> c_int {
+    // SAFETY: the server's name of the event.
+    let event = unsafe { CStr::from_ptr(event) };
+    if ARRIVALS.contains(&event) {
+        // SAFETY: the event's context.
+        unsafe { in_event(ctx, |ctx| ctx.module().regions.begin_life()) };
+    }
+    OK
 }
 
 /// Parameters were set, be it to what they were: that is all a server tells of those

@@ -85,6 +85,7 @@ functions! {
     RedisModule_SetModuleOptions
     RedisModule_SignalModifiedKey
     RedisModule_StringPtrLen
+    RedisModule_SubscribeToKeyspaceEvents
     RedisModule_SubscribeToServerEvent
     RedisModule_ValueLength
 }

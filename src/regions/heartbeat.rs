@@ -71,6 +71,8 @@ impl Heartbeat {
         let mut words = vec!["CL.SYNC", "ROUND", &version, id.as_str(), &run, &sent, &masters];
         if round.opening {
             words.push("OPENING");
+        } else if round.refused {
+            words.push("REFUSED");
         } else if !round.complete {
             words.push("PARTIAL");
         }
@@ -118,7 +120,7 @@ mod tests {
     use std::time::Instant;
 
     fn round(opening: bool, complete: bool) -> Round {
-        Round { peer: 2, complete, opening, noted_until: Instant::now() }
+        Round { peer: 2, complete, opening, refused: false, noted_until: Instant::now() }
     }
 
     fn reply(name: &str, run: &str) -> Value {

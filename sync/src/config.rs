@@ -75,6 +75,8 @@ pub struct Round {
     /// The first heartbeat of a connection, before any state. It is there to
     /// learn who answers; `complete` is false.
     pub opening: bool,
+    /// The node answers, and refuses what we send it for the time being; `complete` is false.
+    pub refused: bool,
     /// The moment up to which states were handed to this round. It never goes
     /// back, except that an opening heartbeat has the present.
     pub noted_until: Instant,

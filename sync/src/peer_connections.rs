@@ -347,8 +347,13 @@ impl<'a> PeerConnections<'a> {
             None => Connection::open(&node.endpoint, &self.access, self.counters)?,
         };
         let connection = node.connection.insert(connection);
-        let round =
-            Round { peer: self.peer, complete: false, opening: true, noted_until: Instant::now() };
+        let round = Round {
+            peer: self.peer,
+            complete: false,
+            opening: true,
+            refused: false,
+            noted_until: Instant::now(),
+        };
         let reply = match self.messages.heartbeat(&round) {
             Some(words) => Some(connection.call(&words, self.counters)?),
             None => None,
@@ -691,7 +696,9 @@ impl<'a> PeerConnections<'a> {
                 continue;
             };
             let complete = complete && !node.behind && !self.unrouted;
-            let round = Round { peer: self.peer, complete, opening: false, noted_until };
+            let refused = node.refusing.is_some();
+            let complete = complete && !refused;
+            let round = Round { peer: self.peer, complete, opening: false, refused, noted_until };
             let Some(connection) = &mut node.connection else { continue };
             let Some(words) = self.messages.heartbeat(&round) else {
                 node.backoff.reset();
