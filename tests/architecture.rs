@@ -60,7 +60,7 @@ const IMPURE: &[&str] = &[
 /// Where that is used all the same, and why.
 const EXCEPTIONS: &[(&str, &str)] = &[
     // A reader of bytes in memory, which tells how far it has got.
-    ("core/src/codec.rs", "std::io::Cursor"),
+    ("core/src/codec/blob.rs", "std::io::Cursor"),
 ];
 
 /// Where unsafe code may be, of the crates that run in somebody's server or decide
@@ -68,8 +68,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
 const UNSAFE: &[(&str, &[&str])] = &[
     ("core/src", &[]),
     ("sim/src", &[]),
-    // The prefetch instruction, and the priority of a thread.
-    ("sync/src", &["sync/src/ahead.rs", "sync/src/pusher.rs"]),
+    ("sync/src", &[]),
     // The module API.
     ("src", &["src/host", "src/entry"]),
 ];
@@ -183,8 +182,15 @@ fn sim_has_no_circle_of_modules() {
     no_circles("sim/src");
 }
 
+/// The only arrow that goes back: whatever the server calls is handed the module's state, which
+/// is made of everything below.
+const BACK: (&str, &str, &str) = ("src", "host", "module");
+
 fn no_circles(folder: &str) {
-    let graph = graph(folder, &sources(folder));
+    let mut graph = graph(folder, &sources(folder));
+    if folder == BACK.0 {
+        assert!(graph.get_mut(BACK.1).unwrap().remove(BACK.2), "nothing goes back any more");
+    }
     assert!(graph.len() > 3, "{folder} has modules: {graph:?}");
     assert!(graph.values().any(|uses| !uses.is_empty()), "{folder}: none uses another one");
     let told: Vec<String> = circles(&graph).iter().map(|circle| arrows(&graph, circle)).collect();

@@ -3,9 +3,9 @@
 use super::api::call;
 use super::args::Args;
 use super::context::{Context, Level, log};
-use super::module::Module;
 use super::string::Str;
 use crate::error::Error;
+use crate::module::Module;
 use redis_module::raw;
 use std::ffi::{CStr, CString, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
