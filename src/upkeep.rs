@@ -217,7 +217,7 @@ fn fold_again(ctx: &Context<'_>, name: Str<'_>, strategy: &Strategy) -> Result<(
     let key = Key::open_write(ctx, name);
     let record = store::load(ctx, &key, now)?;
     if record.is_some() {
-        store::save(ctx, &key, &mut OpenBucket::merged(record, &view, true))?;
+        store::save(ctx, &key, &mut OpenBucket::merged(record, &view, true, now))?;
     }
     Ok(())
 }

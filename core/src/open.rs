@@ -73,7 +73,7 @@ pub struct OpenBucket {
     regions: Option<Box<[u8]>>,
     /// Whole tokens taken since it was opened.
     admitted: u64,
-    /// When it was opened, in unix microseconds; 0 when that is not known.
+    /// When it was opened, in unix microseconds.
     now: u64,
     /// Nothing is known of it yet.
     fresh: bool,
@@ -246,10 +246,10 @@ impl OpenBucket {
         (self.received, self.rebroadcast) = (false, false);
     }
 
-    /// A bucket that a merge has put in the place of `record`. What peers send goes on to nobody:
-    /// with `from_peers` nobody is told.
+    /// A bucket that a merge has put in the place of `record` at `now` (unix microseconds). What
+    /// peers send goes on to nobody: with `from_peers` nobody is told.
     #[must_use]
-    pub fn merged(record: Option<Record>, state: &State, from_peers: bool) -> Self {
+    pub fn merged(record: Option<Record>, state: &State, from_peers: bool, now: u64) -> Self {
         let kind = match record.as_ref().and_then(|record| record.debits.clone()) {
             None => Kind::Local(state.bucket),
             // Other strategies know tokens only: what was counted stays counted.
@@ -258,7 +258,7 @@ impl OpenBucket {
                 Kind::Shared(SharedBucket::new(&state.bucket, debits).into())
             }
         };
-        Self { received: from_peers, ..Self::of(kind, state.policy, record) }
+        Self { now, received: from_peers, ..Self::of(kind, state.policy, record) }
     }
 
     /// Notes the bucket as it is now as the state of region `id`.

@@ -160,7 +160,7 @@ pub(super) fn merge_states(
         if from_peer && record.as_ref().is_some_and(|record| !record.is_bucket()) {
             return Err(Error::Foreign(name.as_bytes().into()));
         }
-        let mut opened = OpenBucket::merged(record, &merged.state, from_peer);
+        let mut opened = OpenBucket::merged(record, &merged.state, from_peer, now);
         // A new key gets the field only if there is something to keep in it.
         let wanted = newer_before.is_some() || !merged.newer.is_empty();
         let newer = newer_after.filter(|after| wanted && newer_before.as_ref() != Some(after));

@@ -193,7 +193,7 @@ fn fold(
         // No key is open while the function runs.
         let view = strategy.fold(ctx, &states)?;
         let key = Key::open_write(ctx, name);
-        let mut opened = OpenBucket::merged(store::load(ctx, &key, now)?, &view, true);
+        let mut opened = OpenBucket::merged(store::load(ctx, &key, now)?, &view, true, now);
         opened.set_regions(&states);
         store::save(ctx, &key, &mut opened)?;
         ctx.module().stats.merged.add(1);
