@@ -305,8 +305,10 @@ fn visit(ctx: &Context<'_>, name: &OwnedStr) {
     if !shared {
         return;
     }
-    // Once it is full, a bucket is nobody's business any more.
-    let told = opened.owes_nothing() || store::note(ctx, name, &opened).is_ok();
+    // Once it is full, a bucket is nobody's business any more; unless it is what a function makes
+    // of the states of all regions, of which ours need not be full.
+    let done = mode != SyncMode::Folded && opened.owes_nothing();
+    let told = done || store::note(ctx, name, &opened).is_ok();
     if told && store::lacks_expiry(ctx, &key, &opened).is_ok_and(|lacks| lacks) {
         drop(key);
         let key = Key::open_write_unnoticed(ctx, name);
