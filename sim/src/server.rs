@@ -376,7 +376,7 @@ impl Server {
             None => sent,
             Some(record) => record.state(&self.defaults, wall).join(&sent, strategy),
         };
-        self.save(name, &mut OpenBucket::merged(record, &merged, true))
+        self.save(name, &mut OpenBucket::merged(record, &merged, true, wall))
     }
 
     /// A peer was heard.

@@ -8,6 +8,7 @@ use super::debits::in_order;
 use super::write;
 use crate::bucket::{Bucket, Weight};
 use crate::debits::{Account, Counter, Debits, Version};
+use crate::error::Internal;
 use crate::limits::{MAX_LEAD_US, MAX_MICRO_TOKENS, MAX_REPLICAS, MAX_TIMESTAMP_US};
 use crate::merge::State;
 use crate::policy::{Policy, StoredPolicy};
@@ -519,7 +520,8 @@ pub fn join_newer(a: Newer, b: Newer) -> Result<Newer, BlobError> {
             }
         }
     }
-    if encode_newer(&joined).len() > MAX_NEWER {
+    let encoded = encode_newer(&joined).map_err(|_| BlobError::Malformed)?;
+    if encoded.len() > MAX_NEWER {
         return Err(BlobError::TooLong);
     }
     Ok(joined)
@@ -530,9 +532,12 @@ pub fn join_newer(a: Newer, b: Newer) -> Result<Newer, BlobError> {
 const MAX_NEWER: usize = 3_584;
 
 /// `newer` fields as they are kept in a hash field.
-#[must_use]
-pub fn encode_newer(newer: &Newer) -> Vec<u8> {
-    rmp_serde::to_vec_named(newer).unwrap_or_default()
+///
+/// # Errors
+/// When they cannot be written, which cannot be: they were read.
+pub fn encode_newer(newer: &Newer) -> Result<Vec<u8>, Internal> {
+    rmp_serde::to_vec_named(newer)
+        .map_err(|_| Internal::new("fields of later versions that cannot be written"))
 }
 
 /// Reads what [`encode_newer`] wrote; `None` when it is something else.
@@ -574,6 +579,9 @@ fn by_name(value: Value) -> Option<Newer> {
     Some(fields)
 }
 
+/// What decides between two values of one name. One that cannot be written would be the least.
 fn encoding(value: &Value) -> Vec<u8> {
-    rmp_serde::to_vec(value).unwrap_or_default()
+    let encoded = rmp_serde::to_vec(value);
+    debug_assert!(encoded.is_ok(), "a value that was read and cannot be written");
+    encoded.unwrap_or_default()
 }

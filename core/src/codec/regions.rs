@@ -3,6 +3,7 @@
 
 use super::blob::{Besides, MAX_BLOB, decode, encode, read};
 use crate::bucket::Bucket;
+use crate::error::Internal;
 use crate::limits::{MAX_REPLICAS, MAX_TIMESTAMP_US};
 use crate::merge::State;
 use crate::policy::Policy;
@@ -14,13 +15,18 @@ use std::collections::BTreeMap;
 pub type RegionStates = BTreeMap<ReplicaId, State>;
 
 /// The `regions` field: a map of region to what [`encode`] writes.
-#[must_use]
-pub fn encode_regions(regions: &RegionStates) -> Vec<u8> {
+///
+/// # Errors
+/// When a state cannot be written, which cannot be.
+pub fn encode_regions(regions: &RegionStates) -> Result<Vec<u8>, Internal> {
     let blobs = regions.iter().map(|(id, state)| {
-        let blob = encode(state, &Besides::default()).unwrap_or_default();
-        (Value::from(id.as_str()), Value::Binary(blob))
+        // Only fields of later versions could be such that they cannot be written.
+        let blob = encode(state, &Besides::default())
+            .map_err(|_| Internal::new("a region's state that cannot be written"))?;
+        Ok((Value::from(id.as_str()), Value::Binary(blob)))
     });
-    rmp_serde::to_vec(&Value::Map(blobs.collect())).unwrap_or_default()
+    let map = Value::Map(blobs.collect::<Result<_, _>>()?);
+    rmp_serde::to_vec(&map).map_err(|_| Internal::new("regions that cannot be written"))
 }
 
 /// Reads what [`encode_regions`] wrote; `None` when it is something else.

@@ -25,7 +25,7 @@ impl Hash {
     /// A key that `state` was written to.
     pub fn holding(state: &State) -> Self {
         let mut hash = Self::default();
-        hash.write(&OpenBucket::merged(None, state, false).to_record());
+        hash.write(&OpenBucket::merged(None, state, false, state.bucket.timestamp()).to_record());
         hash
     }
 
@@ -64,7 +64,7 @@ impl Hash {
     pub fn merge(&mut self, source: &Self, strategy: Join, defaults: &Defaults, now: u64) {
         let local = self.state(defaults, now);
         let merged = local.join(&source.state(defaults, now), strategy);
-        self.write(&OpenBucket::merged(Some(self.read(now)), &merged, false).to_record());
+        self.write(&OpenBucket::merged(Some(self.read(now)), &merged, false, now).to_record());
     }
 
     /// `self` after [`Self::merge`].
