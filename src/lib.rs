@@ -10,6 +10,7 @@
 //! | [`upkeep`] | the work between commands: who is silent, the walk over all keys |
 //! | [`stats`] | what `INFO claw` shows |
 //! | [`error`] | every error and its text |
+//! | [`module`] | what lives as long as the module is loaded |
 //! | [`host`] | the server's module API, behind safe types |
 //! | [`entry`] | where the server enters: load, events, parameters, `INFO` |
 //!
@@ -27,6 +28,7 @@ mod entry;
 mod error;
 #[allow(unsafe_code)]
 mod host;
+mod module;
 mod regions;
 mod stats;
 mod store;

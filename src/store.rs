@@ -2,14 +2,110 @@
 //! decided in `claw-core`.
 
 use crate::error::Error;
-use crate::host::{Context, EventClass, Key, Kind, Module, OwnedStr, PooledBucket, Str};
+use crate::host::{Context, EventClass, Key, Kind, Lent, OwnedStr, Owner, Str};
 use crate::regions::Notes;
 use claw_core::debits::{self, Debits};
-use claw_core::open::OpenBucket;
+use claw_core::open::{BucketPool, OpenBucket};
 use claw_core::plan::{Change, Changes, Plan, SyncMode};
 use claw_core::policy::Policy;
 use claw_core::record::{Field, FieldError, Record};
+use std::cell::{RefCell, RefMut};
 use std::ffi::CStr;
+
+/// What reading and writing buckets uses again.
+#[derive(Debug)]
+pub(crate) struct Store {
+    names: Names,
+    /// See [`PooledBucket`].
+    pool: RefCell<BucketPool>,
+    stamp: RefCell<Option<(u64, OwnedStr)>>,
+}
+
+/// An open bucket. Its memory is the next one's when it is dropped.
+pub(crate) type PooledBucket<'c> = Lent<'c, Box<OpenBucket>, Store>;
+
+impl Owner<Box<OpenBucket>> for Store {
+    fn take_back(&self, opened: Box<OpenBucket>) {
+        if let Ok(mut pool) = self.pool() {
+            pool.keep(opened);
+        }
+    }
+}
+
+impl Store {
+    /// `None` when the server made no string.
+    pub(crate) fn new() -> Option<Self> {
+        Some(Self { names: Names::new()?, pool: RefCell::default(), stamp: RefCell::new(None) })
+    }
+
+    /// Memory of a bucket that is done with.
+    fn pool(&self) -> Result<RefMut<'_, BucketPool>, Error> {
+        self.pool.try_borrow_mut().map_err(|_| Error::Busy)
+    }
+
+    /// Room for a bucket that is to be read.
+    fn room(&self) -> Result<PooledBucket<'_>, Error> {
+        Ok(Lent::new(self.pool()?.take(), self))
+    }
+
+    /// The text of a timestamp. Where the clock has only milliseconds, commands that
+    /// come together have the same one, so that the last is [kept](Self::keep_stamp).
+    fn stamp(&self, at: u64) -> Option<OwnedStr> {
+        let kept = self.stamp.try_borrow_mut().ok().and_then(|mut stamp| stamp.take());
+        match kept {
+            Some((same, text)) if same == at => Some(text),
+            _ => OwnedStr::from_integer(at),
+        }
+    }
+
+    /// Keeps the text of a timestamp for the next command.
+    fn keep_stamp(&self, at: u64, text: OwnedStr) {
+        if let Ok(mut stamp) = self.stamp.try_borrow_mut() {
+            *stamp = Some((at, text));
+        }
+    }
+
+    /// A field's name as a server string, made once.
+    fn field(&self, field: Field) -> Str<'_> {
+        let names = &self.names;
+        match field {
+            Field::Tokens => names.tokens.as_str(),
+            Field::Timestamp => names.timestamp.as_str(),
+            Field::Weight => names.weight.as_str(),
+            Field::Policy => names.policy.as_str(),
+            Field::Remainder => names.remainder.as_str(),
+            Field::Debits => names.debits.as_str(),
+            Field::Regions => names.regions.as_str(),
+        }
+    }
+}
+
+/// Field names, so that the hot path need not make them.
+#[derive(Debug)]
+struct Names {
+    tokens: OwnedStr,
+    timestamp: OwnedStr,
+    weight: OwnedStr,
+    policy: OwnedStr,
+    remainder: OwnedStr,
+    debits: OwnedStr,
+    regions: OwnedStr,
+}
+
+impl Names {
+    fn new() -> Option<Self> {
+        let name = |field: Field| OwnedStr::new(field.name().as_bytes());
+        Some(Self {
+            tokens: name(Field::Tokens)?,
+            timestamp: name(Field::Timestamp)?,
+            weight: name(Field::Weight)?,
+            policy: name(Field::Policy)?,
+            remainder: name(Field::Remainder)?,
+            debits: name(Field::Debits)?,
+            regions: name(Field::Regions)?,
+        })
+    }
+}
 
 /// Reads the fields of a bucket at `now` (unix microseconds); `None` for a
 /// missing key.
@@ -60,13 +156,13 @@ fn open_as<'c>(
     counted: bool,
 ) -> Result<PooledBucket<'c>, Error> {
     let module = ctx.module();
-    let mut open = module.room()?;
+    let mut open = module.store.room()?;
     read(ctx, key, now, counted, open.record_mut())?;
     let settings = module.settings.try_borrow().map_err(|_| Error::Busy)?;
     if counted || open.record().is_some_and(|record| record.debits.is_some()) {
         let region = module.regions.region()?;
         let home = debits::home(ctx.db(), key.name().as_bytes());
-        let pool = &mut *module.pool()?;
+        let pool = &mut *module.store.pool()?;
         open.begin_shared(settings.defaults(), &region, now, Some(home), pool);
     } else {
         open.begin(settings.defaults(), now);
@@ -101,13 +197,13 @@ fn read(
     let record = record.insert(Record::default());
     let mut fields = Fields { key, now, record, left: key.len() };
     let [tokens_name, timestamp_name, debits_name] =
-        [Field::Tokens, Field::Timestamp, Field::Debits].map(|field| module.field(field));
+        [Field::Tokens, Field::Timestamp, Field::Debits].map(|field| module.store.field(field));
     if debits {
         let [tokens, timestamp, counted] =
             key.get_three([tokens_name, timestamp_name, debits_name]);
         fields.read(Field::Tokens, tokens)?;
         fields.read(Field::Timestamp, timestamp)?;
-        fields.read_debits(counted, || Ok(module.pool()?.debits()))?;
+        fields.read_debits(counted, || Ok(module.store.pool()?.debits()))?;
     } else {
         let (tokens, timestamp) = key.get_two(tokens_name, timestamp_name);
         fields.read(Field::Tokens, tokens)?;
@@ -117,10 +213,10 @@ fn read(
         if fields.left == 0 {
             break;
         }
-        fields.read(field, key.get(module.field(field)))?;
+        fields.read(field, key.get(module.store.field(field)))?;
     }
     if fields.left > 0 && !debits {
-        fields.read_debits(key.get(debits_name), || Ok(module.pool()?.debits()))?;
+        fields.read_debits(key.get(debits_name), || Ok(module.store.pool()?.debits()))?;
     }
     fields.record.foreign = fields.left > 0;
     Ok(())
@@ -217,10 +313,12 @@ pub(crate) fn prepare<'c>(
         }
     };
     let tokens = OwnedStr::from_micros(plan.bucket.tokens()).ok_or(NO_STRING)?;
-    let timestamp = module.stamp(plan.bucket.timestamp()).ok_or(NO_STRING)?;
+    let timestamp = module.store.stamp(plan.bucket.timestamp()).ok_or(NO_STRING)?;
     let more = match (plan.changes.take(), besides) {
         (None, None) => None,
-        (changes, besides) => Some(MoreFields::new(module, changes, besides).ok_or(NO_STRING)?),
+        (changes, besides) => {
+            Some(MoreFields::new(&module.store, changes, besides).ok_or(NO_STRING)?)
+        }
     };
     Ok(Prepared { plan, tokens, timestamp, debits, more, region, notes })
 }
@@ -231,7 +329,7 @@ impl Prepared<'_> {
         let Self { plan, tokens, timestamp, debits, more, region, notes } = self;
         let (module, name) = (ctx.module(), key.name());
         let [tokens_name, timestamp_name, debits_name] =
-            [Field::Tokens, Field::Timestamp, Field::Debits].map(|field| module.field(field));
+            [Field::Tokens, Field::Timestamp, Field::Debits].map(|field| module.store.field(field));
         let (first, second) =
             ((tokens_name, tokens.as_str()), (timestamp_name, timestamp.as_str()));
         let always = [first.0, first.1, second.0, second.1];
@@ -254,7 +352,7 @@ impl Prepared<'_> {
         }
         let deleted = more.as_ref().is_some_and(|more| !more.deleted.is_empty());
         let besides = more.is_some_and(|more| more.besides.is_some());
-        module.keep_stamp(plan.bucket.timestamp(), timestamp);
+        module.store.keep_stamp(plan.bucket.timestamp(), timestamp);
         // Counted again: on reading, fields of ours that had expired by themselves
         // were taken for the user's.
         let foreign = (besides || opened.record().is_some_and(|record| record.foreign))
@@ -301,7 +399,7 @@ struct MoreFields<'a> {
 impl<'a> MoreFields<'a> {
     /// `None` when the server made no string.
     fn new(
-        module: &'a Module,
+        store: &'a Store,
         changes: Option<Box<Changes>>,
         besides: Option<(OwnedStr, OwnedStr)>,
     ) -> Option<Self> {
@@ -321,8 +419,8 @@ impl<'a> MoreFields<'a> {
             for (field, change) in fields {
                 match change {
                     Change::Keep => {}
-                    Change::Set(value) => more.set.push((module.field(field), value?)),
-                    Change::Delete => more.deleted.push(module.field(field)),
+                    Change::Set(value) => more.set.push((store.field(field), value?)),
+                    Change::Delete => more.deleted.push(store.field(field)),
                 }
             }
         }

@@ -327,8 +327,9 @@ fn visit(ctx: &Context<'_>, name: &OwnedStr) -> Result<(), Error> {
     if !shared {
         return Ok(());
     }
-    // A full bucket is one that is missing: there is nothing to tell of it.
-    if !opened.owes_nothing() {
+    // A full bucket is one that is missing: there is nothing to tell of it; unless it is what a
+    // function makes of the states of all regions, of which ours need not be full.
+    if mode == SyncMode::Folded || !opened.owes_nothing() {
         store::note(ctx, name, &opened)?;
     }
     if store::lacks_expiry(ctx, &key, &opened)? {

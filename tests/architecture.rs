@@ -209,8 +209,15 @@ fn sim_has_no_circle_of_modules() {
     no_circles("sim/src");
 }
 
+/// The only arrow that goes back: whatever the server calls is handed the module's state, which
+/// is made of everything below.
+const BACK: (&str, &str, &str) = ("src", "host", "module");
+
 fn no_circles(folder: &str) {
-    let graph = graph(folder, &sources(folder));
+    let mut graph = graph(folder, &sources(folder));
+    if folder == BACK.0 {
+        assert!(graph.get_mut(BACK.1).unwrap().remove(BACK.2), "nothing goes back any more");
+    }
     assert!(graph.len() > 3, "{folder} has modules: {graph:?}");
     assert!(graph.values().any(|uses| !uses.is_empty()), "{folder}: none uses another one");
     let told: Vec<String> = circles(&graph).iter().map(|circle| arrows(&graph, circle)).collect();

@@ -246,7 +246,7 @@ impl OpenBucket {
         (self.received, self.rebroadcast) = (false, false);
     }
 
-    /// A bucket that a merge at `now` (unix microseconds) has put in the place of `record`. What
+    /// A bucket that a merge has put in the place of `record` at `now` (unix microseconds). What
     /// peers send goes on to nobody: with `from_peers` nobody is told.
     #[must_use]
     pub fn merged(record: Option<Record>, state: &State, from_peers: bool, now: u64) -> Self {

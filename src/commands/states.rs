@@ -80,14 +80,18 @@ impl Command for States {
         let now = host::now();
         let mut wire = Wire::new(from, names, sent);
         // One by one: a state that cannot be taken in keeps no other one from it.
-        ctx.reply_array(states);
+        let mut answers = Vec::with_capacity(states);
         while let (Some(name), Some(state)) = (args.next(), args.next()) {
             let received = match ours {
                 Strategy::Debit => receive_counters(ctx, name, state.as_bytes(), &mut wire, now),
                 _ => receive_state(ctx, name, state.as_bytes(), from, &ours, now),
             };
             regions.receive(received.is_ok());
-            match received {
+            answers.push(received);
+        }
+        ctx.reply_array(answers.len());
+        for answer in answers {
+            match answer {
                 Ok(changed) => ctx.reply_integer(i64::from(changed)),
                 Err(error) => {
                     ctx.module().stats.merge_errors.add(1);

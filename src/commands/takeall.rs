@@ -5,10 +5,9 @@ use super::options::{self, Word};
 use super::reply;
 use crate::error::{Error, Quantity};
 use crate::host::{
-    self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, PooledBucket, Spec,
-    Str,
+    self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec, Str,
 };
-use crate::store;
+use crate::store::{self, PooledBucket};
 use claw_core::policy::Asked;
 use std::collections::HashMap;
 

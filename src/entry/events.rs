@@ -2,7 +2,8 @@
 //! that are set, and who begins to listen.
 
 use crate::config::Parameter;
-use crate::host::{Context, EVENT_VERSION, Module, api::call, in_event};
+use crate::host::{Context, EVENT_VERSION, api::call, in_event};
+use crate::module::Module;
 use crate::upkeep;
 use redis_module::raw;
 use std::ffi::{CStr, c_char, c_int, c_void};

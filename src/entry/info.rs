@@ -1,7 +1,8 @@
 //! `INFO claw`.
 
 use crate::commands;
-use crate::host::{Module, ServerInfo, api::call};
+use crate::host::{ServerInfo, api::call};
+use crate::module::Module;
 use redis_module::raw;
 use std::ffi::{CStr, CString, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -3,7 +3,8 @@
 use super::{events, info, settings};
 use crate::commands;
 use crate::config::{Parameter, Value};
-use crate::host::{Args, Level, Module, Registrar, api, clients, log, refuse};
+use crate::host::{Args, Level, Registrar, api, clients, log, refuse};
+use crate::module::Module;
 use redis_module::raw;
 use std::ffi::{CStr, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};

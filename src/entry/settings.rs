@@ -2,7 +2,8 @@
 
 use crate::config::{Parameter, Value};
 use crate::error::Error;
-use crate::host::{self, Module, OwnedStr, Str, api::call};
+use crate::host::{self, OwnedStr, Str, api::call};
+use crate::module::Module;
 use redis_module::raw;
 use std::ffi::{CString, c_char, c_int, c_longlong, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};

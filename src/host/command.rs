@@ -3,9 +3,9 @@
 use super::api::call;
 use super::args::Args;
 use super::context::{Context, Level, log};
-use super::module::Module;
 use super::string::Str;
 use crate::error::Error;
+use crate::module::Module;
 use redis_module::raw;
 use std::ffi::{CStr, CString, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -421,7 +421,7 @@ extern "C" fn handler<C: Command>(
 /// Replies with an error, and counts and logs what is not the caller's.
 #[cold]
 fn tell<C: Command>(ctx: &Context<'_>, error: &Error) {
-    if matches!(error, Error::Field { .. }) {
+    if matches!(error, Error::Field { .. } | Error::SourceField { .. }) {
         ctx.module().stats.corrupt.add(1);
     }
     if let Error::Internal(what) = error {

@@ -1,8 +1,8 @@
 //! The running command's view of the server.
 
 use super::api::call;
-use super::module::Module;
 use super::string::{OwnedStr, Str};
+use crate::module::Module;
 use redis_module::raw;
 use std::ffi::{CStr, c_int, c_long};
 use std::panic::{AssertUnwindSafe, catch_unwind};

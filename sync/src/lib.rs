@@ -25,6 +25,7 @@
 //! | `reply.rs` | which errors are worth another try |
 //! | `wire.rs` | commands as bytes |
 //! | `backoff.rs` | how long to wait after a failure |
+//! | `files.rs` | how these files are read |
 //! | `credentials.rs` | [`Credentials`]: files with certificates and a password, read again |
 //! | `tls.rs` | certificates |
 //! | `url.rs` | [`PeerUrl`]: `redis://user:password@host:port` |
@@ -79,6 +80,7 @@ mod coalescer;
 mod config;
 mod connection;
 mod credentials;
+mod files;
 mod note_log;
 mod peer;
 mod peer_connections;
@@ -91,7 +93,8 @@ mod url;
 mod wire;
 
 pub use config::{Config, Identity, Limits, Messages, Round};
-pub use credentials::{Credentials, Files};
+pub use credentials::Credentials;
+pub use files::Files;
 pub use pusher::{Pusher, StartError};
 pub use redis::Value;
 pub use status::{PeerState, PeerStatus};

@@ -1,6 +1,6 @@
 //! Certificates.
 
-use crate::credentials::{Files, MAX_PEM, contents, failed};
+use crate::files::{Files, MAX_PEM, contents, failed};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};

@@ -36,6 +36,7 @@ pub const ABOUT: &[About] = &[
     ("cl.sync", -2, "", [0, 0, 0], "slow", ""),
     ("cl.sync|status", 2, "readonly loading stale", [0, 0, 0], "slow", ""),
     ("cl.sync|now", 2, "", [0, 0, 0], "slow", ""),
+    ("cl.sync|states", -8, "write denyoom", [6, -1, 2], "write slow hash", "RW access update"),
     ("cl.sync|round", -7, "write fast", [0, 0, 0], "write fast", ""),
     ("cl.sync|help", 2, "loading stale", [0, 0, 0], "slow", ""),
 ];
@@ -193,6 +194,12 @@ fn command_docs_describe_the_commands() {
             "Begins a round to every peer at once, without waiting for it.",
             "O(N) with N the number of peers",
             "",
+        ),
+        (
+            "cl.sync|states",
+            "Brings the states of another region's buckets; for peers to send.",
+            "O(N) with N the number of states",
+            "replica-id:string sent:integer strategy:string names:string key:key state:string ..",
         ),
         (
             "cl.sync|round",

@@ -8,7 +8,7 @@ const MAX_LEAD_US: u64 = 30 * 24 * 3_600 * 1_000_000;
 const LATEST_US: u64 = 253_402_207_200_999_999;
 const MICRO: u128 = 1_000_000;
 /// Later than this nothing expires.
-const LATEST_EXPIRY_US: u128 = 1_000 << 62;
+const LATEST_EXPIRY_US: u128 = u64::MAX as u128;
 
 /// RFC 3339, and what only looks like it. Every text with a colon that the
 /// tests write into a `timestamp` is one of these.
@@ -243,8 +243,8 @@ impl State {
             return ensure(self.expires_ms.is_none(), "what never fills does not expire");
         };
         let timestamp = u128::from(timestamp);
-        let whole = us_for(held, 0).unwrap_or(0).max(most);
-        let latest = timestamp + most + whole / 2 + 4_001_000;
+        // As long as it takes to fill, and ten seconds more.
+        let latest = timestamp + 2 * most + 10_001_000;
         match self.expires_ms.map(|ms| u128::from(ms) * 1_000) {
             None => ensure(latest > LATEST_EXPIRY_US, "it fills and has no expiry"),
             Some(at) => {

@@ -1,6 +1,6 @@
 //! A line from one region to another: takes connections on a port of its own and
-//! carries their bytes to the peer's port, each a given time later. A line that is
-//! cut carries nothing, and says nothing of it, as a network that loses all
+//! carries their bytes to the peer's port, each a given time later, and only so many in a second. A
+//! line that is cut carries nothing, and says nothing of it, as a network that loses all
 //! packets; what was on it arrives when it is healed.
 
 use std::io::{Read, Write};
@@ -22,6 +22,8 @@ pub struct Line {
 
 struct State {
     delay_us: AtomicU64,
+    /// 0 for as many as come.
+    bytes_per_second: AtomicU64,
     cut: AtomicBool,
     gone: AtomicBool,
 }
@@ -32,8 +34,12 @@ impl Line {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let own = listener.local_addr().unwrap().port();
         let delay_us = AtomicU64::new(u64::try_from(delay.as_micros()).unwrap());
-        let state = State { delay_us, cut: AtomicBool::new(false), gone: AtomicBool::new(false) };
-        let state = Arc::new(state);
+        let state = Arc::new(State {
+            delay_us,
+            bytes_per_second: AtomicU64::new(0),
+            cut: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+        });
         let shared = Arc::clone(&state);
         thread::spawn(move || {
             for near in listener.incoming() {
@@ -59,6 +65,11 @@ impl Line {
     /// The port to connect to.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// How many bytes it carries in a second from now on, each way.
+    pub fn set_speed(&self, bytes_per_second: u64) {
+        self.state.bytes_per_second.store(bytes_per_second, SeqCst);
     }
 
     /// Cuts or heals it.
@@ -103,9 +114,20 @@ fn carry(mut from: TcpStream, mut to: TcpStream, state: &Arc<State>) {
     thread::spawn(move || {
         for (due, bytes) in receiver {
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            shared.wait_while_cut();
-            if to.write_all(&bytes).is_err() {
-                break;
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                shared.wait_while_cut();
+                let speed = shared.bytes_per_second.load(SeqCst);
+                let len = if speed == 0 { rest.len() } else { rest.len().min(256) };
+                let (now, later) = rest.split_at(len);
+                if to.write_all(now).is_err() {
+                    let _ = to.shutdown(Shutdown::Both);
+                    return;
+                }
+                if let Some(us) = (len as u64 * 1_000_000).checked_div(speed) {
+                    thread::sleep(Duration::from_micros(us));
+                }
+                rest = later;
             }
         }
         let _ = to.shutdown(Shutdown::Both);

@@ -168,7 +168,7 @@ fn idle_buckets_go_whoever_is_away() {
     // A bucket of capacity 5 is full again in less than a second.
     eventually(PATIENCE, TICK, "all to be full", || {
         let conn = &mut world.connection(0);
-        (0..100).all(|n| ints(conn, &format!("CL.PEEK r1:{n} 0"))[2] == 5)
+        (0..100).all(|n| ints(conn, &format!("CL.PEEK r1:{n} 0 CAPACITY 5 REFILL 5"))[2] == 5)
     });
     let before = [0, 1].map(ends);
     // The third region, which knows of nothing, is told everything that is alive: nothing is.

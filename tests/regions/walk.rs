@@ -98,10 +98,13 @@ fn what_the_walk_writes_is_replicated() {
     run(conn, &["DEBUG SET-ACTIVE-EXPIRE 0"]);
     let mut pipe = redis::pipe();
     for key in 0..SHORT {
-        // Half of them expire long before they are full, the others at once.
-        let (key, wait) = (format!("k{key}"), if key % 2 == 0 { 1_000_000 } else { 1 });
-        pipe.cmd("CL.TAKE").arg(&key).arg(&SLOWLY);
-        pipe.cmd("PEXPIRE").arg(&key).arg(wait);
+        // Half of them have lost their expiry, the others expire at once.
+        let name = format!("k{key}");
+        pipe.cmd("CL.TAKE").arg(&name).arg(&SLOWLY);
+        match key % 2 {
+            0 => pipe.cmd("PERSIST").arg(&name),
+            _ => pipe.cmd("PEXPIRE").arg(&name).arg(1),
+        };
     }
     pipe.exec(conn).unwrap();
     begin(&world);

@@ -78,6 +78,13 @@ impl World {
         }
     }
 
+    /// How many bytes the lines between two regions carry in a second, each way.
+    pub fn set_speed(&self, a: usize, b: usize, bytes_per_second: u64) {
+        for (from, to) in [(a, b), (b, a)] {
+            self.lines[from][to].as_ref().unwrap().set_speed(bytes_per_second);
+        }
+    }
+
     /// Waits until nothing is under way. All regions have to be connected, or to be
     /// about to.
     pub fn wait_until_quiet(&self) {

@@ -25,7 +25,7 @@ impl Hash {
     /// A key that `state` was written to.
     pub fn holding(state: &State) -> Self {
         let mut hash = Self::default();
-        hash.write(&OpenBucket::merged(None, state, false, state.bucket.timestamp()).to_record());
+        hash.write(&OpenBucket::merged(None, state, false, 0).to_record());
         hash
     }
 
