@@ -3,9 +3,11 @@
 use crate::any::{self, Family, NOW};
 use crate::hash::{decode, encode};
 use crate::memory;
-use claw_core::codec::{self, BlobError, MAX_BLOB, Newer};
+use claw_core::codec::{self, BlobError, MAX_BLOB, Newer, RegionStates};
 use claw_core::defaults::Defaults;
+use claw_core::merge::State;
 use claw_core::policy::Policy;
+use claw_core::replica::ReplicaId;
 use proptest::prelude::*;
 use rmpv::Value;
 
@@ -38,6 +40,20 @@ fn read(blob: &[u8]) -> Result<(), TestCaseError> {
         prop_assert_eq!(codec::encode_newer(&again).unwrap(), codec::encode_newer(&newer).unwrap());
     }
     Ok(())
+}
+
+proptest! {
+    #![proptest_config(any::cases(500))]
+
+    /// What regions have of a bucket is kept whatever the default policy is.
+    #[test]
+    fn regions_are_read_as_they_were_written(family in any::family::<3>()) {
+        let names = ('a'..='c').map(|name| ReplicaId::new(name.to_string().as_bytes()).unwrap());
+        let now = |state: &State| State::of(state.bucket, state.policy);
+        let regions: RegionStates = names.zip(family.states.iter().map(now)).collect();
+        let bytes = codec::encode_regions(&regions).unwrap();
+        prop_assert_eq!(codec::decode_regions(&bytes), Some(regions));
+    }
 }
 
 /// One change to a blob.
