@@ -347,23 +347,11 @@ impl<'a> PeerConnections<'a> {
             None => Connection::open(&node.endpoint, &self.access, self.counters)?,
         };
         let connection = node.connection.insert(connection);
-        let round = Round {
-            peer: self.peer,
-            complete: false,
-            opening: true,
-            refused: false,
-            noted_until: Instant::now(),
-        };
-        let reply = match self.messages.heartbeat(&round) {
-            Some(words) => Some(connection.call(&words, self.counters)?),
-            None => None,
-        };
+        let round = Round { peer: self.peer, complete: false, opening: true, refused: false };
+        let reply = connection.call(&self.messages.heartbeat(&round), self.counters)?;
         node.greeted = true;
         node.accepted();
-        match reply {
-            Some(reply) => self.heard(index, &reply),
-            None => Ok(()),
-        }
+        self.heard(index, &reply)
     }
 
     /// Gives a node up for a while.
@@ -523,7 +511,7 @@ impl<'a> PeerConnections<'a> {
             }
             for delivery in queue.waiting.drain(..command.states) {
                 wire::word(&mut self.bytes, delivery.noted.entry.key());
-                self.messages.stamp(wire::word(&mut self.bytes, delivery.noted.entry.state()));
+                wire::word(&mut self.bytes, delivery.noted.entry.state());
                 queue.sent.push_back(delivery);
             }
             queue.commands.push_back(command);
@@ -688,7 +676,7 @@ impl<'a> PeerConnections<'a> {
     /// Ends a round: a heartbeat to every node that is ready. `complete` says
     /// whether those that the last delivery has left nothing behind for have
     /// everything. Returns whether all nodes have answered.
-    pub fn heartbeat(&mut self, complete: bool, noted_until: Instant) -> bool {
+    pub fn heartbeat(&mut self, complete: bool) -> bool {
         let began = Instant::now();
         let mut asked = Vec::new();
         for index in 0..self.nodes.len() {
@@ -698,14 +686,10 @@ impl<'a> PeerConnections<'a> {
             let complete = complete && !node.behind && !self.unrouted;
             let refused = node.refusing.is_some();
             let complete = complete && !refused;
-            let round = Round { peer: self.peer, complete, opening: false, refused, noted_until };
+            let round = Round { peer: self.peer, complete, opening: false, refused };
             let Some(connection) = &mut node.connection else { continue };
-            let Some(words) = self.messages.heartbeat(&round) else {
-                node.backoff.reset();
-                continue;
-            };
             self.bytes.clear();
-            wire::command(&mut self.bytes, &words);
+            wire::command(&mut self.bytes, &self.messages.heartbeat(&round));
             match connection.send(&self.bytes, self.counters) {
                 Ok(()) => asked.push(index),
                 Err(fault) => self.fail(index, &fault),
