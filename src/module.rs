@@ -1,13 +1,14 @@
 //! The module's state between commands.
 
 use crate::config::Settings;
+use crate::error::Error;
 use crate::host::{Global, Listeners, OwnedStr, Pacer};
 use crate::regions::Regions;
 use crate::stats::Stats;
 use crate::store::Store;
 use crate::upkeep::Upkeep;
 use redis_module::raw;
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 use std::ptr;
 
 /// Everything that lives as long as the module is loaded.
@@ -58,6 +59,11 @@ impl Module {
     /// Frees the state at unload time.
     pub(crate) fn remove() {
         CURRENT.remove();
+    }
+
+    /// The configuration as it is now.
+    pub(crate) fn settings(&self) -> Result<Ref<'_, Settings>, Error> {
+        self.settings.try_borrow().map_err(|_| Error::Busy)
     }
 
     /// Keeps `text` until the next call, for a caller that only borrows it.

@@ -524,8 +524,8 @@ impl Messages for Told {
         words.into_iter().map(|word| word.as_bytes().to_vec()).collect()
     }
 
-    fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>> {
-        Some(self.heartbeat.words(self.id, self.run, self.born.elapsed().as_micros(), round))
+    fn heartbeat(&self, round: &Round) -> Vec<Vec<u8>> {
+        self.heartbeat.words(self.id, self.run, self.born.elapsed().as_micros(), round)
     }
 
     fn state(&self, note: &[u8], out: &mut Vec<u8>) {

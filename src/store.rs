@@ -158,7 +158,7 @@ fn open_as<'c>(
     let module = ctx.module();
     let mut open = module.store.room()?;
     read(ctx, key, now, counted, open.record_mut())?;
-    let settings = module.settings.try_borrow().map_err(|_| Error::Busy)?;
+    let settings = module.settings()?;
     if counted || open.record().is_some_and(|record| record.debits.is_some()) {
         let region = module.regions.region()?;
         let home = debits::home(ctx.db(), key.name().as_bytes());
@@ -172,7 +172,7 @@ fn open_as<'c>(
 
 /// The configured default policy.
 pub(crate) fn default_policy(ctx: &Context<'_>) -> Result<Policy, Error> {
-    let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+    let settings = ctx.module().settings()?;
     Ok(settings.defaults().current())
 }
 

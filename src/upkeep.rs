@@ -36,6 +36,9 @@ const HOLD: Duration = Duration::from_secs(10);
 /// The shortest time from one complaint in the log to the next.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// How long the server's end may wait for peers to hear what they have not.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// Where the walk is.
 #[derive(Debug, Default)]
 pub(crate) struct Upkeep {
@@ -44,7 +47,7 @@ pub(crate) struct Upkeep {
     again: bool,
     /// When the last one ended.
     ended: Option<Instant>,
-    /// What some peer said was passed on to another when the walk before began.
+    /// When it was looked last, what some peer said was passed on to another.
     passes_on: bool,
     /// How many have been completed.
     completed: u64,
@@ -59,6 +62,17 @@ pub(crate) struct Upkeep {
 }
 
 impl Upkeep {
+    /// How many walks over all keys have been completed.
+    pub(crate) fn walks(&self) -> u64 {
+        self.completed
+    }
+
+    /// The longest that the walk, or the last one, held the server at a time, in
+    /// microseconds.
+    pub(crate) fn longest_slice(&self) -> u64 {
+        u64::try_from(self.longest.as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// Whether the walk is for a peer that lacks everything.
     fn is_hurried(&self) -> bool {
         self.walk.as_ref().is_some_and(|walk| walk.asked)
@@ -79,19 +93,6 @@ struct Walk {
     /// For a peer that lacks something. It is not begun anew for another one, or
     /// peers that need one all the time would let none end.
     asked: bool,
-}
-
-impl Upkeep {
-    /// How many walks over all keys have been completed.
-    pub(crate) fn walks(&self) -> u64 {
-        self.completed
-    }
-
-    /// The longest that the walk, or the last one, held the server at a time, in
-    /// microseconds.
-    pub(crate) fn longest_slice(&self) -> u64 {
-        u64::try_from(self.longest.as_micros()).unwrap_or(u64::MAX)
-    }
 }
 
 /// Begins as the server is configured, when the module is loaded.
@@ -128,9 +129,6 @@ pub(crate) fn begin_life(ctx: &Context<'_>) {
         ctx.log(&format!("region sync: counters are not begun anew: {}", why.reason()));
     }
 }
-
-/// How long the server's end may wait for peers to hear what they have not.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The server ends.
 pub(crate) fn end(ctx: &Context<'_>) {

@@ -291,15 +291,6 @@ impl Bucket {
         self.us_until(self.policy.capacity_micros())
     }
 
-    /// Microseconds an empty bucket of this policy and weight takes to fill,
-    /// rounded up; `None` when it never does.
-    #[must_use]
-    pub fn us_from_empty(&self) -> Option<u128> {
-        let rate = NonZeroU64::new(self.rate())?;
-        let units = wide::mul(self.policy.capacity_micros(), self.policy.interval_us().get());
-        Some(wide::div_ceil(units, rate))
-    }
-
     fn us_until(&self, micros: u64) -> Option<u128> {
         let Some(missing) = micros.checked_sub(self.tokens).filter(|m| *m > 0) else {
             return Some(0);

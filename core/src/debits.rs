@@ -146,7 +146,7 @@ impl Terms {
     }
 
     fn rank(&self) -> impl Ord + use<> {
-        let pinned = self.stored.filter(|stored| stored.pin.is_some());
+        let pinned = self.stored.filter(|stored| stored.is_pinned());
         // A bucket pinned before it was shared has no other version.
         let number = self.version.number.max(pinned.and_then(|stored| stored.pin).unwrap_or(0));
         let numbers = pinned.map(|stored| {

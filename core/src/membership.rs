@@ -42,8 +42,14 @@
 //! silent too, see [`Membership::refuses`], since it may admit again what it is not
 //! told. So two that refuse each other both admit their shares only.
 
+mod lateness;
+mod spend;
+
 use crate::limits::MAX_REPLICAS;
 use crate::replica::ReplicaId;
+use crate::wide::count;
+use lateness::Lateness;
+use spend::Spend;
 use std::collections::VecDeque;
 
 /// A whole share, in permille.
@@ -52,13 +58,6 @@ pub const WHOLE: u16 = 1_000;
 /// How many changes of the share are remembered for buckets that were last
 /// written before them.
 const MAX_PHASES: usize = 1_024;
-
-/// Over how long the recent spend of a region is taken, in microseconds.
-const RECENT_US: u64 = 10_000_000;
-
-/// Microseconds between two samples of what this region has spent, and how long it
-/// has to be watched before its rate is known.
-const SAMPLE_US: u64 = 1_000_000;
 
 /// After how many timeouts what a peer says comes by way of others, if it does: they
 /// have been told by then that it is not heard here, and have passed on what it said
@@ -672,7 +671,7 @@ impl Membership {
             return WHOLE;
         }
         let here = regions.saturating_sub(silent).saturating_sub(missing);
-        let equal = permille(wide(here), wide(regions));
+        let equal = permille(count(here), count(regions));
         match self.policy {
             PartitionPolicy::Off => WHOLE,
             PartitionPolicy::Equal => equal,
@@ -708,8 +707,8 @@ impl Membership {
         // near / all, and of the equal part here / regions, as parts of one whole.
         let by_spend = EQUAL_PART.saturating_sub(1).saturating_mul(near);
         let part =
-            by_spend.saturating_mul(wide(regions)).saturating_add(all.saturating_mul(wide(here)));
-        Some(permille(part, all.saturating_mul(wide(regions)).saturating_mul(EQUAL_PART)))
+            by_spend.saturating_mul(count(regions)).saturating_add(all.saturating_mul(count(here)));
+        Some(permille(part, all.saturating_mul(count(regions)).saturating_mul(EQUAL_PART)))
     }
 
     fn all_are_settled(&self) -> bool {
@@ -726,113 +725,6 @@ fn permille(part: u128, whole: u128) -> u16 {
             debug_assert!(false, "{part} of {whole} is no part");
             // Nothing is what is safe.
             0
-        }
-    }
-}
-
-/// The number of some regions, which are few.
-fn wide(count: usize) -> u128 {
-    // No machine has more than 128 bits.
-    u128::try_from(count).unwrap_or(u128::MAX)
-}
-
-/// How late the rounds of one sender come, by two clocks that need not agree.
-///
-/// What lay on a line that was cut comes when it is healed: a round that says that
-/// all is said, and is long out of date. Its lateness tells: the time from its
-/// sending to its coming, on clocks of unknown difference, against the shortest
-/// such time lately.
-#[derive(Debug, Clone, Default)]
-struct Lateness {
-    /// The least difference in this window, and in the one before it.
-    least: Option<(i128, i128)>,
-    /// When this window began.
-    since: u64,
-}
-
-/// After how long the least difference is found anew, in microseconds: clocks run
-/// apart, and lines change.
-const WINDOW_US: u64 = 30_000_000;
-
-impl Lateness {
-    /// Microseconds by which a message, sent at `sent` on a steady clock of its
-    /// own, comes later at `now` (steady) than others did.
-    fn of(&mut self, sent: u64, now: u64) -> u64 {
-        let difference = i128::from(now).saturating_sub(i128::from(sent));
-        let (mut current, mut before) = self.least.unwrap_or_else(|| {
-            self.since = now;
-            (difference, difference)
-        });
-        if now.saturating_sub(self.since) > WINDOW_US {
-            (before, current) = (current, difference);
-            self.since = now;
-        }
-        current = current.min(difference);
-        self.least = Some((current, before));
-        // Not negative: it is one of those of which the least is taken.
-        u64::try_from(difference.saturating_sub(current.min(before))).unwrap_or(u64::MAX)
-    }
-}
-
-/// What this region has spent lately.
-#[derive(Debug, Clone, Default)]
-struct Spend {
-    /// Tokens in all at instants of the steady clock, oldest first. The last one moves
-    /// along, those before it are about [`SAMPLE_US`] apart, and but for the first one
-    /// all are of the last [`RECENT_US`].
-    sums: VecDeque<(u64, u64)>,
-}
-
-impl Spend {
-    fn sample(&mut self, sum: u64, now: u64) {
-        if self.sums.back().is_some_and(|(_, last)| sum < *last) {
-            // It is counted anew.
-            self.sums.clear();
-        }
-        let before = self.sums.len().checked_sub(2).and_then(|place| self.sums.get(place));
-        if before.is_some_and(|(then, _)| now.saturating_sub(*then) < SAMPLE_US) {
-            self.sums.pop_back();
-        }
-        self.sums.push_back((now, sum));
-        let old = |then: u64| now.saturating_sub(then) > RECENT_US;
-        while self.sums.get(1).is_some_and(|(then, _)| old(*then)) {
-            self.sums.pop_front();
-        }
-    }
-
-    /// Thousandths of a token per second, over the last [`RECENT_US`] or what has been
-    /// seen of it; `None` when that is too short.
-    fn rate(&self) -> Option<u64> {
-        let ((start, first), (end, last)) = (self.sums.front()?, self.sums.back()?);
-        let us = end.checked_sub(*start).filter(|us| *us >= SAMPLE_US)?;
-        let spent = u128::from(last.saturating_sub(*first)).saturating_mul(1_000_000_000);
-        // Nobody can spend that many.
-        Some(u64::try_from(spent.checked_div(u128::from(us))?).unwrap_or(u64::MAX))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Lateness;
-
-    #[test]
-    fn what_lay_on_the_line_is_late() {
-        let mut lateness = Lateness::default();
-        // Sent and come in milliseconds; how late.
-        let rows = [
-            (7, 500, 0),
-            (57, 560, 10),
-            (107, 600, 0),
-            // Held back for nine seconds.
-            (157, 9_650, 9_000),
-            (9_207, 9_700, 0),
-            // A line that has become slower is found to be so after two windows.
-            (9_257, 11_750, 2_000),
-            (40_000, 42_493, 2_000),
-            (71_000, 73_493, 0),
-        ];
-        for (sent, come, late) in rows {
-            assert_eq!(lateness.of(sent * 1_000, come * 1_000), late * 1_000, "{sent}");
         }
     }
 }

@@ -150,18 +150,11 @@ impl OpenBucket {
     /// debits is [shared](Self::shared) without anybody else.
     #[must_use]
     pub fn new(record: Option<Record>, defaults: &Defaults, now: u64) -> Self {
-        let shared = record.as_ref().is_some_and(|record| record.debits.is_some());
-        let mut opened = Self { record, ..Self::unread() };
-        match shared {
-            true => opened.begin_shared(
-                defaults,
-                &Region::default(),
-                now,
-                None,
-                &mut BucketPool::default(),
-            ),
-            false => opened.begin(defaults, now),
+        if record.as_ref().is_some_and(|record| record.debits.is_some()) {
+            return Self::shared(record, defaults, &Region::default(), now, None);
         }
+        let mut opened = Self { record, ..Self::unread() };
+        opened.begin(defaults, now);
         opened
     }
 
@@ -380,7 +373,7 @@ impl OpenBucket {
     /// When the call's options are out of bounds, even if a pin overrides them.
     pub fn ask(&mut self, asked: &Asked, default: Policy) -> Result<(), PolicyError> {
         let called = if asked.is_empty() { default } else { asked.over(default)? };
-        if self.policy.is_some_and(|stored| stored.pin.is_some()) {
+        if self.policy.is_some_and(StoredPolicy::is_pinned) {
             return Ok(());
         }
         self.policy =
@@ -428,7 +421,7 @@ impl OpenBucket {
 
     /// Takes over what another region set on purpose, later than was done here.
     fn adopt(&mut self, terms: &Terms, default: Policy) {
-        let pinned = |stored: Option<StoredPolicy>| stored.is_some_and(|s| s.pin.is_some());
+        let pinned = |stored: Option<StoredPolicy>| stored.is_some_and(StoredPolicy::is_pinned);
         // A policy that calls bring is every region's own, unless the pin over it
         // was taken away.
         if pinned(terms.stored) || pinned(self.policy) {
@@ -526,7 +519,7 @@ impl OpenBucket {
 
     /// See [`Record::is_kept`].
     fn is_kept(&self, foreign: bool) -> bool {
-        let pinned = self.policy.is_some_and(|stored| stored.pin.is_some());
+        let pinned = self.policy.is_some_and(StoredPolicy::is_pinned);
         foreign || pinned || self.weight() != Weight::ONE
     }
 

@@ -86,7 +86,7 @@ const PINNED: u64 = 1 << 1;
 const COUNTED: u64 = 1 << 2;
 const REFILLING: u64 = 1 << 3;
 
-/// [`Note::to_bytes`].
+/// What [`Note::to_bytes`] gives: nine numbers, the least byte first.
 pub type NoteBytes = [[u8; 8]; 9];
 
 impl Note {

@@ -113,6 +113,12 @@ impl fmt::Display for PolicyTextError {
 }
 
 impl StoredPolicy {
+    /// Whether it was set on purpose, and not by a call's options.
+    #[must_use]
+    pub fn is_pinned(self) -> bool {
+        self.pin.is_some()
+    }
+
     /// Reads the text of a `policy` field. `pinned` without a version is version 0.
     ///
     /// # Errors

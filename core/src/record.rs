@@ -147,11 +147,11 @@ impl Record {
     ///
     /// # Errors
     /// As for [`Self::read`].
-    pub fn read_debits(&mut self, text: &[u8], mut spare: Box<Debits>) -> Result<(), FieldError> {
-        if !codec::decode_debits_into(text, &mut spare) {
+    pub fn read_debits(&mut self, text: &[u8], mut room: Box<Debits>) -> Result<(), FieldError> {
+        if !codec::decode_debits_into(text, &mut room) {
             return Err(FieldError::Debits);
         }
-        self.debits = Some(spare);
+        self.debits = Some(room);
         Ok(())
     }
 
@@ -194,7 +194,7 @@ impl Record {
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.foreign
-            || self.policy.is_some_and(|stored| stored.pin.is_some())
+            || self.policy.is_some_and(StoredPolicy::is_pinned)
             || self.weight.is_some_and(|weight| weight != Weight::ONE)
     }
 

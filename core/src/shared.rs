@@ -115,7 +115,7 @@ impl Remote {
 
     /// Whether it is as good as a missing key: full, and nothing set on purpose.
     pub(crate) fn owes_nothing(&self) -> bool {
-        let pinned = self.stored.is_some_and(|stored| stored.pin.is_some());
+        let pinned = self.stored.is_some_and(StoredPolicy::is_pinned);
         let plain =
             self.bucket.weight() == Weight::ONE && self.bucket.version() == Version::default();
         self.bucket.is_full() && plain && !pinned
@@ -371,6 +371,9 @@ impl SharedBucket {
 
     /// Takes `tokens` whole tokens or nothing; with `partial`, what there is. The
     /// bucket must have been advanced to `now`.
+    ///
+    /// # Errors
+    /// As for [`Self::debit`].
     pub fn take(
         &mut self,
         writer: Option<&Writer>,
@@ -616,6 +619,9 @@ impl SharedBucket {
     ///
     /// Which policy holds is for [`Terms`] to say; the caller has switched to it
     /// already, if it had to.
+    ///
+    /// # Errors
+    /// Where it was not asked first whether there is [room](Self::has_room_for).
     pub fn receive(
         &mut self,
         fresh: bool,

@@ -457,29 +457,29 @@ impl World {
                 arriving.push((name, noted));
             }
         }
-        let states = server.sent(&arriving, wall);
-        let notes = arriving;
         link.busy = link.busy.max(self.now + delay);
-        let (at, arrives) = (self.now, link.busy);
-        let (life, run, statement) = (self.lives[to], self.lives[from], server.statement());
-        let hears = server.hears();
-        self.push(
-            arrives,
-            Event::Round(Round {
-                from,
-                to,
-                life,
-                run,
-                states,
-                notes,
-                at,
-                statement,
-                complete,
-                hears,
-            }),
-        );
+        let arrives = link.busy;
+        let round = self.round(from, to, arriving, complete);
+        self.push(arrives, Event::Round(round));
         for (at, sent) in again {
             self.push(at, Event::Stray { from, to, sent: Box::new(sent) });
+        }
+    }
+
+    /// A round that begins now.
+    fn round(&self, from: usize, to: usize, notes: Vec<(Name, Noted)>, complete: bool) -> Round {
+        let server = &self.servers[from];
+        Round {
+            from,
+            to,
+            life: self.lives[to],
+            run: self.lives[from],
+            states: server.sent(&notes, self.wall(from)),
+            notes,
+            at: self.now,
+            statement: server.statement(),
+            complete,
+            hears: server.hears(),
         }
     }
 
@@ -564,24 +564,8 @@ impl World {
                     let names = server.names().into_iter();
                     let mut notes = std::mem::take(&mut self.links[from][to].changed);
                     notes.extend(names.filter_map(|name| Some((name, server.state(name, wall)?))));
-                    let notes: Vec<_> = notes.into_iter().collect();
-                    let states = server.sent(&notes, wall);
-                    let (statement, hears) = (server.statement(), server.hears());
                     self.links[from][to].down = false;
-                    let (at, life, run) = (self.now, self.lives[to], self.lives[from]);
-                    let complete = true;
-                    rounds.push(Round {
-                        from,
-                        to,
-                        life,
-                        run,
-                        states,
-                        notes,
-                        at,
-                        statement,
-                        complete,
-                        hears,
-                    });
+                    rounds.push(self.round(from, to, notes.into_iter().collect(), true));
                 }
             }
             self.now += self.network.delay_us;

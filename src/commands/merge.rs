@@ -79,7 +79,7 @@ fn merge(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
     let name = args.next().ok_or(Error::Arity("cl.merge"))?;
     let now = host::now();
     let (sources, strategy) = {
-        let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+        let settings = ctx.module().settings()?;
         let sources = Sources::parse(ctx, &mut args, settings.defaults(), now)?;
         let strategy = match strategy(&mut args)? {
             Some(strategy) => strategy,
@@ -180,7 +180,7 @@ pub(super) fn merge_states(
     let mut bucket = match merged {
         Some(merged) => merged.state.bucket,
         None => {
-            let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+            let settings = ctx.module().settings()?;
             OpenBucket::new(None, settings.defaults(), now).bucket()
         }
     };
@@ -232,7 +232,7 @@ impl Stored {
             }
         }
         let state = {
-            let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+            let settings = ctx.module().settings()?;
             record.state(settings.defaults(), now)
         };
         if record.debits.is_none() {

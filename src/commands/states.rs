@@ -149,7 +149,7 @@ fn receive_state(
 ) -> Result<bool, Error> {
     check_shared(ctx, name)?;
     let sent = {
-        let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+        let settings = ctx.module().settings()?;
         let decoded = codec::decode(state, now).map_err(Error::State)?;
         Stored::sent(decoded, settings.defaults(), now, 1)?
     };
@@ -178,7 +178,7 @@ fn fold(
     let mut states = known.cloned().unwrap_or_default();
     if let Some(record) = &record {
         // It has not been folded yet, so it is ours.
-        let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+        let settings = ctx.module().settings()?;
         let present = record.state(settings.defaults(), now);
         states.entry(me).or_insert(present);
     }

@@ -48,7 +48,7 @@ impl Command for Status {
     fn run(ctx: &Context<'_>, _args: Args<'_>) -> Result<(), Error> {
         let regions = &ctx.module().regions;
         let (strategy, interval, guard) = {
-            let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+            let settings = ctx.module().settings()?;
             let sync = settings.sync();
             (sync.strategy.to_string(), sync.interval_ms, sync.guard)
         };
@@ -147,7 +147,7 @@ impl Command for Now {
             ctx.reply_status(c"OK");
             return Ok(());
         }
-        let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+        let settings = ctx.module().settings()?;
         let sync = settings.sync();
         Err(match sync.replica_id.is_some() && !sync.peers.is_empty() {
             false => Error::NOT_A_REGION,

@@ -85,23 +85,7 @@ impl Command for TakeAll {
                 Some(_) => opened.refusal(owed, now, &region),
             });
         }
-        // All is planned before anything is written, and all is written before anybody hears of
-        // it: none of it can fail half way, and who listens finds every bucket charged.
-        let mut planned = Vec::with_capacity(buckets.len());
-        for Bucket { key, opened, owed, .. } in &mut buckets {
-            // Asking for no tokens is looking, which writes nothing.
-            if *owed > 0 && (refusing.is_none() || opened.terms_changed()) {
-                let prepared = store::prepare(ctx, key, opened, None)?;
-                planned.push((prepared, &*key, &**opened));
-            }
-        }
-        let applied: Vec<_> = planned
-            .into_iter()
-            .map(|(prepared, key, opened)| (prepared.apply(ctx, key, opened), key.name()))
-            .collect();
-        for (applied, name) in applied {
-            applied.announce(ctx, name);
-        }
+        write(ctx, &mut buckets, refusing.is_none())?;
 
         let stats = &ctx.module().stats;
         match refusing {
@@ -120,6 +104,28 @@ impl Command for TakeAll {
         }
         Ok(())
     }
+}
+
+/// Writes the buckets that have to be written. All is planned before anything is written, and
+/// all is written before anybody hears of it: none of it can fail half way, and who listens
+/// finds every bucket charged.
+fn write<'c>(ctx: &Context<'c>, buckets: &mut [Bucket<'c>], granted: bool) -> Result<(), Error> {
+    let mut planned = Vec::with_capacity(buckets.len());
+    for Bucket { key, opened, owed, .. } in buckets {
+        // Asking for no tokens is looking, which writes nothing.
+        if *owed > 0 && (granted || opened.terms_changed()) {
+            let prepared = store::prepare(ctx, key, opened, None)?;
+            planned.push((prepared, &*key, &**opened));
+        }
+    }
+    let applied: Vec<_> = planned
+        .into_iter()
+        .map(|(prepared, key, opened)| (prepared.apply(ctx, key, opened), key.name()))
+        .collect();
+    for (applied, name) in applied {
+        applied.announce(ctx, name);
+    }
+    Ok(())
 }
 
 const fn list(

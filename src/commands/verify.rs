@@ -60,7 +60,7 @@ impl Command for Verify {
         let now = host::now();
         let now = now.saturating_sub(now % 1_000_000);
         let policy = {
-            let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
+            let settings = ctx.module().settings()?;
             settings.defaults().current()
         };
         let mut merge = |a: &State, b: &State| {

@@ -2,13 +2,11 @@
 //! that are set, and who begins to listen.
 
 use crate::config::Parameter;
-use crate::host::{Context, EVENT_VERSION, api::call, in_event};
+use crate::host::{Context, EVENT_VERSION, OK, api::call, in_event};
 use crate::module::Module;
 use crate::upkeep;
 use redis_module::raw;
 use std::ffi::{CStr, c_char, c_int, c_void};
-
-const OK: c_int = raw::REDISMODULE_OK as c_int;
 
 /// Subscribes, and starts region sync if it is configured.
 ///

@@ -1,13 +1,11 @@
 //! `INFO claw`.
 
 use crate::commands;
-use crate::host::{ServerInfo, api::call};
+use crate::host::{OK, ServerInfo, api::call};
 use crate::module::Module;
 use redis_module::raw;
 use std::ffi::{CStr, CString, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
-const OK: c_int = raw::REDISMODULE_OK as c_int;
 
 /// # Safety
 /// `ctx` must be the context of `RedisModule_OnLoad`.

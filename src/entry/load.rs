@@ -3,14 +3,11 @@
 use super::{events, info, settings};
 use crate::commands;
 use crate::config::{Parameter, Value};
-use crate::host::{Args, Level, Registrar, api, clients, log, refuse};
+use crate::host::{Args, ERR, Level, OK, Registrar, api, clients, log, refuse};
 use crate::module::Module;
 use redis_module::raw;
 use std::ffi::{CStr, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
-const OK: c_int = raw::REDISMODULE_OK as c_int;
-const ERR: c_int = raw::REDISMODULE_ERR as c_int;
 
 /// The module's name: the prefix of its parameters and of its INFO section.
 const NAME: &CStr = c"claw";

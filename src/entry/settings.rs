@@ -2,15 +2,12 @@
 
 use crate::config::{Parameter, Value};
 use crate::error::Error;
-use crate::host::{self, OwnedStr, Str, api::call};
+use crate::host::{self, ERR, OK, OwnedStr, Str, api::call};
 use crate::module::Module;
 use redis_module::raw;
 use std::ffi::{CString, c_char, c_int, c_longlong, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
-
-const OK: c_int = raw::REDISMODULE_OK as c_int;
-const ERR: c_int = raw::REDISMODULE_ERR as c_int;
 
 /// Registers every parameter and lets the server set each to its value from the
 /// configuration file, from `MODULE LOADEX` or from `overrides` (the module's

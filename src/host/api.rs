@@ -1,5 +1,13 @@
 //! The server's module API as plain function calls.
 
+use redis_module::raw;
+use std::ffi::c_int;
+
+/// What calls and callbacks return that went well.
+pub(crate) const OK: c_int = raw::REDISMODULE_OK as c_int;
+/// What they return that did not.
+pub(crate) const ERR: c_int = raw::REDISMODULE_ERR as c_int;
+
 /// Functions that every supported server (Redis 7.0 and later, Valkey) has. A
 /// server that lacks one of them is refused when the module is loaded, so that
 /// [`call!`] can rely on all of them afterwards.
@@ -13,7 +21,6 @@ macro_rules! functions {
 
         /// The first listed function that the server lacks.
         pub(crate) fn missing() -> Option<&'static std::ffi::CStr> {
-            use redis_module::raw;
             $(
                 // SAFETY: the statics are written once, by RedisModule_Init,
                 // before this runs on the same thread; they are read by value.

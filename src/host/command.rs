@@ -1,6 +1,6 @@
 //! How a command is declared, registered and run.
 
-use super::api::call;
+use super::api::{OK, call};
 use super::args::Args;
 use super::context::{Context, Level, log};
 use super::string::Str;
@@ -236,8 +236,6 @@ unsafe fn finish(command: *mut raw::RedisModuleCommand, spec: &Spec) -> Option<R
     }
     Some(Registered::Yes)
 }
-
-const OK: c_int = raw::REDISMODULE_OK as c_int;
 
 /// Gives the server arity, key specification and documentation.
 fn describe(command: *mut raw::RedisModuleCommand, spec: &Spec) -> bool {

@@ -1,6 +1,6 @@
 //! The running command's view of the server.
 
-use super::api::call;
+use super::api::{OK, call};
 use super::string::{OwnedStr, Str};
 use crate::module::Module;
 use redis_module::raw;
@@ -249,7 +249,7 @@ impl<'a> Context<'a> {
             return false;
         };
         // SAFETY: a live context.
-        unsafe { call!(RedisModule_SelectDb(self.raw, db)) == raw::REDISMODULE_OK as c_int }
+        unsafe { call!(RedisModule_SelectDb(self.raw, db)) == OK }
     }
 
     /// Writes a notice to the server's log.

@@ -19,6 +19,7 @@ mod scan;
 mod server_info;
 mod string;
 
+pub(crate) use api::{ERR, OK};
 pub(crate) use args::Args;
 pub(crate) use clock::now;
 pub(crate) use command::{Access, Argument, Command, Keys, Kind as ArgumentKind, Spec};

@@ -10,15 +10,13 @@
 //! Both are there only while there is work. Neither keeps the module from being
 //! unloaded, as the server's own timers would.
 
-use super::api::call;
+use super::api::{OK, call};
 use super::context::{Context, EVENT_VERSION, in_event};
 use redis_module::raw;
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
-
-const OK: c_int = raw::REDISMODULE_OK as c_int;
 
 /// From one slice of work to the next, at least.
 const PERIOD: Duration = Duration::from_millis(1);

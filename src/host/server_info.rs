@@ -1,6 +1,6 @@
 //! What the server says of itself in INFO.
 
-use super::api::call;
+use super::api::{OK, call};
 use super::string::OwnedStr;
 use redis_module::raw;
 use std::ffi::{CStr, c_int};
@@ -43,7 +43,7 @@ impl ServerInfo {
                 &raw mut wrong,
             ))
         };
-        (wrong == raw::REDISMODULE_OK as c_int).then_some(number)
+        (wrong == OK).then_some(number)
     }
 }
 

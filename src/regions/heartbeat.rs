@@ -117,10 +117,9 @@ impl Heartbeat {
 mod tests {
     use super::*;
     use claw_core::membership::{self, Instants, PartitionPolicy, Progress};
-    use std::time::Instant;
 
     fn round(opening: bool, complete: bool) -> Round {
-        Round { peer: 2, complete, opening, refused: false, noted_until: Instant::now() }
+        Round { peer: 2, complete, opening, refused: false }
     }
 
     fn reply(name: &str, run: &str) -> Value {

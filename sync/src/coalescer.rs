@@ -13,13 +13,12 @@ use crate::note_log::{Entry, EntryPool, Mark, NoteBatch, Piece};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Place;
 use std::hash::{BuildHasher, RandomState};
-use std::time::Instant;
 
 /// Room for more keys than this that was hardly used is given back.
 const SPARE_KEYS: usize = 1_024;
 
 /// Notes by key, in the order in which the keys came.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Coalescer {
     slots: Vec<Piece>,
     /// How many of them have been filled.
@@ -33,24 +32,9 @@ pub(crate) struct Coalescer {
     /// Some states are missing, for want of room.
     pub overrun: bool,
     pub marks: Vec<Mark>,
-    pub noted_until: Instant,
 }
 
 impl Coalescer {
-    pub fn new(now: Instant) -> Self {
-        Self {
-            slots: Vec::new(),
-            used: 0,
-            bytes: 0,
-            places: HashTable::new(),
-            hasher: RandomState::new(),
-            since: None,
-            overrun: false,
-            marks: Vec::new(),
-            noted_until: now,
-        }
-    }
-
     /// Adds what was noted later.
     pub fn add(&mut self, batch: &NoteBatch) {
         for (id, note) in batch.noted() {
@@ -82,7 +66,6 @@ impl Coalescer {
         self.since = self.since.or(batch.since);
         self.overrun |= batch.overrun;
         self.marks.extend_from_slice(&batch.marks);
-        self.noted_until = batch.taken_at;
     }
 
     /// How many keys there are.
@@ -152,8 +135,8 @@ mod tests {
             Vec::new()
         }
 
-        fn heartbeat(&self, _: &Round) -> Option<Vec<Vec<u8>>> {
-            None
+        fn heartbeat(&self, _: &Round) -> Vec<Vec<u8>> {
+            Vec::new()
         }
     }
 
@@ -178,8 +161,8 @@ mod tests {
         fn the_last_state_of_each_key_wins(steps in prop::collection::vec(step(), 0..200)) {
             let limits = Limits::default();
             let mut log = NoteLog::default();
-            let mut coalescer = Coalescer::new(Instant::now());
-            let mut spare = NoteBatch::empty();
+            let mut coalescer = Coalescer::default();
+            let mut spare = NoteBatch::default();
             let (pool, mut late) = (EntryPool::default(), Vec::new());
             let mut noted: BTreeMap<Key, u64> = BTreeMap::new();
             let (mut clock, mut first) = (0, None);
@@ -226,19 +209,19 @@ mod tests {
     fn room_is_bounded_and_given_back() {
         let mut log = NoteLog::default();
         let limits = Limits { entries: 20_000, ..Limits::default() };
-        let mut coalescer = Coalescer::new(Instant::now());
+        let mut coalescer = Coalescer::default();
         for n in 0..9_999_u64 {
             log.note((0, &n.to_be_bytes()), &[&n.to_be_bytes()], &limits, || n);
         }
-        coalescer.add(&log.take(NoteBatch::empty()));
+        coalescer.add(&log.take(NoteBatch::default()));
         assert!(!coalescer.is_large(&limits));
         log.note((0, b"one more"), &[b"1"], &limits, || 1);
-        coalescer.add(&log.take(NoteBatch::empty()));
+        coalescer.add(&log.take(NoteBatch::default()));
         assert!(coalescer.is_large(&limits));
         assert!(coalescer.is_large(&Limits { bytes: coalescer.bytes, ..Limits::default() }));
         coalescer.clear();
         log.note((0, &[b'a'; 100_000]), &[b"1"], &limits, || 1);
-        coalescer.add(&log.take(NoteBatch::empty()));
+        coalescer.add(&log.take(NoteBatch::default()));
         coalescer.clear();
         assert!(coalescer.slots.iter().all(|slot| !slot.is_long()));
         assert!(coalescer.slots.capacity() < 100 && coalescer.places.capacity() < 100);

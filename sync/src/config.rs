@@ -4,7 +4,7 @@ use crate::credentials::Credentials;
 use crate::url::PeerUrl;
 use redis::Value;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How to push, and to whom.
 #[derive(Debug, Clone)]
@@ -45,8 +45,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// A million states, 64 MiB (of buckets about 300 000), chunks of 1 MiB or 10 000 states, 64 states in a
-    /// command, and 1 second.
+    /// A million states, 64 MiB (of buckets about 300 000), chunks of 1 MiB or 10 000
+    /// states, 64 states in a command, and 1 second.
     ///
     /// With a round trip of 100 ms that is up to 100 000 states a second.
     fn default() -> Self {
@@ -68,7 +68,7 @@ pub struct Round {
     /// The peer, as index into [`Config::peers`].
     pub peer: usize,
     /// Whether this node has acknowledged, or refused for good, every state that
-    /// was noted before `noted_until` and belongs to it, in this life of the
+    /// had been noted when the round began and belongs to it, in this life of the
     /// owner. False as long as the peer needs a walk over all buckets, see
     /// [`Pusher::needs_resend`](crate::Pusher::needs_resend).
     pub complete: bool,
@@ -77,9 +77,6 @@ pub struct Round {
     pub opening: bool,
     /// The node answers, and refuses what we send it for the time being; `complete` is false.
     pub refused: bool,
-    /// The moment up to which states were handed to this round. It never goes
-    /// back, except that an opening heartbeat has the present.
-    pub noted_until: Instant,
 }
 
 /// Who answered a heartbeat.
@@ -98,18 +95,17 @@ pub struct Identity {
 /// once; the calls should be short.
 pub trait Messages: Send + Sync + 'static {
     /// The words of the command that ends a round, such as `CL.SYNC ROUND eu-west
-    /// 12345`. It goes to every node of the peer, `None` sends nothing: so it can
-    /// be kept for complete rounds.
+    /// 12345`. It goes to every node of the peer. At least one word.
     ///
     /// A node that answers the heartbeat with an error, whichever, counts as
     /// failed: the connection is given up and tried again after a while. One that
     /// only refuses states is sent heartbeats as before, not
     /// [complete](Round::complete).
-    fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>>;
+    fn heartbeat(&self, round: &Round) -> Vec<Vec<u8>>;
 
-    /// The words that begin a command with states, such as `CL.SYNC STATES debit`; pairs
-    /// of key and state follow them, all of one database. Asked in the moment of sending,
-    /// for each chunk of [`Limits::chunk_states`]. At least one word.
+    /// The words that begin a command with states, such as `CL.SYNC STATES eu-west 12345
+    /// min ''`; pairs of key and state follow them, all of one database. Asked in the
+    /// moment of sending, for each chunk of [`Limits::chunk_states`]. At least one word.
     ///
     /// The reply is an array with one element for each pair: an integer for a state that
     /// was taken, an error for one that was not. An error instead of the array is one for
@@ -118,17 +114,10 @@ pub trait Messages: Send + Sync + 'static {
     fn states_command(&self) -> Vec<Vec<u8>>;
 
     /// Writes the state that a [note](crate::Pusher::note) stands for, as it goes
-    /// over the wire but for what [`stamp`](Messages::stamp) writes into it; `out` is
-    /// empty. Called once for each state that is handed out, on the thread that does
-    /// so. Without it a note is the state itself.
+    /// over the wire; `out` is empty. Called once for each state that is handed out, on
+    /// the thread that does so. Without it a note is the state itself.
     fn state(&self, note: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(note);
-    }
-
-    /// Completes a state in the moment that it is sent: once for each peer and
-    /// attempt.
-    fn stamp(&self, state: &mut [u8]) {
-        let _ = state;
     }
 
     /// A node has answered its heartbeat. The reply has been made by others, is

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 /// The shortest time from one reading of a file to the next.
 const ONCE: Duration = Duration::from_secs(1);
+
 /// What is in the [`Files`].
 ///
 /// The threads of the peers read them again whenever they connect, though not more

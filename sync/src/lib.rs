@@ -18,7 +18,8 @@
 //! | `backlog.rs` | what one peer is still to get, latest state per key |
 //! | `peer_queue.rs` | what threads share about one peer; whether it needs a resync |
 //! | `peer.rs` | the thread of one peer: the loop over rounds |
-//! | `peer_connections.rs` | the nodes of one peer: connecting, routing, pipelining, heartbeats |
+//! | `peer_connections.rs` | the nodes of one peer: connecting, slots, heartbeats |
+//! | `peer_connections/deliver.rs` | sending states to the nodes that they belong to |
 //! | `connection.rs` | one connection: socket, time-outs, AUTH, replies |
 //! | `breaker.rs` | ends blocked connections from outside |
 //! | `cluster.rs` | slots and the topology of Redis Clusters |

@@ -2,7 +2,6 @@
 
 use crate::config::Limits;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 /// What an entry takes besides key and state, roughly: its place in a peer's
 /// table, the reference counts, the allocator's share.
@@ -237,7 +236,7 @@ pub(crate) struct NoteLog {
 }
 
 /// What is handed out.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct NoteBatch {
     notes: Notes,
     /// When the first of them was noted.
@@ -245,7 +244,6 @@ pub(crate) struct NoteBatch {
     /// Some states are missing, for want of room.
     pub overrun: bool,
     pub marks: Vec<Mark>,
-    pub taken_at: Instant,
 }
 
 impl NoteLog {
@@ -315,23 +313,11 @@ impl NoteLog {
             since: self.since.take(),
             overrun: std::mem::take(&mut self.overrun),
             marks: std::mem::take(&mut self.marks),
-            taken_at: Instant::now(),
         }
     }
 }
 
 impl NoteBatch {
-    /// Room for nothing.
-    pub fn empty() -> Self {
-        Self {
-            notes: Notes::default(),
-            since: None,
-            overrun: false,
-            marks: Vec::new(),
-            taken_at: Instant::now(),
-        }
-    }
-
     /// What was noted, in order: ids and notes.
     pub fn noted(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.notes.iter()
@@ -373,7 +359,7 @@ mod tests {
             assert!(!noted(&mut log, db, key.as_bytes(), n, &limits));
         }
         assert_eq!(log.since(), Some(1));
-        let mut batch = log.take(NoteBatch::empty());
+        let mut batch = log.take(NoteBatch::default());
         assert_eq!((batch.since, batch.overrun, log.since()), (Some(1), false, None));
         let expected = [(0, "a", 2), (1, "a", 3), (0, "b", 4), (0, "a", 5), (0, "", 6)];
         assert_eq!(states(&batch), expected.map(|(db, key, n)| (db, key.to_owned(), n)));
@@ -381,7 +367,7 @@ mod tests {
         batch.clear();
         assert_eq!(states(&log.take(batch)), []);
         noted(&mut log, 0, b"c", 6, &limits);
-        assert_eq!(states(&log.take(NoteBatch::empty())), [(0, "c".to_owned(), 6)]);
+        assert_eq!(states(&log.take(NoteBatch::default())), [(0, "c".to_owned(), 6)]);
     }
 
     /// A note may be longer or shorter than the one that it follows.
@@ -398,7 +384,7 @@ mod tests {
         assert_eq!((log.notes.count, log.notes.bytes.len()), (1, HEAD + 5 + 100));
         assert!(!noted(&mut log, 1, b"a", 7, &limits));
         assert_eq!(log.notes.count, 2);
-        let batch = log.take(NoteBatch::empty());
+        let batch = log.take(NoteBatch::default());
         let noted: Vec<_> = batch.noted().collect();
         let (a, b) = (id(0, b"a"), id(1, b"a"));
         let seven: &[u8] = &7_u64.to_be_bytes();
@@ -411,13 +397,13 @@ mod tests {
         for n in 0..20_000_u64 {
             noted(&mut log, 0, &n.to_be_bytes(), n, &Limits::default());
         }
-        let mut batch = log.take(NoteBatch::empty());
+        let mut batch = log.take(NoteBatch::default());
         let room = batch.notes.bytes.capacity();
         batch.clear();
         assert!(room > SPARE_BYTES && batch.notes.bytes.capacity() == room);
         log.take(batch);
         noted(&mut log, 0, b"a", 1, &Limits::default());
-        let mut batch = log.take(NoteBatch::empty());
+        let mut batch = log.take(NoteBatch::default());
         assert_eq!(batch.notes.bytes.capacity(), room);
         batch.clear();
         assert!(batch.notes.bytes.capacity() < SPARE_BYTES);
@@ -433,7 +419,7 @@ mod tests {
         assert!(!log.crowded());
         assert!(noted(&mut log, 0, b"c", 4, &limits));
         assert!(log.crowded());
-        let batch = log.take(NoteBatch::empty());
+        let batch = log.take(NoteBatch::default());
         assert!(batch.overrun);
         assert_eq!(batch.noted().count(), 2);
         assert!(!log.crowded());
@@ -441,7 +427,7 @@ mod tests {
         assert!(!noted(&mut log, 0, b"a", 1, &limits));
         assert!(noted(&mut log, 0, b"c", 1, &limits));
         assert!(!noted(&mut log, 0, b"a", 2, &limits));
-        assert_eq!(states(&log.take(NoteBatch::empty())), [(0, "a".to_owned(), 2)]);
+        assert_eq!(states(&log.take(NoteBatch::default())), [(0, "a".to_owned(), 2)]);
     }
 
     #[test]
@@ -452,7 +438,7 @@ mod tests {
         log.walk_begins(0b10);
         log.walk_ends();
         log.walk_begins(0b100);
-        let marks = log.take(NoteBatch::empty()).marks;
+        let marks = log.take(NoteBatch::default()).marks;
         let shown: Vec<String> = marks.iter().map(|mark| format!("{mark:?}")).collect();
         assert_eq!(
             shown,

@@ -16,7 +16,7 @@ pub(crate) fn run<'a>(
 ) {
     let mut backoff = Backoff::default();
     while catch_unwind(AssertUnwindSafe(|| rounds(queue, &clock, connections()))).is_err() {
-        queue.set_connected(false);
+        queue.set_takes_states(false);
         queue.lost(true, clock());
         queue.counters.error("internal error: a panic was caught");
         queue.counters.set_state(PeerState::BackingOff);
@@ -27,7 +27,7 @@ pub(crate) fn run<'a>(
             }
         }
     }
-    queue.set_connected(false);
+    queue.set_takes_states(false);
     queue.counters.set_state(PeerState::Stopped);
 }
 
@@ -37,10 +37,10 @@ fn rounds(queue: &PeerQueue, clock: &impl Fn() -> u64, mut connections: PeerConn
         if connections.take_stranger() {
             queue.stranger(clock());
         }
-        queue.set_connected(connections.accepts());
+        queue.set_takes_states(connections.accepts());
         if ready {
             round(queue, clock, &mut connections);
-            queue.set_connected(connections.accepts());
+            queue.set_takes_states(connections.accepts());
         }
     }
 }
@@ -55,7 +55,7 @@ fn round(queue: &PeerQueue, clock: &impl Fn() -> u64, connections: &mut PeerConn
     let clean = !rests && failed.is_empty();
     queue.give_back(failed);
     let stranger = connections.take_stranger();
-    let answered = connections.heartbeat(batch.completes && !stranger, batch.noted_until);
+    let answered = connections.heartbeat(batch.completes && !stranger);
     if stranger | connections.take_stranger() {
         return queue.stranger(clock());
     }

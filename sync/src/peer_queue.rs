@@ -26,14 +26,11 @@ struct State {
     backlog: Backlog,
     resync: Resync,
     /// Some node takes states.
-    connected: bool,
+    takes_states: bool,
     /// A round is under way.
     busy: bool,
     /// Since when a state has been waiting that is not in the backlog any more.
     lost_since: Option<u64>,
-    noted_until: Instant,
-    /// That of the last batch taken.
-    taken_until: Instant,
     /// How often something was lost: what a round has completed is only what was
     /// lost before it began.
     losses: u64,
@@ -68,7 +65,6 @@ pub(crate) struct Batch {
     pub states: Vec<QueuedState>,
     /// Once these have arrived the peer has everything noted so far.
     pub completes: bool,
-    pub noted_until: Instant,
     pub losses: u64,
 }
 
@@ -82,34 +78,30 @@ pub(crate) struct HandOut<'a> {
     pub since: u64,
     pub overrun: bool,
     pub marks: &'a [Mark],
-    pub noted_until: Instant,
     pub tick: bool,
 }
 
 impl State {
     /// The peer cannot be told anything and needs everything later anyway.
     fn is_pointless(&self) -> bool {
-        !self.connected && self.resync == Resync::Needed
+        !self.takes_states && self.resync == Resync::Needed
+    }
+
+    /// The peer has everything once it has what is in its backlog.
+    fn needs_no_walk(&self) -> bool {
+        matches!(self.resync, Resync::NotNeeded | Resync::Waiting)
     }
 }
 
 impl PeerQueue {
-    pub fn new(
-        index: usize,
-        counters: PeerCounters,
-        limits: Limits,
-        pool: Arc<EntryPool>,
-        now: Instant,
-    ) -> Self {
+    pub fn new(index: usize, counters: PeerCounters, limits: Limits, pool: Arc<EntryPool>) -> Self {
         let state = State {
             backlog: Backlog::new(),
             // What other processes have told this peer is unknown.
             resync: Resync::Needed,
-            connected: false,
+            takes_states: false,
             busy: false,
             lost_since: None,
-            noted_until: now,
-            taken_until: now,
             losses: 0,
             tick: true,
             stopping: false,
@@ -139,7 +131,7 @@ impl PeerQueue {
     /// back, has to have all that was noted until then.
     pub fn is_busy(&self) -> Option<bool> {
         let queue = self.lock();
-        (!queue.is_pointless()).then_some(queue.connected && queue.busy)
+        (!queue.is_pointless()).then_some(queue.takes_states && queue.busy)
     }
 
     /// Puts what was handed out on this peer's backlog.
@@ -149,7 +141,7 @@ impl PeerQueue {
         for mark in hand_out.marks {
             if let Mark::Begin { walk, peers } = *mark
                 && peers & me != 0
-                && queue.connected
+                && queue.takes_states
                 && queue.resync != Resync::NotNeeded
             {
                 queue.resync = Resync::UnderWay(walk);
@@ -177,7 +169,6 @@ impl PeerQueue {
                 queue.resync = Resync::Waiting;
             }
         }
-        queue.noted_until = hand_out.noted_until;
         queue.tick |= hand_out.tick;
         self.publish(&queue);
         if queue.tick {
@@ -210,11 +201,9 @@ impl PeerQueue {
     pub fn take(&self) -> Batch {
         let mut queue = self.lock();
         queue.busy = true;
-        queue.taken_until = queue.noted_until;
         let batch = Batch {
             states: queue.backlog.take(),
-            completes: matches!(queue.resync, Resync::NotNeeded | Resync::Waiting),
-            noted_until: queue.noted_until,
+            completes: queue.needs_no_walk(),
             losses: queue.losses,
         };
         self.publish(&queue);
@@ -224,12 +213,7 @@ impl PeerQueue {
     /// A round without states, since none would be taken: to say that we are alive.
     pub fn take_nothing(&self) -> Batch {
         let queue = self.lock();
-        Batch {
-            states: Vec::new(),
-            completes: false,
-            noted_until: queue.taken_until,
-            losses: queue.losses,
-        }
+        Batch { states: Vec::new(), completes: false, losses: queue.losses }
     }
 
     /// The batch has been dealt with: these states did not reach the peer.
@@ -257,14 +241,14 @@ impl PeerQueue {
 
     /// Whether the peer has been told everything once it has what waits here.
     pub fn needs_no_walk(&self) -> bool {
-        matches!(self.lock().resync, Resync::NotNeeded | Resync::Waiting)
+        self.lock().needs_no_walk()
     }
 
     /// A round that completes the peer has reached every node of it. `losses` is
     /// that of its batch.
     pub fn completed(&self, losses: u64) {
         let mut queue = self.lock();
-        if queue.losses == losses && matches!(queue.resync, Resync::NotNeeded | Resync::Waiting) {
+        if queue.losses == losses && queue.needs_no_walk() {
             queue.resync = Resync::NotNeeded;
             queue.lost_since = None;
         }
@@ -272,14 +256,14 @@ impl PeerQueue {
     }
 
     /// Some node takes states now, or none does.
-    pub fn set_connected(&self, connected: bool) {
+    pub fn set_takes_states(&self, takes_states: bool) {
         let mut queue = self.lock();
-        if queue.connected != connected {
-            queue.connected = connected;
-            self.counters.takes_states.store(connected, Ordering::Relaxed);
+        if queue.takes_states != takes_states {
+            queue.takes_states = takes_states;
+            self.counters.takes_states.store(takes_states, Ordering::Relaxed);
             self.counters
                 .wants_walk
-                .store(connected && queue.resync == Resync::Needed, Ordering::Relaxed);
+                .store(takes_states && queue.resync == Resync::Needed, Ordering::Relaxed);
             self.publish(&queue);
         }
     }
@@ -324,7 +308,7 @@ impl PeerQueue {
     /// Asks last: who sees it finds the reason in the status.
     fn ask_for_walk(&self, queue: &State) {
         self.publish(queue);
-        self.counters.wants_walk.store(queue.connected, Ordering::Release);
+        self.counters.wants_walk.store(queue.takes_states, Ordering::Release);
     }
 
     fn publish(&self, queue: &State) {

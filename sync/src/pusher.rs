@@ -25,8 +25,8 @@ const DRAINING: Duration = Duration::from_millis(1);
 ///
 /// The methods are for one thread, the owner's main thread; none of them waits
 /// for a peer, except [`drain`](Pusher::drain) and [`stop`](Pusher::stop) for at most
-/// their patience. Dropping
-/// a pusher tells its threads to end, but does not wait until they have.
+/// their patience. Dropping a pusher tells its threads to end, but does not wait until
+/// they have.
 pub struct Pusher {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -40,8 +40,7 @@ struct Shared {
     pool: Arc<EntryPool>,
     urls: Vec<PeerUrl>,
     limits: Limits,
-    /// In microseconds.
-    interval: AtomicU64,
+    interval: Duration,
     began: Instant,
     /// Since when the oldest state that has been taken from the log and not
     /// handed out has been waiting; 0 for none.
@@ -93,7 +92,7 @@ impl Pusher {
         let pool = Arc::new(EntryPool::default());
         let queue = |index| {
             let counters = PeerCounters::new(&limits);
-            PeerQueue::new(index, counters, limits.clone(), Arc::clone(&pool), began)
+            PeerQueue::new(index, counters, limits.clone(), Arc::clone(&pool))
         };
         let shared = Arc::new(Shared {
             log: Mutex::default(),
@@ -103,7 +102,7 @@ impl Pusher {
             pool: Arc::clone(&pool),
             urls: peers.clone(),
             limits: limits.clone(),
-            interval: AtomicU64::new(0),
+            interval: interval.max(SHORTEST_INTERVAL),
             began,
             handing: AtomicU64::new(0),
             gathered: AtomicU64::new(0),
@@ -111,7 +110,6 @@ impl Pusher {
             last_out: Condvar::new(),
         });
         let mut pusher = Self { shared, threads: Vec::new() };
-        pusher.set_interval(interval);
         if peers.is_empty() {
             return Ok(pusher);
         }
@@ -152,14 +150,6 @@ impl Pusher {
                 Err(StartError::Thread(why))
             }
         }
-    }
-
-    /// Changes the time from one round to the next.
-    pub fn set_interval(&self, interval: Duration) {
-        let micros = interval.max(SHORTEST_INTERVAL).as_micros();
-        let micros = u64::try_from(micros).unwrap_or(u64::MAX);
-        self.shared.interval.store(micros, Ordering::Relaxed);
-        self.shared.wakeup.notify_all();
     }
 
     /// Notes the latest state of a key, as bytes of the owner's own in parts that
@@ -430,8 +420,8 @@ impl Shared {
     }
 
     fn hand_out(&self) {
-        let mut spare = NoteBatch::empty();
-        let mut coalescer = Coalescer::new(self.began);
+        let mut spare = NoteBatch::default();
+        let mut coalescer = Coalescer::default();
         let mut last_tick = self.began;
         while let Some((mut batch, call)) = self.collect(last_tick, spare) {
             if call != Call::Crowded {
@@ -479,7 +469,6 @@ impl Shared {
             since: coalescer.since.unwrap_or_else(|| self.now()),
             overrun: coalescer.overrun,
             marks: &coalescer.marks,
-            noted_until: coalescer.noted_until,
             tick: call != Call::Crowded,
         };
         for queue in &self.queues {
@@ -495,8 +484,7 @@ impl Shared {
             if log.stopping {
                 return None;
             }
-            let interval = Duration::from_micros(self.interval.load(Ordering::Relaxed));
-            let left = interval.saturating_sub(last_tick.elapsed());
+            let left = self.interval.saturating_sub(last_tick.elapsed());
             let call = match (log.flush, left.is_zero(), log.crowded()) {
                 (true, _, _) => Some(Call::Flush),
                 (false, true, _) => Some(Call::Tick),

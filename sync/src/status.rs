@@ -34,14 +34,10 @@ impl PeerState {
         }
     }
 
+    /// From the number that `as` makes of it.
     fn from_number(n: u8) -> Self {
-        match n {
-            0 => Self::Connecting,
-            1 => Self::Connected,
-            2 => Self::Partial,
-            3 => Self::BackingOff,
-            _ => Self::Stopped,
-        }
+        let all = [Self::Connecting, Self::Connected, Self::Partial, Self::BackingOff];
+        all.into_iter().find(|state| *state as u8 == n).unwrap_or(Self::Stopped)
     }
 }
 
@@ -152,14 +148,7 @@ impl PeerCounters {
     }
 
     pub fn set_state(&self, state: PeerState) {
-        let number = match state {
-            PeerState::Connecting => 0,
-            PeerState::Connected => 1,
-            PeerState::Partial => 2,
-            PeerState::BackingOff => 3,
-            PeerState::Stopped => 4,
-        };
-        self.state.store(number, Ordering::Relaxed);
+        self.state.store(state as u8, Ordering::Relaxed);
     }
 
     pub fn is_connected(&self) -> bool {
@@ -270,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn states_survive_the_board() {
+    fn a_state_is_shown_as_it_was_set() {
         let counters = PeerCounters::new(&Limits::default());
         assert_eq!(counters.status(String::new(), 0).state, PeerState::Connecting);
         for state in [

@@ -8,14 +8,11 @@ pub(crate) fn begin(out: &mut Vec<u8>, words: usize) {
     header(out, b'*', words);
 }
 
-/// Adds a word to the command begun. Returns where it is, to be completed there.
-pub(crate) fn word<'a>(out: &'a mut Vec<u8>, word: &[u8]) -> &'a mut [u8] {
+/// Adds a word to the command begun.
+pub(crate) fn word(out: &mut Vec<u8>, word: &[u8]) {
     header(out, b'$', word.len());
-    let start = out.len();
     out.extend_from_slice(word);
-    let end = out.len();
     out.extend_from_slice(b"\r\n");
-    out.get_mut(start..end).unwrap_or_default()
 }
 
 /// A letter and a number. The standard library's formatting takes most of the time

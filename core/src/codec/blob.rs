@@ -240,7 +240,7 @@ pub fn decode(blob: &[u8], now: u64) -> Result<Decoded, BlobError> {
     let tokens = read.tokens.ok_or(BlobError::Malformed)?;
     let timestamp = read.timestamp.ok_or(BlobError::Malformed)?;
     let mut newer = read.newer;
-    let policy = match read.policy {
+    let policy = match read.policy.flatten() {
         None => None,
         Some(read) => {
             let stored = StoredPolicy { policy: read.policy()?, pin: read.pin };
@@ -265,14 +265,14 @@ pub fn decode(blob: &[u8], now: u64) -> Result<Decoded, BlobError> {
     };
     let debits = match read.counters {
         None => None,
-        Some(accounts) => {
+        Some(ReadCounters(accounts)) => {
             let epochs_are_sane =
                 accounts.iter().all(|account| (1..=MAX_EPOCH).contains(&account.counter.epoch));
             if !in_order(&accounts) || !epochs_are_sane {
                 return Err(BlobError::OutOfBounds("debits"));
             }
             Some(Debits {
-                version: read.changed.unwrap_or_default(),
+                version: read.changed.map(|ReadVersion(version)| version).unwrap_or_default(),
                 debt: read.debt.unwrap_or(0),
                 fraction: read.fraction.unwrap_or(0),
                 home: 0,
@@ -300,12 +300,13 @@ struct ReadBlob {
     timestamp: Option<u64>,
     remainder: Option<u64>,
     weight: Option<u64>,
-    policy: Option<ReadPolicy>,
+    /// Nil stands for none.
+    policy: Option<Option<ReadPolicy>>,
     default: Option<ReadPolicy>,
-    counters: Option<Vec<Account>>,
+    counters: Option<ReadCounters>,
     debt: Option<u64>,
     fraction: Option<u64>,
-    changed: Option<Version>,
+    changed: Option<ReadVersion>,
     newer: Newer,
 }
 
@@ -321,7 +322,6 @@ impl<'de> Deserialize<'de> for ReadBlob {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ReadBlob, A::Error> {
                 let mut read = ReadBlob::default();
-                let (mut policy_seen, mut version_seen) = (false, false);
                 while let Some(name) = map.next_key::<Name>()? {
                     match name.as_str() {
                         "v" => once(&mut read.version, &mut map)?,
@@ -329,34 +329,13 @@ impl<'de> Deserialize<'de> for ReadBlob {
                         "timestamp" => once(&mut read.timestamp, &mut map)?,
                         "remainder" => once(&mut read.remainder, &mut map)?,
                         "weight" => once(&mut read.weight, &mut map)?,
-                        POLICY if !policy_seen => {
-                            // Nil stands for none.
-                            policy_seen = true;
-                            read.policy = map.next_value()?;
-                        }
+                        POLICY => once(&mut read.policy, &mut map)?,
                         DEFAULT => once(&mut read.default, &mut map)?,
-                        "debits" => {
-                            let mut counters: Option<ReadCounters> = None;
-                            once(&mut counters, &mut map)?;
-                            if read.counters.is_some() {
-                                return Err(A::Error::custom("twice"));
-                            }
-                            read.counters = counters.map(|counters| counters.0);
-                        }
+                        "debits" => once(&mut read.counters, &mut map)?,
                         "debt" => once(&mut read.debt, &mut map)?,
                         "fraction" => once(&mut read.fraction, &mut map)?,
-                        "version" if !version_seen => {
-                            version_seen = true;
-                            let (number, Origin(origin)) = map.next_value()?;
-                            read.changed = Some(Version { number, origin });
-                        }
-                        POLICY | "version" => return Err(A::Error::custom("twice")),
-                        other => {
-                            let other = other.to_owned();
-                            if read.newer.insert(other, map.next_value()?).is_some() {
-                                return Err(A::Error::custom("twice"));
-                            }
-                        }
+                        "version" => once(&mut read.changed, &mut map)?,
+                        other => once_newer(&mut read.newer, other, &mut map)?,
                     }
                 }
                 Ok(read)
@@ -377,6 +356,18 @@ fn once<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
             *place = Some(map.next_value()?);
             Ok(())
         }
+    }
+}
+
+/// Keeps the value of a field of a later version; an error when it stands twice.
+fn once_newer<'de, A: MapAccess<'de>>(
+    newer: &mut Newer,
+    name: &str,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    match newer.insert(name.to_owned(), map.next_value()?) {
+        Some(_) => Err(A::Error::custom("twice")),
+        None => Ok(()),
     }
 }
 
@@ -416,6 +407,16 @@ impl<'de> Deserialize<'de> for Name {
             }
         }
         deserializer.deserialize_str(Text)
+    }
+}
+
+/// Number and origin of a change.
+struct ReadVersion(Version);
+
+impl<'de> Deserialize<'de> for ReadVersion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (number, Origin(origin)) = Deserialize::deserialize(deserializer)?;
+        Ok(Self(Version { number, origin }))
     }
 }
 
@@ -502,12 +503,7 @@ impl<'de> Deserialize<'de> for ReadPolicy {
                         "refill" => once(&mut read.refill, &mut map)?,
                         "interval" => once(&mut read.interval, &mut map)?,
                         "pin" => once(&mut read.pin, &mut map)?,
-                        other => {
-                            let other = other.to_owned();
-                            if read.newer.insert(other, map.next_value()?).is_some() {
-                                return Err(A::Error::custom("twice"));
-                            }
-                        }
+                        other => once_newer(&mut read.newer, other, &mut map)?,
                     }
                 }
                 Ok(read)

@@ -34,13 +34,13 @@ pub fn encode_debits(bucket: &SharedBucket, text: &mut DebitsText) -> Bucket {
     write::uint(out, fraction);
     for Account { id, counter, slack } in bucket.accounts() {
         let counted = slack.is_none() || *counter != Counter::default();
-        let entry_len = if counted { ENTRY } else { 0 };
-        let mark_len = match slack {
+        let counter_len = if counted { COUNTER } else { 0 };
+        let slack_len = match slack {
             None => 0,
             Some(Slack { withheld: 0, .. }) => OVERFLOW,
             Some(_) => OVERFLOW_AND_WITHHELD,
         };
-        write::array(out, NAME.saturating_add(entry_len).saturating_add(mark_len));
+        write::array(out, NAME.saturating_add(counter_len).saturating_add(slack_len));
         write_id(out, id);
         if counted {
             write::uint(out, counter.epoch);
@@ -61,7 +61,7 @@ pub fn encode_debits(bucket: &SharedBucket, text: &mut DebitsText) -> Bucket {
 const BESIDES: usize = 4;
 /// The parts of an account.
 const NAME: usize = 1;
-const ENTRY: usize = 3;
+const COUNTER: usize = 3;
 const OVERFLOW: usize = 1;
 const OVERFLOW_AND_WITHHELD: usize = 2;
 
@@ -115,7 +115,7 @@ fn read_debits(rest: &mut &[u8], debits: &mut Debits) -> Option<()> {
     debits.accounts.resize(len, Account::BLANK);
     for account in &mut debits.accounts {
         let parts = reader::array(rest)?.checked_sub(NAME)?;
-        let (counted, mark_len) = match parts.checked_sub(ENTRY) {
+        let (counted, slack_len) = match parts.checked_sub(COUNTER) {
             Some(more) => (true, more),
             None => (false, parts),
         };
@@ -126,7 +126,7 @@ fn read_debits(rest: &mut &[u8], debits: &mut Debits) -> Option<()> {
             account.counter.spent = reader::uint(rest)?;
             account.counter.refunded = reader::uint(rest)?;
         }
-        account.slack = match (counted, mark_len) {
+        account.slack = match (counted, slack_len) {
             (true, 0) => None,
             (_, OVERFLOW) => Some(Slack { overflow: reader::wide(rest)?, withheld: 0 }),
             (_, OVERFLOW_AND_WITHHELD) => {

@@ -146,9 +146,9 @@ fn name(out: &mut Vec<u8>, names: &mut Names, id: &ReplicaId) {
 #[derive(Debug)]
 pub struct Wire {
     /// The names that go before the states.
-    pub names: Names,
+    names: Names,
     /// When they were sent, in unix microseconds of the sender's clock.
-    pub sent: u64,
+    sent: u64,
     debits: Debits,
     remote: Remote,
 }

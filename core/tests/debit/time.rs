@@ -166,7 +166,8 @@ proptest! {
             (Bucket::full(policy, weight, START), SharedBucket::full(policy, weight, START));
         let (mut now, alone) = (START, Membership::default());
         // Long enough to fill the bucket now and then, not always.
-        let full = bucket.us_from_empty().map_or(SECOND, |us| u64::try_from(us).unwrap_or(SECOND));
+        let empty = Bucket::new(policy, weight, 0, 0, START);
+        let full = empty.us_until_full().and_then(|us| u64::try_from(us).ok()).unwrap_or(SECOND);
         for (call, a, b) in calls {
             now = match a % 16 {
                 0 => now - b % (10 * SECOND),

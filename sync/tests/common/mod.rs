@@ -14,7 +14,6 @@ use claw_sync::{
     Round, Value,
 };
 use claw_testkit::{Server, eventually};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,7 +44,6 @@ pub struct Owner {
     pub command: Vec<Vec<u8>>,
     /// The rounds there were heartbeats for.
     pub rounds: Mutex<Vec<Round>>,
-    pub silent: AtomicBool,
 }
 
 impl Owner {
@@ -56,7 +54,7 @@ impl Owner {
     /// One whose states go with another command.
     pub fn with(heartbeat: &str, command: Vec<Vec<u8>>) -> Arc<Owner> {
         let (heartbeat, rounds) = (words(heartbeat), Mutex::default());
-        Arc::new(Owner { heartbeat, command, rounds, silent: false.into() })
+        Arc::new(Owner { heartbeat, command, rounds })
     }
 
     pub fn complete(&self, peer: usize) -> usize {
@@ -79,16 +77,9 @@ impl Messages for Owner {
         out.extend_from_slice(note);
     }
 
-    /// A question is an exclamation by the time it is sent.
-    fn stamp(&self, state: &mut [u8]) {
-        if let [first @ b'?', ..] = state {
-            *first = b'!';
-        }
-    }
-
-    fn heartbeat(&self, round: &Round) -> Option<Vec<Vec<u8>>> {
+    fn heartbeat(&self, round: &Round) -> Vec<Vec<u8>> {
         self.rounds.lock().unwrap().push(*round);
-        (!self.silent.load(Ordering::Relaxed)).then(|| self.heartbeat.clone())
+        self.heartbeat.clone()
     }
 
     fn heard(&self, _peer: usize, reply: &Value) -> Identity {
