@@ -28,8 +28,8 @@ pub(crate) enum Error {
     WrongType,
     /// A field of a bucket cannot be understood.
     Field { key: Box<[u8]>, field: Field, value: Box<[u8]>, why: FieldError },
-    /// A field of a source of CL.MERGE cannot be understood.
-    SourceField { key: Box<[u8]>, field: Field, why: FieldError },
+    /// A field cannot be understood, of a hash that may be somebody else's: without its value.
+    HiddenField { key: Box<[u8]>, field: Field, why: FieldError },
     /// A number that is none, or is out of its bounds.
     OutOfRange(Quantity),
     /// An option that the command does not have.
@@ -250,7 +250,7 @@ impl Error {
             Self::SyncOff(why) => format!("region sync is off: {why}"),
             Self::Debit(why) => format!("strategy debit: {why}"),
             Self::TooManyReplicas => format!("more than {MAX_REPLICAS} replicas in one bucket"),
-            Self::SourceField { key, field, why } => {
+            Self::HiddenField { key, field, why } => {
                 let (key, field) = (Quoted(key), field.name());
                 format!("bucket {key}: field '{field}' holds what {why}")
             }
@@ -281,10 +281,19 @@ impl From<Internal> for Error {
     }
 }
 
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
+impl Error {
+    /// Without what a field holds: for whoever need not see it.
+    pub(crate) fn without_value(self) -> Self {
+        match self {
+            Self::Field { key, field, why, .. } => Self::HiddenField { key, field, why },
+            error => error,
+        }
+    }
+
+    /// Why a state was not merged into the bucket of a key.
+    pub(crate) fn refused(refusal: Refusal, key: &[u8]) -> Self {
         match refusal {
-            Refusal::Foreign => Self::Debit("the hash is no bucket"),
+            Refusal::Foreign => Self::Foreign(key.into()),
             Refusal::TooManyReplicas => Self::TooManyReplicas,
             Refusal::Unbelievable => {
                 Self::Debit("a state counts further for this region than it can have")
@@ -405,7 +414,7 @@ mod tests {
             (Error::NewerTooLong, "ERR the fields of later versions in these states are too long together"),
             (Error::AboveCapacity("f".into()), "ERR function 'f': it returned more tokens than the capacity"),
             (Error::Nested, "ERR a strategy fn:NAME cannot be used inside a script or function"),
-            (Error::SourceField { key: b"user:1".as_slice().into(), field: Field::Timestamp, why: FieldError::Timestamp(TimestampError::NotATime) }, "ERR bucket 'user:1': field 'timestamp' holds what is neither unix microseconds nor an RFC 3339 time"),
+            (Error::HiddenField { key: b"user:1".as_slice().into(), field: Field::Timestamp, why: FieldError::Timestamp(TimestampError::NotATime) }, "ERR bucket 'user:1': field 'timestamp' holds what is neither unix microseconds nor an RFC 3339 time"),
             (Error::State(BlobError::Malformed), "ERR the state cannot be read"),
             (Error::Names, "ERR names must be replica-ids with commas between them"),
             (Error::TooManyStates, "ERR more than 1024 states in one call"),

@@ -217,18 +217,37 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    /// Reads a bucket from its key; `None` for a missing key.
-    pub(super) fn read(ctx: &Context<'_>, name: Str<'_>, now: u64) -> Result<Option<Self>, Error> {
+    /// Reads what to merge into; `None` for a missing key. A hash that is no bucket is a full one,
+    /// as it is to CL.TAKE.
+    fn read(ctx: &Context<'_>, name: Str<'_>, now: u64) -> Result<Option<Self>, Error> {
         let key = Key::open_read(ctx, name);
-        let Some(record) = store::load(ctx, &key, now)? else {
-            return Ok(None);
-        };
+        let record = store::load(ctx, &key, now)?;
+        record.map(|record| Self::of(ctx, &key, &record, now)).transpose()
+    }
+
+    /// Reads a bucket that is to be merged into others. A hash that is no bucket stands for none,
+    /// and not for a full one.
+    pub(super) fn read_bucket(
+        ctx: &Context<'_>,
+        name: Str<'_>,
+        now: u64,
+    ) -> Result<Option<Self>, Error> {
+        let key = Key::open_read(ctx, name);
+        match store::load(ctx, &key, now)? {
+            None => Ok(None),
+            Some(record) if record.is_bucket() => Self::of(ctx, &key, &record, now).map(Some),
+            Some(_) => Err(Error::Foreign(name.as_bytes().into())),
+        }
+    }
+
+    /// The bucket of an open key, as it was read.
+    fn of(ctx: &Context<'_>, key: &Key<'_>, record: &Record, now: u64) -> Result<Self, Error> {
         let mut newer = Newer::new();
         if record.foreign {
             let field = OwnedStr::new(NEWER).ok_or(Error::Internal("the server made no string"))?;
             if let Some(bytes) = key.get(field.as_str()) {
                 newer = codec::decode_newer(bytes.as_str().as_bytes())
-                    .ok_or_else(|| Error::Newer(name.as_bytes().into()))?;
+                    .ok_or_else(|| Error::Newer(key.name().as_bytes().into()))?;
             }
         }
         let state = {
@@ -236,20 +255,17 @@ impl Stored {
             record.state(settings.defaults(), now)
         };
         if record.debits.is_none() {
-            return Ok(Some(Self { state, newer, shared: None }));
+            return Ok(Self { state, newer, shared: None });
         }
-        let opened = store::open_for_read(ctx, &key, now)?;
+        let opened = store::open_for_read(ctx, key, now)?;
         let state = State::of(opened.bucket(), opened.policy());
-        Ok(Some(Self { state, newer, shared: opened.as_shared().cloned() }))
+        Ok(Self { state, newer, shared: opened.as_shared().cloned() })
     }
 
-    /// [Reads](Self::read) a bucket that is named as a source. Who may merge it need not see what
-    /// a hash holds that is no bucket: errors name the field, and not its value.
+    /// [Reads](Self::read_bucket) a bucket that is named as a source. Who may merge it need not see
+    /// what a hash holds that is no bucket: errors name the field, and not its value.
     fn source(ctx: &Context<'_>, name: Str<'_>, now: u64) -> Result<Option<Self>, Error> {
-        Self::read(ctx, name, now).map_err(|error| match error {
-            Error::Field { key, field, why, .. } => Error::SourceField { key, field, why },
-            error => error,
-        })
+        Self::read_bucket(ctx, name, now).map_err(Error::without_value)
     }
 
     /// What the blob of it says besides the bucket.

@@ -26,7 +26,7 @@ impl Command for State {
     fn run(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
         let name = args.next().ok_or(Error::Arity("cl.state"))?;
         let now = host::now();
-        let Some(stored) = Stored::read(ctx, name, now)? else {
+        let Some(stored) = Stored::read_bucket(ctx, name, now)? else {
             ctx.reply_null();
             return Ok(());
         };

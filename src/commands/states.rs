@@ -13,7 +13,7 @@ use claw_core::codec::{self, Names, Wire};
 use claw_core::decimal;
 use claw_core::limits::MAX_REPLICAS;
 use claw_core::merge::State;
-use claw_core::open::{OpenBucket, Refusal};
+use claw_core::open::OpenBucket;
 use claw_core::plan::SyncMode;
 use claw_core::replica::ReplicaId;
 use std::ffi::CStr;
@@ -95,7 +95,8 @@ impl Command for States {
                 Ok(changed) => ctx.reply_integer(i64::from(changed)),
                 Err(error) => {
                     ctx.module().stats.merge_errors.add(1);
-                    ctx.reply_error(&error.line());
+                    // The peer need not see what a hash holds that may be no bucket.
+                    ctx.reply_error(&error.without_value().line());
                 }
             }
         }
@@ -125,10 +126,9 @@ fn receive_counters(
     let key = Key::open_write(ctx, name);
     let mut opened = store::open_shared(ctx, &key, now)?;
     let region = ctx.module().regions.region()?;
-    let received = opened.receive(remote, default, &region).map_err(|refusal| match refusal {
-        Refusal::Foreign => Error::Foreign(name.as_bytes().into()),
-        refusal => refusal.into(),
-    })?;
+    let received = opened
+        .receive(remote, default, &region)
+        .map_err(|refusal| Error::refused(refusal, name.as_bytes()))?;
     if received.changed {
         ctx.module().stats.merged.add(1);
         store::save(ctx, &key, &mut opened)?;

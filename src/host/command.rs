@@ -419,7 +419,7 @@ extern "C" fn handler<C: Command>(
 /// Replies with an error, and counts and logs what is not the caller's.
 #[cold]
 fn tell<C: Command>(ctx: &Context<'_>, error: &Error) {
-    if matches!(error, Error::Field { .. } | Error::SourceField { .. }) {
+    if matches!(error, Error::Field { .. } | Error::HiddenField { .. }) {
         ctx.module().stats.corrupt.add(1);
     }
     if let Error::Internal(what) = error {

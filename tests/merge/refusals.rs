@@ -123,6 +123,41 @@ fn a_bad_source_refuses_the_whole() {
     assert_eq!(held(conn, "k"), "tokens 5");
 }
 
+/// Whoever may merge a hash need not see what is in it when it is no bucket: not in an error, and
+/// not as a full bucket, whatever the strategy.
+#[test]
+fn a_hash_that_is_no_bucket_is_no_source() {
+    const OURS: [&str; 6] = ["tokens", "timestamp", "userWeight", "policy", "remainder", "debits"];
+    let server = still_server();
+    let conn = &mut server.connection();
+    load_example(conn, "premium-first.lua");
+    run(conn, &["HSET k tokens 5 timestamp 1", "HSET good tokens 3 timestamp 1"]);
+    run(conn, &["HSET session user 7 csrf secret"]);
+    for field in OURS {
+        run(conn, &[&format!("HSET session:{field} user 7 {field} secret")]);
+    }
+    let before = digest(conn);
+    let strategies = STRATEGIES.into_iter().chain(["debit", "fn:premium_first"]);
+    for strategy in strategies {
+        for key in ["k", "missing", "session"] {
+            for sources in ["1 session", "2 session good", "2 good session"] {
+                let line = format!("CL.MERGE {key} FROM {sources} STRATEGY {strategy}");
+                let why = "ERR key 'session' holds a hash that is no bucket";
+                assert_eq!(refused_line(conn, &line), why, "{line}");
+            }
+        }
+        for field in OURS {
+            let line = format!("CL.MERGE k FROM 1 session:{field} STRATEGY {strategy}");
+            let why = refused_line(conn, &line);
+            let begin = format!("ERR bucket 'session:{field}': field '{field}' holds what ");
+            assert!(why.starts_with(&begin) && !why.contains("secret"), "{line}: {why}");
+        }
+    }
+    let why = "ERR key 'session' holds a hash that is no bucket";
+    assert_eq!(refused_line(conn, "CL.STATE session"), why);
+    assert_eq!(digest(conn), before);
+}
+
 /// A merge without effect is not written, replicated or announced.
 #[test]
 fn a_merge_that_changes_nothing_leaves_no_trace() {

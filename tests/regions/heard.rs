@@ -1,26 +1,13 @@
 //! When a region that was away counts again: in seconds, whatever is still to be sent.
 
-use crate::world::{PATIENCE, TICK, World, field, status};
-use claw_testkit::{Server, ask, eventually, int, run};
+use crate::world::{PATIENCE, TICK, World, all_whole, field, signal, status};
+use claw_testkit::{ask, eventually, int, run};
 use redis::Connection;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How soon all is well again.
 const SOON: Duration = Duration::from_secs(2);
-
-fn signal(server: &Server, signal: &str) {
-    let sent = Command::new("kill").args([signal, &server.pid().to_string()]).status();
-    assert!(sent.unwrap().success());
-}
-
-/// Nobody is silent for anybody, and all admit the whole limit.
-fn all_whole(conns: &mut [Connection]) -> bool {
-    conns.iter_mut().all(|conn| {
-        field(conn, "sync_share_permille") == 1_000 && field(conn, "sync_peers_silent") == 0
-    })
-}
 
 /// Buckets of capacity 5 that never refill, so that they stay.
 fn fill(conn: &mut Connection, count: usize) {

@@ -1,6 +1,6 @@
 //! A peer that sends what it should not.
 
-use crate::world::{PATIENCE, TICK, World, entries, field};
+use crate::world::{PATIENCE, TICK, World, entries, field, status};
 use claw_core::codec::{self, Besides};
 use claw_testkit::{digest, eventually, ints, run, wire_error};
 use redis::{Connection, Value};
@@ -123,6 +123,22 @@ fn a_leap_of_our_own_counters_stays_with_its_key() {
         });
     }
     assert_eq!(field(other, "merge_errors"), 0);
+}
+
+/// A peer is told what is wrong with a hash that is somebody else's, and not what is in it.
+#[test]
+fn what_a_hash_holds_is_no_business_of_peers() {
+    let world = World::start(2, Duration::ZERO);
+    let (conn, other) = (&mut world.connection(0), &mut world.connection(1));
+    run(other, &["HSET k timestamp secret user 7"]);
+    let before = digest(other);
+    run(conn, &["CL.TAKE k 1 CAPACITY 10 REFILL 0"]);
+    eventually(PATIENCE, TICK, "it to be refused", || field(conn, "sync_states_refused") == 1);
+    assert_eq!(
+        status(conn, "peers")[0]["last_error"],
+        "ERR bucket 'k': field 'timestamp' holds what is neither unix microseconds nor an RFC 3339 time"
+    );
+    assert_eq!(digest(other), before);
 }
 
 #[test]

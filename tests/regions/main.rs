@@ -14,11 +14,15 @@ mod between;
 #[path = "../common/clock_shim.rs"]
 mod clock_shim;
 mod clusters;
+mod farewell;
 mod heard;
 mod hostile;
 mod limit;
 mod line;
+mod lives;
+mod memory;
 mod partition;
+mod refusing;
 mod restart;
 mod rotation;
 mod settings;

@@ -6,6 +6,7 @@ use claw_core::debits::Counter;
 use claw_testkit::{Builder, Server, ask, cmd, eventually, free_port, info_field, ints};
 use redis::{Connection, Value};
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -149,6 +150,19 @@ impl World {
 fn peers(lines: &[Option<Line>]) -> String {
     let url = |line: &Line| format!("redis://127.0.0.1:{}", line.port());
     lines.iter().flatten().map(url).collect::<Vec<_>>().join(" ")
+}
+
+/// Nobody is silent for anybody, and all admit the whole limit.
+pub fn all_whole(conns: &mut [Connection]) -> bool {
+    conns.iter_mut().all(|conn| {
+        field(conn, "sync_share_permille") == 1_000 && field(conn, "sync_peers_silent") == 0
+    })
+}
+
+/// A signal, such as `-STOP`.
+pub fn signal(server: &Server, signal: &str) {
+    let sent = Command::new("kill").args([signal, &server.pid().to_string()]).status();
+    assert!(sent.unwrap().success());
 }
 
 /// A number of `INFO claw`.

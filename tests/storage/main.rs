@@ -3,6 +3,7 @@
 
 #![allow(
     clippy::arithmetic_side_effects,
+    clippy::cast_precision_loss,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
@@ -13,6 +14,7 @@
 mod buckets;
 mod by_hand;
 mod calls;
+mod eviction;
 mod expiry;
 mod layout;
 mod others_fields;

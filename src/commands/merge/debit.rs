@@ -22,7 +22,9 @@ pub(super) fn merge(
     for Stored { state, shared, .. } in sources {
         let bucket = shared.ok_or(UNCOUNTED)?;
         let remote = Remote { from: None, bucket, stored: state.policy };
-        let received = opened.receive(&remote, default, &region)?;
+        let received = opened
+            .receive(&remote, default, &region)
+            .map_err(|refusal| Error::refused(refusal, name.as_bytes()))?;
         changed |= received.changed;
         rebroadcast |= received.rebroadcast;
     }
