@@ -23,8 +23,8 @@ use claw_sync::{
 };
 use heartbeat::Heartbeat;
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::CStr;
 use std::hash::{BuildHasher, Hasher};
 use std::ops::Bound;
@@ -40,6 +40,10 @@ const RESUMING: Duration = Duration::from_secs(5);
 
 /// How often the masters of this region's cluster are counted, in microseconds.
 const COUNTING_US: u64 = 500_000;
+
+/// Most buckets that are known to have come from elsewhere: above that, every bucket is taken to
+/// be one of them, once.
+const MOST_ARRIVED: usize = 100_000;
 
 /// Most buckets that wait for a function.
 const MOST_CHANGED: usize = 100_000;
@@ -62,6 +66,10 @@ pub(crate) struct Regions {
     /// The last of them that it was given: the next in order comes next, so that
     /// no bucket waits for another that is changed all the time.
     folded: RefCell<Place>,
+    /// Buckets that have come to their places otherwise than by commands of ours and have not been
+    /// written since, by their [marks](Regions::mark).
+    arrived: RefCell<HashSet<u64>>,
+    marks: RandomState,
     /// See [`Regions::scratch`].
     scratch: RefCell<DebitsText>,
     /// Tokens admitted in this life, of shared buckets.
@@ -119,6 +127,8 @@ impl Default for Regions {
             stopping: RefCell::default(),
             changed: RefCell::default(),
             folded: RefCell::default(),
+            arrived: RefCell::default(),
+            marks: RandomState::new(),
             scratch: RefCell::default(),
             spent: Cell::new(0),
             heartbeat: Arc::default(),
@@ -313,13 +323,54 @@ impl Regions {
         self.with_pusher(|pusher| pusher.drain(patience)).unwrap_or(true)
     }
 
-    /// Some bucket is not what was made of it here: it has been restored, copied, moved or renamed,
-    /// or all of a database have. What is counted from now on is counted anew, in every bucket.
+    /// Many buckets are not what was made of them here: databases were exchanged, or loaded. What
+    /// is counted from now on is counted anew, in every bucket. What was counted before and not
+    /// sent yet is never told: so this is not for what happens often.
     pub(crate) fn begin_life(&self) {
         if let Ok(region) = self.region.try_borrow()
             && let Some(writer) = &region.writer
         {
             writer.begin_life();
+        }
+        if let Ok(mut arrived) = self.arrived.try_borrow_mut() {
+            arrived.clear();
+        }
+    }
+
+    /// Stands for a key among those that arrived. Another one that has the same only begins its
+    /// counters anew, too.
+    fn mark(&self, db: u32, key: Str<'_>) -> u64 {
+        self.marks.hash_one((db, key.as_bytes()))
+    }
+
+    /// A bucket with counters is not what was made of it here: it has been restored, copied, moved
+    /// or renamed. Its counters may be older than what peers have seen.
+    pub(crate) fn arrived(&self, db: u32, key: Str<'_>) {
+        if self.id().is_none() {
+            // All of them are begun anew by whoever writes here next.
+            return;
+        }
+        let many = self.arrived.try_borrow_mut().is_ok_and(|mut arrived| {
+            arrived.insert(self.mark(db, key));
+            arrived.len() > MOST_ARRIVED
+        });
+        if many {
+            self.begin_life();
+        }
+    }
+
+    /// Whether a bucket's counters are not to be continued, see [`Self::arrived`].
+    pub(crate) fn has_arrived(&self, db: u32, key: Str<'_>) -> bool {
+        let arrived = self.arrived.try_borrow();
+        arrived.is_ok_and(|marks| !marks.is_empty() && marks.contains(&self.mark(db, key)))
+    }
+
+    /// A bucket has been written without the counters that it had come with.
+    pub(crate) fn settled(&self, db: u32, key: Str<'_>) {
+        if let Ok(mut arrived) = self.arrived.try_borrow_mut()
+            && !arrived.is_empty()
+        {
+            arrived.remove(&self.mark(db, key));
         }
     }
 

@@ -218,7 +218,22 @@ fn read(
         fields.read_debits(key.get(debits_name), || Ok(module.store.pool()?.debits()))?;
     }
     fields.record.foreign = fields.left > 0;
+    if let Some(debits) = &mut fields.record.debits
+        && module.regions.has_arrived(ctx.db(), key.name())
+    {
+        debits.accounts.clear();
+    }
     Ok(())
+}
+
+/// A key has come to be what it is otherwise than by commands of ours.
+pub(crate) fn arrived(ctx: &Context<'_>, name: Str<'_>) {
+    let module = ctx.module();
+    let key = Key::open_unnoticed(ctx, name);
+    // Most keys are no business of ours, and come and go as often as they like.
+    if key.kind() == Kind::Hash && key.get(module.store.field(Field::Debits)).is_some() {
+        module.regions.arrived(ctx.db(), name);
+    }
 }
 
 /// The fields of a hash while they are read.
@@ -348,6 +363,7 @@ impl Prepared<'_> {
         let deleted = more.as_ref().is_some_and(|more| !more.deleted.is_empty());
         let besides = more.is_some_and(|more| more.besides.is_some());
         module.store.keep_stamp(plan.bucket.timestamp(), timestamp);
+        module.regions.settled(ctx.db(), name);
         // Counted again: on reading, fields of ours that had expired by themselves
         // were taken for the user's.
         let foreign = (besides || opened.record().is_some_and(|record| record.foreign))

@@ -2,11 +2,13 @@
 //! that are set, and who begins to listen.
 
 use crate::config::Parameter;
-use crate::host::{Context, EVENT_VERSION, api::call, in_event};
+use crate::host::{Context, EVENT_VERSION, Str, api::call, in_event};
 use crate::module::Module;
+use crate::store;
 use crate::upkeep;
 use redis_module::raw;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr::NonNull;
 
 const OK: c_int = raw::REDISMODULE_OK as c_int;
 
@@ -113,13 +115,13 @@ unsafe extern "C" fn arrived(
     ctx: *mut raw::RedisModuleCtx,
     _kind: c_int,
     event: *const c_char,
-    _key: *mut raw::RedisModuleString,
+    key: *mut raw::RedisModuleString,
 ) -> c_int {
     // SAFETY: the server's name of the event.
     let event = unsafe { CStr::from_ptr(event) };
-    if ARRIVALS.contains(&event) {
-        // SAFETY: the event's context.
-        unsafe { in_event(ctx, |ctx| ctx.module().regions.begin_life()) };
+    if let (true, Some(key)) = (ARRIVALS.contains(&event), NonNull::new(key)) {
+        // SAFETY: the event's context, and its key, which lives until we return.
+        unsafe { in_event(ctx, |ctx| store::arrived(ctx, Str::new(key))) };
     }
     OK
 }
