@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::host::{Context, Str};
 use crate::strategy::Strategy;
 use claw_core::codec::{self, Besides, DebitsText, Names};
-use claw_core::debits::{Debits, Region};
+use claw_core::debits::{self, Debits, Region};
 use claw_core::glob;
 use claw_core::membership::{self, Instants, Membership, Peer, WHOLE};
 use claw_core::merge::State;
@@ -23,8 +23,8 @@ use claw_sync::{
 };
 use heartbeat::Heartbeat;
 use std::cell::{Cell, Ref, RefCell, RefMut};
-use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::CStr;
 use std::hash::{BuildHasher, Hasher};
 use std::ops::Bound;
@@ -40,6 +40,10 @@ const RESUMING: Duration = Duration::from_secs(5);
 
 /// How often the masters of this region's cluster are counted, in microseconds.
 const COUNTING_US: u64 = 500_000;
+
+/// Most buckets that are known to have come from elsewhere: above that, every bucket is taken to
+/// be one of them, once.
+const MOST_ARRIVED: usize = 100_000;
 
 /// Most buckets that wait for a function.
 const MOST_CHANGED: usize = 100_000;
@@ -62,6 +66,12 @@ pub(crate) struct Regions {
     /// The last of them that it was given: the next in order comes next, so that
     /// no bucket waits for another that is changed all the time.
     folded: RefCell<Place>,
+    /// How often the keys of a database were exchanged for others, if they ever were.
+    exchanged: RefCell<Vec<(u32, u32)>>,
+    /// Buckets that have come to their places otherwise than by commands of ours and have not been
+    /// written since, by their [marks](Regions::mark).
+    arrived: RefCell<HashSet<u64>>,
+    marks: RandomState,
     /// See [`Regions::scratch`].
     scratch: RefCell<DebitsText>,
     /// Tokens admitted in this life, of shared buckets.
@@ -119,6 +129,9 @@ impl Default for Regions {
             stopping: RefCell::default(),
             changed: RefCell::default(),
             folded: RefCell::default(),
+            exchanged: RefCell::default(),
+            arrived: RefCell::default(),
+            marks: RandomState::new(),
             scratch: RefCell::default(),
             spent: Cell::new(0),
             heartbeat: Arc::default(),
@@ -290,13 +303,71 @@ impl Regions {
         self.with_pusher(|pusher| pusher.drain(patience)).unwrap_or(true)
     }
 
-    /// Some bucket is not what was made of it here: it has been restored, copied, moved or renamed,
-    /// or all of a database have. What is counted from now on is counted anew, in every bucket.
+    /// Many buckets are not what was made of them here: all were loaded. What is counted from now
+    /// on is counted anew, in every bucket. What was counted before and not sent yet is never
+    /// told: so this is not for what happens often.
     pub(crate) fn begin_life(&self) -> Result<(), Error> {
         if let Some(writer) = &self.region()?.writer {
             writer.begin_life();
         }
+        self.arrived.try_borrow_mut().map_err(|_| Error::Busy)?.clear();
         Ok(())
+    }
+
+    /// All keys of a database are others now.
+    pub(crate) fn exchanged(&self, db: u32) -> Result<(), Error> {
+        let mut exchanged = self.exchanged.try_borrow_mut().map_err(|_| Error::Busy)?;
+        match exchanged.iter_mut().find(|(known, _)| *known == db) {
+            Some((_, times)) => *times = times.wrapping_add(1),
+            None => exchanged.push((db, 1)),
+        }
+        Ok(())
+    }
+
+    /// What [`Debits::home`] is for a key here: another one after each exchange of its database.
+    pub(crate) fn home(&self, db: u32, key: Str<'_>) -> Result<u32, Error> {
+        let exchanged = self.exchanged.try_borrow().map_err(|_| Error::Busy)?;
+        // Mostly there was none.
+        let times = exchanged.iter().find(|(known, _)| *known == db).map_or(0, |(_, times)| *times);
+        Ok(debits::home((u64::from(times) << 32) | u64::from(db), key.as_bytes()))
+    }
+
+    /// Stands for a key among those that arrived. Another one that has the same only begins its
+    /// counters anew, too.
+    fn mark(&self, db: u32, key: Str<'_>) -> u64 {
+        self.marks.hash_one((db, key.as_bytes()))
+    }
+
+    /// A bucket with counters is not what was made of it here: it has been restored, copied, moved
+    /// or renamed. Its counters may be older than what peers have seen.
+    pub(crate) fn arrived(&self, db: u32, key: Str<'_>) -> Result<(), Error> {
+        if self.id()?.is_none() {
+            // All of them are begun anew by whoever writes here next.
+            return Ok(());
+        }
+        let many = {
+            let mut arrived = self.arrived.try_borrow_mut().map_err(|_| Error::Busy)?;
+            arrived.insert(self.mark(db, key));
+            arrived.len() > MOST_ARRIVED
+        };
+        if many { self.begin_life() } else { Ok(()) }
+    }
+
+    /// Whether a bucket's counters are not to be continued, see [`Self::arrived`].
+    pub(crate) fn has_arrived(&self, db: u32, key: Str<'_>) -> Result<bool, Error> {
+        let arrived = self.arrived.try_borrow().map_err(|_| Error::Busy)?;
+        Ok(!arrived.is_empty() && arrived.contains(&self.mark(db, key)))
+    }
+
+    /// A bucket has been written without the counters that it had come with.
+    pub(crate) fn settled(&self, db: u32, key: Str<'_>) {
+        match self.arrived.try_borrow_mut() {
+            Ok(mut arrived) if !arrived.is_empty() => {
+                arrived.remove(&self.mark(db, key));
+            }
+            // It stays marked, and is begun anew once more.
+            arrived => debug_assert!(arrived.is_ok(), "those that arrived are in use"),
+        }
     }
 
     /// Ends all threads; `false` when one of them still hangs.

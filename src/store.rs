@@ -4,7 +4,7 @@
 use crate::error::Error;
 use crate::host::{Context, EventClass, Key, Kind, Lent, OwnedStr, Owner, Str};
 use crate::regions::Notes;
-use claw_core::debits::{self, Debits};
+use claw_core::debits::Debits;
 use claw_core::open::{BucketPool, OpenBucket};
 use claw_core::plan::{Change, Changes, Plan, SyncMode};
 use claw_core::policy::Policy;
@@ -161,7 +161,7 @@ fn open_as<'c>(
     let settings = module.settings()?;
     if counted || open.record().is_some_and(|record| record.debits.is_some()) {
         let region = module.regions.region()?;
-        let home = debits::home(ctx.db(), key.name().as_bytes());
+        let home = module.regions.home(ctx.db(), key.name())?;
         let pool = &mut *module.store.pool()?;
         open.begin_shared(settings.defaults(), &region, now, Some(home), pool);
     } else {
@@ -219,6 +219,22 @@ fn read(
         fields.read_debits(key.get(debits_name), || Ok(module.store.pool()?.debits()))?;
     }
     fields.record.foreign = fields.left > 0;
+    if let Some(debits) = &mut fields.record.debits
+        && module.regions.has_arrived(ctx.db(), key.name())?
+    {
+        debits.accounts.clear();
+    }
+    Ok(())
+}
+
+/// A key has come to be what it is otherwise than by commands of ours.
+pub(crate) fn arrived(ctx: &Context<'_>, name: Str<'_>) -> Result<(), Error> {
+    let module = ctx.module();
+    let key = Key::open_unnoticed(ctx, name);
+    // Most keys are no business of ours, and come and go as often as they like.
+    if key.kind() == Kind::Hash && key.get(module.store.field(Field::Debits)).is_some() {
+        return module.regions.arrived(ctx.db(), name);
+    }
     Ok(())
 }
 
@@ -353,6 +369,7 @@ impl Prepared<'_> {
         let deleted = more.as_ref().is_some_and(|more| !more.deleted.is_empty());
         let besides = more.is_some_and(|more| more.besides.is_some());
         module.store.keep_stamp(plan.bucket.timestamp(), timestamp);
+        module.regions.settled(ctx.db(), name);
         // Counted again: on reading, fields of ours that had expired by themselves
         // were taken for the user's.
         let foreign = (besides || opened.record().is_some_and(|record| record.foreign))
@@ -460,29 +477,21 @@ pub(crate) fn note(ctx: &Context<'_>, name: Str<'_>, opened: &OpenBucket) -> Res
     Ok(())
 }
 
-/// Whether a key that never expires should, since nothing in it has to be kept.
-pub(crate) fn lacks_expiry(
+/// Where the expiry of a key has to go that [nobody has moved](OpenBucket::late_expiry).
+pub(crate) fn late_expiry(
     ctx: &Context<'_>,
     key: &Key<'_>,
     opened: &OpenBucket,
-) -> Result<bool, Error> {
-    let expiry = opened.expiry(is_foreign(opened), &*ctx.module().regions.region()?);
-    Ok(key.expiry().is_none() && expiry.move_from(None).is_some())
+) -> Result<Option<u64>, Error> {
+    let region = ctx.module().regions.region()?;
+    Ok(opened.late_expiry(key.expiry(), is_foreign(opened), &region))
 }
 
-/// Gives a key that never expires its expiry, if it [lacks one](lacks_expiry).
-pub(crate) fn set_expiry(
-    ctx: &Context<'_>,
-    key: &Key<'_>,
-    opened: &OpenBucket,
-) -> Result<(), Error> {
-    let expiry = opened.expiry(is_foreign(opened), &*ctx.module().regions.region()?);
-    if let (None, Some(to)) = (key.expiry(), expiry.move_from(None)) {
-        let event = move_expiry(ctx, key, to);
-        ctx.signal_modified(key.name());
-        ctx.notify(EventClass::Generic, event, key.name());
-    }
-    Ok(())
+/// Moves the expiry of a key whose bucket stays as it is.
+pub(crate) fn set_expiry(ctx: &Context<'_>, key: &Key<'_>, at: u64) {
+    let event = move_expiry(ctx, key, Some(at));
+    ctx.signal_modified(key.name());
+    ctx.notify(EventClass::Generic, event, key.name());
 }
 
 fn is_foreign(opened: &OpenBucket) -> bool {

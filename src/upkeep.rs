@@ -122,12 +122,29 @@ pub(crate) fn restart(ctx: &Context<'_>, primary: bool) {
     }
 }
 
-/// Some bucket, or all of a database, is not what was made of it here.
-pub(crate) fn begin_life(ctx: &Context<'_>) {
-    if let Err(why) = ctx.module().regions.begin_life() {
-        debug_assert!(false, "the writer is in use while keys arrive");
+/// Buckets are not what was made of them here: a key has arrived, the databases of `exchanged` have
+/// other keys, or all were loaded.
+pub(crate) fn begin_anew(ctx: &Context<'_>, what: Anew<'_>) {
+    let regions = &ctx.module().regions;
+    let begun = match what {
+        Anew::Key(name) => store::arrived(ctx, name),
+        Anew::Databases(dbs) => dbs.into_iter().try_for_each(|db| regions.exchanged(db)),
+        Anew::All => regions.begin_life(),
+    };
+    if let Err(why) = begun {
+        debug_assert!(false, "region sync is in use while keys arrive");
         ctx.log(&format!("region sync: counters are not begun anew: {}", why.reason()));
     }
+}
+
+/// Whose counters are to be begun anew.
+pub(crate) enum Anew<'a> {
+    /// Those of one key.
+    Key(Str<'a>),
+    /// Those of two databases that were exchanged.
+    Databases([u32; 2]),
+    /// All.
+    All,
 }
 
 /// The server ends.
@@ -153,6 +170,10 @@ pub(crate) fn tick(ctx: &Context<'_>, primary: bool) {
     }
     if let Some(share) = regions.watch(ctx, now) {
         ctx.log(&format!("region sync: this region now admits {share} permille of every limit"));
+        // Of less than before every bucket is full later.
+        if let Ok(mut upkeep) = module.upkeep.try_borrow_mut() {
+            upkeep.again = true;
+        }
     }
     // What a walk notes, and what is folded, is written too.
     if ctx.must_not_write() {
@@ -250,7 +271,7 @@ fn walk(ctx: &Context<'_>, upkeep: &mut Upkeep, begun: Instant, slice: Duration)
     let turned = upkeep.passes_on && !passed_on;
     let due = upkeep.ended.is_none_or(|ended| ended.elapsed() >= REPAIR);
     let begins = match &upkeep.walk {
-        None => resend || turned || due,
+        None => resend || turned || due || upkeep.again,
         Some(walk) => resend && !walk.asked,
     };
     if begins {
@@ -330,10 +351,9 @@ fn visit(ctx: &Context<'_>, name: &OwnedStr) -> Result<(), Error> {
     if mode == SyncMode::Folded || !opened.owes_nothing() {
         store::note(ctx, name, &opened)?;
     }
-    if store::lacks_expiry(ctx, &key, &opened)? {
+    if let Some(at) = store::late_expiry(ctx, &key, &opened)? {
         drop(key);
-        let key = Key::open_write_unnoticed(ctx, name);
-        store::set_expiry(ctx, &key, &opened)?;
+        store::set_expiry(ctx, &Key::open_write_unnoticed(ctx, name), at);
     }
     Ok(())
 }

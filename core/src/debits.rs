@@ -158,11 +158,11 @@ impl Terms {
 }
 
 /// What tells one key from another in [`Debits::home`]: FNV-1a, of 32 bits, over the number of
-/// the database and the name.
+/// the database, however it is told from others, and the name.
 #[must_use]
-pub fn home(db: u32, key: &[u8]) -> u32 {
+pub fn home(database: u64, key: &[u8]) -> u32 {
     const BASIS: u32 = 0x811c_9dc5;
     const PRIME: u32 = 0x0100_0193;
-    let bytes = db.to_le_bytes().into_iter().chain(key.iter().copied());
+    let bytes = database.to_le_bytes().into_iter().chain(key.iter().copied());
     bytes.fold(BASIS, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(PRIME))
 }

@@ -44,3 +44,7 @@ pub const MAX_TIMESTAMP_US: u64 = 253_402_207_200_999_999;
 
 /// Most replicas that one bucket may know.
 pub const MAX_REPLICAS: usize = 16;
+
+/// Largest number of a change of policy or weight that is believed: far above any count of
+/// changes, and far below where counting on would end.
+pub const MAX_VERSION: u64 = 1 << 62;

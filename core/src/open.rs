@@ -610,6 +610,25 @@ impl OpenBucket {
         }
     }
 
+    /// Where an expiry has to go that nobody has moved: it is missing, or was set before less of the
+    /// limit was left to this region and is now too early. `present` and the result are in unix
+    /// milliseconds. That of a full bucket stays: it would move on for ever.
+    #[must_use]
+    pub fn late_expiry(&self, present: Option<u64>, foreign: bool, region: &Region) -> Option<u64> {
+        let Expiry::At { earliest, set, .. } = self.expiry(foreign, region) else {
+            return None;
+        };
+        let full = match &self.kind {
+            Kind::Local(bucket) => bucket.is_full(),
+            Kind::Shared(bucket) => bucket.is_full(),
+        };
+        match present {
+            None => Some(set),
+            Some(at) if at < earliest && !full => Some(set),
+            Some(_) => None,
+        }
+    }
+
     /// What has to be done for the bucket to be kept as it is now. `mode` is how its key takes
     /// part in region sync. The text of the field `debits`, if it is shared, goes to `text`.
     ///

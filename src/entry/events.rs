@@ -2,11 +2,12 @@
 //! that are set, and who begins to listen.
 
 use crate::config::Parameter;
-use crate::host::{Context, EVENT_VERSION, OK, api::call, in_event};
+use crate::host::{Context, EVENT_VERSION, OK, Str, api::call, in_event};
 use crate::module::Module;
-use crate::upkeep;
+use crate::upkeep::{self, Anew};
 use redis_module::raw;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr::NonNull;
 
 /// Subscribes, and starts region sync if it is configured.
 ///
@@ -21,8 +22,8 @@ pub(super) unsafe fn subscribe(ctx: *mut raw::RedisModuleCtx) -> bool {
         (raw::REDISMODULE_EVENT_PERSISTENCE, listen as Handler),
         (raw::REDISMODULE_EVENT_REPLICA_CHANGE, listen as Handler),
         (raw::REDISMODULE_EVENT_SHUTDOWN, end as Handler),
-        (raw::REDISMODULE_EVENT_SWAPDB, replaced as Handler),
-        (raw::REDISMODULE_EVENT_LOADING, replaced as Handler),
+        (raw::REDISMODULE_EVENT_SWAPDB, exchanged as Handler),
+        (raw::REDISMODULE_EVENT_LOADING, loading as Handler),
     ]
     .into_iter()
     .all(|(id, handler)| {
@@ -92,15 +93,31 @@ unsafe extern "C" fn end(
     unsafe { in_event(ctx, upkeep::end) };
 }
 
-/// Keys have taken the place of others: databases were exchanged, or loaded.
-unsafe extern "C" fn replaced(
+/// Two databases were exchanged.
+unsafe extern "C" fn exchanged(
+    ctx: *mut raw::RedisModuleCtx,
+    _event: raw::RedisModuleEvent,
+    _kind: u64,
+    data: *mut c_void,
+) {
+    // SAFETY: what the server hands over with this event, in every version of it.
+    let Some(info) = (unsafe { data.cast::<raw::RedisModuleSwapDbInfo>().as_ref() }) else {
+        return;
+    };
+    let dbs = [info.dbnum_first, info.dbnum_second].map(i32::cast_unsigned);
+    // SAFETY: the event's context.
+    unsafe { in_event(ctx, |ctx| upkeep::begin_anew(ctx, Anew::Databases(dbs))) };
+}
+
+/// Loading begins or ends.
+unsafe extern "C" fn loading(
     ctx: *mut raw::RedisModuleCtx,
     _event: raw::RedisModuleEvent,
     _kind: u64,
     _data: *mut c_void,
 ) {
     // SAFETY: the event's context.
-    unsafe { in_event(ctx, upkeep::begin_life) };
+    unsafe { in_event(ctx, |ctx| upkeep::begin_anew(ctx, Anew::All)) };
 }
 
 /// The keyspace events of keys that have become what they were not by commands of ours.
@@ -111,13 +128,13 @@ unsafe extern "C" fn arrived(
     ctx: *mut raw::RedisModuleCtx,
     _kind: c_int,
     event: *const c_char,
-    _key: *mut raw::RedisModuleString,
+    key: *mut raw::RedisModuleString,
 ) -> c_int {
     // SAFETY: the server's name of the event.
     let event = unsafe { CStr::from_ptr(event) };
-    if ARRIVALS.contains(&event) {
-        // SAFETY: the event's context.
-        unsafe { in_event(ctx, upkeep::begin_life) };
+    if let (true, Some(key)) = (ARRIVALS.contains(&event), NonNull::new(key)) {
+        // SAFETY: the event's context, and its key, which lives until we return.
+        unsafe { in_event(ctx, |ctx| upkeep::begin_anew(ctx, Anew::Key(Str::new(key)))) };
     }
     OK
 }

@@ -10,6 +10,7 @@
     clippy::unwrap_used
 )]
 
+mod arrivals;
 mod between;
 #[path = "../common/clock_shim.rs"]
 mod clock_shim;

@@ -6,7 +6,7 @@ use super::debits::{decode_debits_into, in_order};
 use super::{reader, write};
 use crate::bucket::{Bucket, Weight};
 use crate::debits::{Account, Counter, Debits, Version};
-use crate::limits::{MAX_LEAD_US, MAX_REPLICAS, MAX_TIMESTAMP_US};
+use crate::limits::{MAX_LEAD_US, MAX_REPLICAS, MAX_TIMESTAMP_US, MAX_VERSION};
 use crate::membership::Membership;
 use crate::plan::Note;
 use crate::policy::{Policy, StoredPolicy};
@@ -192,6 +192,9 @@ pub fn decode_wire<'a>(
     let sane = |account: &Account| (1..=MAX_EPOCH).contains(&account.counter.epoch);
     if !in_order(&debits.accounts) || !debits.accounts.iter().all(sane) {
         return Err(BlobError::OutOfBounds("debits"));
+    }
+    if debits.version.number.max(pin.unwrap_or(0)) > MAX_VERSION {
+        return Err(BlobError::OutOfBounds("version"));
     }
     remote.stored = (form & STORED != 0).then_some(StoredPolicy { policy, pin });
     remote.bucket.set(&Bucket::new(policy, weight, tokens, 0, timestamp), debits);

@@ -99,10 +99,14 @@ proptest! {
                 Event::Walk => {}
             }
             if let Event::Hears(_) | Event::Walk = event {
-                // Nothing is written. The walk gives an expiry to what has none, no more.
-                let expiry = opened.expiry(false, &here);
-                let given = expiry.move_from(None).flatten().filter(|_| matches!(event, Event::Walk));
-                key = record.map(|record| Key { record, expires: present.or(given) });
+                // Nothing is written. The walk moves what is missing or too early, once.
+                let walks = matches!(event, Event::Walk);
+                let given = opened.late_expiry(present, false, &here).filter(|_| walks);
+                let expires = given.or(present);
+                if walks {
+                    prop_assert_eq!(opened.late_expiry(expires, false, &here), None);
+                }
+                key = record.map(|record| Key { record, expires });
                 continue;
             }
             let expiry = opened.expiry(false, &here);
