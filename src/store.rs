@@ -357,25 +357,25 @@ pub(crate) fn note(ctx: &Context<'_>, name: Str<'_>, opened: &OpenBucket) -> Res
     Ok(())
 }
 
-/// Whether a key that never expires should, since nothing in it has to be kept.
-pub(crate) fn lacks_expiry(
+/// Whether a key is kept for longer than it has to be.
+pub(crate) fn is_kept_too_long(
     ctx: &Context<'_>,
     key: &Key<'_>,
     opened: &OpenBucket,
 ) -> Result<bool, Error> {
     let expiry = opened.expiry(is_foreign(opened), &*ctx.module().regions.region()?);
-    Ok(key.expiry().is_none() && expiry.move_from(None).is_some())
+    Ok(expiry.shorten_from(key.expiry()).is_some())
 }
 
-/// Gives a key that never expires its expiry, if it [lacks one](lacks_expiry).
-pub(crate) fn set_expiry(
+/// Has a key that is [kept too long](is_kept_too_long) expire as soon as it may.
+pub(crate) fn shorten_expiry(
     ctx: &Context<'_>,
     key: &Key<'_>,
     opened: &OpenBucket,
 ) -> Result<(), Error> {
     let expiry = opened.expiry(is_foreign(opened), &*ctx.module().regions.region()?);
-    if let (None, Some(to)) = (key.expiry(), expiry.move_from(None)) {
-        let event = move_expiry(ctx, key, to);
+    if let Some(to) = expiry.shorten_from(key.expiry()) {
+        let event = move_expiry(ctx, key, Some(to));
         ctx.signal_modified(key.name());
         ctx.notify(EventClass::Generic, event, key.name());
     }

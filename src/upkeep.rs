@@ -307,10 +307,10 @@ fn visit(ctx: &Context<'_>, name: &OwnedStr) {
     }
     // Once it is full, a bucket is nobody's business any more.
     let told = opened.owes_nothing() || store::note(ctx, name, &opened).is_ok();
-    if told && store::lacks_expiry(ctx, &key, &opened).is_ok_and(|lacks| lacks) {
+    if told && store::is_kept_too_long(ctx, &key, &opened).is_ok_and(|too_long| too_long) {
         drop(key);
         let key = Key::open_write_unnoticed(ctx, name);
         // What cannot be found now is looked for by the next walk.
-        let _ = store::set_expiry(ctx, &key, &opened);
+        let _ = store::shorten_expiry(ctx, &key, &opened);
     }
 }

@@ -83,4 +83,15 @@ impl Expiry {
             (Self::At { set, .. }, _) => Some(Some(set)),
         }
     }
+
+    /// Where the walk over all keys has to move the expiry of one that nobody uses, in unix
+    /// milliseconds; `None` when it may stay. One that is too late was set while less of the limit
+    /// was admitted, and the bucket took longer to be full. One that is early was set by somebody.
+    #[must_use]
+    pub fn shorten_from(self, present: Option<u64>) -> Option<u64> {
+        match self {
+            Self::At { latest, set, .. } if present.is_none_or(|at| at > latest) => Some(set),
+            Self::At { .. } | Self::Never => None,
+        }
+    }
 }

@@ -22,6 +22,7 @@ mod partition;
 mod restart;
 mod rotation;
 mod settings;
+mod soak;
 mod strategies;
 mod terms;
 mod walk;

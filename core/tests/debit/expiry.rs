@@ -145,3 +145,23 @@ fn a_key_is_kept_until_it_is_full_at_the_share_in_force() {
     assert_eq!(expires(true), (WHOLE, 10_000 + linger));
     assert_eq!(expires(false), (WHOLE / 2, 20_000 + linger));
 }
+
+/// What was set at a share of the limit is too late when all of it is admitted again: the walk
+/// moves it. It leaves alone what is early, and what is in time.
+#[test]
+fn the_walk_shortens_what_was_set_at_a_share() {
+    const HOUR_MS: u64 = 3_600_000;
+    let policy = Policy::new(100, 1_000_000, HOUR_MS / 100).unwrap();
+    let defaults = Defaults::new(policy);
+    let [cut, whole] = [false, true].map(|hears| region(hears, START));
+    let mut opened = OpenBucket::shared(None, &defaults, &whole, START, None);
+    opened.take(50, false, START, &whole).unwrap();
+    let [at_share, at_whole] = [&cut, &whole].map(|region| opened.expiry(false, region));
+    let [late, right] = [at_share, at_whole].map(|expiry| expiry.shorten_from(None).unwrap());
+    assert_eq!(late - right, HOUR_MS / 2);
+    assert_eq!(at_whole.shorten_from(Some(late)), Some(right));
+    for present in [right, right + 1, START / 1_000 + 1] {
+        assert_eq!(at_whole.shorten_from(Some(present)), None);
+    }
+    assert_eq!(Expiry::Never.shorten_from(Some(late)), None);
+}
