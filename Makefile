@@ -13,7 +13,8 @@
 # make dist   the archives of a release, in target/dist
 # make simulate  thousands of random runs of regions that share limits;
 #             RUNS=n of each kind, SEED=n the first of them
-# make soak   the random tests for hours; SOAK=n times the usual length
+# make soak   half an hour of three regions in which everything goes wrong in turn,
+#             and the random tests for hours; SOAK=n times the usual length
 
 SHELL := /bin/bash
 MODULE := $(or $(CARGO_TARGET_DIR),target)/release/libredis_claw.so

@@ -477,14 +477,14 @@ pub(crate) fn note(ctx: &Context<'_>, name: Str<'_>, opened: &OpenBucket) -> Res
     Ok(())
 }
 
-/// Where the expiry of a key has to go that [nobody has moved](OpenBucket::late_expiry).
-pub(crate) fn late_expiry(
+/// Where the expiry of a key has to go that [the walk mends](OpenBucket::mended_expiry).
+pub(crate) fn mended_expiry(
     ctx: &Context<'_>,
     key: &Key<'_>,
     opened: &OpenBucket,
 ) -> Result<Option<u64>, Error> {
     let region = ctx.module().regions.region()?;
-    Ok(opened.late_expiry(key.expiry(), is_foreign(opened), &region))
+    Ok(opened.mended_expiry(key.expiry(), is_foreign(opened), &region))
 }
 
 /// Moves the expiry of a key whose bucket stays as it is.

@@ -351,7 +351,7 @@ fn visit(ctx: &Context<'_>, name: &OwnedStr) -> Result<(), Error> {
     if mode == SyncMode::Folded || !opened.owes_nothing() {
         store::note(ctx, name, &opened)?;
     }
-    if let Some(at) = store::late_expiry(ctx, &key, &opened)? {
+    if let Some(at) = store::mended_expiry(ctx, &key, &opened)? {
         drop(key);
         store::set_expiry(ctx, &Key::open_write_unnoticed(ctx, name), at);
     }

@@ -83,4 +83,19 @@ impl Expiry {
             (Self::At { set, .. }, _) => Some(Some(set)),
         }
     }
+
+    /// Where the walk over all keys has to move the expiry of one that nobody uses, in unix
+    /// milliseconds; `None` when it may stay. It is missing, or was set at another share of the
+    /// limit, at which the bucket took longer to be full, or less long. That of a bucket that is
+    /// `full` is never too early: it would move on for ever.
+    #[must_use]
+    pub fn mend_from(self, present: Option<u64>, full: bool) -> Option<u64> {
+        let Self::At { earliest, latest, set } = self else {
+            return None;
+        };
+        match present {
+            Some(at) if at <= latest && (full || at >= earliest) => None,
+            _ => Some(set),
+        }
+    }
 }

@@ -610,23 +610,19 @@ impl OpenBucket {
         }
     }
 
-    /// Where an expiry has to go that nobody has moved: it is missing, or was set before less of the
-    /// limit was left to this region and is now too early. `present` and the result are in unix
-    /// milliseconds. That of a full bucket stays: it would move on for ever.
+    /// See [`Expiry::mend_from`].
     #[must_use]
-    pub fn late_expiry(&self, present: Option<u64>, foreign: bool, region: &Region) -> Option<u64> {
-        let Expiry::At { earliest, set, .. } = self.expiry(foreign, region) else {
-            return None;
-        };
+    pub fn mended_expiry(
+        &self,
+        present: Option<u64>,
+        foreign: bool,
+        region: &Region,
+    ) -> Option<u64> {
         let full = match &self.kind {
             Kind::Local(bucket) => bucket.is_full(),
             Kind::Shared(bucket) => bucket.is_full(),
         };
-        match present {
-            None => Some(set),
-            Some(at) if at < earliest && !full => Some(set),
-            Some(_) => None,
-        }
+        self.expiry(foreign, region).mend_from(present, full)
     }
 
     /// What has to be done for the bucket to be kept as it is now. `mode` is how its key takes

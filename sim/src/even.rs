@@ -59,6 +59,7 @@ impl Even {
             loss: 0,
             again: 0,
             resend_us: 0,
+            bytes_per_second: 0,
         };
         let longest = random.one(&[3, 10, 60]) * SECOND;
         let (mut cuts, mut at) = (Vec::new(), FIRST);

@@ -8,26 +8,29 @@ use std::io::Write;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-claw-sim [--runs n] [--seed n]
+claw-sim [--runs n] [--seed n] [--only text]
 
 Prints what each way to agree gives out, against what one bucket would; then makes
 n random runs of each kind (600), from seed n (0) on, and prints the worst of what
-was given out too much, against what may be. Exit code 1 when anything is violated.
+was given out too much, against what may be. With --only, makes just those runs whose
+name has the text in it. Exit code 1 when anything is violated.
 ";
 
 struct Options {
     runs: u64,
     seed: u64,
+    only: Option<String>,
 }
 
 fn options(args: impl Iterator<Item = String>) -> Option<Options> {
-    let mut options = Options { runs: 600, seed: 0 };
+    let mut options = Options { runs: 600, seed: 0, only: None };
     let mut args = args;
     while let Some(name) = args.next() {
-        let number = args.next()?.parse().ok()?;
+        let value = args.next()?;
         match name.as_str() {
-            "--runs" => options.runs = number,
-            "--seed" => options.seed = number,
+            "--runs" => options.runs = value.parse().ok()?,
+            "--seed" => options.seed = value.parse().ok()?,
+            "--only" => options.only = Some(value),
             _ => return None,
         }
     }
@@ -36,10 +39,41 @@ fn options(args: impl Iterator<Item = String>) -> Option<Options> {
 
 fn main() -> std::io::Result<ExitCode> {
     let mut out = std::io::stdout();
-    let Some(Options { runs, seed }) = options(std::env::args().skip(1)) else {
+    let Some(Options { runs, seed, only }) = options(std::env::args().skip(1)) else {
         out.write_all(USAGE.as_bytes())?;
         return Ok(ExitCode::from(2));
     };
+    if only.is_none() {
+        print_scenarios(&mut out)?;
+    }
+    let troubles: Vec<Trouble> = Trouble::ALL
+        .into_iter()
+        .filter(|trouble| only.as_ref().is_none_or(|text| trouble.name().contains(text)))
+        .collect();
+
+    let seeds = seed..seed.saturating_add(runs);
+    writeln!(out, "\nWorst of {runs} runs each, against what may be:\n")?;
+    writeln!(out, "{:44}{:>8}{:>8}{:>8}", "", "excess", "spread", "keys")?;
+    let mut violated = false;
+    let done = in_parallel(&troubles, |trouble| {
+        let runs = seeds.clone().map(|seed| (seed, runs::run(trouble, seed)));
+        Worst::of(runs)
+    });
+    for (trouble, worst) in troubles.iter().zip(done) {
+        let [excess, spread, kept] =
+            [worst.excess, worst.spread, worst.kept].map(|(part, whole)| ratio(part, whole));
+        let kept = if worst.kept.0 > 0 { kept } else { String::new() };
+        writeln!(out, "{:44}{excess:>8}{spread:>8}{kept:>8}", trouble.name())?;
+        violated |= report(&mut out, &worst.violations)?;
+    }
+
+    if only.is_none() {
+        violated |= print_even(&mut out, runs.div_ceil(4), seed)?;
+    }
+    Ok(if violated { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn print_scenarios(out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "Given out / what one bucket gives out:\n")?;
     let names = Way::ALL.map(|way| format!("{:>8}", way.name())).concat();
     writeln!(out, "{:44}{names}", "")?;
@@ -48,23 +82,12 @@ fn main() -> std::io::Result<ExitCode> {
         let parts = Way::ALL.map(|way| format!("{:>8}", ratio(scenario.given(way), ideal)));
         writeln!(out, "{:44}{}", scenario.name, parts.concat())?;
     }
+    Ok(())
+}
 
-    let seeds = seed..seed.saturating_add(runs);
-    writeln!(out, "\nWorst of {runs} runs each, against what may be:\n")?;
-    writeln!(out, "{:44}{:>8}{:>8}", "", "excess", "spread")?;
+/// Returns whether anybody was refused.
+fn print_even(out: &mut impl Write, runs: u64, seed: u64) -> std::io::Result<bool> {
     let mut violated = false;
-    let done = in_parallel(&Trouble::ALL, |trouble| {
-        let runs = seeds.clone().map(|seed| (seed, runs::run(trouble, seed)));
-        Worst::of(runs)
-    });
-    for (trouble, worst) in Trouble::ALL.iter().zip(done) {
-        let (excess, spread) = (worst.excess, worst.spread);
-        let (excess, spread) = (ratio(excess.0, excess.1), ratio(spread.0, spread.1));
-        writeln!(out, "{:44}{excess:>8}{spread:>8}", trouble.name())?;
-        violated |= report(&mut out, &worst.violations)?;
-    }
-
-    let runs = runs.div_ceil(4);
     let seeds = seed..seed.saturating_add(runs);
     writeln!(out, "\nRefused of 0.9 r, evenly spread, in {runs} runs each with cuts:\n")?;
     let done = in_parallel(&PartitionPolicy::ALL, |guard| {
@@ -73,9 +96,9 @@ fn main() -> std::io::Result<ExitCode> {
     });
     for (guard, violations) in PartitionPolicy::ALL.iter().zip(done) {
         writeln!(out, "guard {:38}{:>8}", guard.name(), violations.len())?;
-        violated |= report(&mut out, &violations)?;
+        violated |= report(out, &violations)?;
     }
-    Ok(if violated { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(violated)
 }
 
 fn report(out: &mut impl Write, violations: &[(u64, String)]) -> std::io::Result<bool> {
@@ -90,6 +113,8 @@ fn report(out: &mut impl Write, violations: &[(u64, String)]) -> std::io::Result
 struct Worst {
     excess: (u64, u64),
     spread: (u64, u64),
+    /// Keys, where they are counted.
+    kept: (u64, u64),
     violations: Vec<(u64, String)>,
 }
 
@@ -107,6 +132,7 @@ impl Worst {
                 Ok(outcome) => {
                     worse(&mut worst.excess, (outcome.excess, outcome.bound));
                     worse(&mut worst.spread, (outcome.spread, outcome.spread_bound));
+                    worse(&mut worst.kept, outcome.kept);
                 }
                 Err(violation) => worst.violations.push((seed, violation)),
             }

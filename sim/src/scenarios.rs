@@ -152,6 +152,7 @@ impl Scenario {
             loss: 0,
             again: 0,
             resend_us: 0,
+            bytes_per_second: 0,
         };
         let clocks = self.clocks.map(|ahead_us| Clock { ahead_us, fast_ppm: 0 });
         let clocks = if self.regions == 3 { clocks.to_vec() } else { Vec::new() };

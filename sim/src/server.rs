@@ -16,7 +16,7 @@ use claw_core::shared::SharedBucket;
 use std::collections::BTreeMap;
 
 /// Which key.
-pub type Name = u8;
+pub type Name = u32;
 
 /// How regions agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,12 @@ struct Slot {
     expires: Option<u64>,
 }
 
+impl Slot {
+    fn is_expired(&self, wall: u64) -> bool {
+        self.expires.is_some_and(|ms| ms <= wall / 1_000)
+    }
+}
+
 /// What is noted of a bucket for the other regions: a [`Note`] and the text of its debits.
 pub type Noted = Box<[u8]>;
 
@@ -61,6 +67,22 @@ pub struct Sent {
     names: Names,
     states: Vec<(Name, Box<[u8]>)>,
 }
+
+impl Sent {
+    /// How many bytes they are, more or less.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let state = |(_, state): &(Name, Box<[u8]>)| state.len() + KEY_BYTES;
+        let bytes = HEARTBEAT_BYTES + self.states.iter().map(state).sum::<usize>();
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+}
+
+/// What a key takes on the line, with what frames it and its state.
+const KEY_BYTES: usize = 30;
+
+/// What the rest of a round takes.
+const HEARTBEAT_BYTES: usize = 200;
 
 /// One region's server.
 #[derive(Debug)]
@@ -130,6 +152,30 @@ impl Server {
         self.keys = backup.0;
     }
 
+    /// A key becomes what it was in a backup, as by RESTORE without an expiry.
+    pub fn restore_key(&mut self, name: Name, backup: &Backup) {
+        if let Some(slot) = backup.0.get(&name) {
+            self.replace_key(name, Slot { expires: None, ..slot.clone() });
+        }
+    }
+
+    /// A key becomes a copy of another one, as by COPY with REPLACE.
+    pub fn copy_key(&mut self, from: Name, to: Name, wall: u64) {
+        if let Some(slot) = self.load(from, wall).cloned() {
+            self.replace_key(to, slot);
+        }
+    }
+
+    /// Not by a call of ours: see [`Writer::begin_life`]. What had been acknowledged for the key
+    /// is lost with what was there.
+    fn replace_key(&mut self, name: Name, slot: Slot) {
+        self.keys.insert(name, slot);
+        self.acknowledged.retain(|(key, _), _| *key != name);
+        if let Some(writer) = &self.region.writer {
+            writer.begin_life();
+        }
+    }
+
     /// Its name.
     #[must_use]
     pub fn id(&self) -> ReplicaId {
@@ -142,16 +188,46 @@ impl Server {
         self.region.peers.share()
     }
 
+    /// Whether it takes another region to be on the other side of a cut.
+    #[must_use]
+    pub fn misses(&self, id: ReplicaId) -> bool {
+        self.region.peers.is_silent(id)
+    }
+
+    /// How many keys there are.
+    pub fn kept(&mut self, wall: u64) -> usize {
+        self.keys.retain(|_, slot| !slot.is_expired(wall));
+        self.keys.len()
+    }
+
+    /// The keys whose bucket has been full for more than `us` microseconds, with nothing written
+    /// to it meanwhile.
+    pub fn overdue(&mut self, us: u64, wall: u64) -> Vec<Name> {
+        let then = wall.saturating_sub(us);
+        let old = |slot: &Slot| slot.record.timestamp.is_some_and(|at| at < then);
+        let live = self.keys.iter().filter(|(_, slot)| !slot.is_expired(wall) && old(slot));
+        let names: Vec<Name> = live.map(|(name, _)| *name).collect();
+        names.into_iter().filter(|name| self.open(*name, then).owes_nothing()).collect()
+    }
+
     /// The names of its keys.
     #[must_use]
     pub fn names(&self) -> Vec<Name> {
         self.keys.keys().copied().collect()
     }
 
-    /// What was acknowledged for a key in one epoch of it.
+    /// What was acknowledged for a key in one epoch of it; and, since an epoch may go on with what
+    /// was counted in the one before, with that, and so on.
     #[must_use]
-    pub fn acknowledged(&self, name: Name, epoch: u64) -> (u64, u64) {
-        self.acknowledged.get(&(name, epoch)).copied().unwrap_or_default()
+    pub fn acknowledged(&self, name: Name, epoch: u64) -> Vec<(u64, u64)> {
+        let epochs = self.acknowledged.range((name, 0)..=(name, epoch)).rev();
+        let mut sum = (0, 0);
+        epochs
+            .map(|(_, (spent, refunded))| {
+                sum = (sum.0 + spent, sum.1 + refunded);
+                sum
+            })
+            .collect()
     }
 
     /// The epoch in which something was acknowledged last.
@@ -176,8 +252,7 @@ impl Server {
     }
 
     fn load(&mut self, name: Name, wall: u64) -> Option<&Slot> {
-        let expired = |slot: &Slot| slot.expires.is_some_and(|ms| ms <= wall / 1_000);
-        if self.keys.get(&name).is_some_and(expired) {
+        if self.keys.get(&name).is_some_and(|slot| slot.is_expired(wall)) {
             self.keys.remove(&name);
         }
         self.keys.get(&name)
@@ -187,7 +262,7 @@ impl Server {
         let record = self.load(name, wall).map(|slot| slot.record.clone());
         match self.config.method {
             Method::Debit => {
-                let home = Some(debits::home(0, &[name]));
+                let home = Some(debits::home(0, &name.to_be_bytes()));
                 OpenBucket::shared(record, &self.defaults, &self.region, wall, home)
             }
             Method::States(_) => OpenBucket::new(record, &self.defaults, wall),
@@ -286,10 +361,15 @@ impl Server {
         full
     }
 
-    /// What the walk over all keys notes of one; `None` when it is missing, or owes nothing.
+    /// What the walk over all keys notes of one; `None` when it is missing, or owes nothing. An
+    /// expiry that was set at another share is mended.
     pub fn visit(&mut self, name: Name, wall: u64) -> Option<Noted> {
         self.load(name, wall)?;
         let opened = self.open(name, wall);
+        if let Some(slot) = self.keys.get_mut(&name) {
+            let mended = opened.mended_expiry(slot.expires, false, &self.region);
+            slot.expires = mended.or(slot.expires);
+        }
         if opened.owes_nothing() { None } else { self.note(&opened) }
     }
 

@@ -6,17 +6,26 @@
 //! there is. A round that arrived whole is complete.
 
 use crate::random::Random;
-use crate::server::{Backup, Config, Name, Noted, Sent, Server};
-use claw_core::membership::{self, Instants, Progress, Statement, WHOLE};
+use crate::server::{Backup, Config, Method, Name, Noted, Sent, Server};
+use claw_core::expiry::MOST_LINGER_US;
+use claw_core::membership::{self, Instants, PartitionPolicy, Progress, Statement, WHOLE};
+use claw_core::merge::Join;
+use claw_core::policy::Policy;
 use claw_core::replica::ReplicaId;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 /// Microseconds in a second.
 pub const SECOND: u64 = 1_000_000;
 
 /// When every run begins, in unix microseconds.
 const START: u64 = 1_773_914_400 * SECOND;
+
+/// From one walk over all keys to the next, as the module has it.
+const WALK_US: u64 = 60 * SECOND;
+
+/// How often it is looked how many keys there are.
+const LOOK_US: u64 = 2 * SECOND;
 
 /// How often a server looks who is silent.
 const TICK_US: u64 = SECOND / 10;
@@ -36,6 +45,9 @@ pub struct Network {
     pub again: u64,
     /// How long it takes to send all states again, to who may have lost some.
     pub resend_us: u64,
+    /// How many bytes a second a line carries; 0 for any number. A round begins when the one
+    /// before it is on its way.
+    pub bytes_per_second: u64,
 }
 
 /// A server's clocks.
@@ -55,7 +67,7 @@ pub enum Happening {
     /// Somebody gives tokens back.
     Give(Name, u64),
     /// Somebody pins a policy.
-    Pin(Name, claw_core::policy::Policy),
+    Pin(Name, Policy),
     /// A full bucket is evicted.
     Forget(Name),
     /// The server stops and starts again with what it had.
@@ -74,8 +86,16 @@ pub enum Happening {
     Refuses(bool),
     /// The machine is suspended until then: what comes in waits for it.
     Suspend(u64),
+    /// A key becomes what it was in the [replica](Self::Replicate), as by RESTORE.
+    RestoreKey(Name),
+    /// The second key becomes a copy of the first.
+    CopyKey(Name, Name),
     /// The server has to admit the whole limit now.
     IsWhole,
+    /// The server has to grant a token of a bucket that nobody has used.
+    Grants(Name),
+    /// The server has to have no keys, and to have sent no states since that moment.
+    IsIdle(u64),
 }
 
 #[derive(Debug)]
@@ -83,6 +103,10 @@ enum Event {
     Happening(usize, Happening),
     Tick(usize),
     Send(usize),
+    /// The walk over all keys that nobody asked for.
+    Walk(usize),
+    /// Somebody looks how many keys there are.
+    Look(usize),
     Round(Round),
     /// The answer to the heartbeat of a round from one to another.
     Answer {
@@ -133,6 +157,8 @@ struct Link {
     known: u64,
     /// When the latest round arrives: rounds do not overtake each other.
     busy: u64,
+    /// When the line can take the next one.
+    free: u64,
 }
 
 impl Link {
@@ -179,8 +205,28 @@ pub struct World {
     pub refused: u64,
     /// How long something admitted here has been unknown there, at most.
     pub lag: u64,
-    /// Who did not admit the whole limit when it had to.
-    pub not_whole: Vec<String>,
+    /// What was not as it had to be when somebody looked.
+    pub wrong: Vec<String>,
+    /// With so many keys a server's memory is full: it takes neither calls nor states.
+    pub most_keys: usize,
+    /// A bucket that is written to no more has to be gone so long after it is full, in microseconds.
+    pub gone_after: Option<u64>,
+    /// What one server alone would keep of the keys of each server.
+    alone: Option<Vec<Alone>>,
+    /// When each server sent a state last.
+    sent: Vec<u64>,
+    /// The most keys that were kept, against how many might have been.
+    pub kept: (u64, u64),
+}
+
+/// A server that shares nothing and is asked what another one is.
+#[derive(Debug)]
+struct Alone {
+    server: Server,
+    /// When each key was used last.
+    used: BTreeMap<Name, u64>,
+    /// How many keys it had whenever somebody looked, from [`MOST_LINGER_US`] ago on.
+    kept: VecDeque<usize>,
 }
 
 impl World {
@@ -205,7 +251,12 @@ impl World {
             admitted: Admitted::new(),
             refused: 0,
             lag: 0,
-            not_whole: Vec::new(),
+            wrong: Vec::new(),
+            most_keys: usize::MAX,
+            gone_after: None,
+            alone: None,
+            sent: vec![0; count],
+            kept: (0, 1),
         };
         world.clocks.resize(count, (Clock::default(), 0));
         for place in 0..count {
@@ -216,8 +267,23 @@ impl World {
             world.push(first, Event::Tick(place));
             let first = world.random.of(0, network.interval_us);
             world.push(first, Event::Send(place));
+            world.push(WALK_US, Event::Walk(place));
+            world.push(LOOK_US, Event::Look(place));
         }
         world
+    }
+
+    /// From now on no server may keep more keys than one kept, [`MOST_LINGER_US`] before, that
+    /// shares nothing and refills under `policy`, besides those that were used since.
+    pub fn count_keys(&mut self, policy: Policy) {
+        let config =
+            Config { regions: 1, policy, method: Method::States(Join::Max), ..self.config };
+        let alone = |place| Alone {
+            server: Server::new(config, place, 0, self.instants(place)),
+            used: BTreeMap::new(),
+            kept: VecDeque::new(),
+        };
+        self.alone = Some((0..self.count()).map(alone).collect());
     }
 
     /// Lets something happen at a server at `us` microseconds from the start.
@@ -298,7 +364,11 @@ impl World {
     fn place_of(event: &Event) -> Option<usize> {
         match event {
             Event::Happening(_, Happening::Links(..)) => None,
-            Event::Happening(place, _) | Event::Tick(place) | Event::Send(place) => Some(*place),
+            Event::Happening(place, _)
+            | Event::Tick(place)
+            | Event::Send(place)
+            | Event::Walk(place)
+            | Event::Look(place) => Some(*place),
             Event::Answer { from, .. } => Some(*from),
             Event::Round(round) => Some(round.to),
             Event::Stray { to, .. } => Some(*to),
@@ -326,7 +396,16 @@ impl World {
                         link.all = true;
                     }
                 }
+                self.check_shares();
                 self.push(self.now + TICK_US, Event::Tick(place));
+            }
+            Event::Walk(place) => {
+                self.visit(place);
+                self.push(self.now + WALK_US, Event::Walk(place));
+            }
+            Event::Look(place) => {
+                self.check_keys(place);
+                self.push(self.now + LOOK_US, Event::Look(place));
             }
             Event::Send(place) => {
                 for to in (0..self.count()).filter(|to| *to != place) {
@@ -342,15 +421,92 @@ impl World {
                 }
             }
             Event::Stray { from, to, sent } => {
-                if !self.links[from][to].down && !self.refusing[to] {
+                if !self.links[from][to].down && !self.refuses(to) {
                     self.receive(from, to, &sent);
                 }
             }
         }
     }
 
+    /// Whether a server takes no states.
+    fn refuses(&mut self, place: usize) -> bool {
+        self.refusing[place] || self.is_out_of_memory(place)
+    }
+
+    fn is_out_of_memory(&mut self, place: usize) -> bool {
+        let wall = self.wall(place);
+        self.most_keys != usize::MAX && self.servers[place].kept(wall) >= self.most_keys
+    }
+
+    /// The sides of a cut come to one whole at most, when all know who is on which.
+    fn check_shares(&mut self) {
+        let shares: Vec<u16> = self.servers.iter().map(Server::share).collect();
+        if self.config.guard == PartitionPolicy::Off || shares.contains(&WHOLE) {
+            return;
+        }
+        let near = |here: usize| -> Vec<bool> {
+            let ids = self.servers.iter().map(Server::id);
+            ids.map(|id| !self.servers[here].misses(id)).collect()
+        };
+        let sides: Vec<Vec<bool>> = (0..self.count()).map(near).collect();
+        let mut sum = 0;
+        for (here, side) in sides.iter().enumerate() {
+            let members = || (0..side.len()).filter(|there| side[*there]);
+            if members().any(|there| sides[there] != *side) {
+                return;
+            }
+            if members().next() == Some(here) {
+                sum += members().map(|there| u64::from(shares[there])).max().unwrap_or(0);
+            }
+        }
+        if sum > u64::from(WHOLE) {
+            self.wrong.push(format!("shares of {shares:?} for {sides:?} at {}", self.now));
+        }
+    }
+
+    fn check_keys(&mut self, place: usize) {
+        let wall = self.wall(place);
+        let server = &mut self.servers[place];
+        let (id, kept) = (server.id(), server.kept(wall));
+        if let Some(us) = self.gone_after {
+            let overdue = server.overdue(us, wall);
+            if !overdue.is_empty() {
+                self.wrong.push(format!("{id} keeps {overdue:?} at {}", self.now));
+            }
+        }
+        if let Some(alone) = self.alone.as_mut().map(|alone| &mut alone[place]) {
+            let then = self.now.saturating_sub(MOST_LINGER_US + LOOK_US);
+            alone.used.retain(|_, used| *used > then);
+            alone.kept.push_back(alone.server.kept(wall));
+            let (before, looks) = (alone.kept[0], MOST_LINGER_US / LOOK_US);
+            if u64::try_from(alone.kept.len()).unwrap_or(u64::MAX) > looks {
+                alone.kept.pop_front();
+            }
+            let allowed = before + alone.used.len();
+            if kept > allowed {
+                self.wrong.push(format!("{id} keeps {kept} of {allowed} keys at {}", self.now));
+            }
+            let [kept, allowed] = [kept, allowed].map(|n| u64::try_from(n).unwrap_or(u64::MAX));
+            if kept * self.kept.1 > self.kept.0 * allowed {
+                self.kept = (kept, allowed);
+            }
+        }
+    }
+
     fn happen(&mut self, place: usize, happening: Happening) {
         let wall = self.wall(place);
+        let calls = matches!(
+            happening,
+            Happening::Take(..) | Happening::Give(..) | Happening::Pin(..) | Happening::Grants(_)
+        );
+        if calls && self.is_out_of_memory(place) {
+            self.refused += 1;
+            if let Happening::Grants(_) = happening {
+                let id = self.servers[place].id();
+                self.wrong.push(format!("{id} has no memory at {}", self.now));
+            }
+            return;
+        }
         let server = &mut self.servers[place];
         let mut changed = None;
         match happening {
@@ -359,6 +515,13 @@ impl World {
                     let micros = i64::try_from(tokens * SECOND).unwrap_or(i64::MAX);
                     self.admitted.entry(name).or_default().push((self.now, micros));
                     changed = Some((name, noted));
+                    let id = server.id();
+                    for (there, alone) in self.alone.iter_mut().flatten().enumerate() {
+                        if there == place || !self.servers[there].misses(id) {
+                            let _ = alone.server.take(name, tokens, wall);
+                            alone.used.insert(name, self.now);
+                        }
+                    }
                 } else {
                     self.refused += 1;
                 }
@@ -392,9 +555,29 @@ impl World {
                 let share = server.share();
                 if share < WHOLE {
                     let id = server.id();
-                    self.not_whole.push(format!("{id} admits {share} permille at {}", self.now));
+                    self.wrong.push(format!("{id} admits {share} permille at {}", self.now));
                 }
             }
+            Happening::Grants(name) => {
+                let id = server.id();
+                changed = server.take(name, 1, wall).map(|noted| (name, noted));
+                if changed.is_none() {
+                    self.wrong.push(format!("{id} refuses what is full at {}", self.now));
+                }
+            }
+            Happening::IsIdle(since) => {
+                let (id, kept, sent) = (server.id(), server.kept(wall), self.sent[place]);
+                if kept > 0 || sent > since {
+                    let now = self.now;
+                    self.wrong.push(format!("{id} keeps {kept}, sent at {sent}, at {now}"));
+                }
+            }
+            Happening::RestoreKey(name) => {
+                if let Some(backup) = &self.backups[place] {
+                    server.restore_key(name, backup);
+                }
+            }
+            Happening::CopyKey(from, to) => server.copy_key(from, to, wall),
             Happening::Links(others, up) => {
                 for to in others {
                     let link = &mut self.links[place][to];
@@ -413,6 +596,8 @@ impl World {
         let life = self.random.bits();
         self.servers[place].restart(life, now);
         for other in 0..self.count() {
+            // What it had not sent ends with it.
+            self.links[place][other].changed.clear();
             self.links[place][other].all = true;
             self.links[other][place].all = true;
         }
@@ -428,7 +613,7 @@ impl World {
         let wall = self.wall(from);
         let link = &mut self.links[from][to];
         let server = &mut self.servers[from];
-        if link.down || self.random.permille(self.network.loss / 4) {
+        if link.down || link.free > self.now || self.random.permille(self.network.loss / 4) {
             return;
         }
         let mut notes = std::mem::take(&mut link.changed);
@@ -457,9 +642,16 @@ impl World {
                 arriving.push((name, noted));
             }
         }
-        link.busy = link.busy.max(self.now + delay);
-        let arrives = link.busy;
+        if !arriving.is_empty() {
+            self.sent[from] = self.now;
+        }
         let round = self.round(from, to, arriving, complete);
+        let carrying = round.states.bytes() * SECOND;
+        let carried = carrying.checked_div(self.network.bytes_per_second).unwrap_or(0);
+        let link = &mut self.links[from][to];
+        link.free = self.now + carried;
+        link.busy = link.busy.max(link.free + delay);
+        let arrives = link.busy;
         self.push(arrives, Event::Round(round));
         for (at, sent) in again {
             self.push(at, Event::Stray { from, to, sent: Box::new(sent) });
@@ -486,20 +678,25 @@ impl World {
     fn arrive(&mut self, round: Round) {
         let Round { from, to, life, run, states, notes, at, statement, complete, hears } = round;
         if self.links[from][to].down || life != self.lives[to] {
-            self.links[from][to].put_back(notes);
+            if run == self.lives[from] {
+                self.links[from][to].put_back(notes);
+            }
             return;
         }
-        if self.refusing[to] && !notes.is_empty() {
+        let refuses = self.refuses(to);
+        if refuses && !notes.is_empty() {
             // The heartbeat that follows them says so.
             let link = &mut self.links[from][to];
-            link.keep(notes);
+            if run == self.lives[from] {
+                link.keep(notes);
+            }
             link.refused = Some(self.now);
         } else {
             self.receive(from, to, &states);
         }
         let link = &mut self.links[from][to];
         // What was on its way when others were refused does not bring those.
-        link.refused = link.refused.filter(|when| self.refusing[to] || *when >= at);
+        link.refused = link.refused.filter(|when| refuses || *when >= at);
         let progress = match (link.refused.is_some(), complete) {
             (true, _) => Progress::Refused,
             (false, true) => Progress::Complete,
@@ -546,7 +743,7 @@ impl World {
     }
 
     /// Nobody takes any more, nothing is lost any more, and everybody sends everybody
-    /// everything, twice.
+    /// everything, twice after all has come that was noted of keys that have gone since.
     pub fn settle(&mut self) {
         self.queue.clear();
         for event in std::mem::take(&mut self.events).into_iter().flatten() {
@@ -555,7 +752,7 @@ impl World {
             }
         }
         self.refusing.fill(false);
-        for _ in 0..2 {
+        for _ in 0..3 {
             let mut rounds = Vec::new();
             for from in 0..self.count() {
                 let wall = self.wall(from);
@@ -571,6 +768,20 @@ impl World {
             self.now += self.network.delay_us;
             for round in rounds {
                 self.arrive(round);
+            }
+        }
+    }
+
+    /// Every server walks over all keys.
+    pub fn walk(&mut self) {
+        (0..self.count()).for_each(|place| self.visit(place));
+    }
+
+    fn visit(&mut self, place: usize) {
+        let wall = self.wall(place);
+        for name in self.servers[place].names() {
+            if let Some(noted) = self.servers[place].visit(name, wall) {
+                self.note(place, name, &noted);
             }
         }
     }

@@ -28,6 +28,7 @@ mod restart;
 mod rotation;
 mod settings;
 mod slow;
+mod soak;
 mod strategies;
 mod terms;
 mod walk;

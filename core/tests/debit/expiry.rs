@@ -101,10 +101,10 @@ proptest! {
             if let Event::Hears(_) | Event::Walk = event {
                 // Nothing is written. The walk moves what is missing or too early, once.
                 let walks = matches!(event, Event::Walk);
-                let given = opened.late_expiry(present, false, &here).filter(|_| walks);
+                let given = opened.mended_expiry(present, false, &here).filter(|_| walks);
                 let expires = given.or(present);
                 if walks {
-                    prop_assert_eq!(opened.late_expiry(expires, false, &here), None);
+                    prop_assert_eq!(opened.mended_expiry(expires, false, &here), None);
                 }
                 key = record.map(|record| Key { record, expires });
                 continue;
@@ -148,4 +148,27 @@ fn a_key_is_kept_until_it_is_full_at_the_share_in_force() {
     let linger = LEAST_LINGER_US / 1_000;
     assert_eq!(expires(true), (WHOLE, 10_000 + linger));
     assert_eq!(expires(false), (WHOLE / 2, 20_000 + linger));
+}
+
+/// What was set at a share of the limit is too late when all of it is admitted again: the walk
+/// moves it. It leaves alone what is early, and what is in time.
+#[test]
+fn the_walk_shortens_what_was_set_at_a_share() {
+    const HOUR_MS: u64 = 3_600_000;
+    let policy = Policy::new(100, 1_000_000, HOUR_MS / 100).unwrap();
+    let defaults = Defaults::new(policy);
+    let [cut, whole] = [false, true].map(|hears| region(hears, START));
+    let mut opened = OpenBucket::shared(None, &defaults, &whole, START, None);
+    opened.take(50, false, START, &whole).unwrap();
+    let [at_share, at_whole] = [&cut, &whole].map(|region| opened.expiry(false, region));
+    let [late, right] = [at_share, at_whole].map(|expiry| expiry.mend_from(None, false).unwrap());
+    assert_eq!(late - right, HOUR_MS / 2);
+    assert_eq!(at_whole.mend_from(Some(late), false), Some(right));
+    for present in [right, right + 1] {
+        assert_eq!(at_whole.mend_from(Some(present), false), None);
+    }
+    // The share has fallen since; of a full bucket it makes no difference.
+    assert_eq!(at_share.mend_from(Some(right), false), Some(late));
+    assert_eq!(at_share.mend_from(Some(right), true), None);
+    assert_eq!(Expiry::Never.mend_from(Some(late), false), None);
 }

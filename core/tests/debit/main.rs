@@ -31,6 +31,7 @@ mod any;
 mod blob;
 mod counters;
 mod expiry;
+mod forgotten;
 mod golden;
 mod membership;
 #[path = "../random/mod.rs"]
