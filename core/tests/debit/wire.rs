@@ -3,7 +3,8 @@
 use crate::any::{START, cases, counted, id, sane, shared};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::codec::{self, BlobError, DebitsText, Names, Wire};
-use claw_core::debits::{Account, Counter, Debits};
+use claw_core::debits::{Account, Counter, Debits, Version};
+use claw_core::limits::MAX_VERSION;
 use claw_core::membership::Membership;
 use claw_core::plan::Note;
 use claw_core::policy::{Policy, StoredPolicy};
@@ -44,13 +45,13 @@ proptest! {
     #[test]
     fn a_bucket_is_received_as_it_was_sent(
         buckets in prop::collection::vec((shared(), any::<bool>()), 1..5),
-        pin in prop::option::of(prop::option::of(any::<u64>())),
+        pin in prop::option::of(prop::option::of(0..=MAX_VERSION)),
         ago in 0..2 * START,
         more in prop::collection::vec(id(), 0..300),
     ) {
         let mut names = Names::default();
         let at = START.saturating_sub(ago);
-        let kept: Vec<_> = buckets.into_iter().filter(|(bucket, _)| sane(bucket)).collect();
+        let kept: Vec<_> = buckets.into_iter().filter(|(bucket, _)| sane(bucket) && bucket.version().number <= MAX_VERSION).collect();
         let states: Vec<_> = kept
             .iter()
             .map(|(bucket, refilling)| {
@@ -121,6 +122,21 @@ fn what_is_out_of_bounds_is_refused() {
     };
     assert_eq!(read_one(counting("a", MAX_EPOCH)), Ok(()));
     assert_eq!(read_one(counting("a", MAX_EPOCH + 1)), Err(BlobError::OutOfBounds("debits")));
+
+    // A number of a change that leaves no room to count on.
+    for (number, expected) in
+        [(MAX_VERSION, Ok(())), (MAX_VERSION + 1, Err(BlobError::OutOfBounds("version")))]
+    {
+        let version = Version { number, origin: Some(from()) };
+        let debits = Debits { version, ..Debits::default() };
+        let mut names = Names::default();
+        let by_version = sent(&SharedBucket::new(&line, debits), None, true, &mut names);
+        assert_eq!(read(&by_version, &names, START).map(drop), expected);
+        let stored = Some(StoredPolicy { policy: Policy::DEFAULT, pin: Some(number) });
+        let plain = SharedBucket::new(&line, Debits::default());
+        let by_pin = sent(&plain, stored, true, &mut names);
+        assert_eq!(read(&by_pin, &names, START).map(drop), expected);
+    }
 
     let mut names = Names::default();
     let two = state(vec![counting("a", 1), counting("b", 1)], &mut names);
