@@ -241,7 +241,7 @@ fn the_server_finds_the_keys() {
         ("CL.THROTTLE k 1 2 3", "k"),
         ("CL.TAKEALL 1 a", "a"),
         ("CL.TAKEALL 3 a b a", "a b a"),
-        ("CL.TAKEALL 2 a b TOKENS 1 2 CAPACITY 3 4", "a b"),
+        ("CL.TAKEALL 2 a b TOKENS 1 2 CAPACITY 3 4 REFILL 5", "a b"),
         ("CL.TAKEALL 2 2 TOKENS 1", "2 TOKENS"),
     ];
     for (line, expected) in rows {

@@ -45,7 +45,7 @@ pub fn keys_are_found(server: &str) {
     let conn = &mut node.connection();
     #[rustfmt::skip]
     let table = [
-        ("CL.TAKE a 1 CAPACITY 2",                "a"),
+        ("CL.TAKE a 1 CAPACITY 2 REFILL 5",                "a"),
         ("CL.PEEK a",                             "a"),
         ("CL.TAKEALL 3 a b c TOKENS 1 2 3",       "a b c"),
         ("CL.MERGE a FROM 2 b c STRATEGY min",    "a b c"),

@@ -144,7 +144,7 @@ fn answers(conn: &mut Connection) {
     let refused = [
         ("CL.TAKE",               "ERR wrong number of arguments for 'cl.take' command"),
         ("CL.TAKE text",          "WRONGTYPE Operation against a key holding the wrong kind of value"),
-        ("CL.TAKE a 1 CAPACITY 0", "ERR "),
+        ("CL.TAKE a 1 CAPACITY 0 REFILL 5", "ERR "),
         ("CL.MERGE a FROM 1 b STRATEGY none", "ERR "),
         ("CL.SYNC NOW",           "ERR region sync is off"),
     ];
