@@ -122,7 +122,7 @@ impl Parameter {
     /// The value when nobody sets it.
     pub(crate) fn default(self) -> Value {
         match self {
-            Self::MaxTokens => Value::Integer(i64::try_from(DEFAULT_CAPACITY).unwrap_or(0)),
+            Self::MaxTokens => Value::Integer(DEFAULT_CAPACITY.cast_signed()),
             Self::RefillRatePerSec => Value::Text(DEFAULT_REFILL.to_string()),
             Self::MergeStrategy => Value::Text(Strategy::default().to_string()),
             Self::SyncStrategy => Value::Text(Strategy::Debit.to_string()),
@@ -142,7 +142,7 @@ impl Parameter {
     /// Least and greatest value of an integer parameter.
     pub(crate) fn bounds(self) -> Option<(i64, i64)> {
         let bounds = match self {
-            Self::MaxTokens => 1..=i64::try_from(MAX_TOKENS).unwrap_or(i64::MAX),
+            Self::MaxTokens => 1..=MAX_TOKENS.cast_signed(),
             Self::SyncIntervalMs => SYNC_INTERVAL_MS,
             Self::PartitionTimeoutMs => PARTITION_TIMEOUT_MS,
             _ => return None,

@@ -181,7 +181,9 @@ impl Error {
     pub(crate) fn line(&self) -> CString {
         let code = if matches!(self, Self::WrongType) { "WRONGTYPE" } else { "ERR" };
         // Quoted bytes are escaped, so there is neither NUL nor line break.
-        CString::new(format!("{code} {}", self.reason())).unwrap_or_default()
+        let line = CString::new(format!("{code} {}", self.reason()));
+        debug_assert!(line.is_ok(), "an error with a NUL in it");
+        line.unwrap_or_else(|_| c"ERR internal error: an error that cannot be shown".to_owned())
     }
 
     /// The reason alone.

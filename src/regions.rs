@@ -22,7 +22,7 @@ use claw_sync::{
     Round, Value,
 };
 use heartbeat::Heartbeat;
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::ffi::CStr;
@@ -53,8 +53,8 @@ pub(crate) struct Regions {
     /// What the senders show to peers. It outlives them, as long as the files are
     /// the same: what was read of one that is broken now is still good.
     credentials: RefCell<Arc<Credentials>>,
-    /// Files may have changed.
-    new_files: Cell<bool>,
+    /// The configuration has to be [applied](Regions::apply) again, although it may be the same.
+    again: Cell<bool>,
     /// Senders of an earlier configuration whose threads still hang.
     stopping: RefCell<Vec<Pusher>>,
     /// Buckets that a function has to make anew, since they were changed here.
@@ -115,7 +115,7 @@ impl Default for Regions {
             region: RefCell::default(),
             sharing: RefCell::default(),
             credentials: RefCell::default(),
-            new_files: Cell::new(false),
+            again: Cell::new(false),
             stopping: RefCell::default(),
             changed: RefCell::default(),
             folded: RefCell::default(),
@@ -136,13 +136,13 @@ impl Default for Regions {
 
 impl Regions {
     /// This region as the buckets see it. It is changed between commands only.
-    pub(crate) fn region(&self) -> Result<std::cell::Ref<'_, Region>, Error> {
+    pub(crate) fn region(&self) -> Result<Ref<'_, Region>, Error> {
         self.region.try_borrow().map_err(|_| Error::Busy)
     }
 
     /// The name of this region.
-    pub(crate) fn id(&self) -> Option<ReplicaId> {
-        self.region().ok()?.writer.as_ref().map(Writer::id)
+    pub(crate) fn id(&self) -> Result<Option<ReplicaId>, Error> {
+        Ok(self.region()?.writer.as_ref().map(Writer::id))
     }
 
     /// Tells this process from the one before.
@@ -150,54 +150,27 @@ impl Regions {
         self.run
     }
 
-    /// How a key takes part.
-    pub(crate) fn mode(&self, key: Str<'_>) -> SyncMode {
-        let Ok(sharing) = self.sharing.try_borrow() else {
-            return SyncMode::None;
-        };
-        match &*sharing {
-            Some(sharing) if sharing.takes_part(key) => match sharing.strategy {
-                Strategy::Debit => SyncMode::Counters,
-                Strategy::BuiltIn(_) => SyncMode::State,
-                Strategy::Function(_) => SyncMode::Folded,
-            },
-            _ => SyncMode::None,
-        }
+    /// What is shared, and a way to tell peers of it that cannot fail any more.
+    pub(crate) fn notes(&self) -> Result<Notes<'_>, Error> {
+        let sharing = self.sharing.try_borrow().map_err(|_| Error::Busy)?;
+        Ok(Notes { regions: self, sharing })
     }
 
-    /// Notes for all peers what has become of a bucket, of which `admitted` tokens were taken.
-    /// `debits` is the text of its field.
-    pub(crate) fn note(
-        &self,
-        db: u32,
-        key: Str<'_>,
-        note: &Note,
-        debits: Option<&[u8]>,
-        admitted: u64,
-    ) {
-        let Ok(sharing) = self.sharing.try_borrow() else {
-            return;
-        };
-        let Some(sharing) = &*sharing else {
-            return;
-        };
-        let bytes = note.to_bytes();
-        let parts = [bytes.as_flattened(), debits.unwrap_or_default()];
-        sharing.pusher.note(db, key.as_bytes(), &parts);
-        if let Strategy::Function(_) = sharing.strategy {
-            self.fold_later(db, key);
-        }
-        self.spent.set(self.spent.get().saturating_add(admitted));
+    /// How a key takes part.
+    pub(crate) fn mode(&self, key: Str<'_>) -> Result<SyncMode, Error> {
+        Ok(self.notes()?.mode(key))
     }
 
     /// Has a function make a bucket anew, between commands: within a command it
     /// may be that none can be called.
     fn fold_later(&self, db: u32, key: Str<'_>) {
-        if let Ok(mut changed) = self.changed.try_borrow_mut() {
-            // With more the walk over all keys finds the rest.
-            if changed.len() < MOST_CHANGED {
-                changed.insert((db, key.as_bytes().into()));
-            }
+        let changed = self.changed.try_borrow_mut();
+        debug_assert!(changed.is_ok(), "the list of changed buckets is in use");
+        // With more, the walk over all keys finds the rest.
+        if let Ok(mut changed) = changed
+            && changed.len() < MOST_CHANGED
+        {
+            changed.insert((db, key.as_bytes().into()));
         }
     }
 
@@ -218,10 +191,9 @@ impl Regions {
         count.set(count.get().saturating_add(1));
     }
 
-    /// The strategy of what is sent.
-    pub(crate) fn strategy(&self) -> Option<Strategy> {
-        let sharing = self.sharing.try_borrow().ok()?;
-        sharing.as_ref().map(|sharing| sharing.strategy.clone())
+    /// The strategy of what is sent; `None` when sync is off.
+    pub(crate) fn strategy(&self) -> Result<Option<Strategy>, Error> {
+        Ok(self.notes()?.sharing.as_ref().map(|sharing| sharing.strategy.clone()))
     }
 
     /// Whether what some peer says is passed on to another that does not hear it.
@@ -241,9 +213,10 @@ impl Regions {
     }
 
     /// A peer was heard. `false` when there are too many to know.
-    pub(crate) fn heard(&self, round: &membership::Round<'_>, wall: u64) -> bool {
+    pub(crate) fn heard(&self, round: &membership::Round<'_>, wall: u64) -> Result<bool, Error> {
         let now = self.instants(wall);
-        self.region.try_borrow_mut().is_ok_and(|mut region| region.peers.heard(round, now))
+        let mut region = self.region.try_borrow_mut().map_err(|_| Error::Busy)?;
+        Ok(region.peers.heard(round, now))
     }
 
     /// Goes by the configuration as it is now, and by the server's role: only a
@@ -256,10 +229,12 @@ impl Regions {
             self.sharing.try_borrow_mut(),
             self.credentials.try_borrow_mut(),
         ) else {
-            return None;
+            debug_assert!(false, "region sync is in use while it is configured");
+            self.again.set(true);
+            return Some("region sync is in use and will be configured later".to_owned());
         };
         self.primary.set(primary);
-        self.new_files.set(false);
+        self.again.set(false);
         let id = sync.replica_id.filter(|_| primary);
         if region.writer.as_ref().map(Writer::id) != id {
             // A new life: what was counted before it is never counted on.
@@ -301,10 +276,12 @@ impl Regions {
     }
 
     fn stop(&self, pusher: Pusher) {
-        if let (Err(pusher), Ok(mut stopping)) =
-            (pusher.stop(STOPPING), self.stopping.try_borrow_mut())
-        {
-            stopping.push(pusher);
+        let Err(pusher) = pusher.stop(STOPPING) else {
+            return;
+        };
+        match self.stopping.try_borrow_mut() {
+            Ok(mut stopping) => stopping.push(pusher),
+            Err(_) => debug_assert!(false, "the list of senders that stop is in use"),
         }
     }
 
@@ -315,18 +292,20 @@ impl Regions {
 
     /// Some bucket is not what was made of it here: it has been restored, copied, moved or renamed,
     /// or all of a database have. What is counted from now on is counted anew, in every bucket.
-    pub(crate) fn begin_life(&self) {
-        if let Ok(region) = self.region.try_borrow()
-            && let Some(writer) = &region.writer
-        {
+    pub(crate) fn begin_life(&self) -> Result<(), Error> {
+        if let Some(writer) = &self.region()?.writer {
             writer.begin_life();
         }
+        Ok(())
     }
 
     /// Ends all threads; `false` when one of them still hangs.
     pub(crate) fn end(&self) -> bool {
-        let sharing = self.sharing.try_borrow_mut().ok().and_then(|mut sharing| sharing.take());
-        if let Some(sharing) = sharing {
+        let Ok(mut sharing) = self.sharing.try_borrow_mut() else {
+            debug_assert!(false, "region sync is in use while it is ended");
+            return false;
+        };
+        if let Some(sharing) = sharing.take() {
             self.stop(sharing.pusher);
         }
         let ended = self.join(STOPPING);
@@ -343,12 +322,13 @@ impl Regions {
         if resumes {
             self.resumes.set(None);
         }
-        resumes || self.new_files.get() || self.primary.get() != primary
+        resumes || self.again.get() || self.primary.get() != primary
     }
 
-    /// What is in the files may have changed: what is sent begins anew with it.
-    pub(crate) fn expect_new_files(&self) {
-        self.new_files.set(true);
+    /// Has the configuration [applied](Self::apply) again, although it may be the same: what is
+    /// in the files may have changed.
+    pub(crate) fn apply_again(&self) {
+        self.again.set(true);
     }
 
     /// What is wrong with the files, if the log has not been told yet.
@@ -420,7 +400,9 @@ impl Regions {
     /// Looks who has fallen silent. Returns the new share when it has changed.
     pub(crate) fn watch(&self, ctx: &Context<'_>, wall: u64) -> Option<u16> {
         let now = self.instants(wall);
-        let mut region = self.region.try_borrow_mut().ok()?;
+        let region = self.region.try_borrow_mut();
+        debug_assert!(region.is_ok(), "the peers are in use between commands");
+        let mut region = region.ok()?;
         if self.is_on() && now.steady.saturating_sub(self.counted_masters.get()) >= COUNTING_US {
             self.counted_masters.set(now.steady);
             if let Some(masters) = ctx.masters() {
@@ -439,6 +421,50 @@ impl Regions {
         self.heartbeat.exchange(&mut region.peers);
         self.passes_on.set(region.peers.passes_on());
         changed.then(|| region.peers.share())
+    }
+}
+
+/// [`Regions::notes`].
+pub(crate) struct Notes<'a> {
+    regions: &'a Regions,
+    sharing: Ref<'a, Option<Sharing>>,
+}
+
+impl Notes<'_> {
+    /// How a key takes part.
+    pub(crate) fn mode(&self, key: Str<'_>) -> SyncMode {
+        match &*self.sharing {
+            Some(sharing) if sharing.takes_part(key) => match sharing.strategy {
+                Strategy::Debit => SyncMode::Counters,
+                Strategy::BuiltIn(_) => SyncMode::State,
+                Strategy::Function(_) => SyncMode::Folded,
+            },
+            _ => SyncMode::None,
+        }
+    }
+
+    /// Notes for all peers what has become of a bucket that [takes part](Self::mode), of which
+    /// `admitted` tokens were taken. `debits` is the text of its field, if it has one.
+    pub(crate) fn note(
+        &self,
+        db: u32,
+        key: Str<'_>,
+        note: &Note,
+        debits: Option<&[u8]>,
+        admitted: u64,
+    ) {
+        let Some(sharing) = &*self.sharing else {
+            debug_assert!(false, "a note of a bucket that is not shared");
+            return;
+        };
+        let bytes = note.to_bytes();
+        let parts = [bytes.as_flattened(), debits.unwrap_or_default()];
+        sharing.pusher.note(db, key.as_bytes(), &parts);
+        if let Strategy::Function(_) = sharing.strategy {
+            self.regions.fold_later(db, key);
+        }
+        let spent = &self.regions.spent;
+        spent.set(spent.get().saturating_add(admitted));
     }
 }
 
@@ -503,6 +529,8 @@ impl Messages for Told {
     }
 
     fn state(&self, note: &[u8], out: &mut Vec<u8>) {
+        // Were there a note that makes no state, an empty one would be sent: the peer refuses it,
+        // which both sides count.
         let read = Note::read(note);
         debug_assert!(read.is_some(), "a note that cannot be read");
         let Some((note, text)) = read else {
@@ -511,6 +539,7 @@ impl Messages for Told {
         if note.counted.is_none() {
             // Without fields of later versions it can always be written.
             let state = codec::encode(&State::of(note.bucket, note.stored), &Besides::default());
+            debug_assert!(state.is_ok(), "a state that cannot be written");
             return out.extend(state.unwrap_or_default());
         }
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -524,7 +553,8 @@ impl Messages for Told {
     }
 }
 
-/// The system's wall clock in unix microseconds, which is the server's too.
+/// The system's wall clock in unix microseconds, which is the server's too; 0 before 1970, which
+/// credits nothing.
 fn wall_clock() -> u64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)

@@ -3,6 +3,7 @@
 
 use crate::error::Error;
 use crate::host::{Context, EventClass, Key, Kind, Lent, OwnedStr, Owner, Str};
+use crate::regions::Notes;
 use claw_core::debits::{self, Debits};
 use claw_core::open::{BucketPool, OpenBucket};
 use claw_core::plan::{Change, Changes, Plan, SyncMode};
@@ -144,7 +145,7 @@ pub(crate) fn open_for_read<'c>(
     key: &Key<'_>,
     now: u64,
 ) -> Result<PooledBucket<'c>, Error> {
-    let counted = ctx.module().regions.mode(key.name()) == SyncMode::Counters;
+    let counted = ctx.module().regions.mode(key.name())? == SyncMode::Counters;
     open_as(ctx, key, now, counted)
 }
 
@@ -277,6 +278,9 @@ pub(crate) fn save(ctx: &Context<'_>, key: &Key<'_>, opened: &mut OpenBucket) ->
     Ok(())
 }
 
+/// What the server never does: it ends when it has no memory left.
+pub(crate) const NO_STRING: Error = Error::Internal("the server made no string");
+
 /// A [plan](Plan) with every string that it needs: nothing can fail any more.
 pub(crate) struct Prepared<'c> {
     plan: Plan,
@@ -286,6 +290,7 @@ pub(crate) struct Prepared<'c> {
     /// Mostly there are none.
     more: Option<MoreFields<'c>>,
     region: std::cell::Ref<'c, claw_core::debits::Region>,
+    notes: Notes<'c>,
 }
 
 /// Plans how a bucket is to be written, with one more field and its value. Nothing is changed yet.
@@ -295,11 +300,11 @@ pub(crate) fn prepare<'c>(
     opened: &mut OpenBucket,
     besides: Option<(OwnedStr, OwnedStr)>,
 ) -> Result<Prepared<'c>, Error> {
-    const NO_STRING: Error = Error::Internal("the server made no string");
     let module = ctx.module();
     let region = module.regions.region()?;
     let mut text = module.regions.scratch()?;
-    let mut plan = opened.plan(module.regions.mode(key.name()), &region, &mut text)?;
+    let notes = module.regions.notes()?;
+    let mut plan = opened.plan(notes.mode(key.name()), &region, &mut text)?;
     let debits = match plan.is_shared {
         false => None,
         true => {
@@ -315,13 +320,13 @@ pub(crate) fn prepare<'c>(
             Some(MoreFields::new(&module.store, changes, besides).ok_or(NO_STRING)?)
         }
     };
-    Ok(Prepared { plan, tokens, timestamp, debits, more, region })
+    Ok(Prepared { plan, tokens, timestamp, debits, more, region, notes })
 }
 
 impl Prepared<'_> {
     /// Writes the fields, moves the expiry, replicates both, and notes what other regions are told.
     pub(crate) fn apply(self, ctx: &Context<'_>, key: &Key<'_>, opened: &OpenBucket) -> Applied {
-        let Self { plan, tokens, timestamp, debits, more, region } = self;
+        let Self { plan, tokens, timestamp, debits, more, region, notes } = self;
         let (module, name) = (ctx.module(), key.name());
         let [tokens_name, timestamp_name, debits_name] =
             [Field::Tokens, Field::Timestamp, Field::Debits].map(|field| module.store.field(field));
@@ -357,7 +362,7 @@ impl Prepared<'_> {
         let moved = moved.map(|to| move_expiry(ctx, key, to));
         if let Some(note) = &plan.note {
             let debits = debits.as_ref().map(|debits| debits.as_str().as_bytes());
-            module.regions.note(ctx.db(), name, note, debits, plan.admitted);
+            notes.note(ctx.db(), name, note, debits, plan.admitted);
         }
         Applied { deleted, moved }
     }
@@ -444,13 +449,13 @@ impl<'a> MoreFields<'a> {
 /// Notes for other regions what a bucket is that is not written.
 pub(crate) fn note(ctx: &Context<'_>, name: Str<'_>, opened: &OpenBucket) -> Result<(), Error> {
     let regions = &ctx.module().regions;
-    let mut text = regions.scratch()?;
-    if let Some(note) = opened.note(regions.mode(name), &*regions.region()?, &mut text) {
+    let (mut text, notes) = (regions.scratch()?, regions.notes()?);
+    if let Some(note) = opened.note(notes.mode(name), &*regions.region()?, &mut text) {
         let debits = match opened.as_shared() {
             None => None,
             Some(_) => Some(text.as_bytes().ok_or(Error::Internal("no room for the debits"))?),
         };
-        regions.note(ctx.db(), name, &note, debits, 0);
+        notes.note(ctx.db(), name, &note, debits, 0);
     }
     Ok(())
 }

@@ -6,7 +6,6 @@ use crate::error::Error;
 use crate::host::{self, Context, Key, Kind, OwnedStr, Scan, Str};
 use crate::store;
 use crate::strategy::Strategy;
-use claw_core::codec;
 use claw_core::open::OpenBucket;
 use claw_core::plan::SyncMode;
 use claw_sync::Pusher;
@@ -97,6 +96,7 @@ impl Upkeep {
 
 /// Begins as the server is configured, when the module is loaded.
 pub(crate) fn begin(ctx: &Context<'_>) {
+    // Were they in use, the first tick would begin once more.
     if let Ok(mut settings) = ctx.module().settings.try_borrow_mut() {
         settings.take_sync_changed();
     }
@@ -108,14 +108,24 @@ pub(crate) fn begin(ctx: &Context<'_>) {
 pub(crate) fn restart(ctx: &Context<'_>, primary: bool) {
     let module = ctx.module();
     let Ok(settings) = module.settings.try_borrow() else {
-        return;
+        debug_assert!(false, "the parameters are in use between commands");
+        return module.regions.apply_again();
     };
     if let Some(trouble) = module.regions.apply(&settings, primary, host::now()) {
         ctx.log(&trouble);
     }
     // What was under way completes nothing for the senders that begin now.
-    if let Ok(mut upkeep) = module.upkeep.try_borrow_mut() {
-        upkeep.walk = None;
+    match module.upkeep.try_borrow_mut() {
+        Ok(mut upkeep) => upkeep.walk = None,
+        Err(_) => debug_assert!(false, "the walk is under way between commands"),
+    }
+}
+
+/// Some bucket, or all of a database, is not what was made of it here.
+pub(crate) fn begin_life(ctx: &Context<'_>) {
+    if let Err(why) = ctx.module().regions.begin_life() {
+        debug_assert!(false, "the writer is in use while keys arrive");
+        ctx.log(&format!("region sync: counters are not begun anew: {}", why.reason()));
     }
 }
 
@@ -151,6 +161,7 @@ pub(crate) fn tick(ctx: &Context<'_>, primary: bool) {
         return;
     }
     let Ok(mut upkeep) = module.upkeep.try_borrow_mut() else {
+        debug_assert!(false, "a tick within a tick");
         return;
     };
     let begun = Instant::now();
@@ -170,6 +181,7 @@ pub(crate) fn tick(ctx: &Context<'_>, primary: bool) {
 /// Goes on with the walk while a peer lacks everything, between the ticks too.
 fn hurry(ctx: &Context<'_>, slice: Duration) -> bool {
     let Ok(mut upkeep) = ctx.module().upkeep.try_borrow_mut() else {
+        debug_assert!(false, "a slice of work within another");
         return false;
     };
     if !upkeep.is_hurried() || ctx.must_not_write() {
@@ -184,7 +196,7 @@ fn hurry(ctx: &Context<'_>, slice: Duration) -> bool {
 /// Lets the function of the strategy make the buckets anew that were changed here.
 fn fold_changed(ctx: &Context<'_>, upkeep: &mut Upkeep, begun: Instant) {
     let regions = &ctx.module().regions;
-    let Some(strategy @ Strategy::Function(_)) = regions.strategy() else {
+    let Ok(Some(strategy @ Strategy::Function(_))) = regions.strategy() else {
         return;
     };
     while begun.elapsed() < FOLDING {
@@ -192,15 +204,21 @@ fn fold_changed(ctx: &Context<'_>, upkeep: &mut Upkeep, begun: Instant) {
             return;
         };
         let (true, Some(name)) = (ctx.select(db), OwnedStr::new(&name)) else {
+            debug_assert!(false, "a bucket of a database that is not there");
             continue;
         };
         if let Err(why) = fold_again(ctx, name.as_str(), &strategy) {
             ctx.module().stats.merge_errors.add(1);
-            if upkeep.complained.is_none_or(|before| before.elapsed() >= QUIET) {
-                upkeep.complained = Some(Instant::now());
-                ctx.log(&format!("region sync: {}", why.reason()));
-            }
+            complain(ctx, &mut upkeep.complained, &why);
         }
+    }
+}
+
+/// Says in the log what went wrong between commands, not too often.
+fn complain(ctx: &Context<'_>, complained: &mut Option<Instant>, why: &Error) {
+    if complained.is_none_or(|before| before.elapsed() >= QUIET) {
+        *complained = Some(Instant::now());
+        ctx.log(&format!("region sync: {}", why.reason()));
     }
 }
 
@@ -208,12 +226,12 @@ fn fold_changed(ctx: &Context<'_>, upkeep: &mut Upkeep, begun: Instant) {
 fn fold_again(ctx: &Context<'_>, name: Str<'_>, strategy: &Strategy) -> Result<(), Error> {
     let now = host::now();
     let record = store::load(ctx, &Key::open_read(ctx, name), now)?;
-    let states = record.as_ref().and_then(|record| record.regions.as_deref());
-    let Some(states) = states.and_then(codec::decode_regions) else {
+    // Without them it has been deleted since, or is another bucket.
+    let Some(states) = record.as_ref().and_then(|record| record.regions.as_deref()) else {
         return Ok(());
     };
     // No key is open while the function runs.
-    let view = strategy.fold(ctx, &states)?;
+    let view = strategy.fold(ctx, states)?;
     let key = Key::open_write(ctx, name);
     let record = store::load(ctx, &key, now)?;
     if record.is_some() {
@@ -270,7 +288,9 @@ fn walk(ctx: &Context<'_>, upkeep: &mut Upkeep, begun: Instant, slice: Duration)
         }
         let (names, more) = walk.scan.next(ctx);
         for name in &names {
-            visit(ctx, name);
+            if let Err(why) = visit(ctx, name) {
+                complain(ctx, &mut upkeep.complained, &why);
+            }
         }
         if !more {
             walk.db = walk.db.saturating_add(1);
@@ -279,22 +299,24 @@ fn walk(ctx: &Context<'_>, upkeep: &mut Upkeep, begun: Instant, slice: Duration)
     }
 }
 
-fn visit(ctx: &Context<'_>, name: &OwnedStr) {
+/// What the walk does with one key.
+fn visit(ctx: &Context<'_>, name: &OwnedStr) -> Result<(), Error> {
     let name = name.as_str();
-    let mode = ctx.module().regions.mode(name);
+    let mode = ctx.module().regions.mode(name)?;
     if mode == SyncMode::None {
-        return;
+        return Ok(());
     }
     let key = Key::open_unnoticed(ctx, name);
     if key.kind() != Kind::Hash {
-        return;
+        return Ok(());
     }
-    // A bucket that cannot be read is for the command that uses it to report.
-    let Ok(opened) = store::open_for_read(ctx, &key, host::now()) else {
-        return;
+    let opened = match store::open_for_read(ctx, &key, host::now()) {
+        // A bucket that cannot be read is for the command that uses it to report.
+        Err(Error::Field { .. }) => return Ok(()),
+        opened => opened?,
     };
     let Some(record) = opened.record() else {
-        return;
+        return Ok(());
     };
     let shared = match mode {
         SyncMode::None => false,
@@ -303,16 +325,17 @@ fn visit(ctx: &Context<'_>, name: &OwnedStr) {
         SyncMode::Folded => record.regions.is_some(),
     };
     if !shared {
-        return;
+        return Ok(());
     }
-    // Once it is full, a bucket is nobody's business any more; unless it is what a function makes
-    // of the states of all regions, of which ours need not be full.
-    let done = mode != SyncMode::Folded && opened.owes_nothing();
-    let told = done || store::note(ctx, name, &opened).is_ok();
-    if told && store::lacks_expiry(ctx, &key, &opened).is_ok_and(|lacks| lacks) {
+    // A full bucket is one that is missing: there is nothing to tell of it; unless it is what a
+    // function makes of the states of all regions, of which ours need not be full.
+    if mode == SyncMode::Folded || !opened.owes_nothing() {
+        store::note(ctx, name, &opened)?;
+    }
+    if store::lacks_expiry(ctx, &key, &opened)? {
         drop(key);
         let key = Key::open_write_unnoticed(ctx, name);
-        // What cannot be found now is looked for by the next walk.
-        let _ = store::set_expiry(ctx, &key, &opened);
+        store::set_expiry(ctx, &key, &opened)?;
     }
+    Ok(())
 }

@@ -76,7 +76,7 @@ const UNSAFE: &[(&str, &[&str])] = &[
 /// Steps of receiving another region's state. Whoever simulates regions calls what
 /// puts them together, as the module does.
 const STEPS_OF_RECEIVING: &[&str] =
-    &["adopt", "as_shared_mut", "begin_as", "believes", "has_room_for", "yields_to"];
+    &["adopt", "as_shared_mut", "begin_as", "believes", "has_room_for", "settle_in", "yields_to"];
 
 #[test]
 fn crates_depend_on_none_but_those_below_them() {
@@ -154,6 +154,33 @@ fn the_simulator_receives_as_the_module_does() {
         for file in sources("sim/src") {
             assert!(!is_step(&file), "{} does by itself what core does: {step}", file.name);
         }
+    }
+}
+
+#[test]
+fn invariants_name_tests_that_there_are() {
+    let page = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let tests: Vec<String> = ["tests", "core/tests", "sim/tests"]
+        .iter()
+        .flat_map(|folder| sources(folder))
+        .map(|file| fs::read_to_string(root().join(file.name)).unwrap())
+        .collect();
+    let invariants: Vec<&str> =
+        page.split("\n\n").filter(|part| part.starts_with("*Invariant:*")).collect();
+    assert!(invariants.len() > 10, "{invariants:?}");
+    for invariant in invariants {
+        let mut named = 0;
+        for code in invariant.split('`').skip(1).step_by(2) {
+            let is_word = |c: char| c == '_' || c.is_ascii_lowercase();
+            if code.starts_with(|c: char| c.is_ascii_lowercase()) && code.ends_with(".rs") {
+                assert!(root().join(code).is_file(), "{code}: no such file\n{invariant}");
+            } else if code.contains('_') && code.chars().all(is_word) {
+                let test = format!("fn {code}(");
+                assert!(tests.iter().any(|text| text.contains(&test)), "no {test}\n{invariant}");
+                named += 1;
+            }
+        }
+        assert!(named > 0, "no test is named\n{invariant}");
     }
 }
 

@@ -36,7 +36,14 @@ impl Weight {
     /// 1..=10.
     #[must_use]
     pub fn get(self) -> u8 {
-        u8::try_from(self.0.get()).unwrap_or(MAX_WEIGHT)
+        // 10 at the most: the other bytes are zeros.
+        let [low, ..] = self.0.get().to_le_bytes();
+        low
+    }
+
+    /// The same, as a divisor.
+    pub(crate) fn divisor(self) -> NonZeroU64 {
+        self.0
     }
 }
 
@@ -121,7 +128,7 @@ impl Bucket {
         timestamp: u64,
     ) -> Self {
         let mut bucket = Self { policy, weight, tokens, remainder, timestamp };
-        bucket.remainder = remainder.min(parts(policy).saturating_sub(1));
+        bucket.remainder = remainder.min(parts(policy).get().saturating_sub(1));
         bucket.cut();
         bucket
     }
@@ -178,7 +185,7 @@ impl Bucket {
         let gained = wide::mul(self.rate(), elapsed);
         let (mut micros, rest) = wide::div_rem(gained, self.policy.interval_us());
         let mut remainder = rest.saturating_mul(SHARES).saturating_add(self.remainder);
-        if let Some(below) = remainder.checked_sub(parts(self.policy)) {
+        if let Some(below) = remainder.checked_sub(parts(self.policy).get()) {
             micros = micros.saturating_add(1);
             remainder = below;
         }
@@ -200,8 +207,9 @@ impl Bucket {
     pub fn switch(&mut self, policy: Policy) {
         let (old, new) = (self.policy.interval_us(), policy.interval_us());
         if old != new && self.remainder != 0 {
+            // Below 2520 times the old interval, and so below 2520 times the new one.
             let (scaled, _) = wide::div_rem(wide::mul(self.remainder, new.get()), old);
-            self.remainder = u64::try_from(scaled).unwrap_or(0);
+            self.remainder = wide::narrow(scaled);
         }
         self.policy = policy;
         self.cut();
@@ -324,6 +332,7 @@ fn micros(tokens: u64) -> u64 {
 
 /// How many parts of [`Bucket::remainder`] make a millionth of a token: at most
 /// 366 days in microseconds, times 2520, which fits.
-pub(crate) fn parts(policy: Policy) -> u64 {
-    policy.interval_us().get().saturating_mul(SHARES)
+pub(crate) fn parts(policy: Policy) -> NonZeroU64 {
+    const SHARES_EACH: NonZeroU64 = NonZeroU64::new(SHARES).unwrap();
+    policy.interval_us().saturating_mul(SHARES_EACH)
 }

@@ -1,4 +1,9 @@
 //! What regions count of a bucket, and what the field `debits` keeps of it.
+//!
+//! It is a PN-counter with writer epochs, read through a leaky bucket: for every replica a pair of
+//! growing [counters](Counter), spent and refunded, which [join](Counter::join) by their maximum
+//! within an epoch and by the later epoch between two. What each region makes of what they gain is
+//! the level of a leaky bucket on its own clock: see [`shared`](crate::shared).
 
 use crate::bucket::Weight;
 use crate::membership::Membership;

@@ -66,13 +66,8 @@ fn parse_short(text: &[u8]) -> Option<u64> {
 const SCALES: [u64; 7] = [1_000_000, 100_000, 10_000, 1_000, 100, 10, 1];
 
 fn parse_any(text: &[u8]) -> Result<u64, DecimalError> {
-    let (whole, places) = match text.iter().position(|&b| b == b'.') {
-        None => (text, None),
-        Some(point) => {
-            let (whole, rest) = text.split_at_checked(point).ok_or(DecimalError::NotANumber)?;
-            (whole, Some(rest.get(1..).unwrap_or_default()))
-        }
-    };
+    let mut parts = text.splitn(2, |&b| b == b'.');
+    let (whole, places) = (parts.next().ok_or(DecimalError::NotANumber)?, parts.next());
     let mut micros = digits(whole)?.checked_mul(MICRO).ok_or(DecimalError::TooLarge)?;
     if let Some(places) = places {
         // Checked first, so that "1.x234567" is no number rather than too fine.
@@ -185,6 +180,7 @@ impl Decimal {
 
     /// Becomes the text of an integer, in its place.
     pub fn set_integer(&mut self, value: u64) {
+        const { assert!(DIGITS <= LONGEST, "there is room for them") };
         let digits = write_back(self.text.get_mut(..DIGITS).unwrap_or_default(), value);
         (self.start, self.end) = (DIGITS.saturating_sub(digits), DIGITS);
     }

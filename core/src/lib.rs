@@ -27,6 +27,8 @@
 //! | [`error`] | what cannot be |
 //! | [`throttle`] | `CL.THROTTLE`'s arguments and seconds |
 
+#![forbid(unsafe_code)]
+
 pub mod bucket;
 pub mod codec;
 pub mod debits;

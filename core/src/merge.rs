@@ -211,16 +211,13 @@ fn rank(state: &State) -> (Option<u64>, bool, u64, u64, u64) {
 /// What the bucket holds, in the unit of its remainder: at most 10^18 millionths
 /// times 8 * 10^16 parts.
 fn level(bucket: &Bucket) -> u128 {
-    wide::mul(bucket.tokens(), parts(bucket.policy()))
+    wide::mul(bucket.tokens(), parts(bucket.policy()).get())
         .saturating_add(u128::from(bucket.remainder()))
 }
 
 /// The bucket that holds `level`, cut at its capacity.
 fn with_level(policy: Policy, weight: Weight, level: u128, timestamp: u64) -> Bucket {
-    let Some(parts) = NonZeroU64::new(parts(policy)) else {
-        return Bucket::full(policy, weight, timestamp);
-    };
-    let (micros, remainder) = wide::div_rem(level, parts);
+    let (micros, remainder) = wide::div_rem(level, parts(policy));
     match u64::try_from(micros) {
         Ok(micros) => Bucket::new(policy, weight, micros, remainder, timestamp),
         Err(_) => Bucket::full(policy, weight, timestamp),
@@ -231,11 +228,8 @@ fn with_level(policy: Policy, weight: Weight, level: u128, timestamp: u64) -> Bu
 /// changed the weight or the remainder by hand; then less than 1/2520 of the
 /// smallest unit is dropped per weight.
 fn in_shares(bucket: Bucket) -> Bucket {
-    let Some(weight) = NonZeroU64::new(u64::from(bucket.weight().get())) else {
-        return bucket;
-    };
     let held = level(&bucket);
-    let (_, odd) = wide::div_rem(held, weight);
+    let (_, odd) = wide::div_rem(held, bucket.weight().divisor());
     if odd == 0 {
         return bucket;
     }

@@ -6,7 +6,7 @@
 //! [`Plan`] and does no more.
 
 use crate::bucket::{Answer, Bucket, Weight};
-use crate::codec::{self, DebitsText};
+use crate::codec::{self, DebitsText, RegionStates};
 use crate::debits::{Debits, Region, Terms, Version};
 use crate::defaults::Defaults;
 use crate::error::Internal;
@@ -70,7 +70,7 @@ pub struct OpenBucket {
     /// What its `policy` field has to say from now on.
     policy: Option<StoredPolicy>,
     /// What its `regions` field has to say from now on.
-    regions: Option<Box<[u8]>>,
+    regions: Option<Box<RegionStates>>,
     /// Whole tokens taken since it was opened.
     admitted: u64,
     /// When it was opened, in unix microseconds.
@@ -137,14 +137,14 @@ impl From<Internal> for Refusal {
 }
 
 impl OpenBucket {
-    fn of(kind: Kind, policy: Option<StoredPolicy>, record: Option<Record>) -> Self {
+    fn of(kind: Kind, policy: Option<StoredPolicy>, record: Option<Record>, now: u64) -> Self {
         let regions = record.as_ref().and_then(|record| record.regions.clone());
         Self {
             kind,
             policy,
             regions,
             admitted: 0,
-            now: 0,
+            now,
             fresh: record.is_none(),
             received: false,
             rebroadcast: false,
@@ -154,7 +154,7 @@ impl OpenBucket {
 
     /// Of no record yet.
     fn unread() -> Self {
-        Self::of(UNREAD, None, None)
+        Self::of(UNREAD, None, None, 0)
     }
 
     /// Opens a bucket at `now` (unix microseconds) as it was left. A bucket with
@@ -269,26 +269,23 @@ impl OpenBucket {
                 Kind::Shared(SharedBucket::new(&state.bucket, debits).into())
             }
         };
-        Self { now, received: from_peers, ..Self::of(kind, state.policy, record) }
+        Self { received: from_peers, ..Self::of(kind, state.policy, record, now) }
     }
 
     /// Notes the bucket as it is now as the state of region `id`.
     fn record_as(&mut self, id: ReplicaId) {
-        // What cannot be read is begun anew.
-        let mut regions =
-            self.regions.as_deref().and_then(codec::decode_regions).unwrap_or_default();
-        regions.insert(id, State::of(self.bucket(), self.policy));
-        self.set_regions(&regions);
+        let state = State::of(self.bucket(), self.policy);
+        self.regions.get_or_insert_default().insert(id, state);
     }
 
     /// The state noted for region `id`.
     fn state_of(&self, id: ReplicaId) -> Option<State> {
-        self.regions.as_deref().and_then(codec::decode_regions)?.get(&id).copied()
+        self.regions.as_ref()?.get(&id).copied()
     }
 
     /// Notes the states of all regions.
-    pub fn set_regions(&mut self, regions: &codec::RegionStates) {
-        self.regions = Some(codec::encode_regions(regions).into());
+    pub fn set_regions(&mut self, regions: RegionStates) {
+        self.regions = Some(regions.into());
     }
 
     /// The bucket as its fields hold it.
@@ -658,7 +655,7 @@ impl OpenBucket {
             Kind::Shared(bucket) => codec::encode_debits(bucket, text),
         };
         let note = if self.is_news() { self.note_of(bucket, mode, region) } else { None };
-        let changes = if self.is_plain() { None } else { Some(self.changes(bucket).into()) };
+        let changes = if self.is_plain() { None } else { Some(self.changes(bucket)?.into()) };
         Ok(Plan {
             bucket,
             is_shared: self.as_shared().is_some(),
@@ -702,7 +699,10 @@ impl OpenBucket {
     }
 
     /// The fields besides `tokens`, `timestamp` and `debits` that have to change.
-    fn changes(&self, bucket: Bucket) -> Changes {
+    ///
+    /// # Errors
+    /// When one cannot be written, which cannot be.
+    fn changes(&self, bucket: Bucket) -> Result<Changes, Internal> {
         fn change<T: PartialEq>(old: Option<T>, new: Option<T>) -> Change<T> {
             match new {
                 new if new == old => Change::Keep,
@@ -710,14 +710,20 @@ impl OpenBucket {
                 None => Change::Delete,
             }
         }
+        let old_regions = self.record.as_ref().and_then(|record| record.regions.as_deref());
+        let regions = match change(old_regions, self.regions.as_deref()) {
+            Change::Keep => Change::Keep,
+            Change::Set(states) => Change::Set(codec::encode_regions(states)?),
+            Change::Delete => Change::Delete,
+        };
         let new = self.record_of(bucket);
         let old = self.record.as_ref();
-        Changes {
+        Ok(Changes {
             policy: change(old.and_then(|old| old.policy), new.policy),
             weight: change(old.and_then(|old| old.weight), new.weight),
             remainder: change(old.and_then(|old| old.remainder), new.remainder),
-            regions: change(old.and_then(|old| old.regions.clone()), new.regions),
-        }
+            regions,
+        })
     }
 
     /// The record to write for the bucket as it is now.

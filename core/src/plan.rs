@@ -42,7 +42,7 @@ pub struct Changes {
     /// `remainder`.
     pub remainder: Change<u64>,
     /// `regions`.
-    pub regions: Change<Box<[u8]>>,
+    pub regions: Change<Vec<u8>>,
 }
 
 /// What happens to a field.

@@ -125,13 +125,14 @@ impl StoredPolicy {
         let mut words = text.split(|&b| b == b' ');
         let capacity = words.next().ok_or(PolicyTextError)?;
         let rate = words.next().ok_or(PolicyTextError)?;
-        let slash = rate.iter().position(|&b| b == b'/').ok_or(PolicyTextError)?;
-        let (refill, interval) = rate.split_at_checked(slash).ok_or(PolicyTextError)?;
+        let mut parts = rate.splitn(2, |&b| b == b'/');
+        let refill = parts.next().ok_or(PolicyTextError)?;
+        let interval = parts.next().ok_or(PolicyTextError)?;
         let integer = |digits: &[u8]| decimal::digits(digits).map_err(|_| PolicyTextError);
         let policy = Policy::new(
             integer(capacity)?,
             decimal::parse(refill).map_err(|_| PolicyTextError)?,
-            integer(interval.get(1..).unwrap_or_default())?,
+            integer(interval)?,
         )
         .map_err(|_| PolicyTextError)?;
         let pin = match (words.next(), words.next(), words.next()) {

@@ -1,7 +1,7 @@
 //! A bucket as the fields of a hash: what is read, and what is to be written.
 
 use crate::bucket::{Bucket, Weight};
-use crate::codec::{self, Decoded};
+use crate::codec::{self, Decoded, RegionStates};
 use crate::debits::Debits;
 use crate::decimal::{self, DecimalError};
 use crate::defaults::Defaults;
@@ -65,6 +65,8 @@ pub enum FieldError {
     Remainder,
     /// `debits` is nothing that this module wrote.
     Debits,
+    /// `regions` is nothing that this module wrote.
+    Regions,
 }
 
 impl fmt::Display for FieldError {
@@ -77,6 +79,7 @@ impl fmt::Display for FieldError {
             Self::Policy(error) => error.fmt(f),
             Self::Remainder => f.write_str("is not an integer of 0 or more"),
             Self::Debits => f.write_str("is not the MessagePack of debit counters"),
+            Self::Regions => f.write_str("is not the MessagePack of the regions' states"),
         }
     }
 }
@@ -96,8 +99,8 @@ pub struct Record {
     pub remainder: Option<u64>,
     /// What regions count, in a bucket that they share.
     pub debits: Option<Box<Debits>>,
-    /// The latest state of each region, as [`codec::encode_regions`] writes it.
-    pub regions: Option<Box<[u8]>>,
+    /// The latest state of each region.
+    pub regions: Option<Box<RegionStates>>,
     /// Whether the hash has fields of the user's own besides.
     pub foreign: bool,
 }
@@ -132,7 +135,10 @@ impl Record {
                 self.remainder = Some(decimal::digits(text).map_err(|_| FieldError::Remainder)?);
             }
             Field::Debits => self.read_debits(text, Box::default())?,
-            Field::Regions => self.regions = Some(text.into()),
+            Field::Regions => {
+                let states = codec::decode_regions(text).ok_or(FieldError::Regions)?;
+                self.regions = Some(states.into());
+            }
         }
         Ok(())
     }

@@ -123,6 +123,7 @@ impl ReplicaId {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         let len = self.bytes.last().copied().map_or(0, usize::from);
+        // Shorter than the bytes by its length: see `set`.
         self.bytes.get(..len).unwrap_or_default()
     }
 

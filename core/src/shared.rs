@@ -550,8 +550,7 @@ impl SharedBucket {
         if self.level <= 0 {
             return Some(0);
         }
-        let us = div_ceil(self.level, self.scale.rate_at(share))?;
-        u128::try_from(us).ok()
+        div_ceil(self.level, self.scale.rate_at(share)).map(i128::unsigned_abs)
     }
 
     fn wait(&self, missing: i128, now: u64, share: u16) -> Wait {

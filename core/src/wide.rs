@@ -1,7 +1,7 @@
 //! Products and quotients of 128 bits, which mostly fit in 64: there they are several
 //! times faster.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroU128};
 
 /// The full product; 64 bits times 64 bits always fit in 128.
 pub(crate) fn mul(a: u64, b: u64) -> u128 {
@@ -14,10 +14,8 @@ pub(crate) fn div_rem(dividend: u128, divisor: NonZeroU64) -> (u128, u64) {
     match u64::try_from(dividend) {
         Ok(small) => (u128::from(small / divisor), small % divisor),
         Err(_) => {
-            let wide = u128::from(divisor.get());
-            let quotient = dividend.checked_div(wide).unwrap_or(0);
-            let remainder = dividend.checked_rem(wide).unwrap_or(0);
-            (quotient, u64::try_from(remainder).unwrap_or(0))
+            let wide = NonZeroU128::from(divisor);
+            (dividend / wide, narrow(dividend % wide))
         }
     }
 }
@@ -38,23 +36,16 @@ pub(crate) fn times(a: i128, b: i128) -> i128 {
     }
 }
 
-/// Quotient and remainder, the quotient rounded down, by a positive divisor; zeros
-/// by any other.
+/// Quotient and remainder, the quotient rounded down, by a divisor that is positive.
 #[inline]
 pub(crate) fn div_rem_euclid(dividend: i128, divisor: i128) -> (i128, i128) {
-    if divisor <= 0 {
-        return (0, 0);
+    debug_assert!(divisor > 0, "units, rates and intervals are positive");
+    let small = u64::try_from(divisor).ok().and_then(NonZeroU64::new);
+    if let (Ok(dividend), Some(divisor)) = (u64::try_from(dividend), small) {
+        return (i128::from(dividend / divisor), i128::from(dividend % divisor));
     }
-    match (u64::try_from(dividend), u64::try_from(divisor)) {
-        (Ok(small), Ok(by)) => (
-            i128::from(small.checked_div(by).unwrap_or(0)),
-            i128::from(small.checked_rem(by).unwrap_or(0)),
-        ),
-        _ => (
-            dividend.checked_div_euclid(divisor).unwrap_or(0),
-            dividend.checked_rem_euclid(divisor).unwrap_or(0),
-        ),
-    }
+    // By a positive divisor both can be divided.
+    dividend.checked_div_euclid(divisor).zip(dividend.checked_rem_euclid(divisor)).unwrap_or((0, 0))
 }
 
 /// The quotient rounded up, as [`div_rem_euclid`] divides.
@@ -71,6 +62,13 @@ pub(crate) fn saturated(value: i128) -> u64 {
         Err(_) if value < 0 => 0,
         Err(_) => u64::MAX,
     }
+}
+
+/// In 64 bits, what is known to fit.
+#[inline]
+pub(crate) fn narrow(value: u128) -> u64 {
+    debug_assert!(u64::try_from(value).is_ok(), "{value} was to fit in 64 bits");
+    u64::try_from(value).unwrap_or(u64::MAX)
 }
 
 /// With a sign: what is above the greatest such number is that.
@@ -97,11 +95,10 @@ mod tests {
         for &a in &numbers {
             for &b in &numbers {
                 assert_eq!(times(a, b), a.saturating_mul(b), "{a} * {b}");
-                let expected = match b {
-                    1.. => a.checked_div_euclid(b).zip(a.checked_rem_euclid(b)),
-                    _ => Some((0, 0)),
-                };
-                assert_eq!(Some(div_rem_euclid(a, b)), expected, "{a} / {b}");
+                if b > 0 {
+                    let expected = a.checked_div_euclid(b).zip(a.checked_rem_euclid(b));
+                    assert_eq!(Some(div_rem_euclid(a, b)), expected, "{a} / {b}");
+                }
             }
         }
     }

@@ -13,6 +13,7 @@
 //! | [`even`] | demand below the rate, which nobody may refuse |
 //! | [`scenarios`] | what each way to agree gives out, as a table |
 
+#![forbid(unsafe_code)]
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,

@@ -142,8 +142,10 @@ pub(super) fn merge_states(
     }
 
     // Compared as it is kept: a value in it need not equal itself.
-    let newer_before = present.as_ref().map(|present| codec::encode_newer(&present.newer));
-    let newer_after = merged.as_ref().map(|merged| codec::encode_newer(&merged.newer));
+    let newer_before =
+        present.as_ref().map(|present| codec::encode_newer(&present.newer)).transpose()?;
+    let newer_after =
+        merged.as_ref().map(|merged| codec::encode_newer(&merged.newer)).transpose()?;
     let same_state = match (&present, &merged) {
         (Some(present), Some(merged)) => match strategy {
             Strategy::BuiltIn(strategy) => present.state.stands_for(&merged.state, *strategy, now),
@@ -166,7 +168,10 @@ pub(super) fn merge_states(
         let newer = newer_after.filter(|after| wanted && newer_before.as_ref() != Some(after));
         let newer = match newer {
             None => None,
-            Some(after) => OwnedStr::new(NEWER).zip(OwnedStr::new(&after)),
+            Some(after) => {
+                let strings = OwnedStr::new(NEWER).zip(OwnedStr::new(&after));
+                Some(strings.ok_or(store::NO_STRING)?)
+            }
         };
         let prepared = store::prepare(ctx, &key, &mut opened, newer)?;
         prepared.apply(ctx, &key, &opened).announce(ctx, name);

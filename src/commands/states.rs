@@ -9,7 +9,7 @@ use crate::host::{
 };
 use crate::store;
 use crate::strategy::Strategy;
-use claw_core::codec::{self, Names, RegionStates, Wire};
+use claw_core::codec::{self, Names, Wire};
 use claw_core::decimal;
 use claw_core::limits::MAX_REPLICAS;
 use claw_core::merge::State;
@@ -68,8 +68,8 @@ impl Command for States {
             return Err(Error::TooManyStates);
         }
         let regions = &ctx.module().regions;
-        let ours = regions.strategy().ok_or(Error::NOT_A_REGION)?;
-        if regions.id() == Some(from) {
+        let ours = regions.strategy()?.ok_or(Error::NOT_A_REGION)?;
+        if regions.id()? == Some(from) {
             return Err(Error::OwnReplicaId(from));
         }
         if strategy != ours {
@@ -105,7 +105,7 @@ impl Command for States {
 
 /// Only what is shared here is taken in.
 fn check_shared(ctx: &Context<'_>, name: Str<'_>) -> Result<(), Error> {
-    match ctx.module().regions.mode(name) {
+    match ctx.module().regions.mode(name)? {
         SyncMode::None => Err(Error::NotShared(name.as_bytes().into())),
         SyncMode::Counters | SyncMode::State | SyncMode::Folded => Ok(()),
     }
@@ -168,17 +168,14 @@ fn fold(
     strategy: &Strategy,
     now: u64,
 ) -> Result<bool, Error> {
-    let me = ctx.module().regions.id().ok_or(Error::NOT_A_REGION)?;
+    let me = ctx.module().regions.id()?.ok_or(Error::NOT_A_REGION)?;
     let record = store::load(ctx, &Key::open_read(ctx, name), now)?;
     if record.as_ref().is_some_and(|record| !record.is_bucket()) {
         return Err(Error::Foreign(name.as_bytes().into()));
     }
-    let field = record.as_ref().and_then(|record| record.regions.as_deref());
-    let known = field.and_then(codec::decode_regions);
-    // What cannot be read is begun anew.
-    let unreadable = field.is_some() && known.is_none();
-    let known: RegionStates = known.unwrap_or_default();
-    let mut states = known.clone();
+    let known = record.as_ref().and_then(|record| record.regions.as_deref());
+    // A bucket that has not been folded yet knows of nobody.
+    let mut states = known.cloned().unwrap_or_default();
     if let Some(record) = &record {
         // It has not been folded yet, so it is ours.
         let settings = ctx.module().settings.try_borrow().map_err(|_| Error::Busy)?;
@@ -192,13 +189,13 @@ fn fold(
     if states.len() > MAX_REPLICAS {
         return Err(Error::TooManyReplicas);
     }
-    let changed = states != known || unreadable;
+    let changed = known != Some(&states);
     if changed {
         // No key is open while the function runs.
         let view = strategy.fold(ctx, &states)?;
         let key = Key::open_write(ctx, name);
         let mut opened = OpenBucket::merged(store::load(ctx, &key, now)?, &view, true, now);
-        opened.set_regions(&states);
+        opened.set_regions(states);
         store::save(ctx, &key, &mut opened)?;
         ctx.module().stats.merged.add(1);
     }

@@ -55,7 +55,7 @@ impl Command for Status {
         let region = regions.region()?;
         let statuses = regions.status();
         ctx.reply_map(9);
-        text(ctx, "replica_id", regions.id().map(|id| id.to_string()).unwrap_or_default());
+        text(ctx, "replica_id", regions.id()?.map(|id| id.to_string()).unwrap_or_default());
         text(ctx, "active", if regions.is_on() { "yes" } else { "no" });
         text(ctx, "strategy", strategy);
         number(ctx, "interval_ms", interval);
@@ -214,7 +214,7 @@ impl Command for Round {
 
     fn run(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
         let regions = &ctx.module().regions;
-        let me = regions.id();
+        let me = regions.id()?;
         // Before anything else is read: another version may mean something else by it.
         let version = args.next().ok_or(ARITY)?;
         if decimal::digits(version.as_bytes()) != Ok(PROTOCOL) {
@@ -259,7 +259,7 @@ impl Command for Round {
         }
         let hears = hears.as_deref();
         let round = membership::Round { id, run, sent, masters, progress, rates, settled, hears };
-        if !regions.heard(&round, host::now()) {
+        if !regions.heard(&round, host::now())? {
             return Err(Error::TooManyReplicas);
         }
         ctx.reply_array(2);

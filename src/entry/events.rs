@@ -102,7 +102,7 @@ unsafe extern "C" fn replaced(
     _data: *mut c_void,
 ) {
     // SAFETY: the event's context.
-    unsafe { in_event(ctx, |ctx| ctx.module().regions.begin_life()) };
+    unsafe { in_event(ctx, upkeep::begin_life) };
 }
 
 /// The keyspace events of keys that have become what they were not by commands of ours.
@@ -119,7 +119,7 @@ unsafe extern "C" fn arrived(
     let event = unsafe { CStr::from_ptr(event) };
     if ARRIVALS.contains(&event) {
         // SAFETY: the event's context.
-        unsafe { in_event(ctx, |ctx| ctx.module().regions.begin_life()) };
+        unsafe { in_event(ctx, upkeep::begin_life) };
     }
     OK
 }
@@ -139,16 +139,15 @@ unsafe extern "C" fn configured(
     let Some(change) = (unsafe { data.cast::<raw::RedisModuleConfigChange>().as_ref() }) else {
         return;
     };
-    let count = usize::try_from(change.num_changes).unwrap_or(0);
-    let is_file = (0..count).any(|index| {
+    let is_file = (0..change.num_changes).any(|index| {
         // SAFETY: there are so many names, each a string of the server's.
-        let name = unsafe { CStr::from_ptr(*change.config_names.add(index)) };
+        let name = unsafe { CStr::from_ptr(*change.config_names.add(index as usize)) };
         let parameter = name.to_str().ok().and_then(Parameter::by_full_name);
         parameter.is_some_and(Parameter::is_file)
     });
     if is_file {
         // SAFETY: the event's context.
-        unsafe { in_event(ctx, |ctx| ctx.module().regions.expect_new_files()) };
+        unsafe { in_event(ctx, |ctx| ctx.module().regions.apply_again()) };
     }
 }
 

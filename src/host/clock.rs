@@ -3,7 +3,7 @@
 use super::api::call;
 use redis_module::raw;
 
-/// Unix microseconds.
+/// Unix microseconds; 0 before 1970, which credits nothing.
 ///
 /// Servers from Redis 7.2 on give the time at which the running command (or the
 /// script or transaction around it) began, for free. Redis 7.0 has only the
@@ -16,5 +16,5 @@ pub(crate) fn now() -> u64 {
         // SAFETY: the function takes nothing.
         None => unsafe { call!(RedisModule_Milliseconds()) }.saturating_mul(1_000),
     };
-    u64::try_from(micros).unwrap_or(0)
+    micros.max(0).unsigned_abs()
 }

@@ -354,7 +354,7 @@ fn arguments(
         if argument.multiple {
             flags |= raw::REDISMODULE_CMD_ARG_MULTIPLE;
         }
-        entry.flags = c_int::try_from(flags).unwrap_or(0);
+        entry.flags = flags.cast_signed();
         entry.type_ = match &argument.kind {
             Kind::Key => {
                 entry.key_spec_index = 0;

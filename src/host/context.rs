@@ -180,9 +180,8 @@ impl<'a> Context<'a> {
     }
 
     pub(crate) fn has_flag(&self, flag: u32) -> bool {
-        let flag = c_int::try_from(flag).unwrap_or(0);
         // SAFETY: a live context.
-        unsafe { call!(RedisModule_GetContextFlags(self.raw)) & flag != 0 }
+        unsafe { call!(RedisModule_GetContextFlags(self.raw)) & flag.cast_signed() != 0 }
     }
 
     /// Calls a read-only Redis Function without keys, as the user who runs the
@@ -239,7 +238,9 @@ impl<'a> Context<'a> {
     /// The number of the database in use.
     pub(crate) fn db(&self) -> u32 {
         // SAFETY: a live context.
-        u32::try_from(unsafe { call!(RedisModule_GetSelectedDb(self.raw)) }).unwrap_or(0)
+        let db: c_int = unsafe { call!(RedisModule_GetSelectedDb(self.raw)) };
+        debug_assert!(db >= 0, "databases are numbered from 0");
+        db.unsigned_abs()
     }
 
     /// Goes to another database; `false` when there is none of that number.

@@ -51,7 +51,7 @@ impl<'c> Key<'c> {
     }
 
     fn open(ctx: &'c Context<'_>, name: Str<'c>, mode: u32) -> Self {
-        let mode = c_int::try_from(mode).unwrap_or(0);
+        let mode = mode.cast_signed();
         // SAFETY: the context and the name live as long as the key.
         let raw = unsafe { call!(RedisModule_OpenKey(ctx.as_ptr(), name.as_ptr(), mode)) };
         Self { raw, name }

@@ -128,6 +128,18 @@ struct Texts {
     password: Option<String>,
 }
 
+impl Texts {
+    /// What a peer has said, as one line, and without the password should it have repeated it.
+    fn shown(&self, text: &str) -> String {
+        match &self.password {
+            Some(password) if text.contains(password.as_str()) => {
+                one_line(&text.replace(password, "***"))
+            }
+            _ => one_line(text),
+        }
+    }
+}
+
 impl PeerCounters {
     pub fn new(limits: &Limits) -> Self {
         let queue_limit_bytes = u64::try_from(limits.bytes).unwrap_or(u64::MAX);
@@ -160,17 +172,14 @@ impl PeerCounters {
     pub fn error(&self, text: &str) {
         add(&self.errors, 1);
         let mut texts = self.texts();
-        let text = match &texts.password {
-            Some(password) if text.contains(password.as_str()) => text.replace(password, "***"),
-            _ => text.to_owned(),
-        };
-        texts.last_error = Some(one_line(&text));
+        texts.last_error = Some(texts.shown(text));
     }
 
     pub fn set_replica(&self, name: &str) {
         let mut texts = self.texts();
-        if texts.replica.as_deref() != Some(name) {
-            texts.replica = Some(one_line(name));
+        let name = texts.shown(name);
+        if texts.replica.as_deref() != Some(&name) {
+            texts.replica = Some(name);
         }
     }
 
@@ -179,7 +188,8 @@ impl PeerCounters {
         if code.is_none() && !self.is_refusing() {
             return;
         }
-        self.texts().refusing = code.map(str::to_owned);
+        let mut texts = self.texts();
+        texts.refusing = code.map(|code| texts.shown(code));
         self.refusing.store(code.is_some(), Ordering::Relaxed);
     }
 

@@ -438,17 +438,23 @@ fn a_panic_costs_a_batch_and_not_the_peer() {
 
 #[test]
 fn states_of_real_buckets_merge() {
-    let (here, there) = (Server::start(), Server::start());
+    let here = Server::start();
+    let there = Server::builder()
+        .config("claw.replica-id", "there")
+        .config("claw.peers", "redis://127.0.0.1:1")
+        .config("claw.sync-strategy", "min")
+        .start();
     let mut conn = here.connection();
     run(&mut conn, &["CL.TAKE b 30 CAPACITY 100 REFILL 0"]);
     let blob: Vec<u8> = ask(&mut conn, "CL.STATE b");
-    let owner = Owner::with("PING", words("CL.SYNC STATES min here"));
+    let owner = Owner::with("PING", words("CL.SYNC STATES here 1 min here"));
     let pusher = Pusher::start(config([there.url()]), owner).unwrap();
     soon("a walk to be asked for", || pusher.needs_resend());
     pusher.note(0, b"b", &[&blob]);
     note(&pusher, 0, "c", "nonsense");
     soon("the bucket to arrive", || {
-        redis::cmd("CL.PEEK").arg("b").arg(0).query::<Vec<i64>>(&mut there.connection()).unwrap()[2]
+        let look = ["b", "0", "CAPACITY", "100", "REFILL", "0"];
+        redis::cmd("CL.PEEK").arg(&look).query::<Vec<i64>>(&mut there.connection()).unwrap()[2]
             == 70
     });
     soon("the refusal to be counted", || pusher.status()[0].states_refused == 1);

@@ -4,7 +4,8 @@ use crate::buckets::{clock, micros, precise_clock};
 use crate::calls::{DAYS_366_MS, TRILLION, five, never_full, policy, takeall, wait_ms};
 use crate::paper::Paper;
 use crate::refusals::CAPACITY;
-use claw_testkit::{Server, call_bytes, digest, error, eventually, fields, int, run};
+use claw_testkit::{Server, ask, call_bytes, digest, error, eventually, fields, int, run};
+use redis::Value;
 use std::time::Duration;
 
 #[test]
@@ -44,6 +45,32 @@ fn a_pinned_policy_wins_then_the_calls_then_the_buckets_then_the_default() {
     // An option out of bounds is an error even where a pin overrides it.
     run(conn, &["CL.POLICY k CAPACITY 70"]);
     assert_eq!(error(conn, "CL.TAKE k CAPACITY 0 REFILL 5"), CAPACITY);
+}
+
+/// CL.POLICY_RO answers as CL.POLICY does that only reads, and says where the policy comes from.
+#[test]
+fn the_reading_form_says_where_the_policy_comes_from() {
+    let server = Server::start();
+    let conn = &mut server.connection();
+    let rows = [
+        ("CL.TAKE k", "default"),
+        ("CL.POLICY k WEIGHT 2", "default"),
+        ("CL.TAKE k 1 REFILL 3", "bucket"),
+        ("CL.TAKE k 9", "bucket"),
+        ("CL.PEEK k 1 REFILL 4", "bucket"),
+        ("CL.POLICY k CAPACITY 9", "pin"),
+        ("CL.TAKE k 1 REFILL 3", "pin"),
+        ("CL.POLICY k RESET", "default"),
+        ("DEL k", "default"),
+    ];
+    for (line, source) in rows {
+        run(conn, &[line]);
+        let before = (digest(conn), int(conn, "EXISTS k"));
+        let read: Vec<(String, Value)> = ask(conn, "CL.POLICY_RO k");
+        assert_eq!(read, ask::<Vec<(String, Value)>>(conn, "CL.POLICY k"), "`{line}`");
+        assert_eq!(read[5], ("source".into(), Value::BulkString(source.into())), "`{line}`");
+        assert_eq!((digest(conn), int(conn, "EXISTS k")), before, "`{line}`");
+    }
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn wrong_calls() -> Vec<(Vec<Vec<u8>>, String)> {
         let words = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
         rows.push((words, error.to_string()));
     };
-    for name in ["cl.take", "cl.peek", "cl.give", "cl.policy"] {
+    for name in ["cl.take", "cl.peek", "cl.give", "cl.policy", "cl.policy_ro"] {
         row(name, &format!("ERR wrong number of arguments for '{name}' command"));
     }
     for line in ["cl.takeall", "cl.takeall 1"] {

@@ -21,6 +21,7 @@ pub const ABOUT: &[About] = &[
         "RW access update",
     ),
     ("cl.policy", -2, "write denyoom fast", [1, 1, 1], "write fast hash", "RW access update"),
+    ("cl.policy_ro", 2, "readonly fast", [1, 1, 1], "read fast hash", "RO access"),
     ("cl.throttle", -5, "write denyoom fast", [1, 1, 1], "write fast hash", "RW access update"),
     // A second specification finds the keys behind FROM, which are only read.
     (
@@ -157,6 +158,7 @@ fn command_docs_describe_the_commands() {
             "key:key [([CAPACITY capacity:integer] \
              [REFILL refill:double [INTERVAL interval:integer]] [WEIGHT weight:integer] | RESET)]",
         ),
+        ("cl.policy_ro", "Reads the policy of a bucket.", "O(1)", "key:key"),
         (
             "cl.throttle",
             "Takes tokens with the arguments and the reply of redis-cell.",

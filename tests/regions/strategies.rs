@@ -20,7 +20,10 @@ redis.register_function{ function_name = 'local_wins', callback = local_wins, fl
 
 fn started(strategy: &'static str) -> World {
     let world = World::start_with(3, Duration::ZERO, &|_, builder| {
-        builder.config("claw.sync-strategy", strategy).config("claw.refill-rate-per-sec", "0")
+        builder
+            .config("claw.sync-strategy", strategy)
+            .config("claw.max-tokens", "5000")
+            .config("claw.refill-rate-per-sec", "0")
     });
     for server in &world.servers {
         let mut conn = server.connection();
@@ -57,7 +60,7 @@ fn drained(world: &World, tokens: [u64; 3], strategy: &str, expected: i64) {
 
 #[test]
 fn built_in_strategies_converge() {
-    for (strategy, expected) in [("max", 900), ("min", 700), ("weighted", 700), ("lww", 800)] {
+    for (strategy, expected) in [("max", 4900), ("min", 4700), ("weighted", 4700), ("lww", 4800)] {
         let world = started(strategy);
         drained(&world, [100, 300, 200], strategy, expected);
         world.no_warnings();
@@ -66,8 +69,8 @@ fn built_in_strategies_converge() {
 
 #[test]
 fn functions_converge() {
-    // ((900 + 700) / 2 + 800) / 2, and the first by name.
-    for (strategy, expected) in [("fn:average", 800), ("fn:local_wins", 900)] {
+    // ((4900 + 4700) / 2 + 4800) / 2, and the first by name.
+    for (strategy, expected) in [("fn:average", 4800), ("fn:local_wins", 4900)] {
         let world = started(strategy);
         drained(&world, [100, 300, 200], strategy, expected);
         // From there on, again.

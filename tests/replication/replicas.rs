@@ -56,6 +56,11 @@ fn replicas_answer_peeks_and_refuse_writers() {
     {
         assert_eq!(error(&mut theirs, line), error(&mut ours, line));
     }
+    for key in ["never", "pinned", "missing"] {
+        let line = format!("CL.POLICY_RO {key}");
+        assert_eq!(cmd(&mut theirs, &line), cmd(&mut ours, &line));
+        assert!(error(&mut theirs, &format!("CL.POLICY {key}")).starts_with("READONLY "));
+    }
     let peek = "return redis.call('CL.PEEK', KEYS[1])";
     let answer: Vec<i64> =
         redis::cmd("EVAL_RO").arg(peek).arg(1).arg("never").query(&mut theirs).unwrap();

@@ -12,6 +12,7 @@ const COMMANDS: &[(&str, i64, bool, bool)] = &[
     ("cl.give", -2, true, true),
     ("cl.takeall", -3, true, true),
     ("cl.policy", -2, true, true),
+    ("cl.policy_ro", 2, false, true),
     ("cl.throttle", -5, true, true),
     ("cl.merge", -4, true, true),
     ("cl.state", 2, false, true),

@@ -8,6 +8,7 @@ use super::debits::in_order;
 use super::write;
 use crate::bucket::{Bucket, Weight};
 use crate::debits::{Account, Counter, Debits, Version};
+use crate::error::Internal;
 use crate::limits::{MAX_LEAD_US, MAX_MICRO_TOKENS, MAX_REPLICAS, MAX_TIMESTAMP_US};
 use crate::merge::State;
 use crate::policy::{Policy, StoredPolicy};
@@ -73,7 +74,7 @@ pub struct Besides {
 /// | `remainder` | see [`crate::bucket::Bucket::remainder`] |
 /// | `weight` | 1..=10 |
 /// | `policy` | map of `capacity` (tokens), `refill` (millionths), `interval` (ms) and, when pinned, `pin` (its version); absent on the default policy |
-/// | `default` | in a shared bucket without `policy`: the same map, of the policy in force |
+/// | `default` | in a shared bucket without `policy`, and in the field `regions`: the same map, of the policy in force |
 /// | `debits` | in a shared bucket: map of replica to array of epoch, spent and refunded (millionths) |
 /// | `debt`, `fraction` | in a shared bucket: see [`Debits`] |
 /// | `version` | in a shared bucket: array of number and origin of the last change of policy or weight |
@@ -86,8 +87,19 @@ pub fn encode(state: &State, besides: &Besides) -> Result<Vec<u8>, BlobError> {
         bucket: state.bucket,
         stored: state.policy,
         counted: besides.debits.as_ref(),
+        default: besides.debits.is_some() && state.policy.is_none(),
         newer: &besides.newer,
     };
+    write_blob(&blob, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Writes a state with the policy in force, whether or not it is the default.
+pub(super) fn encode_in_force(state: &State) -> Result<Vec<u8>, BlobError> {
+    let mut bytes = Vec::new();
+    let (stored, newer) = (state.policy, &Newer::new());
+    let blob =
+        Blob { bucket: state.bucket, stored, counted: None, default: stored.is_none(), newer };
     write_blob(&blob, &mut bytes)?;
     Ok(bytes)
 }
@@ -97,15 +109,16 @@ struct Blob<'a> {
     bucket: Bucket,
     stored: Option<StoredPolicy>,
     counted: Option<&'a Debits>,
+    /// Whether it says which policy the default is.
+    default: bool,
     newer: &'a Newer,
 }
 
 fn write_blob(blob: &Blob<'_>, out: &mut Vec<u8>) -> Result<(), BlobError> {
-    let default = blob.counted.is_some() && blob.stored.is_none();
     let newer = blob.newer.iter().filter(|(name, _)| name.as_str() != POLICY);
     let fields = [
         usize::from(blob.stored.is_some()),
-        usize::from(default),
+        usize::from(blob.default),
         if blob.counted.is_some() { 4 } else { 0 },
         newer.clone().count(),
     ];
@@ -124,7 +137,7 @@ fn write_blob(blob: &Blob<'_>, out: &mut Vec<u8>) -> Result<(), BlobError> {
         write::text(out, POLICY);
         write_policy(out, policy, pin, newer)?;
     }
-    if default {
+    if blob.default {
         write::text(out, DEFAULT);
         write_policy(out, blob.bucket.policy(), None, &[])?;
     }
@@ -208,7 +221,7 @@ pub struct Decoded {
     pub remainder: u64,
     /// Version of the writer.
     pub version: u64,
-    /// The policy in force, when the bucket stores none and is shared.
+    /// The policy in force, when the bucket stores none and the state says it.
     pub default: Option<Policy>,
     /// What it says besides.
     pub besides: Besides,
@@ -519,7 +532,8 @@ pub fn join_newer(a: Newer, b: Newer) -> Result<Newer, BlobError> {
             }
         }
     }
-    if encode_newer(&joined).len() > MAX_NEWER {
+    let encoded = encode_newer(&joined).map_err(|_| BlobError::Malformed)?;
+    if encoded.len() > MAX_NEWER {
         return Err(BlobError::TooLong);
     }
     Ok(joined)
@@ -530,9 +544,12 @@ pub fn join_newer(a: Newer, b: Newer) -> Result<Newer, BlobError> {
 const MAX_NEWER: usize = 3_584;
 
 /// `newer` fields as they are kept in a hash field.
-#[must_use]
-pub fn encode_newer(newer: &Newer) -> Vec<u8> {
-    rmp_serde::to_vec_named(newer).unwrap_or_default()
+///
+/// # Errors
+/// When they cannot be written, which cannot be: they were read.
+pub fn encode_newer(newer: &Newer) -> Result<Vec<u8>, Internal> {
+    rmp_serde::to_vec_named(newer)
+        .map_err(|_| Internal::new("fields of later versions that cannot be written"))
 }
 
 /// Reads what [`encode_newer`] wrote; `None` when it is something else.
@@ -574,6 +591,9 @@ fn by_name(value: Value) -> Option<Newer> {
     Some(fields)
 }
 
+/// What decides between two values of one name. One that cannot be written would be the least.
 fn encoding(value: &Value) -> Vec<u8> {
-    rmp_serde::to_vec(value).unwrap_or_default()
+    let encoded = rmp_serde::to_vec(value);
+    debug_assert!(encoded.is_ok(), "a value that was read and cannot be written");
+    encoded.unwrap_or_default()
 }

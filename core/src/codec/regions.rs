@@ -1,11 +1,11 @@
 //! The `regions` field of a bucket: the latest state of each region, where a function folds
 //! them.
 
-use super::blob::{Besides, MAX_BLOB, decode, encode, read};
+use super::blob::{MAX_BLOB, decode, encode_in_force, read};
 use crate::bucket::Bucket;
+use crate::error::Internal;
 use crate::limits::{MAX_REPLICAS, MAX_TIMESTAMP_US};
 use crate::merge::State;
-use crate::policy::Policy;
 use crate::replica::ReplicaId;
 use rmpv::Value;
 use std::collections::BTreeMap;
@@ -13,14 +13,20 @@ use std::collections::BTreeMap;
 /// The latest state of each region.
 pub type RegionStates = BTreeMap<ReplicaId, State>;
 
-/// The `regions` field: a map of region to what [`encode`] writes.
-#[must_use]
-pub fn encode_regions(regions: &RegionStates) -> Vec<u8> {
+/// The `regions` field: a map of region to a state as [`encode`](super::encode) writes it, with the
+/// policy in force.
+///
+/// # Errors
+/// When a state cannot be written, which cannot be.
+pub fn encode_regions(regions: &RegionStates) -> Result<Vec<u8>, Internal> {
     let blobs = regions.iter().map(|(id, state)| {
-        let blob = encode(state, &Besides::default()).unwrap_or_default();
-        (Value::from(id.as_str()), Value::Binary(blob))
+        // Only fields of later versions could be such that they cannot be written.
+        let blob = encode_in_force(state)
+            .map_err(|_| Internal::new("a region's state that cannot be written"))?;
+        Ok((Value::from(id.as_str()), Value::Binary(blob)))
     });
-    rmp_serde::to_vec(&Value::Map(blobs.collect())).unwrap_or_default()
+    let map = Value::Map(blobs.collect::<Result<_, _>>()?);
+    rmp_serde::to_vec(&map).map_err(|_| Internal::new("regions that cannot be written"))
 }
 
 /// Reads what [`encode_regions`] wrote; `None` when it is something else.
@@ -33,7 +39,7 @@ pub fn decode_regions(bytes: &[u8]) -> Option<RegionStates> {
     for (id, blob) in read(bytes)? {
         // The timestamps were bounded when the states came in.
         let read = decode(blob.as_slice()?, MAX_TIMESTAMP_US).ok()?;
-        let policy = read.policy.map_or(Policy::DEFAULT, |stored| stored.policy);
+        let policy = read.policy.map(|stored| stored.policy).or(read.default)?;
         let bucket = Bucket::new(policy, read.weight, read.tokens, read.remainder, read.timestamp);
         regions.insert(id.parse().ok()?, State::written_at(bucket, read.policy, read.timestamp));
     }

@@ -19,7 +19,7 @@ impl Out for Vec<u8> {
     }
 
     fn put_first<const N: usize>(&mut self, bytes: &[u8; N], len: usize) {
-        self.put_all(bytes.get(..len).unwrap_or(bytes));
+        self.put_all(first(bytes, len));
     }
 
     fn put_all(&mut self, bytes: &[u8]) {
@@ -105,6 +105,7 @@ fn head(out: &mut impl Out, short: u8, long: u8, len: usize) {
     match u8::try_from(len) {
         Ok(len @ ..16) => out.put([short | len]),
         _ => {
+            debug_assert!(u16::try_from(len).is_ok(), "what is written here has few parts");
             let [high, low] = u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes();
             out.put([long, high, low]);
         }
@@ -113,16 +114,31 @@ fn head(out: &mut impl Out, short: u8, long: u8, len: usize) {
 
 /// A text of this module: at most 255 bytes.
 pub(super) fn text(out: &mut impl Out, text: impl AsRef<[u8]>) {
-    let bytes = text.as_ref();
-    let bytes = bytes.get(..MAX_TEXT).unwrap_or(bytes);
-    match u8::try_from(bytes.len()).unwrap_or(u8::MAX) {
+    let (bytes, len) = short(text.as_ref());
+    match len {
         len @ ..32 => out.put([0xa0 | len]),
         len => out.put([0xd9, len]),
     }
     out.put_all(bytes);
 }
 
-const MAX_TEXT: usize = 255;
+/// The first `len` of them.
+fn first(bytes: &[u8], len: usize) -> &[u8] {
+    debug_assert!(len <= bytes.len(), "as many as there are");
+    bytes.get(..len).unwrap_or(bytes)
+}
+
+/// At most 255 bytes, and how many they are. Longer ones, of which this module has none, are cut:
+/// what follows is still read as what it is.
+fn short(bytes: &[u8]) -> (&[u8], u8) {
+    debug_assert!(u8::try_from(bytes.len()).is_ok(), "names and numbers are short");
+    match u8::try_from(bytes.len()) {
+        Ok(len) => (bytes, len),
+        Err(_) => (first(bytes, MAX_TEXT.into()), MAX_TEXT),
+    }
+}
+
+const MAX_TEXT: u8 = u8::MAX;
 
 /// A text of the first `len` of `bytes`, below 32.
 #[inline(always)]
@@ -158,7 +174,7 @@ pub(super) fn sint(out: &mut impl Out, value: i64) {
 
 /// At most 255 bytes.
 pub(super) fn bytes(out: &mut impl Out, bytes: &[u8]) {
-    let bytes = bytes.get(..MAX_TEXT).unwrap_or(bytes);
-    out.put([0xc4, u8::try_from(bytes.len()).unwrap_or(u8::MAX)]);
+    let (bytes, len) = short(bytes);
+    out.put([0xc4, len]);
     out.put_all(bytes);
 }

@@ -3,9 +3,11 @@
 use crate::any::{self, Family, NOW};
 use crate::hash::{decode, encode};
 use crate::memory;
-use claw_core::codec::{self, BlobError, MAX_BLOB, Newer};
+use claw_core::codec::{self, BlobError, MAX_BLOB, Newer, RegionStates};
 use claw_core::defaults::Defaults;
+use claw_core::merge::State;
 use claw_core::policy::Policy;
+use claw_core::replica::ReplicaId;
 use proptest::prelude::*;
 use rmpv::Value;
 
@@ -19,8 +21,8 @@ fn allowance(blob: &[u8]) -> usize {
 fn read(blob: &[u8]) -> Result<(), TestCaseError> {
     let decoded = decode(blob, NOW);
     if let Some(newer) = codec::decode_newer(blob) {
-        let bytes = codec::encode_newer(&newer);
-        let again = codec::decode_newer(&bytes).map(|again| codec::encode_newer(&again));
+        let bytes = codec::encode_newer(&newer).unwrap();
+        let again = codec::decode_newer(&bytes).map(|again| codec::encode_newer(&again).unwrap());
         prop_assert_eq!(again, Some(bytes).filter(|bytes| bytes.len() <= MAX_BLOB));
     }
     let Ok((record, newer)) = decoded else {
@@ -35,9 +37,23 @@ fn read(blob: &[u8]) -> Result<(), TestCaseError> {
     if blob.len() <= MAX_BLOB {
         let (record, again) = decode(&blob, NOW).unwrap();
         prop_assert_eq!(record.state(&defaults, NOW), state);
-        prop_assert_eq!(codec::encode_newer(&again), codec::encode_newer(&newer));
+        prop_assert_eq!(codec::encode_newer(&again).unwrap(), codec::encode_newer(&newer).unwrap());
     }
     Ok(())
+}
+
+proptest! {
+    #![proptest_config(any::cases(500))]
+
+    /// What regions have of a bucket is kept whatever the default policy is.
+    #[test]
+    fn regions_are_read_as_they_were_written(family in any::family::<3>()) {
+        let names = ('a'..='c').map(|name| ReplicaId::new(name.to_string().as_bytes()).unwrap());
+        let now = |state: &State| State::of(state.bucket, state.policy);
+        let regions: RegionStates = names.zip(family.states.iter().map(now)).collect();
+        let bytes = codec::encode_regions(&regions).unwrap();
+        prop_assert_eq!(codec::decode_regions(&bytes), Some(regions));
+    }
 }
 
 /// One change to a blob.
@@ -180,7 +196,7 @@ fn nesting() {
         // All up to there, so that what was read before can be read again.
         for depth in 0..=deepest {
             let (_, newer) = decode(&then(&nested(depth)), NOW).unwrap();
-            let kept = codec::encode_newer(&newer);
+            let kept = codec::encode_newer(&newer).unwrap();
             assert_eq!(codec::decode_newer(&kept), Some(newer), "{depth} deep, in the hash");
         }
         // Whatever the hash holds.
@@ -205,7 +221,7 @@ fn the_longest() {
         let (read, held) = memory::peak(|| decode(&blob, NOW));
         let (_, newer) = read.unwrap();
         assert!(held <= allowance(&blob), "{held} bytes held for {}", blob.len());
-        let kept = codec::encode_newer(&newer);
+        let kept = codec::encode_newer(&newer).unwrap();
         let (again, held) = memory::peak(|| codec::decode_newer(&kept));
         assert_eq!(again, Some(newer));
         assert!(held <= allowance(&blob), "{held} bytes held for {}", kept.len());

@@ -68,7 +68,7 @@ fn a_timestamp_may_be_30_days_ahead_and_no_more() {
 
 #[test]
 fn a_field_that_makes_no_sense_is_an_error() {
-    use FieldError::{Policy, Remainder, Timestamp, Tokens};
+    use FieldError::{Debits, Policy, Regions, Remainder, Timestamp, Tokens};
     let table = [
         (Field::Tokens, "many", Tokens(DecimalError::NotANumber)),
         (Field::Tokens, "-5", Tokens(DecimalError::NotANumber)),
@@ -80,6 +80,8 @@ fn a_field_that_makes_no_sense_is_an_error() {
         (Field::Remainder, "0.5", Remainder),
         (Field::Remainder, "-1", Remainder),
         (Field::Remainder, "18446744073709551616", Remainder),
+        (Field::Debits, "none", Debits),
+        (Field::Regions, "none", Regions),
     ];
     for (field, text, error) in table {
         assert_eq!(read(field, text), Err(error), "{} {text:?}", field.name());
@@ -94,6 +96,8 @@ fn the_names_are_the_contracts() {
         (Field::Weight, "userWeight"),
         (Field::Policy, "policy"),
         (Field::Remainder, "remainder"),
+        (Field::Debits, "debits"),
+        (Field::Regions, "regions"),
     ];
     for (field, name) in table {
         assert_eq!(field.name(), name);
