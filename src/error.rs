@@ -40,6 +40,10 @@ pub(crate) enum Error {
     NoValue(&'static str),
     /// INTERVAL without REFILL.
     LoneInterval,
+    /// CAPACITY without REFILL, where a call brings a policy.
+    LoneCapacity,
+    /// REFILL 0 without CAPACITY.
+    NoCapacity,
     /// RESET with other options.
     LoneReset,
     /// A list that has neither one value nor one per key.
@@ -196,6 +200,8 @@ impl Error {
             Self::Repeated(option) => format!("option '{option}' is given twice"),
             Self::NoValue(option) => format!("option '{option}' needs a value"),
             Self::LoneInterval => "option 'INTERVAL' needs 'REFILL'".to_owned(),
+            Self::LoneCapacity => "option 'CAPACITY' needs 'REFILL'".to_owned(),
+            Self::NoCapacity => "option 'REFILL' with 0 needs 'CAPACITY'".to_owned(),
             Self::LoneReset => "option 'RESET' stands alone".to_owned(),
             Self::ListLength(option) => {
                 format!("option '{option}' needs one value, or one for each key")
@@ -305,11 +311,13 @@ impl Error {
 
 impl From<PolicyError> for Error {
     fn from(error: PolicyError) -> Self {
-        Self::OutOfRange(match error {
-            PolicyError::Capacity => Quantity::Capacity,
-            PolicyError::Refill => Quantity::Refill,
-            PolicyError::Interval => Quantity::Interval,
-        })
+        match error {
+            PolicyError::Capacity => Self::OutOfRange(Quantity::Capacity),
+            PolicyError::Refill => Self::OutOfRange(Quantity::Refill),
+            PolicyError::Interval => Self::OutOfRange(Quantity::Interval),
+            PolicyError::NoRefill => Self::LoneCapacity,
+            PolicyError::NoCapacity => Self::NoCapacity,
+        }
     }
 }
 
@@ -396,6 +404,8 @@ mod tests {
             (Error::Repeated("REFILL"), "ERR option 'REFILL' is given twice"),
             (Error::NoValue("REFILL"), "ERR option 'REFILL' needs a value"),
             (Error::LoneInterval, "ERR option 'INTERVAL' needs 'REFILL'"),
+            (Error::LoneCapacity, "ERR option 'CAPACITY' needs 'REFILL'"),
+            (Error::NoCapacity, "ERR option 'REFILL' with 0 needs 'CAPACITY'"),
             (Error::LoneReset, "ERR option 'RESET' stands alone"),
             (Error::ListLength("TOKENS"), "ERR option 'TOKENS' needs one value, or one for each key"),
             (Error::TwoPolicies(b"user:1".as_slice().into()), "ERR key 'user:1' is given two policies"),

@@ -73,13 +73,13 @@ fn calls_go_where_their_keys_are() {
 
     // What clients ask the server for.
     for (call, keys) in [
-        ("CL.TAKE k 3 CAPACITY 5 PARTIAL", &["k"][..]),
+        ("CL.TAKE k 3 CAPACITY 5 REFILL 5 PARTIAL", &["k"][..]),
         ("CL.PEEK k", &["k"]),
         ("CL.GIVE k 2", &["k"]),
         ("CL.POLICY k RESET", &["k"]),
         ("CL.THROTTLE k 15 30 60", &["k"]),
         ("CL.TAKEALL 1 k", &["k"]),
-        ("CL.TAKEALL 3 a b a TOKENS 1 2 3 CAPACITY 9", &["a", "b", "a"]),
+        ("CL.TAKEALL 3 a b a TOKENS 1 2 3 CAPACITY 9 REFILL 5", &["a", "b", "a"]),
     ] {
         let words: Vec<&str> = call.split(' ').collect();
         let found: Vec<String> =

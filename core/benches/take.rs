@@ -13,7 +13,7 @@ use claw_core::debits::Region;
 use claw_core::decimal::{self, Decimal};
 use claw_core::defaults::Defaults;
 use claw_core::open::OpenBucket;
-use claw_core::policy::{Asked, Policy, StoredPolicy};
+use claw_core::policy::{Policy, StoredPolicy};
 use claw_core::record::{Field, Record};
 use claw_core::timestamp;
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -38,8 +38,7 @@ fn take(c: &mut Criterion) {
             b.iter(|| {
                 let mut opened =
                     OpenBucket::new(black_box(record.clone()), &defaults, black_box(NOW));
-                let asked = Asked::default();
-                opened.ask(black_box(&asked), defaults.current()).unwrap();
+                opened.ask(black_box(None));
                 let answer = opened.take(black_box(tokens), false, NOW, &alone).unwrap();
                 let record = opened.to_record();
                 (answer, opened.expiry(false, &alone), record)

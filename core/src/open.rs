@@ -14,7 +14,7 @@ use crate::expiry::Expiry;
 use crate::membership::WHOLE;
 use crate::merge::State;
 use crate::plan::{Change, Changes, Note, Plan, SyncMode};
-use crate::policy::{Asked, Policy, PolicyError, StoredPolicy};
+use crate::policy::{Policy, StoredPolicy};
 use crate::record::Record;
 use crate::replica::{ReplicaId, Writer};
 use crate::shared::{Remote, SharedBucket};
@@ -104,6 +104,17 @@ pub struct Received {
     pub changed: bool,
     /// Whether it has changed or not, the other regions have to be told what it is now.
     pub rebroadcast: bool,
+}
+
+/// Where a policy comes from, the first that there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicySource {
+    /// It is pinned.
+    Pin,
+    /// The bucket's own: an earlier call brought it.
+    Bucket,
+    /// The configured default.
+    Default,
 }
 
 /// Why a state is not taken in. Nothing of it is then.
@@ -365,21 +376,29 @@ impl OpenBucket {
         Answer { retry_after, ..answer }
     }
 
-    /// Puts the policy in force: the pinned one, else the call's, else the
-    /// default. Tokens are kept, cut at the new capacity; of a shared bucket, what
-    /// is missing stays missing. A missing bucket is full whatever the capacity.
+    /// Puts the policy in force: the pinned one, else the one the call brings, else the bucket's
+    /// own, else the default. The last two are what it was opened under.
     ///
-    /// # Errors
-    /// When the call's options are out of bounds, even if a pin overrides them.
-    pub fn ask(&mut self, asked: &Asked, default: Policy) -> Result<(), PolicyError> {
-        let called = if asked.is_empty() { default } else { asked.over(default)? };
-        if self.policy.is_some_and(StoredPolicy::is_pinned) {
-            return Ok(());
+    /// Tokens are kept, cut at the new capacity; of a shared bucket, what is missing stays
+    /// missing. A missing bucket is full whatever the capacity.
+    pub fn ask(&mut self, called: Option<Policy>) {
+        match (self.source(), called) {
+            (PolicySource::Pin, _) | (_, None) => {}
+            (PolicySource::Bucket | PolicySource::Default, Some(policy)) => {
+                self.policy = Some(StoredPolicy { policy, pin: None });
+                self.switch(policy);
+            }
         }
-        self.policy =
-            Some(StoredPolicy { policy: called, pin: None }).filter(|_| !asked.is_empty());
-        self.switch(called);
-        Ok(())
+    }
+
+    /// Where the policy in force comes from.
+    #[must_use]
+    pub fn source(&self) -> PolicySource {
+        match self.policy {
+            Some(StoredPolicy { pin: Some(_), .. }) => PolicySource::Pin,
+            Some(StoredPolicy { pin: None, .. }) => PolicySource::Bucket,
+            None => PolicySource::Default,
+        }
     }
 
     /// Pins `policy`, one version after the present one.

@@ -19,6 +19,10 @@ pub enum PolicyError {
     Refill,
     /// Not 1..=31622400000 ms (366 days).
     Interval,
+    /// A capacity without a refill is no policy.
+    NoRefill,
+    /// What never refills holds nothing of itself: it has no capacity to go by.
+    NoCapacity,
 }
 
 /// How much a bucket holds and how fast it refills. Always within the bounds of
@@ -98,7 +102,7 @@ impl Policy {
 pub struct StoredPolicy {
     /// The numbers.
     pub policy: Policy,
-    /// The version of the pin; `None` when a call's options set the policy.
+    /// The version of the pin; `None` when a call brought the policy.
     pub pin: Option<u64>,
 }
 
@@ -159,8 +163,7 @@ impl fmt::Display for StoredPolicy {
     }
 }
 
-/// The policy options of one call. What it leaves out comes from the configured
-/// default.
+/// The policy options of one call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Asked {
     /// Whole tokens.
@@ -176,7 +179,24 @@ impl Asked {
         self.capacity.is_none() && self.refill.is_none()
     }
 
-    /// Completes the call's options from `base`.
+    /// The policy that a call brings, `None` for one that brings none. It is a whole, whatever
+    /// the bucket had before: without a capacity, the bucket holds what one interval refills, up
+    /// to a whole token.
+    ///
+    /// # Errors
+    /// Names the part that is missing or out of bounds.
+    pub fn whole(&self) -> Result<Option<Policy>, PolicyError> {
+        let (capacity, refill, interval_ms) = match (self.capacity, self.refill) {
+            (None, None) => return Ok(None),
+            (Some(_), None) => return Err(PolicyError::NoRefill),
+            (None, Some((0, _))) => return Err(PolicyError::NoCapacity),
+            (None, Some((refill, interval_ms))) => (refill.div_ceil(MICRO), refill, interval_ms),
+            (Some(capacity), Some((refill, interval_ms))) => (capacity, refill, interval_ms),
+        };
+        Policy::new(capacity, refill, interval_ms).map(Some)
+    }
+
+    /// Changes parts of `base`: what is left out stays.
     ///
     /// # Errors
     /// Names the part that is out of bounds.

@@ -1,7 +1,7 @@
 //! `CL.THROTTLE`: redis-cell's arguments as a policy.
 
-use crate::limits::{MAX_INTERVAL_MS, MAX_TOKENS, MICRO};
-use crate::policy::Asked;
+use crate::limits::MICRO;
+use crate::policy::{Policy, PolicyError};
 
 const MS_PER_SECOND: u64 = 1_000;
 
@@ -21,19 +21,15 @@ pub enum ThrottleError {
 ///
 /// # Errors
 /// Names the argument that is out of bounds.
-pub fn policy(max_burst: u64, count: u64, period: u64) -> Result<Asked, ThrottleError> {
-    if max_burst >= MAX_TOKENS {
-        return Err(ThrottleError::MaxBurst);
-    }
-    if !(1..=MAX_TOKENS).contains(&count) {
-        return Err(ThrottleError::Count);
-    }
+pub fn policy(max_burst: u64, count: u64, period: u64) -> Result<Policy, ThrottleError> {
+    let capacity = max_burst.saturating_add(1);
     let interval_ms = period.saturating_mul(MS_PER_SECOND);
-    if period == 0 || interval_ms > MAX_INTERVAL_MS {
-        return Err(ThrottleError::Period);
+    match Policy::new(capacity, count.saturating_mul(MICRO), interval_ms) {
+        Err(PolicyError::Capacity | PolicyError::NoCapacity) => Err(ThrottleError::MaxBurst),
+        // What never refills is a policy, but none of redis-cell's.
+        _ if count == 0 => Err(ThrottleError::Count),
+        Err(PolicyError::Refill | PolicyError::NoRefill) => Err(ThrottleError::Count),
+        Err(PolicyError::Interval) => Err(ThrottleError::Period),
+        Ok(policy) => Ok(policy),
     }
-    Ok(Asked {
-        capacity: Some(max_burst.saturating_add(1)),
-        refill: Some((count.saturating_mul(MICRO), interval_ms)),
-    })
 }

@@ -48,7 +48,7 @@ fuzz_target!(|data: &[u8]| {
         check(&opened, record.is_none(), now);
         match action {
             b't' | b'p' => {
-                opened.ask(&asked, defaults.current()).expect("the policy is within its bounds");
+                opened.ask(asked.whole().expect("the policy is within its bounds"));
                 let held = opened.remaining(&alone);
                 let answer = opened.take(tokens, *action == b'p', now, &alone).unwrap();
                 let due = if *action == b'p' { tokens.min(held) } else { tokens };

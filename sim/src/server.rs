@@ -9,7 +9,7 @@ use claw_core::membership::{Instants, Membership, PartitionPolicy, Round, Statem
 use claw_core::merge::{Join, State};
 use claw_core::open::OpenBucket;
 use claw_core::plan::{Note, SyncMode};
-use claw_core::policy::{Asked, Policy};
+use claw_core::policy::Policy;
 use claw_core::record::{Field, Record};
 use claw_core::replica::{ReplicaId, Writer};
 use claw_core::shared::SharedBucket;
@@ -297,7 +297,7 @@ impl Server {
 
     /// Takes tokens or not. They are acknowledged then; returns what is noted, if anything was taken.
     pub fn take(&mut self, name: Name, tokens: u64, wall: u64) -> Option<Noted> {
-        let mut opened = self.asked(name, wall);
+        let mut opened = self.open(name, wall);
         let answer = opened.take(tokens, false, wall, &self.region).expect("there is room");
         if answer.taken != tokens {
             return None;
@@ -330,13 +330,6 @@ impl Server {
             acknowledged.1 += given;
         }
         (given, noted)
-    }
-
-    fn asked(&mut self, name: Name, wall: u64) -> OpenBucket {
-        let mut opened = self.open(name, wall);
-        let asked = opened.ask(&Asked::default(), self.defaults.current());
-        asked.expect("nothing is asked");
-        opened
     }
 
     fn acknowledged_now(&mut self, name: Name, opened: &OpenBucket) -> Option<&mut (u64, u64)> {

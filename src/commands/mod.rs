@@ -7,6 +7,7 @@ mod options;
 mod panic;
 mod peek;
 mod policy;
+mod policy_ro;
 mod reply;
 mod state;
 mod states;
@@ -26,6 +27,7 @@ pub(crate) fn register(registrar: &mut Registrar) {
     registrar.add::<give::Give>();
     registrar.add::<takeall::TakeAll>();
     registrar.add::<policy::Policy>();
+    registrar.add::<policy_ro::PolicyRo>();
     registrar.add::<throttle::Throttle>();
     registrar.add::<merge::Merge>();
     registrar.add::<state::State>();
@@ -41,12 +43,13 @@ pub(crate) fn register(registrar: &mut Registrar) {
 }
 
 /// The names under which the server keeps statistics.
-pub(crate) const NAMES: [&CStr; 14] = [
+pub(crate) const NAMES: [&CStr; 15] = [
     take::Take::SPEC.name,
     peek::Peek::SPEC.name,
     give::Give::SPEC.name,
     takeall::TakeAll::SPEC.name,
     policy::Policy::SPEC.name,
+    policy_ro::PolicyRo::SPEC.name,
     throttle::Throttle::SPEC.name,
     merge::Merge::SPEC.name,
     state::State::SPEC.name,

@@ -27,13 +27,13 @@ impl Command for Peek {
         let name = args.next().ok_or(Error::Arity("cl.peek"))?;
         let tokens = options::optional_tokens(&mut args)?;
         let allowed = [Word::Capacity, Word::Refill, Word::Interval];
-        let options = options::options(&mut args, &allowed)?;
+        let policy = options::options(&mut args, &allowed)?.asked.whole()?;
 
         let now = host::now();
         let key = Key::open_read(ctx, name);
         let mut opened = store::open_for_read(ctx, &key, now)?;
         let region = ctx.module().regions.region()?;
-        opened.ask(&options.asked, store::default_policy(ctx)?)?;
+        opened.ask(policy);
         reply::answer(ctx, &opened.take(tokens, false, now, &region)?);
         Ok(())
     }

@@ -8,6 +8,7 @@ use crate::host::{self, Access, Args, Argument, ArgumentKind, Command, Context, 
 use crate::store;
 use claw_core::bucket::Weight;
 use claw_core::decimal::Decimal;
+use claw_core::open::{OpenBucket, PolicySource};
 
 /// Reads, pins or unpins the policy of a bucket.
 pub(crate) struct Policy;
@@ -74,20 +75,31 @@ impl Command for Policy {
         if new || (!reading && opened.terms_changed()) {
             store::save(ctx, &key, &mut opened)?;
         }
-        let policy = opened.bucket().policy();
-        ctx.reply_map(5);
-        ctx.reply_bytes(b"capacity");
-        ctx.reply_integer(reply::signed(policy.capacity()));
-        ctx.reply_bytes(b"refill");
-        ctx.reply_bytes(Decimal::new(policy.refill()).as_bytes());
-        ctx.reply_bytes(b"interval");
-        ctx.reply_integer(reply::signed(policy.interval_ms()));
-        ctx.reply_bytes(b"weight");
-        ctx.reply_integer(i64::from(opened.bucket().weight().get()));
-        ctx.reply_bytes(b"pinned");
-        ctx.reply_integer(i64::from(opened.policy().is_some_and(|stored| stored.pin.is_some())));
+        reply_policy(ctx, &opened);
         Ok(())
     }
+}
+
+/// The map of CL.POLICY and CL.POLICY_RO.
+pub(super) fn reply_policy(ctx: &Context<'_>, opened: &OpenBucket) {
+    let (policy, source) = (opened.bucket().policy(), opened.source());
+    ctx.reply_map(6);
+    ctx.reply_bytes(b"capacity");
+    ctx.reply_integer(reply::signed(policy.capacity()));
+    ctx.reply_bytes(b"refill");
+    ctx.reply_bytes(Decimal::new(policy.refill()).as_bytes());
+    ctx.reply_bytes(b"interval");
+    ctx.reply_integer(reply::signed(policy.interval_ms()));
+    ctx.reply_bytes(b"weight");
+    ctx.reply_integer(i64::from(opened.bucket().weight().get()));
+    ctx.reply_bytes(b"pinned");
+    ctx.reply_integer(i64::from(source == PolicySource::Pin));
+    ctx.reply_bytes(b"source");
+    ctx.reply_bytes(match source {
+        PolicySource::Pin => b"pin",
+        PolicySource::Bucket => b"bucket",
+        PolicySource::Default => b"default",
+    });
 }
 
 /// What the call asks for.

@@ -5,7 +5,6 @@ use super::reply;
 use crate::error::Error;
 use crate::host::{self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec};
 use crate::store;
-use claw_core::policy::Asked;
 
 /// Takes tokens from a bucket, or nothing.
 pub(crate) struct Take;
@@ -35,13 +34,13 @@ impl Command for Take {
             return Err(Error::Arity("cl.take"));
         };
         // Mostly there is only the key.
-        let (tokens, asked, partial) = match args.is_empty() {
-            true => (1, Asked::default(), false),
+        let (tokens, policy, partial) = match args.is_empty() {
+            true => (1, None, false),
             false => {
                 let tokens = options::optional_tokens(&mut args)?;
                 let allowed = [Word::Capacity, Word::Refill, Word::Interval, Word::Partial];
                 let options = options::options(&mut args, &allowed)?;
-                (tokens, options.asked, options.partial)
+                (tokens, options.asked.whole()?, options.partial)
             }
         };
 
@@ -49,7 +48,7 @@ impl Command for Take {
         let key = Key::open_write(ctx, name);
         let mut opened = store::open_for_count(ctx, &key, now)?;
         let region = ctx.module().regions.region()?;
-        opened.ask(&asked, store::default_policy(ctx)?)?;
+        opened.ask(policy);
         let answer = opened.take(tokens, partial, now, &region)?;
 
         // A new policy holds from the call that brings it, even a refused one:

@@ -8,7 +8,7 @@ use crate::host::{
     self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec, Str,
 };
 use crate::store::{self, PooledBucket};
-use claw_core::policy::Asked;
+use claw_core::policy::{Asked, Policy};
 use std::collections::HashMap;
 
 /// Takes from all of several buckets, or from none.
@@ -41,7 +41,6 @@ impl Command for TakeAll {
 
         let now = host::now();
         let region = ctx.module().regions.region()?;
-        let default = store::default_policy(ctx)?;
 
         // Each bucket once, however often it is named.
         let mut buckets: Vec<Bucket<'_>> = Vec::with_capacity(call.charges.len());
@@ -54,15 +53,15 @@ impl Command for TakeAll {
                     let key = Key::open_write(ctx, charge.name);
                     let opened = store::open_for_count(ctx, &key, now)?;
                     places.insert(charge.name.as_bytes(), buckets.len());
-                    buckets.push(Bucket { key, opened, asked: charge.asked, owed: 0 });
+                    buckets.push(Bucket { key, opened, policy: charge.policy, owed: 0 });
                     buckets.len().saturating_sub(1)
                 }
             };
             let bucket = buckets.get_mut(place).ok_or(NO_BUCKET)?;
-            if bucket.asked != charge.asked {
+            if bucket.policy != charge.policy {
                 return Err(Error::TwoPolicies(charge.name.as_bytes().into()));
             }
-            bucket.opened.ask(&charge.asked, default)?;
+            bucket.opened.ask(charge.policy);
             bucket.owed = bucket.owed.saturating_add(charge.tokens);
             demands.push((place, charge.tokens, bucket.owed));
         }
@@ -140,8 +139,8 @@ const fn list(
 struct Bucket<'c> {
     key: Key<'c>,
     opened: PooledBucket<'c>,
-    /// What every charge of it asks for.
-    asked: Asked,
+    /// What every charge of it brings.
+    policy: Option<Policy>,
     /// Sum of the charges seen so far.
     owed: u64,
 }
@@ -150,7 +149,7 @@ struct Bucket<'c> {
 struct Charge<'a> {
     name: Str<'a>,
     tokens: u64,
-    asked: Asked,
+    policy: Option<Policy>,
 }
 
 struct Call<'a> {
@@ -188,14 +187,12 @@ impl<'a> Call<'a> {
         let of = |list: &Option<List>, index| list.as_ref().and_then(|list| list.at(index));
         let mut charges = Vec::with_capacity(numkeys);
         for (index, name) in names.into_iter().enumerate() {
-            charges.push(Charge {
-                name,
-                tokens: of(&tokens, index).unwrap_or(1),
-                asked: Asked {
-                    capacity: of(&capacity, index),
-                    refill: options::rate(of(&refill, index), of(&interval, index))?,
-                },
-            });
+            let asked = Asked {
+                capacity: of(&capacity, index),
+                refill: options::rate(of(&refill, index), of(&interval, index))?,
+            };
+            let tokens = of(&tokens, index).unwrap_or(1);
+            charges.push(Charge { name, tokens, policy: asked.whole()? });
         }
         Ok(Self { charges })
     }

@@ -46,13 +46,13 @@ impl Command for Throttle {
         if !args.is_empty() {
             return Err(ARITY);
         }
-        let asked = throttle::policy(max_burst, count, period)?;
+        let policy = throttle::policy(max_burst, count, period)?;
 
         let now = host::now();
         let key = Key::open_write(ctx, name);
         let mut opened = store::open_for_count(ctx, &key, now)?;
         let region = ctx.module().regions.region()?;
-        opened.ask(&asked, store::default_policy(ctx)?)?;
+        opened.ask(Some(policy));
         let before = opened.bucket().tokens();
         let (limited, answer) = match quantity {
             Move::Take(tokens) => {

@@ -6,7 +6,7 @@
 //!
 //! let server = Server::builder().module_args(["max-tokens", "50"]).start();
 //! let mut conn = server.connection();
-//! assert_eq!(ints(&mut conn, "CL.TAKE key 1 CAPACITY 5")[0], 1);
+//! assert_eq!(ints(&mut conn, "CL.TAKE key 1 CAPACITY 5 REFILL 5")[0], 1);
 //! assert!(error(&mut conn, "CL.TAKE").starts_with("ERR "));
 //! assert_eq!(server.warnings(), Vec::<String>::new());
 //! // Dropping the server kills the process and removes its directory.

@@ -4,7 +4,7 @@ use redis::{Cmd, ConnectionLike, FromRedisValue, RedisError, RedisResult, ToRedi
 use std::collections::BTreeMap;
 
 /// Runs a command that is written as text and split at white space, such as
-/// `"CL.TAKE k 1 CAPACITY 5"`. There is no quoting: for arguments that are
+/// `"CL.TAKE k 1 CAPACITY 5 REFILL 5"`. There is no quoting: for arguments that are
 /// empty, binary or contain white space use [`redis::cmd`].
 ///
 /// # Errors

@@ -21,17 +21,20 @@ pub fn takeall(conn: &mut Connection, line: &str) -> (i64, i64, Vec<[i64; 5]>) {
     (taken, index, each.collect())
 }
 
-/// The answer to `CL.POLICY`: capacity, refill, interval, weight, pinned.
+/// The answer to `CL.POLICY`: capacity, refill, interval, weight, pinned; where it comes from
+/// agrees with the last.
 pub fn policy(conn: &mut Connection, line: &str) -> (i64, String, i64, i64, i64) {
     let pairs: Vec<(String, Value)> = ask(conn, line);
     let names: Vec<&str> = pairs.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["capacity", "refill", "interval", "weight", "pinned"], "`{line}`");
+    assert_eq!(names, ["capacity", "refill", "interval", "weight", "pinned", "source"], "`{line}`");
     let number = |place: usize| match &pairs[place].1 {
         Value::Int(number) => *number,
         other => panic!("`{line}`: {other:?}"),
     };
     let Value::BulkString(refill) = &pairs[1].1 else { panic!("`{line}`: {pairs:?}") };
     let refill = String::from_utf8(refill.clone()).unwrap();
+    let pinned = pairs[5].1 == Value::BulkString(b"pin".to_vec());
+    assert_eq!(number(4), i64::from(pinned), "`{line}`: {pairs:?}");
     (number(0), refill, number(2), number(3), number(4))
 }
 

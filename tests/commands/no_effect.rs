@@ -18,7 +18,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "CL.TAKE pinned 6 CAPACITY 50 REFILL 9",
     "CL.TAKE missing 1001",
     "CL.TAKE missing 0",
-    "CL.TAKE missing 0 CAPACITY 5",
+    "CL.TAKE missing 0 CAPACITY 5 REFILL 5",
     "CL.PEEK empty",
     "CL.PEEK empty 1 CAPACITY 50 REFILL 2",
     "CL.PEEK plain",
@@ -51,10 +51,10 @@ const WITHOUT_EFFECT: &[&str] = &[
 
 /// The same with another policy than the stored one, and no tokens: a look.
 const LOOKS: &[&str] = &[
-    "CL.TAKE plain 0 CAPACITY 7",
+    "CL.TAKE plain 0 CAPACITY 7 REFILL 5",
     "CL.TAKE empty 0",
     "CL.TAKE empty 0 CAPACITY 9 REFILL 3",
-    "CL.TAKEALL 2 plain empty TOKENS 0 CAPACITY 7",
+    "CL.TAKEALL 2 plain empty TOKENS 0 CAPACITY 7 REFILL 5",
     "CL.TAKEALL 1 empty TOKENS 0",
     "CL.THROTTLE plain 3 1 1 0",
 ];

@@ -4,39 +4,73 @@ use crate::buckets::{clock, micros, precise_clock};
 use crate::calls::{DAYS_366_MS, TRILLION, five, never_full, policy, takeall, wait_ms};
 use crate::paper::Paper;
 use crate::refusals::CAPACITY;
-use claw_testkit::{Server, call_bytes, digest, error, eventually, fields, int, run};
+use claw_testkit::{Server, ask, call_bytes, digest, error, eventually, fields, int, run};
+use redis::Value;
 use std::time::Duration;
 
 #[test]
-fn a_pinned_policy_wins_over_the_call_and_the_call_over_the_default() {
+fn a_pinned_policy_wins_then_the_calls_then_the_buckets_then_the_default() {
     let server = Server::start();
     let conn = &mut server.connection();
     assert_eq!(five(conn, "CL.PEEK k")[1], 1000, "default");
-    assert_eq!(five(conn, "CL.TAKE k CAPACITY 50")[1], 50, "call");
-    assert_eq!(five(conn, "CL.PEEK k")[1], 1000, "default");
-    assert_eq!(five(conn, "CL.PEEK k CAPACITY 60")[1], 60, "call");
+    assert_eq!(five(conn, "CL.TAKE k CAPACITY 50 REFILL 5")[1], 50, "call");
+    // The bucket keeps what an earlier call brought.
+    for line in ["CL.PEEK k", "CL.TAKE k", "CL.TAKE k 99", "CL.GIVE k", "CL.TAKE k PARTIAL"] {
+        assert_eq!(five(conn, line)[1], 50, "`{line}`");
+        assert_eq!(fields(conn, "k")["policy"], "50 5/1000", "`{line}`");
+    }
+    assert_eq!(takeall(conn, "CL.TAKEALL 1 k").2[0][1], 50);
+    assert_eq!(policy(conn, "CL.POLICY k"), (50, "5".into(), 1000, 1, 0));
+    assert_eq!(five(conn, "CL.PEEK k CAPACITY 60 REFILL 5")[1], 60, "call");
+    assert_eq!(five(conn, "CL.PEEK k")[1], 50, "a look stores nothing");
     run(conn, &["CL.POLICY k CAPACITY 70 REFILL 0"]);
     for line in [
         "CL.TAKE k",
-        "CL.TAKE k CAPACITY 50",
+        "CL.TAKE k CAPACITY 50 REFILL 5",
         "CL.TAKE k REFILL 9 INTERVAL 10",
-        "CL.PEEK k CAPACITY 50",
+        "CL.PEEK k CAPACITY 50 REFILL 5",
         "CL.GIVE k 0",
     ] {
         let reply = five(conn, line);
         assert_eq!((reply[1], reply[4]), (70, -1), "`{line}`");
     }
-    assert_eq!(takeall(conn, "CL.TAKEALL 1 k CAPACITY 50").2[0][1], 70);
+    assert_eq!(takeall(conn, "CL.TAKEALL 1 k CAPACITY 50 REFILL 5").2[0][1], 70);
     assert_eq!(fields(conn, "k")["policy"], "70 0/1000 pinned 1");
     // The default does not show through, either.
     run(conn, &["CONFIG SET claw.max-tokens 5"]);
     assert_eq!(five(conn, "CL.PEEK k")[1], 70);
     run(conn, &["CL.POLICY k RESET"]);
     assert_eq!(five(conn, "CL.PEEK k")[1], 5);
-    assert_eq!(five(conn, "CL.PEEK k CAPACITY 50")[1], 50);
+    assert_eq!(five(conn, "CL.PEEK k CAPACITY 50 REFILL 5")[1], 50);
     // An option out of bounds is an error even where a pin overrides it.
     run(conn, &["CL.POLICY k CAPACITY 70"]);
-    assert_eq!(error(conn, "CL.TAKE k CAPACITY 0"), CAPACITY);
+    assert_eq!(error(conn, "CL.TAKE k CAPACITY 0 REFILL 5"), CAPACITY);
+}
+
+/// CL.POLICY_RO answers as CL.POLICY does that only reads, and says where the policy comes from.
+#[test]
+fn the_reading_form_says_where_the_policy_comes_from() {
+    let server = Server::start();
+    let conn = &mut server.connection();
+    let rows = [
+        ("CL.TAKE k", "default"),
+        ("CL.POLICY k WEIGHT 2", "default"),
+        ("CL.TAKE k 1 REFILL 3", "bucket"),
+        ("CL.TAKE k 9", "bucket"),
+        ("CL.PEEK k 1 REFILL 4", "bucket"),
+        ("CL.POLICY k CAPACITY 9", "pin"),
+        ("CL.TAKE k 1 REFILL 3", "pin"),
+        ("CL.POLICY k RESET", "default"),
+        ("DEL k", "default"),
+    ];
+    for (line, source) in rows {
+        run(conn, &[line]);
+        let before = (digest(conn), int(conn, "EXISTS k"));
+        let read: Vec<(String, Value)> = ask(conn, "CL.POLICY_RO k");
+        assert_eq!(read, ask::<Vec<(String, Value)>>(conn, "CL.POLICY k"), "`{line}`");
+        assert_eq!(read[5], ("source".into(), Value::BulkString(source.into())), "`{line}`");
+        assert_eq!((digest(conn), int(conn, "EXISTS k")), before, "`{line}`");
+    }
 }
 
 #[test]
@@ -85,11 +119,28 @@ fn a_policy_is_read_pinned_and_reset() {
     // A weight alone does not pin; the default stays in force.
     assert_eq!(policy(conn, "CL.POLICY w WEIGHT 4"), (1000, "5".into(), 1000, 4, 0));
     assert_eq!(fields(conn, "w")["userWeight"], "4");
-    assert_eq!(five(conn, "CL.TAKE w CAPACITY 9")[1], 9);
+    assert_eq!(five(conn, "CL.TAKE w CAPACITY 9 REFILL 5")[1], 9);
     // A call's options are stored, not pinned, and are shown.
     assert_eq!(policy(conn, "CL.POLICY w"), (9, "5".into(), 1000, 4, 0));
     // Pinning then starts from them.
     assert_eq!(policy(conn, "CL.POLICY w REFILL 2"), (9, "2".into(), 1000, 4, 1));
+}
+
+/// Whoever only looks, or calls with half a thought, does not open what was closed.
+#[test]
+fn a_limit_stays_while_its_bucket_lives() {
+    let server = Server::start();
+    let conn = &mut server.connection();
+    let by_a_call = "CL.TAKE login 5 CAPACITY 5 REFILL 5 INTERVAL 900000";
+    assert_eq!(five(conn, by_a_call)[..3], [5, 5, 0]);
+    for line in ["CL.TAKE login", "CL.PEEK login", "CL.TAKE login 5 PARTIAL"] {
+        let [taken, capacity, remaining, retry, _] = five(conn, line);
+        assert_eq!([taken, capacity, remaining], [0, 5, 0], "`{line}`");
+        assert!(retry > 100_000, "`{line}`: {retry}");
+    }
+    // With its bucket it goes.
+    run(conn, &["DEL login"]);
+    assert_eq!(five(conn, "CL.TAKE login")[..3], [1, 1000, 999]);
 }
 
 #[test]
@@ -156,12 +207,19 @@ fn a_refused_call_with_a_new_policy_stores_it() {
         let before = (digest(conn), int(conn, "PEXPIRETIME k"));
         run(conn, &[&refused]);
         assert_eq!((digest(conn), int(conn, "PEXPIRETIME k")), before, "`{line}`");
-        // Back to the default: also a change.
+        // And so does one without a policy.
         run(conn, &[&format!("{line}99")]);
-        assert!(!fields(conn, "k").contains_key("policy"), "`{line}`");
+        assert_eq!((digest(conn), int(conn, "PEXPIRETIME k")), before, "`{line}`");
     }
     // A missing bucket stays missing.
-    run(conn, &["DEL k", "CL.TAKE k 11 CAPACITY 10", "CL.TAKEALL 1 k TOKENS 11 CAPACITY 10"]);
+    run(
+        conn,
+        &[
+            "DEL k",
+            "CL.TAKE k 11 CAPACITY 10 REFILL 5",
+            "CL.TAKEALL 1 k TOKENS 11 CAPACITY 10 REFILL 5",
+        ],
+    );
     assert_eq!(int(conn, "EXISTS k"), 0);
 }
 

@@ -14,6 +14,8 @@ const INTERVAL: &str = "ERR interval must be an integer from 1 to 31622400000 mi
 const WEIGHT: &str = "ERR weight must be an integer from 1 to 10";
 const NUMKEYS: &str = "ERR numkeys must be an integer of 1 or more";
 pub const TOO_MANY_KEYS: &str = "ERR numkeys is larger than the number of arguments";
+const LONE_CAPACITY: &str = "ERR option 'CAPACITY' needs 'REFILL'";
+const NO_CAPACITY: &str = "ERR option 'REFILL' with 0 needs 'CAPACITY'";
 const LONE_INTERVAL: &str = "ERR option 'INTERVAL' needs 'REFILL'";
 const LONE_RESET: &str = "ERR option 'RESET' stands alone";
 const WRONGTYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -62,7 +64,7 @@ fn wrong_calls() -> Vec<(Vec<Vec<u8>>, String)> {
         let words = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
         rows.push((words, error.to_string()));
     };
-    for name in ["cl.take", "cl.peek", "cl.give", "cl.policy"] {
+    for name in ["cl.take", "cl.peek", "cl.give", "cl.policy", "cl.policy_ro"] {
         row(name, &format!("ERR wrong number of arguments for '{name}' command"));
     }
     for line in ["cl.takeall", "cl.takeall 1"] {
@@ -78,7 +80,7 @@ fn wrong_calls() -> Vec<(Vec<Vec<u8>>, String)> {
     row("CL.TAKE K 1 FOO", &unknown("FOO"));
     row("CL.TAKE K 1 2", &unknown("2"));
     row("CL.TAKE K 1 ", &unknown(""));
-    row("CL.TAKE K 1 CAPACITY 5 6", &unknown("6"));
+    row("CL.TAKE K 1 CAPACITY 5 6 REFILL 5", &unknown("6"));
     row("CL.TAKE K PARTIAL 5", &unknown("5"));
     row("CL.TAKE K 1 WEIGHT 5", &unknown("WEIGHT"));
     row("CL.TAKE K 1 RESET", &unknown("RESET"));
@@ -114,6 +116,15 @@ fn wrong_calls() -> Vec<(Vec<Vec<u8>>, String)> {
         row(&format!("CL.{name} K CAPACITY 5 INTERVAL 5"), &LONE_INTERVAL);
         row(&format!("CL.{name} K CAPACITY REFILL 5"), &CAPACITY);
     }
+    // A call brings a whole policy or none.
+    for call in ["TAKE K", "PEEK K 1", "TAKEALL 1 K", "TAKEALL 2 K L"] {
+        row(&format!("CL.{call} CAPACITY 5"), &LONE_CAPACITY);
+        row(&format!("CL.{call} REFILL 0"), &NO_CAPACITY);
+        row(&format!("CL.{call} REFILL 0.0 INTERVAL 5"), &NO_CAPACITY);
+    }
+    row("CL.TAKE K PARTIAL CAPACITY 5", &LONE_CAPACITY);
+    row("CL.TAKEALL 2 K L CAPACITY 5 6", &LONE_CAPACITY);
+    row("CL.TAKEALL 2 K L REFILL 1 0", &NO_CAPACITY);
     row("CL.TAKE K PARTIAL PARTIAL", &doubled("PARTIAL"));
     row("CL.POLICY K WEIGHT 5 WEIGHT 5", &doubled("WEIGHT"));
     row("CL.POLICY K WEIGHT", &no_value("WEIGHT"));
@@ -126,7 +137,7 @@ fn wrong_calls() -> Vec<(Vec<Vec<u8>>, String)> {
         row(&format!("CL.TAKEALL 3 K L M {option} 5 6"), &length(option));
         row(&format!("CL.TAKEALL 2 K L {option} 5 6 7"), &length(option));
     }
-    row("CL.TAKEALL 1 K TOKENS CAPACITY 5", &no_value("TOKENS"));
+    row("CL.TAKEALL 1 K TOKENS CAPACITY 5 REFILL 5", &no_value("TOKENS"));
     row("CL.TAKEALL 1 K REFILL 5 INTERVAL", &no_value("INTERVAL"));
     row("CL.TAKEALL 1 K REFILL 5 INTERVAL 5 INTERVAL 5", &doubled("INTERVAL"));
     row("CL.TAKEALL 3 K L M REFILL 5 INTERVAL 5 6", &length("INTERVAL"));
@@ -151,7 +162,7 @@ fn wrong_calls() -> Vec<(Vec<Vec<u8>>, String)> {
         (
             &[
                 "CL.TAKE K ?",
-                "CL.TAKE K ? CAPACITY 5",
+                "CL.TAKE K ? CAPACITY 5 REFILL 5",
                 "CL.PEEK K ?",
                 "CL.GIVE K ?",
                 "CL.TAKEALL 1 K TOKENS ?",
@@ -163,11 +174,11 @@ fn wrong_calls() -> Vec<(Vec<Vec<u8>>, String)> {
         ),
         (
             &[
-                "CL.TAKE K CAPACITY ?",
+                "CL.TAKE K CAPACITY ? REFILL 5",
                 "CL.TAKE K 1 REFILL 1 CAPACITY ? PARTIAL",
-                "CL.PEEK K CAPACITY ?",
+                "CL.PEEK K CAPACITY ? REFILL 5",
                 "CL.POLICY K CAPACITY ?",
-                "CL.TAKEALL 2 K K CAPACITY 1 ?",
+                "CL.TAKEALL 2 K K CAPACITY 1 ? REFILL 5",
             ],
             TRILLION,
             &["0", "000"],

@@ -21,10 +21,13 @@ fn a_new_bucket_is_full() {
         ("CL.TAKE k 1001", [0, 1000, 1000, -1, 0]),
         ("CL.TAKE k 1000000000000", [0, 1000, 1000, -1, 0]),
         ("cl.take k 3", [3, 1000, 997, 0, 600]),
-        // What a call leaves out comes from the default.
-        ("CL.TAKE k CAPACITY 10", [1, 10, 9, 0, 200]),
-        ("CL.TAKE k 10 REFILL 10", [10, 1000, 990, 0, 1000]),
-        ("CL.TAKE k 10 REFILL 10 INTERVAL 60000", [10, 1000, 990, 0, 60_000]),
+        // Without a capacity, the bucket holds what an interval refills.
+        ("CL.TAKE k 2 REFILL 10", [2, 10, 8, 0, 200]),
+        ("CL.TAKE k REFILL 2.5", [1, 3, 2, 0, 400]),
+        ("CL.TAKE k REFILL 0.000001", [1, 1, 0, 0, 1_000_000_000]),
+        ("CL.TAKE k REFILL 1000000000000", [1, max, max - 1, 0, 1]),
+        ("CL.TAKE k CAPACITY 10 REFILL 5", [1, 10, 9, 0, 200]),
+        ("CL.TAKE k 10 REFILL 10 INTERVAL 60000", [10, 10, 0, 0, 60_000]),
         // Options come in any order and case.
         ("CL.TAKE k 2 interval 500 refill 1 Capacity 7", [2, 7, 5, 0, 1000]),
         ("CL.TAKE k partial Capacity 7 REFILL 1", [1, 7, 6, 0, 1000]),
@@ -46,9 +49,9 @@ fn a_new_bucket_is_full() {
         ("CL.TAKE k 1000000000000 PARTIAL", [1000, 1000, 0, 0, 200_000]),
         ("CL.TAKE k 0 PARTIAL", [0, 1000, 1000, 0, 0]),
         // The bounds.
-        ("CL.TAKE k CAPACITY 1", [1, 1, 0, 0, 200]),
-        ("CL.TAKE k CAPACITY 1000000000000", [1, max, max - 1, 0, 200]),
-        ("CL.TAKE k 1000000000000 CAPACITY 1000000000000", [max, max, 0, 0, max * 200]),
+        ("CL.TAKE k CAPACITY 1 REFILL 5", [1, 1, 0, 0, 200]),
+        ("CL.TAKE k CAPACITY 1000000000000 REFILL 5", [1, max, max - 1, 0, 200]),
+        ("CL.TAKE k 1000000000000 CAPACITY 1000000000000 REFILL 5", [max, max, 0, 0, max * 200]),
         ("CL.TAKE k CAPACITY 1 REFILL 1000000000000", [1, 1, 0, 0, 1]),
         ("CL.TAKE k CAPACITY 1 REFILL 1000000000000 INTERVAL 1", [1, 1, 0, 0, 1]),
         ("CL.TAKE k CAPACITY 1 REFILL 1 INTERVAL 1", [1, 1, 0, 0, 1]),

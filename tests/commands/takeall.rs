@@ -98,11 +98,11 @@ fn takeall_has_lists_of_options() {
     let server = Server::start();
     let conn = &mut server.connection();
     let rows: &[(&str, &[(&str, &str)])] = &[
-        ("2 x y CAPACITY 9", &[("8", "9 5/1000"), ("8", "9 5/1000")]),
-        ("2 x y CAPACITY 9 8", &[("8", "9 5/1000"), ("7", "8 5/1000")]),
-        ("2 x y REFILL 0.5 2", &[("999", "1000 0.5/1000"), ("999", "1000 2/1000")]),
-        ("2 x y REFILL 3 INTERVAL 50 60", &[("999", "1000 3/50"), ("999", "1000 3/60")]),
-        ("2 x y INTERVAL 7 REFILL 1 2", &[("999", "1000 1/7"), ("999", "1000 2/7")]),
+        ("2 x y CAPACITY 9 REFILL 5", &[("8", "9 5/1000"), ("8", "9 5/1000")]),
+        ("2 x y CAPACITY 9 8 REFILL 5", &[("8", "9 5/1000"), ("7", "8 5/1000")]),
+        ("2 x y REFILL 0.5 2", &[("0", "1 0.5/1000"), ("1", "2 2/1000")]),
+        ("2 x y REFILL 3 INTERVAL 50 60", &[("2", "3 3/50"), ("2", "3 3/60")]),
+        ("2 x y INTERVAL 7 REFILL 1 2", &[("0", "1 1/7"), ("1", "2 2/7")]),
         (
             "2 x y INTERVAL 5 6 REFILL 3 4 CAPACITY 11 12 TOKENS 1 2",
             &[("10", "11 3/5"), ("10", "12 4/6")],
@@ -187,7 +187,7 @@ fn takeall_with_a_bad_bucket_changes_none() {
         "CL.TAKEALL 3 bad a b",
         "CL.TAKEALL 3 a bad missing",
         "CL.TAKEALL 3 a bad b TOKENS 9999",
-        "CL.TAKEALL 2 a bad CAPACITY 77",
+        "CL.TAKEALL 2 a bad CAPACITY 77 REFILL 5",
     ] {
         assert_eq!(error(conn, line), corrupt, "`{line}`");
         assert_eq!(digest(conn), before, "`{line}`");

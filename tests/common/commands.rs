@@ -60,12 +60,14 @@ impl Commands {
     fn policy(&mut self, words: &mut Words) {
         if self.random.once_in(2) {
             push(words, ["CAPACITY", self.capacity()]);
+            self.rate(words);
         }
-        if self.random.once_in(2) {
-            push(words, ["REFILL", self.refill()]);
-            if !self.random.once_in(4) {
-                push(words, ["INTERVAL", self.interval()]);
-            }
+    }
+
+    fn rate(&mut self, words: &mut Words) {
+        push(words, ["REFILL", self.refill()]);
+        if !self.random.once_in(4) {
+            push(words, ["INTERVAL", self.interval()]);
         }
     }
 
@@ -109,8 +111,6 @@ impl Commands {
         }
         if self.random.once_in(3) {
             list(self, "CAPACITY", |random| random.capacity().into());
-        }
-        if self.random.once_in(3) {
             list(self, "REFILL", |random| random.refill().into());
             if self.random.once_in(2) {
                 list(self, "INTERVAL", |random| random.interval().into());
@@ -125,7 +125,13 @@ impl Commands {
             0 => {}
             1 => push(&mut words, ["RESET"]),
             _ => {
-                self.policy(&mut words);
+                // Any part of a policy.
+                if self.random.once_in(2) {
+                    push(&mut words, ["CAPACITY", self.capacity()]);
+                }
+                if self.random.once_in(2) {
+                    self.rate(&mut words);
+                }
                 if self.random.once_in(3) {
                     push(&mut words, ["WEIGHT", self.random.choose(&["1", "2", "3", "10"])]);
                 }
@@ -151,6 +157,8 @@ impl Commands {
         let rest: &[&str] = self.random.choose(&[
             &["-1"][..],
             &["1", "CAPACITY", "0"],
+            &["1", "CAPACITY", "5"],
+            &["1", "REFILL", "0"],
             &["1", "REFILL", "1", "REFILL", "1"],
             &["1", "INTERVAL", "5"],
             &["1", "SURPRISE"],

@@ -40,6 +40,8 @@ fn acl_guards_keys_and_commands() {
         ("CL.TAKEALL 2 mine:a other:b", "everything both taker dangerous"),
         ("CL.TAKEALL 2 other:a mine:b", "everything both taker dangerous"),
         ("CL.TAKEALL 3 mine:a mine:b other:c TOKENS 0", "everything both taker dangerous"),
+        ("CL.POLICY_RO mine:k", "everything reader both mine half taker dangerous"),
+        ("CL.POLICY_RO other:k", "everything reader both half taker dangerous"),
         ("CL.POLICY mine:k", "everything both mine half dangerous"),
         ("CL.POLICY other:k CAPACITY 5", "everything both dangerous"),
         ("CL.THROTTLE mine:k 1 2 3", "everything both mine half dangerous"),

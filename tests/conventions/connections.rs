@@ -16,6 +16,7 @@ fn resp3_has_maps() {
             (text("interval"), Value::Int(1000)),
             (text("weight"), Value::Int(1)),
             (text("pinned"), Value::Int(pinned)),
+            (text("source"), text(if pinned == 1 { "pin" } else { "default" })),
         ])
     };
     let rows = [
@@ -43,7 +44,7 @@ fn resp3_has_maps() {
     assert_eq!(error(conn, "CL.TAKE k 1 FOO"), "ERR unknown option 'FOO'");
     // In RESP2 the map is a list of pairs.
     let flat: Vec<Value> = ask(&mut server.connection(), "CL.POLICY k");
-    assert_eq!(flat.len(), 10);
+    assert_eq!(flat.len(), 12);
 }
 
 #[test]

@@ -38,6 +38,7 @@ fn info_counts_what_is_done() {
         ("CL.THROTTLE t 15 1 31622400 0", [0, 0, 0, 0, 0, 0]),
         ("CL.THROTTLE t 15 1 31622400 -1", [0, 0, 1, 0, 1, 0]),
         ("CL.POLICY k WEIGHT 2", [0, 0, 0, 0, 0, 0]),
+        ("CL.POLICY_RO k", [0, 0, 0, 0, 0, 0]),
         // Errors are none of these, except for what a bucket holds.
         ("CL.TAKE", [0, 0, 0, 0, 0, 0]),
         ("CL.TAKE k 1 FOO", [0, 0, 0, 0, 0, 0]),

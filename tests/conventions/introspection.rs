@@ -21,6 +21,7 @@ pub const ABOUT: &[About] = &[
         "RW access update",
     ),
     ("cl.policy", -2, "write denyoom fast", [1, 1, 1], "write fast hash", "RW access update"),
+    ("cl.policy_ro", 2, "readonly fast", [1, 1, 1], "read fast hash", "RO access"),
     ("cl.throttle", -5, "write denyoom fast", [1, 1, 1], "write fast hash", "RW access update"),
     // A second specification finds the keys behind FROM, which are only read.
     (
@@ -157,6 +158,7 @@ fn command_docs_describe_the_commands() {
             "key:key [([CAPACITY capacity:integer] \
              [REFILL refill:double [INTERVAL interval:integer]] [WEIGHT weight:integer] | RESET)]",
         ),
+        ("cl.policy_ro", "Reads the policy of a bucket.", "O(1)", "key:key"),
         (
             "cl.throttle",
             "Takes tokens with the arguments and the reply of redis-cell.",
@@ -241,7 +243,7 @@ fn the_server_finds_the_keys() {
         ("CL.THROTTLE k 1 2 3", "k"),
         ("CL.TAKEALL 1 a", "a"),
         ("CL.TAKEALL 3 a b a", "a b a"),
-        ("CL.TAKEALL 2 a b TOKENS 1 2 CAPACITY 3 4", "a b"),
+        ("CL.TAKEALL 2 a b TOKENS 1 2 CAPACITY 3 4 REFILL 5", "a b"),
         ("CL.TAKEALL 2 2 TOKENS 1", "2 TOKENS"),
     ];
     for (line, expected) in rows {

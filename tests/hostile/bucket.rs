@@ -137,19 +137,19 @@ impl State {
         let &[0, capacity, remaining, 0, reset] = peeked else {
             return Err("not what an untouched bucket answers".into());
         };
-        let pinned = self.fields[3].as_deref().and_then(parse).filter(|policy| policy.pinned);
-        let policy = pinned.unwrap_or(self.default);
+        let own = self.fields[3].as_deref().and_then(parse);
+        let policy = own.unwrap_or(self.default);
         ensure(capacity as u64 == policy.capacity, "the capacity is not that of the policy")?;
         ensure((0..=capacity).contains(&remaining), "remaining is not within 0..=capacity")?;
         ensure((reset == 0) == (remaining == capacity), "reset_after is 0 only when full")?;
         let tokens = self.fields[0].as_deref().and_then(decimal);
         let Some(tokens) = tokens else {
             // The default may have been smaller in between.
-            let full = pinned.is_none() || remaining == capacity;
+            let full = own.is_none() || remaining == capacity;
             return ensure(full, "a bucket without tokens is full");
         };
-        // An earlier, smaller default may have cut what is not pinned.
-        if pinned.is_some() {
+        // An earlier, smaller default may have cut a bucket without a policy of its own.
+        if own.is_some() {
             let least = tokens.min(capacity as u64 * 1_000_000) / 1_000_000;
             ensure(remaining as u64 >= least, "tokens were lost")?;
             let then = self.fields[1].as_deref().and_then(|text| self.time(text));
@@ -195,15 +195,12 @@ impl State {
         ensure(fits, &format!("{left} millionths ought to be left"))
     }
 
-    /// Checks a bucket that a call was refused by: it is as it was, unless the
-    /// policy in force could have changed.
+    /// Checks a bucket that a call without a policy was refused by: it is as it was.
     pub fn check_untouched(&self, before: &State) -> Result<(), String> {
-        let policy = before.fields[3].as_deref().and_then(parse);
         let same = self.fields == before.fields && self.expires_ms == before.expires_ms;
-        let pinned = policy.is_some_and(|policy| policy.pinned);
         // The first take gives a bucket made without a timestamp one.
         let dated = before.fields[1].is_some();
-        ensure(same || !pinned || !dated, "refused, but something was written")
+        ensure(same || !dated, "refused, but something was written")
     }
 
     /// Checks a bucket that a command has just written, leaving `remaining` of

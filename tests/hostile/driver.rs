@@ -410,11 +410,12 @@ fn audit(queued: &[Expect], items: &[Reply]) -> Result<bool, String> {
     };
     let (before, after) = (State::new(&items[..call])?, State::new(&items[call + 1..])?);
     let [first, capacity, remaining, ..] = ints[..] else { return Err("too short".into()) };
+    // A refused call that brings no policy writes nothing.
     let (moved, refused) = match *shape {
-        Shape::Take { .. } => (first, first == 0),
+        Shape::Take { policy, .. } => (first, first == 0 && !policy),
         Shape::Give { tokens } => (if first > 0 { -(tokens as i64) } else { 0 }, false),
         Shape::Throttle { quantity } if quantity > 0 && first == 0 => (quantity, false),
-        Shape::Throttle { quantity } => (0, quantity > 0),
+        Shape::Throttle { .. } => (0, false),
         _ => (0, false),
     };
     let checked = if moved != 0 {

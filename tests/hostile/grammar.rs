@@ -20,6 +20,8 @@ pub enum Shape {
     Take {
         tokens: u64,
         partial: bool,
+        /// The call brings a policy.
+        policy: bool,
     },
     Give {
         tokens: u64,
@@ -101,6 +103,7 @@ fn accepted(args: &[&[u8]]) -> Option<Shape> {
                 return Some(Shape::Policy);
             }
             options(&args[2..], &["CAPACITY", "REFILL", "INTERVAL", "WEIGHT"])?;
+            // It may change one part of a policy.
             Some(Shape::Policy)
         }
         b"CL.THROTTLE" => throttle(args),
@@ -122,30 +125,41 @@ fn take(args: &[&[u8]], allowed: &[&str]) -> Option<Shape> {
         tokens = number(first, 0, MAX_TOKENS)?;
         rest = &rest[1..];
     }
-    let partial = options(rest, allowed)?;
-    Some(Shape::Take { tokens, partial })
+    let given = options(rest, allowed)?;
+    let has = |option| given.iter().any(|(name, _)| *name == option);
+    let never = given.contains(&("REFILL", 0));
+    is_whole(has("CAPACITY"), has("REFILL"), never).then_some(())?;
+    Some(Shape::Take { tokens, partial: has("PARTIAL"), policy: has("REFILL") })
 }
 
-/// Whether PARTIAL is among the options; `None` if they are no options.
-fn options(mut rest: &[&[u8]], allowed: &[&str]) -> Option<bool> {
-    let mut seen: Vec<&str> = Vec::new();
+/// Whether a call may bring a policy of these parts: a whole one or none. What never refills
+/// (`never`) does not say how much it holds.
+fn is_whole(capacity: bool, refill: bool, never: bool) -> bool {
+    if capacity { refill } else { !never }
+}
+
+/// The options with their values; `None` if they are no options.
+fn options<'a>(mut rest: &[&[u8]], allowed: &[&'a str]) -> Option<Vec<(&'a str, u64)>> {
+    let mut given: Vec<(&str, u64)> = Vec::new();
     while let Some((word, tail)) = rest.split_first() {
         let option = allowed.iter().find(|o| word.eq_ignore_ascii_case(o.as_bytes()))?;
-        if seen.contains(option) {
+        if given.iter().any(|(name, _)| name == option) {
             return None;
         }
-        seen.push(option);
         rest = tail;
+        let mut number = 1;
         if *option != "PARTIAL" {
             let (value, tail) = rest.split_first()?;
-            option_value(option, value)?;
+            number = option_value(option, value)?;
             rest = tail;
         }
+        given.push((option, number));
     }
-    if seen.contains(&"INTERVAL") && !seen.contains(&"REFILL") {
+    let has = |option| given.iter().any(|(name, _)| *name == option);
+    if has("INTERVAL") && !has("REFILL") {
         return None;
     }
-    Some(seen.contains(&"PARTIAL"))
+    Some(given)
 }
 
 fn option_value(option: &str, value: &[u8]) -> Option<u64> {
@@ -190,7 +204,7 @@ fn take_all(args: &[&[u8]]) -> Option<Shape> {
     rest = &rest[count..];
     let mut seen: Vec<&str> = Vec::new();
     let mut tokens = vec![1; count];
-    let mut lists = false;
+    let (mut lists, mut never) = (false, false);
     while let Some((word, tail)) = rest.split_first() {
         let allowed = ["TOKENS", "CAPACITY", "REFILL", "INTERVAL"];
         let option = allowed.into_iter().find(|o| word.eq_ignore_ascii_case(o.as_bytes()))?;
@@ -205,6 +219,7 @@ fn take_all(args: &[&[u8]]) -> Option<Shape> {
             return None;
         }
         lists |= len > 1 && option != "TOKENS";
+        never |= option == "REFILL" && values.contains(&0);
         if option == "TOKENS" {
             tokens = (0..count).map(|i| values[if len == 1 { 0 } else { i }]).collect();
         }
@@ -213,6 +228,7 @@ fn take_all(args: &[&[u8]]) -> Option<Shape> {
     if seen.contains(&"INTERVAL") && !seen.contains(&"REFILL") {
         return None;
     }
+    is_whole(seen.contains(&"CAPACITY"), seen.contains(&"REFILL"), never).then_some(())?;
     let names = &args[2..2 + count];
     let twice = names.iter().collect::<HashSet<_>>().len() < count;
     Some(Shape::All { tokens, torn: twice && lists })
@@ -224,7 +240,7 @@ pub fn check(args: &[Vec<u8>], shape: &Shape, reply: &Reply) -> Result<(), Strin
     match (shape, reply) {
         (_, Reply::Error(line)) => check_error(args, shape, line),
         (Shape::Refused, _) => Err("this has to be refused".into()),
-        (Shape::Take { tokens, partial }, _) => taken(&five(reply)?, *tokens, *partial),
+        (Shape::Take { tokens, partial, .. }, _) => taken(&five(reply)?, *tokens, *partial),
         (Shape::Give { tokens }, _) => {
             let [taken, capacity, remaining, retry, reset] = five(reply)?;
             levels(capacity, remaining, reset)?;

@@ -6,7 +6,7 @@ use redis::{Value, cmd as command};
 
 const WRITERS: &[&str] = &[
     "CL.TAKE pinned",
-    "CL.TAKE absent 1 CAPACITY 5",
+    "CL.TAKE absent 1 CAPACITY 5 REFILL 5",
     "CL.GIVE pinned",
     "CL.TAKEALL 2 pinned absent",
     "CL.POLICY pinned",
@@ -14,7 +14,8 @@ const WRITERS: &[&str] = &[
     "CL.POLICY pinned RESET",
     "CL.THROTTLE pinned 5 5 60",
 ];
-const READERS: &[&str] = &["CL.PEEK pinned", "CL.PEEK absent", "CL.PEEK pinned 5 CAPACITY 3"];
+const READERS: &[&str] =
+    &["CL.PEEK pinned", "CL.PEEK absent", "CL.PEEK pinned 5 CAPACITY 3 REFILL 5"];
 
 const CALL: &str = "return redis.call(unpack(ARGV))";
 const PCALL: &str = "return redis.pcall(unpack(ARGV))";

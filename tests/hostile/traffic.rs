@@ -240,10 +240,12 @@ impl Traffic {
     fn policy_options(&mut self, args: &mut Args) {
         let rng = &mut self.rng;
         let mut options = Vec::new();
-        if rng.percent(70) {
+        // Mostly a whole policy.
+        let whole = rng.percent(80);
+        if whole || rng.percent(40) {
             options.push([b"CAPACITY".to_vec(), capacity(rng).to_string().into_bytes()]);
         }
-        if rng.percent(70) {
+        if whole || rng.percent(70) {
             options.push([b"REFILL".to_vec(), refill(rng)]);
             if rng.percent(60) {
                 options.push([b"INTERVAL".to_vec(), interval(rng).to_string().into_bytes()]);
@@ -272,10 +274,11 @@ impl Traffic {
         if rng.percent(60) {
             list(rng, "TOKENS", |rng| tokens(rng).to_string().into_bytes());
         }
-        if rng.percent(30) {
+        let whole = rng.percent(25);
+        if whole || rng.percent(5) {
             list(rng, "CAPACITY", |rng| capacity(rng).to_string().into_bytes());
         }
-        if rng.percent(30) {
+        if whole || rng.percent(10) {
             list(rng, "REFILL", refill);
             if rng.percent(50) {
                 list(rng, "INTERVAL", |rng| interval(rng).to_string().into_bytes());

@@ -32,12 +32,12 @@ fn replicas_answer_peeks_and_refuse_writers() {
     for line in [
         "CL.PEEK never",
         "CL.PEEK never 8",
-        "CL.PEEK never 1 CAPACITY 5",
+        "CL.PEEK never 1 CAPACITY 5 REFILL 5",
         "CL.PEEK slow",
         "CL.PEEK slow 8",
         "CL.PEEK slow 1 CAPACITY 10 REFILL 1 INTERVAL 31622400000",
         "CL.PEEK pinned",
-        "CL.PEEK pinned 6 CAPACITY 90",
+        "CL.PEEK pinned 6 CAPACITY 90 REFILL 5",
         "CL.PEEK hand",
         "CL.PEEK hand 3",
         "CL.PEEK missing",
@@ -52,13 +52,19 @@ fn replicas_answer_peeks_and_refuse_writers() {
             assert!((last[wait]..=first[wait]).contains(&answer[wait]), "{line}: {answer:?}");
         }
     }
-    for line in ["CL.PEEK broken", "CL.PEEK text", "CL.PEEK never 1 CAPACITY 0", "CL.PEEK"] {
+    for line in ["CL.PEEK broken", "CL.PEEK text", "CL.PEEK never 1 CAPACITY 0 REFILL 5", "CL.PEEK"]
+    {
         assert_eq!(error(&mut theirs, line), error(&mut ours, line));
+    }
+    for key in ["never", "pinned", "missing"] {
+        let line = format!("CL.POLICY_RO {key}");
+        assert_eq!(cmd(&mut theirs, &line), cmd(&mut ours, &line));
+        assert!(error(&mut theirs, &format!("CL.POLICY {key}")).starts_with("READONLY "));
     }
     let peek = "return redis.call('CL.PEEK', KEYS[1])";
     let answer: Vec<i64> =
         redis::cmd("EVAL_RO").arg(peek).arg(1).arg("never").query(&mut theirs).unwrap();
-    assert_eq!(answer, [1, 1000, 6, 0, 198_800]);
+    assert_eq!(answer, [1, 10, 6, 0, -1]);
 
     for line in [
         "CL.TAKE never",

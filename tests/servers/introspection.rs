@@ -12,6 +12,7 @@ const COMMANDS: &[(&str, i64, bool, bool)] = &[
     ("cl.give", -2, true, true),
     ("cl.takeall", -3, true, true),
     ("cl.policy", -2, true, true),
+    ("cl.policy_ro", 2, false, true),
     ("cl.throttle", -5, true, true),
     ("cl.merge", -4, true, true),
     ("cl.state", 2, false, true),
@@ -45,7 +46,7 @@ pub fn keys_are_found(server: &str) {
     let conn = &mut node.connection();
     #[rustfmt::skip]
     let table = [
-        ("CL.TAKE a 1 CAPACITY 2",                "a"),
+        ("CL.TAKE a 1 CAPACITY 2 REFILL 5",                "a"),
         ("CL.PEEK a",                             "a"),
         ("CL.TAKEALL 3 a b c TOKENS 1 2 3",       "a b c"),
         ("CL.MERGE a FROM 2 b c STRATEGY min",    "a b c"),

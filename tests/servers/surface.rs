@@ -49,10 +49,10 @@ fn table() -> Vec<(&'static str, Answer)> {
             Int(1), Int(-1), List(vec![five(2, 3, 0, -1), five(3, 2, 0, -1)])])),
         ("CL.POLICY b CAPACITY 5 REFILL 0 WEIGHT 2",    map([
             ("capacity", Int(5)), ("refill", text("0")), ("interval", Int(1000)),
-            ("weight", Int(2)), ("pinned", Int(1))])),
-        ("CL.POLICY nobody",                            map([
+            ("weight", Int(2)), ("pinned", Int(1)), ("source", text("pin"))])),
+        ("CL.POLICY_RO nobody",                         map([
             ("capacity", Int(1000)), ("refill", text("5")), ("interval", Int(1000)),
-            ("weight", Int(1)), ("pinned", Int(0))])),
+            ("weight", Int(1)), ("pinned", Int(0)), ("source", text("default"))])),
         ("CL.MERGE d FROM 1 c STRATEGY min",            ints(&[1, 5, 2])),
         ("CL.MERGE d FROM 1 c STRATEGY min",            ints(&[0, 5, 2])),
         ("CL.STATE d",                                  Something),
@@ -144,7 +144,7 @@ fn answers(conn: &mut Connection) {
     let refused = [
         ("CL.TAKE",               "ERR wrong number of arguments for 'cl.take' command"),
         ("CL.TAKE text",          "WRONGTYPE Operation against a key holding the wrong kind of value"),
-        ("CL.TAKE a 1 CAPACITY 0", "ERR "),
+        ("CL.TAKE a 1 CAPACITY 0 REFILL 5", "ERR "),
         ("CL.MERGE a FROM 1 b STRATEGY none", "ERR "),
         ("CL.SYNC NOW",           "ERR region sync is off"),
     ];

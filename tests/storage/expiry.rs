@@ -68,7 +68,7 @@ fn what_has_to_be_remembered_does_not_expire() {
         &[
             ("CL.TAKE k", true),
             ("CL.POLICY k WEIGHT 2", false),
-            ("CL.TAKE k 7 CAPACITY 90", false),
+            ("CL.TAKE k 7 CAPACITY 90 REFILL 5", false),
             ("CL.POLICY k WEIGHT 1", true),
             ("CL.POLICY k WEIGHT 10", false),
             ("CL.POLICY k RESET", true),
@@ -89,7 +89,7 @@ fn what_has_to_be_remembered_does_not_expire() {
         ],
         &[("CL.POLICY k CAPACITY 5", false)],
         &[("CL.POLICY k WEIGHT 5", false)],
-        &[("CL.TAKEALL 1 k", true), ("CL.TAKEALL 1 k REFILL 0", false)],
+        &[("CL.TAKEALL 1 k", true), ("CL.TAKEALL 1 k CAPACITY 9 REFILL 0", false)],
         &[("HSET k userWeight 3 tokens 5", false), ("CL.TAKE k", false)],
         &[("HSET k userWeight 1 tokens 5", false), ("CL.TAKE k", true)],
     ];

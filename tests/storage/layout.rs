@@ -14,10 +14,10 @@ fn a_person_can_read_a_bucket() {
     let rows: &[Row] = &[
         (&["CL.TAKE k"], &[("tokens", "999")]),
         (&["CL.TAKE k 1000"], &[("tokens", "0")]),
-        (&["CL.TAKE k CAPACITY 5"], &[("tokens", "4"), ("policy", "5 5/1000")]),
+        (&["CL.TAKE k CAPACITY 5 REFILL 5"], &[("tokens", "4"), ("policy", "5 5/1000")]),
         (
-            &["CL.TAKE k 2 REFILL 0.50 INTERVAL 60000"],
-            &[("tokens", "998"), ("policy", "1000 0.5/60000")],
+            &["CL.TAKE k 2 REFILL 2.50 INTERVAL 60000"],
+            &[("tokens", "1"), ("policy", "3 2.5/60000")],
         ),
         (
             &["CL.TAKE k 1000000000000 CAPACITY 1000000000000 REFILL 0.000001 INTERVAL 1"],
@@ -37,10 +37,14 @@ fn a_person_can_read_a_bucket() {
             &["CL.POLICY k WEIGHT 3", "CL.POLICY k WEIGHT 1"],
             &[("tokens", "1000"), ("userWeight", "1")],
         ),
-        (&["CL.TAKEALL 1 k CAPACITY 3"], &[("tokens", "2"), ("policy", "3 5/1000")]),
+        (&["CL.TAKEALL 1 k CAPACITY 3 REFILL 5"], &[("tokens", "2"), ("policy", "3 5/1000")]),
         (&["CL.THROTTLE k 15 30 60"], &[("tokens", "15"), ("policy", "16 30/60000")]),
-        // Back on the default policy there is nothing to store.
-        (&["CL.TAKE k 3 CAPACITY 5 REFILL 0", "CL.TAKE k 2"], &[("tokens", "0")]),
+        // A call without a policy leaves the bucket its own; without one there is nothing to store.
+        (
+            &["CL.TAKE k 3 CAPACITY 5 REFILL 0", "CL.TAKE k 2"],
+            &[("tokens", "0"), ("policy", "5 0/1000")],
+        ),
+        (&["CL.TAKE k 3 CAPACITY 5 REFILL 0", "CL.POLICY k RESET"], &[("tokens", "2")]),
     ];
     for (lines, expected) in rows {
         run(conn, &["DEL k"]);

@@ -60,7 +60,21 @@ pub fn weight() -> impl Strategy<Value = u8> {
     prop_oneof![1 => Just(1), 1 => 1..=MAX_WEIGHT]
 }
 
+/// What a call may bring: nothing, a whole policy, or a refill that says how much it holds.
 pub fn options() -> impl Strategy<Value = Options> {
+    let refill = |terms: Terms| Some((terms.refill, terms.interval));
+    prop_oneof![
+        1 => Just(Options::default()),
+        2 => terms().prop_map(move |terms| Options {
+            capacity: Some(terms.capacity),
+            refill: refill(terms),
+        }),
+        1 => refilling().prop_map(move |terms| Options { capacity: None, refill: refill(terms) }),
+    ]
+}
+
+/// What CL.POLICY may change of a policy.
+pub fn changes() -> impl Strategy<Value = Options> {
     (any::<[bool; 2]>(), terms()).prop_map(|([capacity, refill], terms)| Options {
         capacity: capacity.then_some(terms.capacity),
         refill: refill.then_some((terms.refill, terms.interval)),

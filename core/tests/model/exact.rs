@@ -44,7 +44,7 @@ impl Terms {
     }
 }
 
-/// The policy options of a call; what it leaves out comes from elsewhere.
+/// The policy options of a call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Options {
     /// Whole tokens.
@@ -58,6 +58,16 @@ impl Options {
         *self == Self::default()
     }
 
+    /// A call's policy is a whole: nothing of it comes from elsewhere. Without a capacity it is
+    /// what one interval refills, up to a whole token.
+    fn whole(&self) -> Option<Terms> {
+        let (refill, interval) = self.refill?;
+        let refilled = millionths(refill).ceil().to_integer();
+        let capacity = self.capacity.unwrap_or_else(|| refilled.try_into().unwrap());
+        Some(Terms { capacity, refill, interval })
+    }
+
+    /// What CL.POLICY leaves out stays as it was.
     fn over(&self, base: Terms) -> Terms {
         let (refill, interval) = self.refill.unwrap_or((base.refill, base.interval));
         Terms { capacity: self.capacity.unwrap_or(base.capacity), refill, interval }
@@ -69,7 +79,7 @@ impl Options {
 pub enum Own {
     /// The configuration.
     Default,
-    /// The options of the latest call.
+    /// The options of the latest call that had any.
     Called(Terms),
     /// CL.POLICY.
     Pinned(Terms),
@@ -163,10 +173,8 @@ impl Exact {
         now: u64,
     ) -> Result<(Reply, Line), Ahead> {
         let mut line = self.open(now)?;
-        if !matches!(line.own, Own::Pinned(_)) {
-            let called = options.over(self.default);
-            let own = if options.none() { Own::Default } else { Own::Called(called) };
-            self.switch(&mut line, own, called);
+        if let (Some(called), Own::Default | Own::Called(_)) = (options.whole(), line.own) {
+            self.switch(&mut line, Own::Called(called), called);
         }
         let terms = self.terms(line.own);
         let there = whole(&line.tokens);

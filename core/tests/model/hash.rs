@@ -59,7 +59,7 @@ impl Server {
     pub fn ask(&self, options: Options, now: u64) -> Result<OpenBucket, FieldError> {
         let mut opened = self.open(now)?;
         let asked = Asked { capacity: options.capacity, refill: options.refill };
-        opened.ask(&asked, self.defaults.current()).expect("options are within their bounds");
+        opened.ask(asked.whole().expect("options are whole and within their bounds"));
         Ok(opened)
     }
 

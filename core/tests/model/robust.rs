@@ -99,8 +99,8 @@ proptest! {
         prop_assert_eq!(Policy::new(capacity, refill, interval).is_ok(), within);
         let asked = Asked { capacity: Some(capacity), refill: Some((refill, interval)) };
         prop_assert_eq!(asked.over(Policy::DEFAULT).is_ok(), within);
-        if let Ok(asked) = throttle::policy(capacity, refill, interval) {
-            let policy = asked.over(Policy::DEFAULT).unwrap();
+        prop_assert_eq!(asked.whole().is_ok(), within);
+        if let Ok(policy) = throttle::policy(capacity, refill, interval) {
             prop_assert_eq!(policy.capacity(), capacity + 1);
             prop_assert_eq!(policy.refill(), refill * 1_000_000);
             prop_assert_eq!(policy.interval_ms(), interval * 1_000);
@@ -156,7 +156,7 @@ proptest! {
         for record in [None, Some(record)] {
             let mut opened = OpenBucket::new(record.clone(), &defaults, now);
             let Options { capacity, refill } = options;
-            opened.ask(&Asked { capacity, refill }, defaults.current()).unwrap();
+            opened.ask(Asked { capacity, refill }.whole().unwrap());
             opened.take(number, true, now, &alone()).unwrap();
             if let Expiry::At { earliest, latest, set } = opened.expiry(false, &alone()) {
                 prop_assert!(earliest <= set && set <= latest);

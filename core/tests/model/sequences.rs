@@ -33,7 +33,7 @@ fn calls() -> impl Strategy<Value = Vec<(Tick, Call)>> {
             3 => (any::amount(), options)
                 .prop_map(|(tokens, options)| Call::Peek { tokens, options }),
             3 => any::amount().prop_map(|tokens| Call::Give { tokens }),
-            1 => (any::options(), prop::option::of(any::weight()))
+            1 => (any::changes(), prop::option::of(any::weight()))
                 .prop_map(|(options, weight)| Call::Pin { options, weight }),
             1 => Just(Call::Reset),
             1 => Just(Call::Delete),

@@ -4,7 +4,7 @@ use crate::alone;
 use claw_core::bucket::{Answer, Bucket, Wait, Weight};
 use claw_core::defaults::Defaults;
 use claw_core::open::OpenBucket;
-use claw_core::policy::{Asked, Policy};
+use claw_core::policy::Policy;
 use claw_core::record::Record;
 
 const MS: u64 = 1_000;
@@ -180,44 +180,47 @@ fn a_wait_that_no_reply_can_carry_is_never() {
     }
 }
 
-/// Pinned, else the call's, else the default; tokens are kept and cut.
+/// Pinned, else the call's, else the bucket's own, else the default; tokens are kept and cut.
 #[test]
 fn the_policy_in_force() {
+    use claw_core::open::PolicySource::{Bucket, Default, Pin};
     let default = Policy::new(100, 0, 1_000).unwrap();
     let defaults = Defaults::new(default);
-    let with = |capacity| Asked { capacity: Some(capacity), refill: None };
-    let none = Asked::default();
+    let with = |capacity| Some(Policy::new(capacity, 0, 1_000).unwrap());
     let mut key = None;
-    // What the call asks for, what is pinned before it; capacity and remaining
-    // after it has taken one.
+    // What the call brings, what is pinned before it; where the policy in force comes from,
+    // capacity and remaining after it has taken one.
     let table = [
-        (none, None, (100, 99)),
-        (with(1_000), None, (1_000, 98)),
-        (with(50), None, (50, 49)),
-        (none, None, (100, 48)),
-        (none, Some(40), (40, 39)),
-        (with(1_000), None, (40, 38)),
-        (with(10), None, (40, 37)),
-        (none, Some(200), (200, 36)),
+        (None, None, (Default, 100, 99)),
+        (with(1_000), None, (Bucket, 1_000, 98)),
+        (None, None, (Bucket, 1_000, 97)),
+        (with(50), None, (Bucket, 50, 49)),
+        (None, None, (Bucket, 50, 48)),
+        (with(100), None, (Bucket, 100, 47)),
+        (None, Some(40), (Pin, 40, 39)),
+        (with(1_000), None, (Pin, 40, 38)),
+        (with(10), None, (Pin, 40, 37)),
+        (None, Some(200), (Pin, 200, 36)),
     ];
-    for (asked, pin, expected) in table {
+    for (called, pin, expected) in table {
         let mut opened = OpenBucket::new(key, &defaults, START);
         if let Some(capacity) = pin {
             opened.pin(Policy::new(capacity, 0, 1_000).unwrap(), &alone());
         }
-        opened.ask(&asked, default).unwrap();
+        opened.ask(called);
         let answer = opened.take(1, false, START, &alone()).unwrap();
-        assert_eq!((answer.capacity, answer.remaining), expected, "{asked:?} {pin:?}");
+        let found = (opened.source(), answer.capacity, answer.remaining);
+        assert_eq!(found, expected, "{called:?} {pin:?}");
         key = Some(opened.to_record());
     }
     // RESET: back to the default.
     let mut opened = OpenBucket::new(key, &defaults, START);
     opened.reset(default, &alone());
     let answer = opened.take(0, false, START, &alone()).unwrap();
-    assert_eq!((answer.capacity, answer.remaining), (100, 36));
+    assert_eq!((opened.source(), answer.capacity, answer.remaining), (Default, 100, 36));
     // A missing key is full, whatever the capacity.
     let mut opened = OpenBucket::new(None, &defaults, START);
-    opened.ask(&with(1_000), default).unwrap();
+    opened.ask(with(1_000));
     assert_eq!(opened.remaining(&alone()), 1_000);
 }
 

@@ -1,6 +1,7 @@
 //! The `policy` field: `capacity refill/interval [pinned [version]]`, with the
 //! capacity in whole tokens and the interval in milliseconds.
 
+use claw_core::limits::MAX_MICRO_TOKENS;
 use claw_core::policy::{Asked, Policy, PolicyError, PolicyTextError, StoredPolicy};
 
 /// Capacity, refill in millionths, interval in milliseconds, pin.
@@ -116,10 +117,36 @@ fn the_default_is_1000_tokens_and_5_a_second() {
     assert_eq!(Ok(Policy::DEFAULT), Policy::new(1_000, 5_000_000, 1_000));
 }
 
-/// REFILL brings its interval with it: 10 a second when the default is 5 a minute
-/// and the call says REFILL 10 and no INTERVAL.
+/// A call's policy is a whole: without a capacity it is what one interval refills, rounded up.
 #[test]
-fn what_a_call_leaves_out_comes_from_the_default() {
+fn what_a_call_brings() {
+    const MILLION: u64 = 1_000_000;
+    let table = [
+        (None, None, Ok(None)),
+        (Some(7), Some((2 * MILLION, 1_000)), Ok(Some("7 2/1000"))),
+        (Some(7), Some((0, 1)), Ok(Some("7 0/1"))),
+        (None, Some((5 * MILLION, 900_000)), Ok(Some("5 5/900000"))),
+        (None, Some((2_500_000, 1_000)), Ok(Some("3 2.5/1000"))),
+        (None, Some((1, 1_000)), Ok(Some("1 0.000001/1000"))),
+        (None, Some((MAX_MICRO_TOKENS, 1)), Ok(Some("1000000000000 1000000000000/1"))),
+        (None, Some((0, 1_000)), Err(PolicyError::NoCapacity)),
+        (Some(7), None, Err(PolicyError::NoRefill)),
+        (Some(0), Some((1, 1)), Err(PolicyError::Capacity)),
+        (None, Some((MAX_MICRO_TOKENS + 1, 1)), Err(PolicyError::Capacity)),
+        (Some(1), Some((MAX_MICRO_TOKENS + 1, 1)), Err(PolicyError::Refill)),
+        (None, Some((1, 0)), Err(PolicyError::Interval)),
+    ];
+    for (capacity, refill, expected) in table {
+        let text = |policy| StoredPolicy { policy, pin: None }.to_string();
+        let called = Asked { capacity, refill }.whole().map(|policy| policy.map(text));
+        assert_eq!(called, expected.map(|text| text.map(str::to_owned)), "{capacity:?} {refill:?}");
+    }
+}
+
+/// CL.POLICY changes what it names. REFILL brings its interval with it: 10 a second when the
+/// bucket has 5 a minute and the call says REFILL 10 and no INTERVAL.
+#[test]
+fn what_a_change_leaves_out_stays() {
     let base = Policy::new(100, 5_000_000, 60_000).unwrap();
     let table = [
         (None, None, "100 5/60000"),

@@ -25,9 +25,9 @@ impl Throttle {
     /// A call as the module makes it; a negative quantity gives back.
     fn call(&mut self, quantity: i64, now: u64) -> [i64; 5] {
         let (max_burst, count, period) = self.terms;
-        let asked = throttle::policy(max_burst, count, period).unwrap();
+        let policy = throttle::policy(max_burst, count, period).unwrap();
         let mut opened = OpenBucket::new(self.key.clone(), &Defaults::new(Policy::DEFAULT), now);
-        opened.ask(&asked, Policy::DEFAULT).unwrap();
+        opened.ask(Some(policy));
         let before = opened.bucket().tokens();
         let amount = quantity.unsigned_abs();
         let (limited, answer) = if quantity < 0 {
@@ -136,10 +136,8 @@ fn the_arguments_are_a_policy() {
         (15, 30, u64::MAX, Err(Period)),
     ];
     for (max_burst, count, period, expected) in table {
-        let policy = throttle::policy(*max_burst, *count, *period).map(|asked| {
-            let policy = asked.over(Policy::DEFAULT).unwrap();
-            claw_core::policy::StoredPolicy { policy, pin: None }.to_string()
-        });
+        let policy = throttle::policy(*max_burst, *count, *period)
+            .map(|policy| claw_core::policy::StoredPolicy { policy, pin: None }.to_string());
         assert_eq!(policy.as_deref(), expected.as_deref(), "{max_burst} {count} {period}");
     }
 }
