@@ -16,6 +16,9 @@ use std::fmt;
 /// How many bytes of a key, value or option are quoted in an error.
 const QUOTED: usize = 64;
 
+/// Most keys or states of one call: it occupies the server for a few milliseconds.
+pub(crate) const MAX_IN_CALL: usize = 1_024;
+
 /// How many bytes of a function's own error are shown.
 const MESSAGE: usize = 300;
 
@@ -66,8 +69,8 @@ pub(crate) enum Error {
     State(BlobError),
     /// The names before the states of a peer cannot be read.
     Names,
-    /// More states than one call may bring.
-    TooManyStates,
+    /// More keys or states than one call may bring.
+    TooMany,
     /// A peer's state of a key that is not shared here.
     NotShared(Box<[u8]>),
     /// A peer's state of a key that holds a hash which is no bucket.
@@ -127,6 +130,7 @@ pub(crate) enum Quantity {
     Period,
     Signed,
     Samples,
+    Budget,
     Seed,
     Rate,
     Sent,
@@ -157,6 +161,7 @@ impl fmt::Display for Quantity {
                 write!(f, "period must be an integer from 1 to {} seconds", MAX_INTERVAL_MS / 1_000)
             }
             Self::Samples => f.write_str("samples must be an integer from 1 to 20000"),
+            Self::Budget => f.write_str("budget must be an integer from 1 to 10000 milliseconds"),
             Self::Rate => write!(f, "a rate must be an integer from 0 to {}", u64::MAX),
             Self::Sent => write!(f, "sent must be an integer from 0 to {}", u64::MAX),
             Self::Masters => write!(f, "masters must be an integer from 1 to {}", u16::MAX),
@@ -263,7 +268,7 @@ impl Error {
             Self::State(BlobError::Malformed) => "the state cannot be read".to_owned(),
             Self::State(why) => format!("the state {why}"),
             Self::Names => "names must be replica-ids with commas between them".to_owned(),
-            Self::TooManyStates => "more than 1024 states in one call".to_owned(),
+            Self::TooMany => format!("more than {MAX_IN_CALL} keys or states in one call"),
             Self::NotShared(key) => format!("key {} is not shared here", Quoted(key)),
             Self::Foreign(key) => format!("key {} holds a hash that is no bucket", Quoted(key)),
             Self::OtherStrategy { here, there } => {
@@ -411,6 +416,7 @@ mod tests {
             (Error::TwoPolicies(b"user:1".as_slice().into()), "ERR key 'user:1' is given two policies"),
             (Error::NumKeys, "ERR numkeys is larger than the number of arguments"),
             (range(Quantity::Samples), "ERR samples must be an integer from 1 to 20000"),
+            (range(Quantity::Budget), "ERR budget must be an integer from 1 to 10000 milliseconds"),
             (range(Quantity::Seed), "ERR seed must be an integer from 0 to 18446744073709551615"),
             (Error::UnknownStrategy(b"avg".as_slice().into()), "ERR unknown strategy 'avg': max, min, weighted, lww, debit or fn:NAME"),
             (Error::NoSource, "ERR what to merge is missing: FROM, FIELDS or STATE"),
@@ -427,7 +433,7 @@ mod tests {
             (Error::HiddenField { key: b"user:1".as_slice().into(), field: Field::Timestamp, why: FieldError::Timestamp(TimestampError::NotATime) }, "ERR bucket 'user:1': field 'timestamp' holds what is neither unix microseconds nor an RFC 3339 time"),
             (Error::State(BlobError::Malformed), "ERR the state cannot be read"),
             (Error::Names, "ERR names must be replica-ids with commas between them"),
-            (Error::TooManyStates, "ERR more than 1024 states in one call"),
+            (Error::TooMany, "ERR more than 1024 keys or states in one call"),
             (Error::NotShared(b"user:1".as_slice().into()), "ERR key 'user:1' is not shared here"),
             (Error::Foreign(b"user:1".as_slice().into()), "ERR key 'user:1' holds a hash that is no bucket"),
             (Error::OtherStrategy { here: "max".into(), there: "debit".into() }, "ERR sync-strategy is 'max' here and 'debit' at the peer"),

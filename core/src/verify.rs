@@ -66,11 +66,21 @@ pub struct Counterexample {
     pub states: Vec<State>,
 }
 
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// How many samples were checked.
+    pub samples: u64,
+    /// For every broken law a counterexample.
+    pub broken: Vec<Counterexample>,
+}
+
 /// Checks `samples` random triples of states of `policy` and returns, for every
 /// broken law, the smallest counterexample found. The same `seed` and `now`
 /// (unix microseconds) give the same report. `merge` is called at most about
 /// ten times per sample, and up to 1600 times per broken law to make its
-/// counterexample small.
+/// counterexample small. Once `goes_on` says no, no sample is begun, except the first, and no
+/// counterexample made smaller.
 ///
 /// # Errors
 /// The first error of `merge` itself.
@@ -80,10 +90,14 @@ pub fn verify<E>(
     samples: u64,
     seed: u64,
     now: u64,
-) -> Result<Vec<Counterexample>, E> {
+    goes_on: &mut dyn FnMut() -> bool,
+) -> Result<Report, E> {
     let mut random = Random(seed);
     let mut broken: Vec<Counterexample> = Vec::new();
-    for _ in 0..samples {
+    for checked in 0..samples {
+        if checked > 0 && !goes_on() {
+            return Ok(Report { samples: checked, broken });
+        }
         let a = random.state(policy, now, None);
         let b = random.state(policy, now, Some(&a));
         let c = random.state(policy, now, Some(&b));
@@ -105,12 +119,12 @@ pub fn verify<E>(
                 }
             };
             if breaks(law, &states, merge, now)? {
-                let states = shrink(law, states, merge, now)?;
+                let states = shrink(law, states, merge, now, goes_on)?;
                 broken.push(Counterexample { law, states });
             }
         }
     }
-    Ok(broken)
+    Ok(Report { samples, broken })
 }
 
 /// A merge under test.
@@ -175,6 +189,7 @@ fn shrink<E>(
     mut states: Vec<State>,
     merge: &mut Merge<'_, E>,
     now: u64,
+    goes_on: &mut dyn FnMut() -> bool,
 ) -> Result<Vec<State>, E> {
     let mut tries = 0_usize;
     let mut progress = true;
@@ -195,6 +210,9 @@ fn shrink<E>(
                 // The other state of that law is made of this one by taking.
                 if law == Law::Inflationary {
                     candidate = vec![taken(&simpler, 1, now), simpler];
+                }
+                if !goes_on() {
+                    return Ok(states);
                 }
                 if breaks(law, &candidate, merge, now)? {
                     states = candidate;

@@ -6,7 +6,7 @@ mod debit;
 
 use super::options::KEY;
 use super::reply;
-use crate::error::{Error, Quantity};
+use crate::error::{Error, MAX_IN_CALL, Quantity};
 use crate::host::{
     self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, OwnedStr, Spec, Str,
 };
@@ -321,6 +321,9 @@ impl Sources {
             if numkeys > args.len() {
                 return Err(Error::NumKeys);
             }
+            if numkeys > MAX_IN_CALL {
+                return Err(Error::TooMany);
+            }
             let names = std::iter::from_fn(|| args.next()).take(numkeys);
             let stored: Result<Vec<_>, _> =
                 names.map(|name| Stored::source(ctx, name, now)).collect();
@@ -335,6 +338,9 @@ impl Sources {
             let mut sources = Vec::new();
             while let Some(blob) = args.peek().filter(|next| !is_word(*next, b"STRATEGY")) {
                 args.next();
+                if sources.len() >= MAX_IN_CALL {
+                    return Err(Error::TooMany);
+                }
                 let index = sources.len().saturating_add(1);
                 let decoded = codec::decode(blob.as_bytes(), now)
                     .map_err(|why| Error::Blob { index, why })?;

@@ -3,7 +3,7 @@
 
 use super::merge::{self, Stored};
 use super::sync::{self, replica_id};
-use crate::error::{Error, Quantity};
+use crate::error::{Error, MAX_IN_CALL, Quantity};
 use crate::host::{
     self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec, Str,
 };
@@ -20,9 +20,6 @@ use std::ffi::CStr;
 
 /// Takes in the states of another region.
 pub(crate) struct States;
-
-/// Most states of one call: what it costs on the server's main thread is bounded.
-const MAX_STATES: usize = 1_024;
 
 impl Command for States {
     const SPEC: Spec = Spec {
@@ -64,8 +61,8 @@ impl Command for States {
             return Err(ARITY);
         }
         let states = args.len() / 2;
-        if states > MAX_STATES {
-            return Err(Error::TooManyStates);
+        if states > MAX_IN_CALL {
+            return Err(Error::TooMany);
         }
         let regions = &ctx.module().regions;
         let ours = regions.strategy()?.ok_or(Error::NOT_A_REGION)?;

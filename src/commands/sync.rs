@@ -130,7 +130,7 @@ impl Command for Now {
     const SPEC: Spec = Spec {
         name: c"now",
         flags: c"",
-        categories: c"slow",
+        categories: c"slow admin dangerous",
         arity: 2,
         keys: Keys::None,
         access: Access::Read,

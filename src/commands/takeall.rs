@@ -3,7 +3,7 @@
 
 use super::options::{self, Word};
 use super::reply;
-use crate::error::{Error, Quantity};
+use crate::error::{Error, MAX_IN_CALL, Quantity};
 use crate::host::{
     self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec, Str,
 };
@@ -162,6 +162,9 @@ impl<'a> Call<'a> {
         let numkeys = numkeys.as_numkeys().ok_or(Error::OutOfRange(Quantity::NumKeys))?;
         if numkeys > args.len() {
             return Err(Error::NumKeys);
+        }
+        if numkeys > MAX_IN_CALL {
+            return Err(Error::TooMany);
         }
         let names: Vec<Str<'a>> = std::iter::from_fn(|| args.next()).take(numkeys).collect();
 

@@ -1,4 +1,4 @@
-//! `CL.VERIFY strategy [SAMPLES n] [SEED n]`
+//! `CL.VERIFY strategy [SAMPLES n] [SEED n] [BUDGET ms]`
 
 use super::options;
 use crate::error::{Error, Quantity};
@@ -7,12 +7,17 @@ use crate::strategy::Strategy;
 use claw_core::decimal::Decimal;
 use claw_core::merge::State;
 use claw_core::verify::{self, Counterexample, Failure, Law};
+use std::time::{Duration, Instant};
 
 /// Finds a law that one pair in 300 breaks, for at least 99 of 100 seeds.
 const DEFAULT_SAMPLES: u64 = 2_000;
 
-/// Bounds the time on the main thread.
 const MAX_SAMPLES: u64 = 20_000;
+
+/// Milliseconds for which the server does nothing else.
+const DEFAULT_BUDGET: u64 = 100;
+
+const MAX_BUDGET: u64 = 10_000;
 
 /// Checks a strategy against the laws of merging.
 pub(crate) struct Verify;
@@ -21,7 +26,7 @@ impl Command for Verify {
     const SPEC: Spec = Spec {
         name: c"cl.verify",
         flags: c"readonly",
-        categories: c"read slow",
+        categories: c"read slow admin dangerous",
         arity: -2,
         keys: Keys::None,
         access: Access::Read,
@@ -32,19 +37,22 @@ impl Command for Verify {
             Argument::new(c"strategy", ArgumentKind::Text),
             Argument::new(c"samples", ArgumentKind::Integer).token(c"SAMPLES").optional(),
             Argument::new(c"seed", ArgumentKind::Integer).token(c"SEED").optional(),
+            Argument::new(c"budget", ArgumentKind::Integer).token(c"BUDGET").optional(),
         ],
     };
 
     fn run(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
         let strategy = args.next().ok_or(Error::Arity("cl.verify"))?;
         let strategy = Strategy::parse(strategy.as_bytes())?;
-        let (mut samples, mut seed) = (None, None);
+        let (mut samples, mut seed, mut budget) = (None, None, None);
         while let Some(option) = args.next() {
             let (place, name, min, max, what): (&mut Option<u64>, _, _, _, _) =
                 if option.as_bytes().eq_ignore_ascii_case(b"SAMPLES") {
                     (&mut samples, "SAMPLES", 1, MAX_SAMPLES, Quantity::Samples)
                 } else if option.as_bytes().eq_ignore_ascii_case(b"SEED") {
                     (&mut seed, "SEED", 0, u64::MAX, Quantity::Seed)
+                } else if option.as_bytes().eq_ignore_ascii_case(b"BUDGET") {
+                    (&mut budget, "BUDGET", 1, MAX_BUDGET, Quantity::Budget)
                 } else {
                     return Err(Error::UnknownOption(option.as_bytes().into()));
                 };
@@ -53,6 +61,7 @@ impl Command for Verify {
                 return Err(Error::Repeated(name));
             }
         }
+        let budget = Duration::from_millis(budget.unwrap_or(DEFAULT_BUDGET));
         let (samples, seed) = (samples.unwrap_or(DEFAULT_SAMPLES), seed.unwrap_or(0));
 
         // Whole seconds are easier to retype. The states are made by their
@@ -69,7 +78,10 @@ impl Command for Verify {
                 other => Failure::Error(other),
             })
         };
-        let broken = verify::verify(&mut merge, policy, samples, seed, now)?;
+        let begun = Instant::now();
+        let mut goes_on = || begun.elapsed() < budget;
+        let verify::Report { samples, broken } =
+            verify::verify(&mut merge, policy, samples, seed, now, &mut goes_on)?;
         let mut reports = Vec::with_capacity(Law::ALL.len());
         for law in Law::ALL {
             let found = broken.iter().find(|found| found.law == law);

@@ -144,6 +144,8 @@ fn wrong_calls() -> Vec<(Vec<Vec<u8>>, String)> {
     row("CL.TAKEALL 1 K INTERVAL 5", &LONE_INTERVAL);
 
     // Numbers of keys.
+    let many = " K".repeat(1025);
+    row(&format!("CL.TAKEALL 1025{many}"), &"ERR more than 1024 keys or states in one call");
     row("CL.TAKEALL 0 K", &NUMKEYS);
     row("CL.TAKEALL 2 K", &TOO_MANY_KEYS);
     row("CL.TAKEALL 3 K TOKENS", &TOO_MANY_KEYS);

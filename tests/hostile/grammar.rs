@@ -198,7 +198,7 @@ fn take_all(args: &[&[u8]]) -> Option<Shape> {
     }
     let count = usize::try_from(number(numkeys, 1, u64::MAX)?).ok()?;
     let mut rest = args.get(2..)?;
-    if count > rest.len() {
+    if count > rest.len() || count > 1_024 {
         return None;
     }
     rest = &rest[count..];
@@ -361,7 +361,7 @@ fn all(reply: &Reply, tokens: &[u64]) -> Result<(), String> {
 
 fn policy(reply: &Reply) -> Result<(), String> {
     let pairs = reply.pairs().ok_or("not a map")?;
-    ensure(pairs.len() == 5, "not five names")?;
+    ensure(pairs.len() == 6, "not six names")?;
     // A script that speaks RESP3 puts them into an order of its own.
     let value = |name: &str| {
         let pair = pairs.iter().find(|(n, _)| n.bytes() == Some(name.as_bytes()));
@@ -375,6 +375,11 @@ fn policy(reply: &Reply) -> Result<(), String> {
     int("interval", 1..=MAX_INTERVAL_MS)?;
     int("weight", 1..=10)?;
     int("pinned", 0..=1)?;
+    let pinned = matches!(value("pinned")?, Reply::Int(1));
+    let source = value("source")?.bytes().unwrap_or_default();
+    let known =
+        if pinned { source == b"pin" } else { [&b"bucket"[..], b"default"].contains(&source) };
+    ensure(known, "the source is another")?;
     let refill = value("refill")?.bytes().and_then(decimal);
     refill.map(|_| ()).ok_or("the refill is no decimal".into())
 }

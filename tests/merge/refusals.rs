@@ -56,6 +56,9 @@ fn bad_arguments_change_nothing() {
         ("CL.VERIFY max SEED -1", "ERR seed must be an integer from 0 to 18446744073709551615"),
         ("CL.VERIFY max SEED 1 SEED 1", "ERR option 'SEED' is given twice"),
         ("CL.VERIFY max SAMPLES 5 SAMPLES 5", "ERR option 'SAMPLES' is given twice"),
+        ("CL.VERIFY max BUDGET 0", "ERR budget must be an integer from 1 to 10000 milliseconds"),
+        ("CL.VERIFY max BUDGET 10001", "ERR budget must be an integer from 1 to 10000 milliseconds"),
+        ("CL.VERIFY max BUDGET 5 BUDGET 5", "ERR option 'BUDGET' is given twice"),
         ("CL.VERIFY max k", "ERR unknown option 'k'"),
     ];
     for (line, text) in table {
@@ -200,5 +203,29 @@ fn a_merge_that_changes_nothing_leaves_no_trace() {
     ] {
         run(conn, &["WATCH k", line, "MULTI", "PING"]);
         assert_eq!(cmd(conn, "EXEC").unwrap() != Value::Nil, untouched, "{line}");
+    }
+}
+
+/// A call that would occupy the server for long is refused, and one key or state fewer is not.
+#[test]
+fn so_many_sources_and_no_more() {
+    let server = claw_testkit::Server::start();
+    let conn = &mut server.connection();
+    claw_testkit::run(conn, &["CL.TAKE s 3"]);
+    let blob: Vec<u8> = claw_testkit::ask(conn, "CL.STATE s");
+    for (form, source) in [("FROM", b"s".to_vec()), ("STATE", blob)] {
+        for count in [1024, 1025] {
+            let number = count.to_string();
+            let mut words = vec![b"CL.MERGE".as_slice(), b"k", form.as_bytes()];
+            words.extend((form == "FROM").then_some(number.as_bytes()));
+            words.extend(vec![source.as_slice(); count]);
+            match claw_testkit::call_bytes(conn, &words) {
+                Ok(_) => assert_eq!(count, 1024, "{form}"),
+                Err(error) => {
+                    assert_eq!(error, "ERR more than 1024 keys or states in one call", "{form}");
+                    assert_eq!(count, 1025, "{form}");
+                }
+            }
+        }
     }
 }

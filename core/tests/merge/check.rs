@@ -19,7 +19,10 @@ fn report(
     samples: u64,
     seed: u64,
 ) -> Vec<Counterexample> {
-    verify(&mut |a: &State, b: &State| merge(a, b), Policy::DEFAULT, samples, seed, NOW).unwrap()
+    let mut merge = |a: &State, b: &State| merge(a, b);
+    let report = verify(&mut merge, Policy::DEFAULT, samples, seed, NOW, &mut || true).unwrap();
+    assert_eq!(report.samples, samples);
+    report.broken
 }
 
 fn broken(report: &[Counterexample]) -> Vec<&'static str> {
@@ -205,7 +208,7 @@ fn the_same_seed_the_same_report() {
             seen.push((*a, *b));
             Ok(a.join(b, Join::Min))
         };
-        verify(&mut merge, Policy::DEFAULT, 20, seed, NOW).unwrap();
+        verify(&mut merge, Policy::DEFAULT, 20, seed, NOW, &mut || true).unwrap();
         seen
     };
     assert_eq!(seen(1), seen(1));
@@ -254,7 +257,7 @@ fn how_often_it_merges() {
             calls += 1;
             merge(a, b)
         };
-        verify(&mut counted, Policy::DEFAULT, samples, 3, NOW).unwrap();
+        verify(&mut counted, Policy::DEFAULT, samples, 3, NOW, &mut || true).unwrap();
         calls
     };
     assert_eq!(count(published, 0), 0);
@@ -266,6 +269,30 @@ fn how_often_it_merges() {
     }
 }
 
+/// Whoever has no more time gets what was found until then, of one sample at least.
+#[test]
+fn when_it_may_not_go_on() {
+    let mut sound = |a: &State, b: &State| -> Outcome { Ok(a.join(b, Join::Min)) };
+    for (turns, samples) in [(0, 1), (1, 2), (7, 8), (98, 99), (99, 100), (500, 100)] {
+        let mut left = turns;
+        let mut goes_on = || {
+            left -= 1;
+            left >= 0
+        };
+        let found = verify(&mut sound, Policy::DEFAULT, 100, 3, NOW, &mut goes_on).unwrap();
+        assert_eq!((found.samples, found.broken), (samples, vec![]), "{turns}");
+    }
+    // A counterexample stays one, however little was done to make it small.
+    let mut calls = 0;
+    let mut bad = |a: &State, b: &State| {
+        calls += 1;
+        published(a, b)
+    };
+    let found = verify(&mut bad, Policy::DEFAULT, 100, 3, NOW, &mut || false).unwrap();
+    assert_eq!(found.samples, 1);
+    assert!(calls <= 11, "{calls}");
+}
+
 /// An error of the merge ends the check; too many tokens are no error.
 #[test]
 fn errors() {
@@ -274,7 +301,7 @@ fn errors() {
         calls += 1;
         if calls == 25 { Err(Failure::Error("out of luck")) } else { Ok(*a) }
     };
-    let result = verify(&mut failing, Policy::DEFAULT, 100, 0, NOW);
+    let result = verify(&mut failing, Policy::DEFAULT, 100, 0, NOW, &mut || true);
     assert_eq!((result, calls), (Err("out of luck"), 25));
 
     let above = |_: &State, _: &State| Err(Failure::AboveCapacity);
@@ -299,8 +326,9 @@ proptest! {
         now in any::log_uniform(1 << 52),
     ) {
         let mut merge = |a: &State, b: &State| -> Outcome { Ok(a.join(b, strategy)) };
-        let report = verify(&mut merge, policy, 100, seed, now).unwrap();
+        let report = verify(&mut merge, policy, 100, seed, now, &mut || true).unwrap();
         let other: Vec<&Counterexample> = report
+            .broken
             .iter()
             .filter(|found| strategy != Join::Max || found.law != Law::Inflationary)
             .collect();
