@@ -188,18 +188,20 @@ pub(crate) struct Prepared<'c> {
     timestamp: OwnedStr,
     debits: Option<OwnedStr>,
     /// Mostly there are none.
-    more: Option<MoreFields<'c>>,
+    more: Option<Box<MoreFields<'c>>>,
     region: std::cell::Ref<'c, claw_core::debits::Region>,
 }
 
 /// Plans how a bucket is to be written, with one more field and its value. Nothing is changed yet.
+// Inline, or what is prepared is copied twice.
+#[inline(always)]
 pub(crate) fn prepare<'c>(
     ctx: &Context<'c>,
     key: &Key<'_>,
     opened: &mut OpenBucket,
     besides: Option<(OwnedStr, OwnedStr)>,
 ) -> Result<Prepared<'c>, Error> {
-    const NO_STRING: Error = Error::Internal("the server made no string");
+    let no_string = || Error::Internal("the server made no string");
     let module = ctx.module();
     let region = module.regions.region()?;
     let mut text = module.regions.scratch()?;
@@ -207,17 +209,24 @@ pub(crate) fn prepare<'c>(
     let debits = match plan.is_shared {
         false => None,
         true => {
-            let text = text.as_bytes().ok_or(Error::Internal("no room for the debits"))?;
-            Some(OwnedStr::new(text).ok_or(NO_STRING)?)
+            let text = text.as_bytes().ok_or_else(no_room)?;
+            Some(OwnedStr::new(text).ok_or_else(no_string)?)
         }
     };
-    let tokens = OwnedStr::from_micros(plan.bucket.tokens()).ok_or(NO_STRING)?;
-    let timestamp = module.stamp(plan.bucket.timestamp()).ok_or(NO_STRING)?;
+    let tokens = OwnedStr::from_micros(plan.bucket.tokens()).ok_or_else(no_string)?;
+    let timestamp = module.stamp(plan.bucket.timestamp()).ok_or_else(no_string)?;
     let more = match (plan.changes.take(), besides) {
         (None, None) => None,
-        (changes, besides) => Some(MoreFields::new(module, changes, besides).ok_or(NO_STRING)?),
+        (changes, besides) => {
+            Some(MoreFields::new(module, changes, besides).ok_or_else(no_string)?.into())
+        }
     };
     Ok(Prepared { plan, tokens, timestamp, debits, more, region })
+}
+
+#[cold]
+fn no_room() -> Error {
+    Error::Internal("no room for the debits")
 }
 
 impl Prepared<'_> {
@@ -257,9 +266,9 @@ impl Prepared<'_> {
         let present = opened.record().and_then(|_| key.expiry());
         let moved = opened.expiry(foreign, &region).move_from(present);
         let moved = moved.map(|to| move_expiry(ctx, key, to));
-        if let Some(note) = &plan.note {
+        if let Some(note) = opened.told(&plan, &region) {
             let debits = debits.as_ref().map(|debits| debits.as_str().as_bytes());
-            module.regions.note(ctx.db(), name, note, debits, plan.admitted);
+            module.regions.note(ctx.db(), name, &note, debits, plan.admitted);
         }
         Applied { deleted, moved }
     }
@@ -350,7 +359,7 @@ pub(crate) fn note(ctx: &Context<'_>, name: Str<'_>, opened: &OpenBucket) -> Res
     if let Some(note) = opened.note(regions.mode(name), &*regions.region()?, &mut text) {
         let debits = match opened.as_shared() {
             None => None,
-            Some(_) => Some(text.as_bytes().ok_or(Error::Internal("no room for the debits"))?),
+            Some(_) => Some(text.as_bytes().ok_or_else(no_room)?),
         };
         regions.note(ctx.db(), name, &note, debits, 0);
     }
