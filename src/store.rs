@@ -304,18 +304,21 @@ pub(crate) struct Prepared<'c> {
     timestamp: OwnedStr,
     debits: Option<OwnedStr>,
     /// Mostly there are none.
-    more: Option<MoreFields<'c>>,
+    more: Option<Box<MoreFields<'c>>>,
     region: std::cell::Ref<'c, claw_core::debits::Region>,
     notes: Notes<'c>,
 }
 
 /// Plans how a bucket is to be written, with one more field and its value. Nothing is changed yet.
+// Inline, or what is prepared is copied twice.
+#[inline(always)]
 pub(crate) fn prepare<'c>(
     ctx: &Context<'c>,
     key: &Key<'_>,
     opened: &mut OpenBucket,
     besides: Option<(OwnedStr, OwnedStr)>,
 ) -> Result<Prepared<'c>, Error> {
+    let no_string = || NO_STRING;
     let module = ctx.module();
     let region = module.regions.region()?;
     let mut text = module.regions.scratch()?;
@@ -324,19 +327,24 @@ pub(crate) fn prepare<'c>(
     let debits = match plan.is_shared {
         false => None,
         true => {
-            let text = text.as_bytes().ok_or(Error::Internal("no room for the debits"))?;
-            Some(OwnedStr::new(text).ok_or(NO_STRING)?)
+            let text = text.as_bytes().ok_or_else(no_room)?;
+            Some(OwnedStr::new(text).ok_or_else(no_string)?)
         }
     };
-    let tokens = OwnedStr::from_micros(plan.bucket.tokens()).ok_or(NO_STRING)?;
-    let timestamp = module.store.stamp(plan.bucket.timestamp()).ok_or(NO_STRING)?;
+    let tokens = OwnedStr::from_micros(plan.bucket.tokens()).ok_or_else(no_string)?;
+    let timestamp = module.store.stamp(plan.bucket.timestamp()).ok_or_else(no_string)?;
     let more = match (plan.changes.take(), besides) {
         (None, None) => None,
         (changes, besides) => {
-            Some(MoreFields::new(&module.store, changes, besides).ok_or(NO_STRING)?)
+            Some(MoreFields::new(&module.store, changes, besides).ok_or_else(no_string)?.into())
         }
     };
     Ok(Prepared { plan, tokens, timestamp, debits, more, region, notes })
+}
+
+#[cold]
+fn no_room() -> Error {
+    Error::Internal("no room for the debits")
 }
 
 impl Prepared<'_> {
@@ -377,9 +385,9 @@ impl Prepared<'_> {
         let present = opened.record().and_then(|_| key.expiry());
         let moved = opened.expiry(foreign, &region).move_from(present);
         let moved = moved.map(|to| move_expiry(ctx, key, to));
-        if let Some(note) = &plan.note {
+        if let Some(note) = opened.told(&plan, &region) {
             let debits = debits.as_ref().map(|debits| debits.as_str().as_bytes());
-            notes.note(ctx.db(), name, note, debits, plan.admitted);
+            notes.note(ctx.db(), name, &note, debits, plan.admitted);
         }
         Applied { deleted, moved }
     }
@@ -470,7 +478,7 @@ pub(crate) fn note(ctx: &Context<'_>, name: Str<'_>, opened: &OpenBucket) -> Res
     if let Some(note) = opened.note(notes.mode(name), &*regions.region()?, &mut text) {
         let debits = match opened.as_shared() {
             None => None,
-            Some(_) => Some(text.as_bytes().ok_or(Error::Internal("no room for the debits"))?),
+            Some(_) => Some(text.as_bytes().ok_or_else(no_room)?),
         };
         notes.note(ctx.db(), name, &note, debits, 0);
     }

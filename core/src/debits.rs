@@ -9,6 +9,7 @@ use crate::bucket::Weight;
 use crate::membership::Membership;
 use crate::policy::StoredPolicy;
 use crate::replica::{ReplicaId, Writer};
+use crate::wide;
 
 /// The counters of one replica. Only the replica itself increases them; of two
 /// states the larger epoch wins, and within an epoch the larger of each counter.
@@ -157,12 +158,23 @@ impl Terms {
     }
 }
 
-/// What tells one key from another in [`Debits::home`]: FNV-1a, of 32 bits, over the number of
-/// the database, however it is told from others, and the name.
+/// What tells one key from another in [`Debits::home`]: a hash of 32 bits over the number of the
+/// database, however it is told from others, the name and its length. It is stored, so it must stay
+/// the same. Eight bytes at a time are multiplied and the product is folded: going by single bytes
+/// would take longer than all else that opens a bucket.
 #[must_use]
 pub fn home(database: u64, key: &[u8]) -> u32 {
-    const BASIS: u32 = 0x811c_9dc5;
-    const PRIME: u32 = 0x0100_0193;
-    let bytes = database.to_le_bytes().into_iter().chain(key.iter().copied());
-    bytes.fold(BASIS, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(PRIME))
+    /// The fraction of the golden ratio.
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let fold = |hash: u64, word: [u8; 8]| {
+        let product = wide::mul(hash ^ u64::from_le_bytes(word), FACTOR);
+        (product ^ (product >> 64)) as u64
+    };
+    let (words, rest) = key.as_chunks();
+    let mut last = [0; 8];
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    // Few names have 4 GiB; of those that do, the length counts less.
+    let start = (key.len() as u64).rotate_left(32) ^ database ^ FACTOR;
+    let hash = words.iter().copied().chain([last]).fold(start, fold);
+    (hash ^ (hash >> 32)) as u32
 }

@@ -662,18 +662,24 @@ impl OpenBucket {
             Kind::Local(bucket) => *bucket,
             Kind::Shared(bucket) => codec::encode_debits(bucket, text),
         };
-        let note = if self.is_news() { self.note_of(bucket, mode, region) } else { None };
+        let told = if self.is_news() { mode } else { SyncMode::None };
         let changes = if self.is_plain() { None } else { Some(self.changes(bucket)?.into()) };
         Ok(Plan {
             bucket,
             is_shared: self.as_shared().is_some(),
             changes,
-            note,
+            told,
             admitted: self.admitted,
         })
     }
 
-    /// What other regions have to be told of the bucket, as [`Self::plan`] would find it, where
+    /// What other regions have to be told of the bucket, by its plan.
+    #[must_use]
+    pub fn told(&self, plan: &Plan, region: &Region) -> Option<Note> {
+        self.note_of(plan.bucket, plan.told, region)
+    }
+
+    /// What other regions have to be told of the bucket, as [`Self::told`] would have it, where
     /// nothing is written. The text of the field `debits` goes to `text`.
     #[must_use]
     pub fn note(&self, mode: SyncMode, region: &Region, text: &mut DebitsText) -> Option<Note> {

@@ -26,8 +26,8 @@ pub struct Plan {
     pub is_shared: bool,
     /// The other fields; `None` when there are none and need not be any, as mostly.
     pub changes: Option<Box<Changes>>,
-    /// What other regions are to be told.
-    pub note: Option<Note>,
+    /// As what other regions are to be [told](crate::open::OpenBucket::told) of it.
+    pub told: SyncMode,
     /// Whole tokens taken since the bucket was opened.
     pub admitted: u64,
 }

@@ -270,7 +270,11 @@ impl SharedBucket {
     /// The counters of one replica; epoch 0 when it has none.
     #[must_use]
     pub fn counter(&self, id: ReplicaId) -> Counter {
-        self.account(id).map(|account| account.counter).unwrap_or_default()
+        self.counter_near(0, id)
+    }
+
+    fn counter_near(&self, near: usize, id: ReplicaId) -> Counter {
+        self.account_near(near, id).map(|account| account.counter).unwrap_or_default()
     }
 
     /// Whether nothing is missing.
@@ -280,13 +284,26 @@ impl SharedBucket {
     }
 
     fn account(&self, id: ReplicaId) -> Option<&Account> {
-        self.accounts.iter().find(|account| account.id == id)
+        self.account_near(0, id)
     }
 
-    /// The account of `id`, begun if need be; `None` when there are too many.
-    fn account_mut(&mut self, id: &ReplicaId) -> Option<&mut Account> {
+    /// The account of `id`, which is looked for from the place `near` on first: most buckets
+    /// know the same replicas, in the same order.
+    fn account_near(&self, near: usize, id: ReplicaId) -> Option<&Account> {
+        self.accounts.get(self.place_of(near, &id)?)
+    }
+
+    fn place_of(&self, near: usize, id: &ReplicaId) -> Option<usize> {
         // They are few: looking at each in turn is faster than halving.
-        let place = match self.accounts.iter().position(|known| known.id == *id) {
+        let is = |known: &Account| known.id == *id;
+        let (before, after) = self.accounts.split_at_checked(near).unwrap_or((&self.accounts, &[]));
+        let place = after.iter().position(is).map(|place| place.saturating_add(near));
+        place.or_else(|| before.iter().position(is))
+    }
+
+    /// The [account](Self::account_near) of `id`, begun if need be; `None` when there are too many.
+    fn account_mut(&mut self, near: usize, id: &ReplicaId) -> Option<&mut Account> {
+        let place = match self.place_of(near, id) {
             Some(place) => place,
             None => {
                 if self.accounts.len() >= MAX_REPLICAS {
@@ -355,9 +372,10 @@ impl SharedBucket {
                 slack.withheld = slack.withheld.saturating_add(grown.withheld);
             }
         }
-        for peer in peers.all().iter().filter(|peer| peer.round() > start) {
+        for (near, peer) in peers.all().iter().enumerate().filter(|(_, peer)| peer.round() > start)
+        {
             let round = peer.round().min(now);
-            if let Some(account) = self.account_mut(&peer.id()) {
+            if let Some(account) = self.account_mut(near, &peer.id()) {
                 let overflow = match grown.overflow {
                     0 => 0,
                     all => all.saturating_sub(wasted(refill(start, round))),
@@ -456,7 +474,7 @@ impl SharedBucket {
         let Some(writer) = writer else {
             return Ok(());
         };
-        let account = self.account_mut(&writer.id()).ok_or_else(|| Internal::new(NO_ROOM))?;
+        let account = self.account_mut(0, &writer.id()).ok_or_else(|| Internal::new(NO_ROOM))?;
         let mut counter = account.counter;
         if !writer.began(counter.epoch) || change(&mut counter).is_none() {
             let epoch = writer.next_epoch(account.counter.epoch);
@@ -594,12 +612,14 @@ impl SharedBucket {
     /// counters besides.
     #[must_use]
     pub fn has_room_for(&self, remote: &Remote, me: Option<ReplicaId>) -> bool {
-        let counted =
-            |shared: &Self, id| shared.account(id).is_some_and(|known| known.counter.epoch != 0);
+        let counted = |shared: &Self, near, id| {
+            shared.account_near(near, id).is_some_and(|known| known.counter.epoch != 0)
+        };
         let known = self.accounts.iter().filter(|known| known.counter.epoch != 0).count();
-        let theirs = remote.bucket.accounts.iter().filter(|theirs| theirs.counter.epoch != 0);
-        let new = theirs.filter(|theirs| !counted(self, theirs.id)).count();
-        let besides = |id| !counted(self, id) && !counted(&remote.bucket, id);
+        let theirs = remote.bucket.accounts.iter().enumerate();
+        let theirs = theirs.filter(|(_, theirs)| theirs.counter.epoch != 0);
+        let new = theirs.filter(|(near, theirs)| !counted(self, *near, theirs.id)).count();
+        let besides = |id| !counted(self, 0, id) && !counted(&remote.bucket, 0, id);
         let own = me.filter(|me| besides(*me));
         let sender = remote.from.filter(|from| besides(*from) && Some(*from) != own);
         let more = usize::from(own.is_some()).saturating_add(usize::from(sender.is_some()));
@@ -641,8 +661,12 @@ impl SharedBucket {
         // Of replicas that are silent here, whoever tells of them.
         let mut silent: Vec<(ReplicaId, u64)> = Vec::new();
         let add = |sum: &mut u128, amount: u64| *sum = sum.saturating_add(u128::from(amount));
-        for account in sent.accounts.iter().filter(|account| Some(account.id) != me) {
-            let (more_spent, more_refunded) = self.counter(account.id).gain(account.counter);
+        for (near, account) in sent.accounts.iter().enumerate() {
+            if Some(account.id) == me {
+                continue;
+            }
+            let known = self.counter_near(near, account.id);
+            let (more_spent, more_refunded) = known.gain(account.counter);
             if more_spent > 0 && peers.is_silent(account.id) {
                 silent.push((account.id, more_spent));
             } else {
@@ -650,15 +674,19 @@ impl SharedBucket {
             }
             add(&mut refunded, more_refunded);
         }
-        for account in &self.accounts {
+        for (near, account) in self.accounts.iter().enumerate() {
             // Refunds that the sender lacks are left out: the safe side.
-            add(&mut unknown, sent.counter(account.id).gain(account.counter).0);
+            add(&mut unknown, sent.counter_near(near, account.id).gain(account.counter).0);
         }
         let behind =
             remote.from.is_some_and(|from| sent.counter(from).epoch < self.counter(from).epoch);
         let mut news = false;
-        for account in sent.accounts.iter().filter(|account| account.counter.epoch != 0) {
-            let known = self.account_mut(&account.id).ok_or_else(|| Internal::new(NO_ROOM))?;
+        for (near, account) in sent.accounts.iter().enumerate() {
+            if account.counter.epoch == 0 {
+                continue;
+            }
+            let known = self.account_mut(near, &account.id);
+            let known = known.ok_or_else(|| Internal::new(NO_ROOM))?;
             let joined = known.counter.join(account.counter);
             news |= joined != known.counter;
             known.counter = joined;
@@ -678,14 +706,14 @@ impl SharedBucket {
             if outlived || forgotten {
                 let epoch = writer.next_epoch(joined.epoch);
                 let account =
-                    self.account_mut(&writer.id()).ok_or_else(|| Internal::new(NO_ROOM))?;
+                    self.account_mut(0, &writer.id()).ok_or_else(|| Internal::new(NO_ROOM))?;
                 account.counter = Counter { epoch, ..own };
                 outcome.changed = true;
                 outcome.rebroadcast |= outlived;
             }
         }
 
-        let amount = |micros: u128| wide::signed(micros).saturating_mul(whole);
+        let amount = |micros: u128| wide::times(wide::signed(micros), whole);
         if fresh {
             self.level = if same { sent.level } else { 0 };
         } else {
@@ -721,7 +749,7 @@ impl SharedBucket {
         // fell silent. What it did meanwhile is still to come; its slack is reset by
         // its next complete round.
         let heard = remote.from.filter(|from| !peers.is_silent(*from));
-        if let Some(account) = heard.and_then(|from| self.account_mut(&from)) {
+        if let Some(account) = heard.and_then(|from| self.account_mut(0, &from)) {
             account.slack = Some(Slack::default());
         }
         outcome.changed |= self.level != level_before;
@@ -740,8 +768,8 @@ impl SharedBucket {
     /// admitted unseen within the timeout.
     fn most_debt(&self, peers: &Membership) -> i128 {
         let others = wide::signed(wide::count(peers.regions().saturating_sub(1)));
-        let refilled = self.scale.rate.saturating_mul(i128::from(peers.timeout_us()));
-        self.scale.capacity.saturating_add(refilled).saturating_mul(others)
+        let refilled = wide::times(self.scale.rate, i128::from(peers.timeout_us()));
+        wide::times(self.scale.capacity.saturating_add(refilled), others)
     }
 }
 

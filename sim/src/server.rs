@@ -292,7 +292,7 @@ impl Server {
         let expiry = opened.expiry(false, &self.region);
         let expires = expiry.move_from(present).unwrap_or(present);
         self.keys.insert(name, Slot { record, expires });
-        plan.note.map(|note| noted(&note, debits))
+        opened.told(&plan, &self.region).map(|note| noted(&note, debits))
     }
 
     /// Takes tokens or not. They are acknowledged then; returns what is noted, if anything was taken.

@@ -151,6 +151,8 @@ pub struct Wire {
     sent: u64,
     debits: Debits,
     remote: Remote,
+    /// What is sent has been credited by the share of its sender.
+    nobody: Membership,
 }
 
 impl Wire {
@@ -159,7 +161,7 @@ impl Wire {
     pub fn new(from: ReplicaId, names: Names, sent: u64) -> Self {
         let bucket = SharedBucket::full(Policy::DEFAULT, Weight::ONE, 0);
         let remote = Remote { from: Some(from), bucket, stored: None };
-        Self { names, sent, debits: Debits::default(), remote }
+        Self { names, sent, debits: Debits::default(), remote, nobody: Membership::default() }
     }
 }
 
@@ -173,7 +175,7 @@ pub fn decode_wire<'a>(
     now: u64,
     wire: &'a mut Wire,
 ) -> Result<&'a Remote, BlobError> {
-    let Wire { names, sent, debits, remote } = wire;
+    let Wire { names, sent, debits, remote, nobody } = wire;
     // The accounts of the state before.
     debits.accounts = remote.bucket.take_accounts();
     let mut rest = bytes;
@@ -199,7 +201,7 @@ pub fn decode_wire<'a>(
     remote.stored = (form & STORED != 0).then_some(StoredPolicy { policy, pin });
     remote.bucket.set(&Bucket::new(policy, weight, tokens, 0, timestamp), debits);
     if form & REFILLING != 0 {
-        remote.bucket.advance(*sent, &Membership::default());
+        remote.bucket.advance(*sent, nobody);
     }
     Ok(remote)
 }

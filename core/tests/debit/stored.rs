@@ -217,6 +217,12 @@ fn counters_stay_with_their_key() {
         bucket.accounts().len()
     };
     let here = home(0, b"user:1");
+    // It is stored: what was written before is still to be known.
+    assert_eq!((here, home(7, b"user:12345678")), (3_888_647_546, 1_124_065_204));
+    let names: Vec<Vec<u8>> =
+        (0..20).flat_map(|len| [b'a', 0].map(|byte| vec![byte; len])).collect();
+    let homes: std::collections::BTreeSet<u32> = names.iter().map(|name| home(0, name)).collect();
+    assert_eq!(homes.len(), names.len().saturating_sub(1), "only the two of length 0 are the same");
     let table = [
         (here, 2),
         (home(0, b"user:2"), 0),
