@@ -18,6 +18,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+/// Each round wakes up a region, which costs it more than the few states in it. For each so many
+/// peers rounds are one interval further apart: how often a region is woken up does not grow with
+/// its peers.
+const PEERS_PER_INTERVAL: usize = 2;
+/// Up to here: peers that are heard less often know too late who is silent.
+const LONGEST_STRETCHED: Duration = Duration::from_millis(200);
 /// From one look at the queues to the next when they are drained.
 const DRAINING: Duration = Duration::from_millis(1);
 
@@ -154,9 +160,10 @@ impl Pusher {
         }
     }
 
-    /// Changes the time from one round to the next.
+    /// Changes the time from one round to the next. With three or more peers it is a multiple of
+    /// `interval`, half their number, but stretched to no more than 200 ms.
     pub fn set_interval(&self, interval: Duration) {
-        let micros = interval.max(SHORTEST_INTERVAL).as_micros();
+        let micros = stretched(interval, self.shared.queues.len()).as_micros();
         let micros = u64::try_from(micros).unwrap_or(u64::MAX);
         self.shared.interval.store(micros, Ordering::Relaxed);
         self.shared.wakeup.notify_all();
@@ -331,6 +338,13 @@ impl Pusher {
         }
         Ok(())
     }
+}
+
+/// The time from one round to the next: see [`Pusher::set_interval`].
+fn stretched(interval: Duration, peers: usize) -> Duration {
+    let interval = interval.max(SHORTEST_INTERVAL);
+    let times = u32::try_from(peers.div_ceil(PEERS_PER_INTERVAL)).unwrap_or(u32::MAX);
+    interval.saturating_mul(times).min(LONGEST_STRETCHED).max(interval)
 }
 
 /// What [`status`](Pusher::status) says.
@@ -511,6 +525,29 @@ impl Shared {
                 return Some((log.take(spare), call));
             }
             log = self.wakeup.wait_timeout(log, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_are_further_apart_with_many_peers() {
+        // The interval in milliseconds, peers, and from one round to the next.
+        let rows = [
+            (50, 0, 50),
+            (50, 2, 50),
+            (50, 3, 100),
+            (50, 7, 200),
+            (50, 15, 200),
+            (0, 1, 1),
+            (1_000, 7, 1_000),
+        ];
+        for (interval, peers, expected) in rows {
+            let [interval, expected] = [interval, expected].map(Duration::from_millis);
+            assert_eq!(stretched(interval, peers), expected, "{interval:?}, {peers} peers");
         }
     }
 }
