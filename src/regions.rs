@@ -565,11 +565,14 @@ fn pusher_config(
     {
         return Err(format!("{peer} has a user and no password"));
     }
+    let limits = Limits::default();
+    // A peer that speaks eight times before it would be missed is not missed.
+    let seldom = Duration::from_millis(sync.partition_timeout_ms / 8);
     Ok(Config {
         peers: sync.peers.clone(),
         interval: Duration::from_millis(sync.interval_ms),
         credentials: Arc::clone(credentials),
-        limits: Limits::default(),
+        limits: Limits { stretched_interval: limits.stretched_interval.min(seldom), ..limits },
     })
 }
 

@@ -38,6 +38,10 @@ pub struct Limits {
     /// The most states in one command, from 1 on. A command also ends at about 64 KiB,
     /// and to a cluster it brings one state: the keys of a command have to be in one slot.
     pub states_per_command: usize,
+    /// How far rounds are moved apart at the most where there are many peers, so that how often a
+    /// region is woken up does not grow with their number. Keep it well below the time after which
+    /// peers take silence for a cut.
+    pub stretched_interval: Duration,
     /// How long connecting may take, for each address of a name.
     pub connect_timeout: Duration,
     /// How long a peer may be silent while a reply or room to write is awaited.
@@ -56,6 +60,7 @@ impl Default for Limits {
             chunk_bytes: 1 << 20,
             chunk_states: 10_000,
             states_per_command: 64,
+            stretched_interval: Duration::from_millis(200),
             connect_timeout: Duration::from_secs(1),
             io_timeout: Duration::from_secs(1),
         }

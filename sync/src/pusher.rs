@@ -18,6 +18,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+/// Each round wakes up a region, which costs it more than the few states in it. For each so many
+/// peers rounds are one interval further apart: how often a region is woken up does not grow with
+/// its peers.
+const PEERS_PER_INTERVAL: usize = 2;
 /// From one look at the queues to the next when they are drained.
 const DRAINING: Duration = Duration::from_millis(1);
 
@@ -102,7 +106,7 @@ impl Pusher {
             pool: Arc::clone(&pool),
             urls: peers.clone(),
             limits: limits.clone(),
-            interval: interval.max(SHORTEST_INTERVAL),
+            interval: stretched(interval, peers.len(), limits.stretched_interval),
             began,
             handing: AtomicU64::new(0),
             gathered: AtomicU64::new(0),
@@ -323,6 +327,14 @@ impl Pusher {
     }
 }
 
+/// The time from one round to the next: with three peers and more it is a multiple of `interval`,
+/// half their number, but stretched to no more than `longest`.
+fn stretched(interval: Duration, peers: usize, longest: Duration) -> Duration {
+    let interval = interval.max(SHORTEST_INTERVAL);
+    let times = u32::try_from(peers.div_ceil(PEERS_PER_INTERVAL)).unwrap_or(u32::MAX);
+    interval.saturating_mul(times).min(longest).max(interval)
+}
+
 /// What [`status`](Pusher::status) says.
 impl fmt::Debug for Pusher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -499,6 +511,34 @@ impl Shared {
                 return Some((log.take(spare), call));
             }
             log = self.wakeup.wait_timeout(log, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_are_further_apart_with_many_peers() {
+        // The interval in milliseconds, peers, and from one round to the next.
+        let rows = [
+            (50, 0, 50),
+            (50, 2, 50),
+            (50, 3, 100),
+            (50, 7, 200),
+            (50, 15, 200),
+            (0, 1, 1),
+            (1_000, 7, 1_000),
+        ];
+        for (interval, peers, expected) in rows {
+            let [interval, expected] = [interval, expected].map(Duration::from_millis);
+            let longest = Limits::default().stretched_interval;
+            assert_eq!(
+                stretched(interval, peers, longest),
+                expected,
+                "{interval:?}, {peers} peers"
+            );
         }
     }
 }
