@@ -26,7 +26,7 @@ pub fn measure(module: &Path) -> Result<String> {
         for region in &mut regions {
             put(&mut bytes, region::number(region, "sync_bytes_sent")?);
             put(&mut commands, calls(region, "cl.sync|round")?);
-            put(&mut others, calls(region, "cl.merge")?);
+            put(&mut others, calls(region, "cl.sync|states")?);
         }
         Ok(())
     };
@@ -37,7 +37,7 @@ pub fn measure(module: &Path) -> Result<String> {
     let each = 2.0 * start.elapsed().as_secs_f64();
     Ok(format!(
         "Idle: what a region sends to each peer while nothing is taken, every 50 ms\n\
-         {:.0} bytes/s, {:.1} CL.SYNC ROUND/s, {:.1} CL.MERGE/s\n",
+         {:.0} bytes/s, {:.1} CL.SYNC ROUND/s, {:.1} CL.SYNC STATES/s\n",
         bytes as f64 / each,
         commands as f64 / each,
         others as f64 / each
