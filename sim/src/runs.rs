@@ -584,6 +584,8 @@ impl Run {
                 let cut = self.random.of(until.saturating_sub(5 * SECOND), until);
                 let healed = self.random.of(cut, at);
                 self.world.plan_cut((cut, healed), &sides, true);
+                // What comes in then is kept for as long as what was taken then.
+                at = at.max(healed + rest);
             }
             for place in 0..self.world.count() {
                 // What was noted before a cut is sent after it.
