@@ -49,8 +49,8 @@ pub(crate) enum Error {
     NoCapacity,
     /// RESET with other options.
     LoneReset,
-    /// A list that has neither one value nor one per key.
-    ListLength(&'static str),
+    /// `AND` with nothing behind it.
+    NoKey,
     /// A key named twice, with two policies.
     TwoPolicies(Box<[u8]>),
     /// More keys announced than arguments are there.
@@ -120,6 +120,9 @@ pub(crate) enum Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Quantity {
     Tokens,
+    Reserved,
+    Used,
+    Keep,
     Capacity,
     Refill,
     Interval,
@@ -143,7 +146,10 @@ impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tokens => write!(f, "tokens must be an integer from 0 to {MAX_TOKENS}"),
-            Self::Capacity => write!(f, "capacity must be an integer from 1 to {MAX_TOKENS}"),
+            Self::Capacity => write!(f, "capacity must be an integer from 0 to {MAX_TOKENS}"),
+            Self::Keep => write!(f, "KEEP must be an integer from 0 to {MAX_TOKENS}"),
+            Self::Reserved => write!(f, "reserved must be an integer from 0 to {MAX_TOKENS}"),
+            Self::Used => write!(f, "used must be an integer from 0 to {MAX_TOKENS}"),
             Self::Refill => write!(
                 f,
                 "refill must be 0 or a number from 0.000001 to {MAX_TOKENS} with at most 6 decimals"
@@ -208,9 +214,7 @@ impl Error {
             Self::LoneCapacity => "option 'CAPACITY' needs 'REFILL'".to_owned(),
             Self::NoCapacity => "option 'REFILL' with 0 needs 'CAPACITY'".to_owned(),
             Self::LoneReset => "option 'RESET' stands alone".to_owned(),
-            Self::ListLength(option) => {
-                format!("option '{option}' needs one value, or one for each key")
-            }
+            Self::NoKey => "a key is missing after 'AND'".to_owned(),
             Self::TwoPolicies(key) => format!("key {} is given two policies", Quoted(key)),
             Self::NumKeys => "numkeys is larger than the number of arguments".to_owned(),
             Self::UnknownStrategy(name) => {
@@ -412,7 +416,7 @@ mod tests {
             (Error::LoneCapacity, "ERR option 'CAPACITY' needs 'REFILL'"),
             (Error::NoCapacity, "ERR option 'REFILL' with 0 needs 'CAPACITY'"),
             (Error::LoneReset, "ERR option 'RESET' stands alone"),
-            (Error::ListLength("TOKENS"), "ERR option 'TOKENS' needs one value, or one for each key"),
+            (Error::NoKey, "ERR a key is missing after 'AND'"),
             (Error::TwoPolicies(b"user:1".as_slice().into()), "ERR key 'user:1' is given two policies"),
             (Error::NumKeys, "ERR numkeys is larger than the number of arguments"),
             (range(Quantity::Samples), "ERR samples must be an integer from 1 to 20000"),

@@ -23,10 +23,14 @@ pub(crate) struct Stats {
     refused: Counter,
     /// Calls that gave tokens back.
     given: Counter,
+    /// Calls that settled something else than was reserved.
+    settled: Counter,
     /// Whole tokens taken.
     tokens_taken: Counter,
     /// Whole tokens given back.
     tokens_given: Counter,
+    /// Whole tokens that were used beyond what was reserved.
+    tokens_overrun: Counter,
     /// Merges that changed a bucket.
     pub(crate) merged: Counter,
     /// Merges that were refused.
@@ -55,14 +59,26 @@ impl Stats {
         }
     }
 
+    /// Counts a settlement that booked so many tokens beyond the reserved ones, or gave them back.
+    pub(crate) fn count_settle(&self, booked: i64) {
+        match booked {
+            0 => return,
+            1.. => self.tokens_overrun.add(booked.unsigned_abs()),
+            _ => self.tokens_given.add(booked.unsigned_abs()),
+        }
+        self.settled.add(1);
+    }
+
     /// Name and value of each.
-    pub(crate) fn counters(&self) -> [(&'static CStr, u64); 8] {
+    pub(crate) fn counters(&self) -> [(&'static CStr, u64); 10] {
         [
             (c"taken", self.taken.0.get()),
             (c"refused", self.refused.0.get()),
             (c"given", self.given.0.get()),
+            (c"settled", self.settled.0.get()),
             (c"tokens_taken", self.tokens_taken.0.get()),
             (c"tokens_given", self.tokens_given.0.get()),
+            (c"tokens_overrun", self.tokens_overrun.0.get()),
             (c"merged", self.merged.0.get()),
             (c"merge_errors", self.merge_errors.0.get()),
             (c"corrupt", self.corrupt.0.get()),

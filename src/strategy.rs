@@ -121,14 +121,14 @@ struct Seen {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Number {
-    Whole(u64),
+    Whole(i64),
     Fraction(f64),
 }
 
 impl Number {
-    fn tokens(micros: u64) -> Self {
-        if micros.is_multiple_of(MICRO) {
-            return Self::Whole(micros / MICRO);
+    fn tokens(micros: i64) -> Self {
+        if micros.unsigned_abs().is_multiple_of(MICRO) {
+            return Self::Whole(micros / MICRO.cast_signed());
         }
         #[allow(clippy::cast_precision_loss)]
         Self::Fraction(micros as f64 / MICRO as f64)
@@ -146,7 +146,8 @@ fn seen(state: &State, now: u64) -> Seen {
         user_weight: bucket.weight().get(),
         available: Number::tokens(credited.tokens()),
         capacity: policy.capacity(),
-        refill: Number::tokens(policy.refill()),
+        // At most 10^18.
+        refill: Number::tokens(policy.refill().cast_signed()),
         interval: policy.interval_ms(),
         now,
     }
@@ -184,10 +185,14 @@ fn call(
     let policy = winner.bucket.policy();
 
     let tokens = field("tokens").ok_or_else(|| failed(b"it returned no tokens"))?;
-    let tokens = micros(tokens)
-        .ok_or_else(|| failed(b"it returned tokens that are no number of 0 or more"))?;
+    let tokens = micros(tokens).ok_or_else(|| failed(b"it returned tokens that are no number"))?;
     if tokens > policy.capacity_micros() {
         return Err(Error::AboveCapacity(name.into()));
+    }
+    // One region owes no more than its capacity; several may do together.
+    let deepest = policy.capacity_micros().saturating_neg();
+    if tokens < deepest.min(local.bucket.tokens()).min(remote.bucket.tokens()) {
+        return Err(failed(b"it returned tokens that owe more than the capacity"));
     }
     let timestamp = match field("timestamp") {
         None => now,
@@ -219,26 +224,27 @@ fn call(
 const MAX_DEPTH: usize = 16;
 
 /// Tokens in millionths, rounded to the nearest.
-fn micros(value: &Value) -> Option<u64> {
-    match value.as_u64() {
-        Some(whole) => whole.checked_mul(MICRO),
+fn micros(value: &Value) -> Option<i64> {
+    match value.as_i64() {
+        Some(whole) => whole.checked_mul(MICRO.cast_signed()),
         None => value.as_f64().and_then(rounded),
     }
 }
 
 /// What `micros` reads after a function was given `micros` and returned it.
-fn micros_of(micros: u64) -> Option<u64> {
+fn micros_of(micros: i64) -> Option<i64> {
     match Number::tokens(micros) {
-        Number::Whole(whole) => whole.checked_mul(MICRO),
+        Number::Whole(whole) => whole.checked_mul(MICRO.cast_signed()),
         Number::Fraction(tokens) => rounded(tokens),
     }
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-fn rounded(tokens: f64) -> Option<u64> {
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+fn rounded(tokens: f64) -> Option<i64> {
     let micros = (tokens * MICRO as f64).round();
     // Also refuses NaN; 2^63 is far above every capacity.
-    (0.0..9_223_372_036_854_775_808.0).contains(&micros).then_some(micros as u64)
+    let beyond = 9_223_372_036_854_775_808.0;
+    (-beyond < micros && micros < beyond).then_some(micros as i64)
 }
 
 /// An integer, also one that Lua made a double.

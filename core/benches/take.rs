@@ -8,7 +8,7 @@
     reason = "a benchmark may panic, and criterion's macro makes a public item"
 )]
 
-use claw_core::bucket::{Bucket, Weight};
+use claw_core::bucket::{Bucket, Demand, Weight};
 use claw_core::debits::Region;
 use claw_core::decimal::{self, Decimal};
 use claw_core::defaults::Defaults;
@@ -39,7 +39,7 @@ fn take(c: &mut Criterion) {
                 let mut opened =
                     OpenBucket::new(black_box(record.clone()), &defaults, black_box(NOW));
                 opened.ask(black_box(None));
-                let answer = opened.take(black_box(tokens), false, NOW, &alone).unwrap();
+                let answer = opened.take(Demand::all(black_box(tokens)), NOW, &alone).unwrap();
                 let record = opened.to_record();
                 (answer, opened.expiry(false, &alone), record)
             });

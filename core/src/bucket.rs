@@ -4,9 +4,10 @@
 //! every `interval` until it meets `capacity`. Amounts are millionths of a token;
 //! what a credit or a merge leaves below a millionth is carried in `remainder`, so
 //! that no sequence of reads, takes and merges loses or gains anything against the
-//! exact line.
+//! exact line. Below 0 the bucket is in debt: more was used than there was, and was booked
+//! afterwards.
 
-use crate::limits::{MAX_TOKENS, MAX_WEIGHT, MICRO, SHARES};
+use crate::limits::{MAX_DEBT, MAX_TOKENS, MAX_WEIGHT, MICRO, SHARES};
 use crate::policy::Policy;
 use crate::wide;
 use std::num::NonZeroU64;
@@ -40,15 +41,10 @@ impl Weight {
         let [low, ..] = self.0.get().to_le_bytes();
         low
     }
-
-    /// The same, as a divisor.
-    pub(crate) fn divisor(self) -> NonZeroU64 {
-        self.0
-    }
 }
 
 /// How long until something is so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wait {
     /// Milliseconds, rounded up; 0 is now.
     Ms(u64),
@@ -76,6 +72,50 @@ impl Wait {
     }
 }
 
+/// What a call wants to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
+    /// Whole tokens; none is a look, which is always granted.
+    pub tokens: u64,
+    /// Fewer will do, if there is at least one.
+    pub partial: bool,
+    /// Whole tokens that have to be left afterwards: a reserve for others.
+    pub keep: u64,
+}
+
+impl Demand {
+    /// `tokens`, or nothing.
+    #[must_use]
+    pub fn all(tokens: u64) -> Self {
+        Self { tokens, partial: false, keep: 0 }
+    }
+
+    /// What it gets where `remaining` whole tokens are; `None` when it is refused.
+    #[must_use]
+    pub fn granted(&self, remaining: i64) -> Option<u64> {
+        let there = u64::try_from(remaining).unwrap_or(0).saturating_sub(self.keep);
+        let granted = if self.partial { self.tokens.min(there) } else { self.tokens };
+        (self.tokens == 0 || (1..=there).contains(&granted)).then_some(granted)
+    }
+
+    /// How many whole tokens have to be there for it to be granted. A partial one succeeds with
+    /// the first token, so it waits for one.
+    #[must_use]
+    pub fn needs(&self) -> u64 {
+        match self.tokens {
+            0 => 0,
+            tokens => (if self.partial { 1 } else { tokens }).saturating_add(self.keep),
+        }
+    }
+
+    /// How many have to be there for a caller who was granted `taken` to get more: none if it
+    /// got all.
+    #[must_use]
+    pub fn needs_after(&self, taken: u64) -> u64 {
+        if taken < self.tokens { self.needs() } else { 0 }
+    }
+}
+
 /// The five numbers that every taking command answers with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
@@ -83,20 +123,20 @@ pub struct Answer {
     pub taken: u64,
     /// Whole tokens that the bucket holds at the most.
     pub capacity: u64,
-    /// Whole tokens left.
-    pub remaining: u64,
+    /// Whole tokens left, rounded down; negative in debt.
+    pub remaining: i64,
     /// Until the same call would succeed; 0 when it did.
     pub retry_after: Wait,
     /// Until the bucket is full.
     pub reset_after: Wait,
 }
 
-/// One bucket in memory. Never holds more than its capacity.
+/// One bucket in memory. Never holds more than its capacity, nor less than minus [`MAX_DEBT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
     policy: Policy,
     weight: Weight,
-    tokens: u64,
+    tokens: i64,
     remainder: u64,
     timestamp: u64,
 }
@@ -117,25 +157,26 @@ impl Bucket {
         Self { policy, weight, tokens: policy.capacity_micros(), remainder: 0, timestamp }
     }
 
-    /// A bucket with `tokens` (millionths, cut at the capacity) and `remainder`
+    /// A bucket with `tokens` (millionths, cut at the capacity and at [`MAX_DEBT`]) and `remainder`
     /// (see [`Self::remainder`], cut below a millionth) at `timestamp`.
     #[must_use]
     pub fn new(
         policy: Policy,
         weight: Weight,
-        tokens: u64,
+        tokens: i64,
         remainder: u64,
         timestamp: u64,
     ) -> Self {
+        let tokens = tokens.max(MAX_DEBT.saturating_neg());
         let mut bucket = Self { policy, weight, tokens, remainder, timestamp };
         bucket.remainder = remainder.min(parts(policy).get().saturating_sub(1));
         bucket.cut();
         bucket
     }
 
-    /// Millionths of a token held at [`Self::timestamp`].
+    /// Millionths of a token held at [`Self::timestamp`]; negative in debt.
     #[must_use]
-    pub fn tokens(&self) -> u64 {
+    pub fn tokens(&self) -> i64 {
         self.tokens
     }
 
@@ -189,10 +230,10 @@ impl Bucket {
             micros = micros.saturating_add(1);
             remainder = below;
         }
-        let room = self.policy.capacity_micros().saturating_sub(self.tokens);
+        let room = self.policy.capacity_micros().abs_diff(self.tokens);
         match u64::try_from(micros) {
             Ok(micros) if micros < room => {
-                self.tokens = self.tokens.saturating_add(micros);
+                self.tokens = self.tokens.saturating_add_unsigned(micros);
                 self.remainder = remainder;
             }
             _ => {
@@ -221,17 +262,26 @@ impl Bucket {
         self.weight = weight;
     }
 
-    /// Takes `tokens` whole tokens or nothing; with `partial`, what there is.
-    /// The bucket must have been advanced to `now`.
-    pub fn take(&mut self, tokens: u64, partial: bool, now: u64) -> Answer {
-        let wanted = if partial { tokens.min(self.remaining()) } else { tokens };
-        // A partial call succeeds with the first token, so it waits for one.
-        let least = if partial { tokens.min(1) } else { tokens };
-        if wanted < least || wanted > self.remaining() {
-            return Answer { retry_after: self.until(least, now), ..self.answer(0, now) };
-        }
-        self.tokens = self.tokens.saturating_sub(micros(wanted));
-        self.answer(wanted, now)
+    /// Takes what is demanded, or nothing. The bucket must have been advanced to `now`.
+    pub fn take(&mut self, demand: Demand, now: u64) -> Answer {
+        let (taken, missing) = match demand.granted(self.remaining()) {
+            None => (0, demand.needs()),
+            Some(granted) => (granted, demand.needs_after(granted)),
+        };
+        self.debit(taken);
+        Answer { retry_after: self.until(missing, now), ..self.answer(taken, now) }
+    }
+
+    /// Takes `tokens` whole tokens, whatever there is.
+    pub fn debit(&mut self, tokens: u64) {
+        self.tokens = self.tokens.saturating_sub(micros(tokens)).max(MAX_DEBT.saturating_neg());
+    }
+
+    /// Whole tokens that can be taken until what is owed is as much as the capacity.
+    #[must_use]
+    pub fn bookable(&self) -> u64 {
+        let most = self.policy.capacity_micros().saturating_add(self.tokens);
+        u64::try_from(most).map_or(0, |most| most / MICRO)
     }
 
     /// Gives back `tokens` whole tokens, cut at the capacity. `taken` of the
@@ -241,7 +291,7 @@ impl Bucket {
         let before = self.tokens;
         self.tokens = self.tokens.saturating_add(micros(tokens));
         self.cut();
-        self.answer(self.tokens.saturating_sub(before) / MICRO, now)
+        self.answer(self.tokens.abs_diff(before) / MICRO, now)
     }
 
     /// What the bucket answers when nothing is to wait for.
@@ -256,20 +306,29 @@ impl Bucket {
         }
     }
 
-    /// Whole tokens that can be taken.
+    /// Whole tokens that can be taken, rounded down; negative in debt.
     #[must_use]
-    pub fn remaining(&self) -> u64 {
-        self.tokens / MICRO
+    pub fn remaining(&self) -> i64 {
+        self.tokens.div_euclid(micros(1))
     }
 
     /// How long from `now` until the bucket holds `tokens` whole tokens, if
-    /// nobody takes any. The bucket must have been advanced to `now`.
+    /// nobody takes any; for none there is no wait, even in debt. The bucket must have been
+    /// advanced to `now`.
     #[must_use]
     pub fn until(&self, tokens: u64, now: u64) -> Wait {
-        if tokens > self.policy.capacity() {
+        if tokens == 0 {
+            return Wait::Ms(0);
+        }
+        self.until_micros(micros(tokens), now)
+    }
+
+    /// [`Self::until`] it holds so many millionths; negative: until it owes no more than that.
+    fn until_micros(&self, micros: i64, now: u64) -> Wait {
+        if micros > self.policy.capacity_micros() {
             return Wait::Never;
         }
-        let Some(us) = self.us_until(micros(tokens)) else {
+        let Some(us) = self.us_until(micros) else {
             return Wait::Never;
         };
         if us == 0 {
@@ -284,6 +343,15 @@ impl Bucket {
         }
     }
 
+    /// How long from `now` until `tokens` more can be [booked](Self::bookable).
+    #[must_use]
+    pub fn until_bookable(&self, tokens: u64, now: u64) -> Wait {
+        if tokens == 0 {
+            return Wait::Ms(0);
+        }
+        self.until_micros(micros(tokens).saturating_sub(self.policy.capacity_micros()), now)
+    }
+
     /// Microseconds from [`Self::timestamp`] until the bucket is full, rounded
     /// up; `None` when it never will be.
     #[must_use]
@@ -291,10 +359,11 @@ impl Bucket {
         self.us_until(self.policy.capacity_micros())
     }
 
-    fn us_until(&self, micros: u64) -> Option<u128> {
-        let Some(missing) = micros.checked_sub(self.tokens).filter(|m| *m > 0) else {
+    fn us_until(&self, micros: i64) -> Option<u128> {
+        if micros <= self.tokens {
             return Some(0);
-        };
+        }
+        let missing = micros.abs_diff(self.tokens);
         let rate = NonZeroU64::new(self.rate())?;
         let units = wide::mul(missing, self.policy.interval_us().get())
             .saturating_sub(u128::from(self.remainder / SHARES));
@@ -316,9 +385,11 @@ impl Bucket {
 
 /// Whole tokens in millionths. Requests are at most 10^12 tokens; sums of
 /// several saturate far above any capacity.
-fn micros(tokens: u64) -> u64 {
+const fn micros(tokens: u64) -> i64 {
     const { assert!(MAX_TOKENS.checked_mul(MICRO).is_some()) };
-    tokens.saturating_mul(MICRO)
+    const MOST: u64 = i64::MAX.unsigned_abs();
+    let micros = tokens.saturating_mul(MICRO);
+    if micros < MOST { micros.cast_signed() } else { i64::MAX }
 }
 
 /// How many parts of [`Bucket::remainder`] make a millionth of a token: at most

@@ -97,9 +97,7 @@ pub struct Version {
 pub struct Debits {
     /// Of policy and weight.
     pub version: Version,
-    /// Millionths of a token missing beyond an empty bucket.
-    pub debt: u64,
-    /// The part of a millionth held besides `tokens` less `debt`, as numerator
+    /// The part of a millionth held besides `tokens`, as numerator
     /// over 1000 times the interval in microseconds.
     pub fraction: u64,
     /// Of which key it is: see [`home`]. Counters that came with a hash from another key

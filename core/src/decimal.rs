@@ -1,6 +1,6 @@
 //! Amounts as decimal text with up to six places, held in millionths.
 
-use crate::limits::{MAX_MICRO_TOKENS, MICRO};
+use crate::limits::{MAX_DEBT, MAX_MICRO_TOKENS, MICRO};
 use std::fmt;
 
 /// Why a text is not an amount.
@@ -10,16 +10,16 @@ pub enum DecimalError {
     NotANumber,
     /// More than six digits after the point.
     TooFine,
-    /// More than 10^12.
+    /// More than 10^12, or below minus [`MAX_DEBT`].
     TooLarge,
 }
 
 impl fmt::Display for DecimalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotANumber => "is not a decimal number of 0 or more",
+            Self::NotANumber => "is not a decimal number",
             Self::TooFine => "has more than 6 decimal places",
-            Self::TooLarge => "is more than 1000000000000",
+            Self::TooLarge => "is too large",
         })
     }
 }
@@ -33,10 +33,34 @@ impl fmt::Display for DecimalError {
 /// assert_eq!(claw_core::decimal::parse(b"12.5"), Ok(12_500_000));
 /// ```
 pub fn parse(text: &[u8]) -> Result<u64, DecimalError> {
-    match parse_short(text) {
-        Some(micros) => Ok(micros),
-        None => parse_any(text),
+    parse_up_to(text, MAX_MICRO_TOKENS)
+}
+
+/// Reads `[-]digits[.digits]` into millionths, as [`parse`] does; the least value is minus
+/// [`MAX_DEBT`].
+///
+/// # Errors
+/// See [`DecimalError`].
+///
+/// ```
+/// assert_eq!(claw_core::decimal::parse_signed(b"-0.5"), Ok(-500_000));
+/// ```
+#[inline]
+pub fn parse_signed(text: &[u8]) -> Result<i64, DecimalError> {
+    // Both bounds fit in 63 bits.
+    match text.split_first() {
+        Some((b'-', owed)) => parse_up_to(owed, MAX_DEBT.unsigned_abs())
+            .map(|micros| micros.cast_signed().saturating_neg()),
+        _ => parse(text).map(u64::cast_signed),
     }
+}
+
+fn parse_up_to(text: &[u8], most: u64) -> Result<u64, DecimalError> {
+    let micros = match parse_short(text) {
+        Some(micros) => micros,
+        None => parse_any(text)?,
+    };
+    if micros > most { Err(DecimalError::TooLarge) } else { Ok(micros) }
 }
 
 /// What can be read in one pass, as nearly all amounts can: at most eighteen
@@ -58,8 +82,7 @@ fn parse_short(text: &[u8]) -> Option<u64> {
     }
     let places =
         places.map_or_else(|| (!text.is_empty()).then_some(0), |p| (p > 0).then_some(p))?;
-    let micros = value.checked_mul(*SCALES.get(places)?)?;
-    (micros <= MAX_MICRO_TOKENS).then_some(micros)
+    value.checked_mul(*SCALES.get(places)?)
 }
 
 /// What one unit is in millionths, by the number of places.
@@ -78,9 +101,6 @@ fn parse_any(text: &[u8]) -> Result<u64, DecimalError> {
         }
         let scale = SCALES.get(places.len()).ok_or(DecimalError::TooFine)?;
         micros = micros.saturating_add(fraction.saturating_mul(*scale));
-    }
-    if micros > MAX_MICRO_TOKENS {
-        return Err(DecimalError::TooLarge);
     }
     Ok(micros)
 }
@@ -134,7 +154,7 @@ fn eight_digits(text: [u8; 8]) -> Result<u64, DecimalError> {
 /// A number as decimal text, made in place: two are made for every take.
 #[derive(Debug, Clone, Copy)]
 pub struct Decimal {
-    /// Digits up to the point, the point, and six places.
+    /// A sign, digits up to the point, the point, and six places.
     text: [u8; LONGEST],
     start: usize,
     end: usize,
@@ -178,6 +198,26 @@ impl Decimal {
         self.end = end;
     }
 
+    /// The shortest text of `micros` millionths, with a sign if they are negative.
+    #[must_use]
+    pub fn signed(micros: i64) -> Self {
+        let mut decimal = Self::EMPTY;
+        decimal.set_signed(micros);
+        decimal
+    }
+
+    /// Becomes that of [`Self::signed`], in its place.
+    pub fn set_signed(&mut self, micros: i64) {
+        self.set(micros.unsigned_abs());
+        if micros < 0 {
+            // Millionths have six digits fewer before the point.
+            self.start = self.start.saturating_sub(1);
+            if let Some(sign) = self.text.get_mut(self.start) {
+                *sign = b'-';
+            }
+        }
+    }
+
     /// Becomes the text of an integer, in its place.
     pub fn set_integer(&mut self, value: u64) {
         const { assert!(DIGITS <= LONGEST, "there is room for them") };
@@ -185,7 +225,7 @@ impl Decimal {
         (self.start, self.end) = (DIGITS.saturating_sub(digits), DIGITS);
     }
 
-    /// The text: digits, and at most one point.
+    /// The text: perhaps a sign, digits, and at most one point.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.text.get(self.start..self.end).unwrap_or_default()

@@ -12,6 +12,8 @@ use crate::bucket::US_PER_MS;
 pub enum Expiry {
     /// Something in it has to be kept, or it never fills.
     Never,
+    /// It never fills, and did not when it was written: what expiry it has is its user's.
+    Own,
     /// From `earliest` on, in unix milliseconds; `set` is a good choice when the
     /// present expiry is not between `earliest` and `latest`.
     At {
@@ -75,7 +77,7 @@ impl Expiry {
     #[must_use]
     pub fn move_from(self, present: Option<u64>) -> Option<Option<u64>> {
         match (self, present) {
-            (Self::Never, None) => None,
+            (Self::Never, None) | (Self::Own, _) => None,
             (Self::Never, Some(_)) => Some(None),
             (Self::At { earliest, latest, .. }, Some(at)) if (earliest..=latest).contains(&at) => {
                 None

@@ -9,6 +9,10 @@ pub const MAX_TOKENS: u64 = 1_000_000_000_000;
 /// Largest amount that a field or an option can hold, in millionths of a token.
 pub const MAX_MICRO_TOKENS: u64 = 1_000_000_000_000_000_000;
 
+/// Deepest debt of a bucket, in millionths of a token: 9 * 10^12 tokens. One server books down to
+/// minus the capacity; what several regions have booked unseen adds up to more.
+pub const MAX_DEBT: i64 = 9_000_000_000_000_000_000;
+
 /// Shortest refill interval: 1 ms.
 pub const MIN_INTERVAL_MS: u64 = 1;
 

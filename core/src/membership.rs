@@ -121,7 +121,7 @@ pub struct Instants {
 
 /// Which version of the heartbeat and the states this is. Regions of different
 /// versions do not talk to each other.
-pub const PROTOCOL: u64 = 1;
+pub const PROTOCOL: u64 = 2;
 
 /// How much of what a process has to say a round has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

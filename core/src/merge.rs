@@ -19,13 +19,17 @@
 //! over one that is not, the later version of a pin, one that a call's options
 //! set over the default, and then the larger numbers. Only states of the winning
 //! policy compete for the level.
+//!
+//! A debt is owed once, whatever the weight: `weighted` does not multiply it. It is paid faster at
+//! a greater weight, so that two lines of which one is below 0 are not parallel, and are compared
+//! at the later of their timestamps. Of three states that differ in weight and age, and of which
+//! two are in debt, the order of merging can then decide by how much; all else is a join.
 
 use crate::bucket::{Bucket, Weight, parts};
 use crate::limits::SHARES;
 use crate::policy::{Policy, StoredPolicy};
 use crate::wide;
 use std::cmp::Ordering;
-use std::num::NonZeroU64;
 
 /// How two states become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,33 +128,59 @@ impl State {
         let order = match strategy {
             Join::Lww => self.by_age(other),
             Join::Max => self.by_rank(other).then_with(|| self.by_level(other)),
-            Join::Min | Join::Weighted => {
-                self.by_rank(other).then_with(|| self.by_level(other).reverse())
-            }
+            Join::Min => self.by_rank(other).then_with(|| self.by_level(other).reverse()),
+            Join::Weighted => return self.weighted(other),
         };
-        // Any fixed order will do for the rest, as long as it is total.
-        let order = order.then_with(|| self.by_rank(other)).then_with(|| self.by_fields(other));
-        let winner = if order.is_lt() { other } else { self };
-        if strategy == Join::Weighted {
-            return winner.weighing(self.bucket.weight().max(other.bucket.weight()));
-        }
-        *winner
+        *self.latter(other, order)
     }
 
-    /// The same line per share at another weight, cut at the capacity.
+    /// The one that `order` puts last. Any fixed order will do for the rest, as long as it is
+    /// total.
+    fn latter<'a>(&'a self, other: &'a Self, order: Ordering) -> &'a Self {
+        let order = order.then_with(|| self.by_rank(other)).then_with(|| self.by_fields(other));
+        if order.is_lt() { other } else { self }
+    }
+
+    fn weighted(&self, other: &Self) -> Self {
+        let weight = self.bucket.weight().max(other.bucket.weight());
+        let alike = self.bucket.weight() == other.bucket.weight();
+        let by_level = |a: &Self, b: &Self| a.by_rank(b).then_with(|| a.by_level(b).reverse());
+        if alike || !(self.in_debt() || other.in_debt()) {
+            return self.latter(other, by_level(self, other)).weighing(weight);
+        }
+        let later = self.bucket.timestamp().max(other.bucket.timestamp());
+        let (a, b) = (self.advanced(later), other.advanced(later));
+        let order = match a.in_debt() || b.in_debt() {
+            true => a.by_rank(&b).then_with(|| level(&b.bucket).cmp(&level(&a.bucket))),
+            false => by_level(&a, &b),
+        };
+        a.latter(&b, order).weighing(weight)
+    }
+
+    fn in_debt(&self) -> bool {
+        self.bucket.tokens() < 0
+    }
+
+    fn advanced(&self, now: u64) -> Self {
+        let mut state = *self;
+        state.bucket.advance(now);
+        state
+    }
+
+    /// The same line per share at another weight, cut at the capacity; in debt, the same debt.
     fn weighing(&self, weight: Weight) -> Self {
-        let bucket = self.bucket;
-        let (old, new) = (u64::from(bucket.weight().get()), u64::from(weight.get()));
+        let mut bucket = self.bucket;
+        let (old, new) = (bucket.weight(), weight);
         if old == new {
             return *self;
         }
-        let policy = bucket.policy();
-        let share = |amount: u128| match NonZeroU64::new(old) {
-            Some(old) => wide::div_rem(amount, old).0,
-            None => amount,
-        };
-        let held = share(level(&bucket)).saturating_mul(u128::from(new));
-        let bucket = with_level(policy, weight, held, bucket.timestamp());
+        if self.in_debt() {
+            bucket.set_weight(weight);
+        } else {
+            let (share, _) = wide::div_rem_euclid(level(&bucket), i128::from(old.get()));
+            let held = share.saturating_mul(i128::from(new.get()));
+            bucket = with_level(bucket.policy(), weight, held, bucket.timestamp());
+        }
         Self { bucket, ..*self }
     }
 
@@ -160,18 +190,15 @@ impl State {
 
     fn by_level(&self, other: &Self) -> Ordering {
         let (a, b) = (&self.bucket, &other.bucket);
-        let (wa, wb) = (u128::from(a.weight().get()), u128::from(b.weight().get()));
+        let (wa, wb) = (i128::from(a.weight().get()), i128::from(b.weight().get()));
         // Is a's level per share, brought to b's instant, above b's? Written as
         //   a/wa - b/wb  against  rate * (ta - tb),  both times wa * wb.
-        let held = wide::signed(level(a).saturating_mul(wb))
-            .saturating_sub(wide::signed(level(b).saturating_mul(wa)));
+        let held = level(a).saturating_mul(wb).saturating_sub(level(b).saturating_mul(wa));
         let apart = i128::from(a.timestamp()).saturating_sub(i128::from(b.timestamp()));
         // The left side is below 10^37. Where the right side is cut at the limit
         // of its type it is above that, so the comparison stays right.
         let rate = wide::mul(a.policy().refill(), SHARES);
-        let gained = apart
-            .saturating_mul(wide::signed(rate))
-            .saturating_mul(wide::signed(wa.saturating_mul(wb)));
+        let gained = apart.saturating_mul(wide::signed(rate)).saturating_mul(wa.saturating_mul(wb));
         held.cmp(&gained)
     }
 
@@ -208,20 +235,18 @@ fn rank(state: &State) -> (Option<u64>, bool, u64, u64, u64) {
     )
 }
 
-/// What the bucket holds, in the unit of its remainder: at most 10^18 millionths
+/// What the bucket holds, in the unit of its remainder: at most 10^19 millionths
 /// times 8 * 10^16 parts.
-fn level(bucket: &Bucket) -> u128 {
-    wide::mul(bucket.tokens(), parts(bucket.policy()).get())
-        .saturating_add(u128::from(bucket.remainder()))
+fn level(bucket: &Bucket) -> i128 {
+    let parts = i128::from(parts(bucket.policy()).get());
+    wide::times(i128::from(bucket.tokens()), parts).saturating_add(i128::from(bucket.remainder()))
 }
 
 /// The bucket that holds `level`, cut at its capacity.
-fn with_level(policy: Policy, weight: Weight, level: u128, timestamp: u64) -> Bucket {
-    let (micros, remainder) = wide::div_rem(level, parts(policy));
-    match u64::try_from(micros) {
-        Ok(micros) => Bucket::new(policy, weight, micros, remainder, timestamp),
-        Err(_) => Bucket::full(policy, weight, timestamp),
-    }
+fn with_level(policy: Policy, weight: Weight, level: i128, timestamp: u64) -> Bucket {
+    let (micros, remainder) = wide::div_rem_euclid(level, i128::from(parts(policy).get()));
+    let (tokens, remainder) = (wide::saturated_signed(micros), wide::saturated(remainder));
+    Bucket::new(policy, weight, tokens, remainder, timestamp)
 }
 
 /// Cuts the level down to whole shares. It always is whole, unless somebody
@@ -229,10 +254,10 @@ fn with_level(policy: Policy, weight: Weight, level: u128, timestamp: u64) -> Bu
 /// smallest unit is dropped per weight.
 fn in_shares(bucket: Bucket) -> Bucket {
     let held = level(&bucket);
-    let (_, odd) = wide::div_rem(held, bucket.weight().divisor());
+    let (_, odd) = wide::div_rem_euclid(held, i128::from(bucket.weight().get()));
     if odd == 0 {
         return bucket;
     }
-    let held = held.saturating_sub(u128::from(odd));
+    let held = held.saturating_sub(odd);
     with_level(bucket.policy(), bucket.weight(), held, bucket.timestamp())
 }

@@ -5,12 +5,13 @@
 //! expires, and whether other regions are told. Whoever stores buckets reads fields, applies the
 //! [`Plan`] and does no more.
 
-use crate::bucket::{Answer, Bucket, Weight};
+use crate::bucket::{Answer, Bucket, Demand, Wait, Weight};
 use crate::codec::{self, DebitsText, RegionStates};
 use crate::debits::{Debits, Region, Terms, Version};
 use crate::defaults::Defaults;
 use crate::error::Internal;
 use crate::expiry::Expiry;
+use crate::limits::MICRO;
 use crate::membership::WHOLE;
 use crate::merge::State;
 use crate::plan::{Change, Changes, Note, Plan, SyncMode};
@@ -77,6 +78,8 @@ pub struct OpenBucket {
     now: u64,
     /// Nothing is known of it yet.
     fresh: bool,
+    /// It did not refill under the policy it was left with.
+    was_dry: bool,
     /// It is what it is by states that were received, and not by what was done here.
     received: bool,
     /// Other regions are to be told of that all the same.
@@ -146,6 +149,7 @@ impl OpenBucket {
             admitted: 0,
             now,
             fresh: record.is_none(),
+            was_dry: false,
             received: false,
             rebroadcast: false,
             record,
@@ -193,6 +197,7 @@ impl OpenBucket {
     /// [`Self::new`] of the record that was read in place, without debits.
     pub fn begin(&mut self, defaults: &Defaults, now: u64) {
         let now = defaults.clock(now);
+        self.was_dry = self.record.as_ref().is_some_and(|stored| stored.is_dry(defaults, now));
         let (bucket, policy) = match &self.record {
             Some(stored) => (stored.bucket(defaults, now), stored.policy),
             None => (Bucket::full(defaults.current(), Weight::ONE, now), None),
@@ -212,6 +217,7 @@ impl OpenBucket {
         pool: &mut BucketPool,
     ) {
         let now = defaults.clock(now);
+        self.was_dry = self.record.as_ref().is_some_and(|stored| stored.is_dry(defaults, now));
         let mut bucket = pool.shared();
         let policy = match &mut self.record {
             None => {
@@ -258,7 +264,7 @@ impl OpenBucket {
             None => Kind::Local(state.bucket),
             // Other strategies know tokens only: what was counted stays counted.
             Some(debits) => {
-                let debits = Debits { debt: 0, fraction: 0, ..*debits };
+                let debits = Debits { fraction: 0, ..*debits };
                 Kind::Shared(SharedBucket::new(&state.bucket, debits).into())
             }
         };
@@ -313,25 +319,53 @@ impl OpenBucket {
         self.policy
     }
 
-    /// Takes `tokens` whole tokens or nothing; with `partial`, what there is.
+    /// Takes what is demanded, or nothing.
     ///
     /// # Errors
     /// Where it was not asked first whether there is [room to count](Self::can_count).
-    pub fn take(
-        &mut self,
-        tokens: u64,
-        partial: bool,
-        now: u64,
-        region: &Region,
-    ) -> Result<Answer, Internal> {
+    pub fn take(&mut self, demand: Demand, now: u64, region: &Region) -> Result<Answer, Internal> {
         let answer = match &mut self.kind {
-            Kind::Local(bucket) => bucket.take(tokens, partial, now),
+            Kind::Local(bucket) => bucket.take(demand, now),
             Kind::Shared(bucket) => {
-                bucket.take(region.writer.as_ref(), tokens, partial, now, region.peers.share())?
+                bucket.take(region.writer.as_ref(), demand, now, region.peers.share())?
             }
         };
         self.admitted = self.admitted.saturating_add(answer.taken);
         Ok(answer)
+    }
+
+    /// Books what was `used` where `reserved` whole tokens were taken before: gives the rest back,
+    /// or takes what is missing, whatever there is, until as much as the capacity is owed.
+    /// `taken` of the answer is what was taken or given back; `retry_after` the wait until what
+    /// was not booked could be.
+    ///
+    /// # Errors
+    /// As for [`Self::take`].
+    pub fn settle(
+        &mut self,
+        reserved: u64,
+        used: u64,
+        now: u64,
+        region: &Region,
+    ) -> Result<Answer, Internal> {
+        let Some(more) = used.checked_sub(reserved) else {
+            return self.give(reserved.saturating_sub(used), now, region);
+        };
+        let share = region.peers.share();
+        match &mut self.kind {
+            Kind::Local(bucket) => {
+                let booked = more.min(bucket.bookable());
+                bucket.debit(booked);
+                let retry_after = bucket.until_bookable(more.saturating_sub(booked), now);
+                Ok(Answer { retry_after, ..bucket.answer(booked, now) })
+            }
+            Kind::Shared(bucket) => {
+                let booked = more.min(bucket.bookable());
+                bucket.debit(region.writer.as_ref(), booked.saturating_mul(MICRO))?;
+                let retry_after = bucket.until_bookable(more.saturating_sub(booked), now, share);
+                Ok(Answer { retry_after, ..bucket.answer(booked, now, share) })
+            }
+        }
     }
 
     /// Whether what is taken and given back here can be counted: not when the bucket knows too
@@ -354,13 +388,19 @@ impl OpenBucket {
         }
     }
 
-    /// Whole tokens that can be taken.
+    /// Whole tokens that can be taken, rounded down; negative in debt.
     #[must_use]
-    pub fn remaining(&self, region: &Region) -> u64 {
+    pub fn remaining(&self, region: &Region) -> i64 {
         match &self.kind {
             Kind::Local(bucket) => bucket.remaining(),
             Kind::Shared(bucket) => bucket.remaining(region.peers.share()),
         }
+    }
+
+    /// Whether a call that needs `tokens` of it is refused; one that needs none never is.
+    #[must_use]
+    pub fn lacks(&self, tokens: u64, region: &Region) -> bool {
+        tokens > 0 && u64::try_from(self.remaining(region)).unwrap_or(0) < tokens
     }
 
     /// What a call that needs `tokens` of it answers when it is refused.
@@ -379,8 +419,8 @@ impl OpenBucket {
     /// Puts the policy in force: the pinned one, else the one the call brings, else the bucket's
     /// own, else the default. The last two are what it was opened under.
     ///
-    /// Tokens are kept, cut at the new capacity; of a shared bucket, what is missing stays
-    /// missing. A missing bucket is full whatever the capacity.
+    /// Tokens are kept, cut at the new capacity, and so is what is owed. A missing bucket is full
+    /// whatever the capacity.
     pub fn ask(&mut self, called: Option<Policy>) {
         match (self.source(), called) {
             (PolicySource::Pin, _) | (_, None) => {}
@@ -487,6 +527,7 @@ impl OpenBucket {
             (Kind::Local(bucket), None) => {
                 *bucket = Bucket::full(policy, bucket.weight(), bucket.timestamp());
             }
+            (Kind::Shared(bucket), _) if self.fresh => bucket.begin(policy),
             (Kind::Shared(bucket), _) => bucket.switch(policy),
         }
     }
@@ -498,11 +539,12 @@ impl OpenBucket {
     }
 
     /// Whether policy or weight of an existing bucket are not what is stored, or
-    /// it has to refill and has no timestamp yet: without one it never would.
+    /// it has to refill and has no timestamp yet: without one it never would. Of a missing one,
+    /// whether the call blocks it, which has to be remembered.
     #[must_use]
     pub fn terms_changed(&self) -> bool {
         let Some(record) = &self.record else {
-            return false;
+            return self.is_blocked_by_call();
         };
         let (weight, full, version) = match &self.kind {
             Kind::Local(bucket) => (bucket.weight(), bucket.is_full(), None),
@@ -609,24 +651,36 @@ impl OpenBucket {
         Ok(Received { changed: fresh || outcome.changed || had != self.terms(), rebroadcast })
     }
 
+    /// Whether a policy that a call brought grants nothing.
+    fn is_blocked_by_call(&self) -> bool {
+        self.policy.is_some_and(|stored| !stored.is_pinned() && stored.policy.capacity() == 0)
+    }
+
     /// When the key may expire, with the bucket as it is now. `foreign` says that the hash has
     /// fields of the user's own.
     #[must_use]
     pub fn expiry(&self, foreign: bool, region: &Region) -> Expiry {
+        let (timestamp, wait, policy) = match &self.kind {
+            Kind::Local(bucket) => (bucket.timestamp(), bucket.us_until_full(), bucket.policy()),
+            Kind::Shared(bucket) => {
+                let wait = bucket.us_until_full(region.peers.share());
+                (bucket.timestamp(), wait, bucket.policy())
+            }
+        };
+        if policy.refill() == 0 && self.was_dry {
+            return Expiry::Own;
+        }
         if self.is_kept(foreign) {
             return Expiry::Never;
         }
-        match &self.kind {
-            Kind::Local(bucket) => {
-                // The state of a region that a function folds is told like counters are.
-                let lingers = self.regions.is_some();
-                Expiry::new(bucket.timestamp(), bucket.us_until_full(), lingers, self.now)
-            }
-            Kind::Shared(bucket) => {
-                let wait = bucket.us_until_full(region.peers.share());
-                Expiry::new(bucket.timestamp(), wait, true, self.now)
-            }
-        }
+        // What holds nothing is full at once, and is to block for an interval.
+        let wait = match self.is_blocked_by_call() {
+            true => Some(u128::from(policy.interval_us().get())),
+            false => wait,
+        };
+        // The state of a region that a function folds is told like counters are.
+        let lingers = self.as_shared().is_some() || self.regions.is_some();
+        Expiry::new(timestamp, wait, lingers, self.now)
     }
 
     /// See [`Expiry::mend_from`].

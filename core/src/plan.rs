@@ -104,7 +104,7 @@ impl Note {
         [
             flags,
             bucket.weight().get().into(),
-            bucket.tokens(),
+            bucket.tokens().cast_unsigned(),
             bucket.remainder(),
             bucket.timestamp(),
             policy.capacity(),
@@ -128,7 +128,13 @@ impl Note {
         let policy = Policy::new(capacity, refill, interval).ok()?;
         let stored = StoredPolicy { policy, pin: Some(pin).filter(|_| is(PINNED)) };
         let note = Self {
-            bucket: Bucket::new(policy, Weight::new(weight)?, tokens, remainder, timestamp),
+            bucket: Bucket::new(
+                policy,
+                Weight::new(weight)?,
+                tokens.cast_signed(),
+                remainder,
+                timestamp,
+            ),
             stored: Some(stored).filter(|_| is(STORED)),
             counted: Some(is(REFILLING)).filter(|_| is(COUNTED)),
         };
@@ -144,8 +150,8 @@ mod tests {
     #[test]
     fn a_note_is_read_as_it_was_written() {
         let policy = Policy::new(1_000_000_000_000, 1, 31_622_400_000).unwrap();
-        let bucket = Bucket::new(policy, Weight::new(10).unwrap(), u64::MAX, 0, u64::MAX);
-        let other = Bucket::new(Policy::DEFAULT, Weight::ONE, 7, 2_519, 0);
+        let bucket = Bucket::new(policy, Weight::new(10).unwrap(), i64::MAX, 0, u64::MAX);
+        let other = Bucket::new(Policy::DEFAULT, Weight::ONE, -7, 2_519, 0);
         for bucket in [bucket, other] {
             for pin in [None, Some(None), Some(Some(0)), Some(Some(u64::MAX))] {
                 for counted in [None, Some(false), Some(true)] {

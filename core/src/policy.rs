@@ -13,7 +13,7 @@ const US_PER_MS: u64 = 1_000;
 /// Which part of a policy is out of bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PolicyError {
-    /// Not 1..=10^12 whole tokens.
+    /// Not 0..=10^12 whole tokens.
     Capacity,
     /// Not 0, nor 0.000001..=10^12 tokens.
     Refill,
@@ -29,7 +29,7 @@ pub enum PolicyError {
 /// [`crate::limits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    capacity: u64,
+    capacity: i64,
     refill: u64,
     interval: NonZeroU64,
 }
@@ -37,18 +37,18 @@ pub struct Policy {
 impl Policy {
     /// 1000 tokens, 5 a second: what holds when nothing is configured.
     pub const DEFAULT: Self = Self {
-        capacity: DEFAULT_CAPACITY.saturating_mul(MICRO),
+        capacity: DEFAULT_CAPACITY.saturating_mul(MICRO).cast_signed(),
         refill: DEFAULT_REFILL.saturating_mul(MICRO),
         interval: NonZeroU64::new(DEFAULT_INTERVAL_MS.saturating_mul(US_PER_MS)).unwrap(),
     };
 
-    /// `capacity` in whole tokens, `refill` in millionths of a token per
+    /// `capacity` in whole tokens (0 = nothing is ever granted), `refill` in millionths of a token per
     /// interval (0 = never refills), `interval` in milliseconds.
     ///
     /// # Errors
     /// Names the part that is out of bounds.
     pub fn new(capacity: u64, refill: u64, interval_ms: u64) -> Result<Self, PolicyError> {
-        if !(1..=MAX_TOKENS).contains(&capacity) {
+        if capacity > MAX_TOKENS {
             return Err(PolicyError::Capacity);
         }
         if refill > MAX_MICRO_TOKENS {
@@ -58,7 +58,7 @@ impl Policy {
             return Err(PolicyError::Interval);
         }
         Ok(Self {
-            capacity: capacity.saturating_mul(MICRO),
+            capacity: capacity.saturating_mul(MICRO).cast_signed(),
             refill,
             interval: NonZeroU64::new(interval_ms.saturating_mul(US_PER_MS))
                 .ok_or(PolicyError::Interval)?,
@@ -67,14 +67,14 @@ impl Policy {
 
     /// Millionths of a token that the bucket holds at the most.
     #[must_use]
-    pub fn capacity_micros(&self) -> u64 {
+    pub fn capacity_micros(&self) -> i64 {
         self.capacity
     }
 
     /// Whole tokens that the bucket holds at the most.
     #[must_use]
     pub fn capacity(&self) -> u64 {
-        self.capacity / MICRO
+        self.capacity.cast_unsigned() / MICRO
     }
 
     /// Millionths of a token gained per interval at weight 1.

@@ -14,7 +14,7 @@ use std::fmt;
 /// The fields of a bucket. Any other field of the hash is the user's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
-    /// Decimal with up to 6 places: what the bucket held at `timestamp`.
+    /// Decimal with up to 6 places: what the bucket held at `timestamp`; negative in debt.
     /// Missing: full.
     Tokens,
     /// Unix microseconds, or RFC 3339. Missing: now.
@@ -88,7 +88,7 @@ impl fmt::Display for FieldError {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
     /// Millionths of a token.
-    pub tokens: Option<u64>,
+    pub tokens: Option<i64>,
     /// Unix microseconds.
     pub timestamp: Option<u64>,
     /// The refill's multiplier.
@@ -115,7 +115,7 @@ impl Record {
     pub fn read(&mut self, field: Field, text: &[u8], now: u64) -> Result<(), FieldError> {
         match field {
             Field::Tokens => {
-                self.tokens = Some(decimal::parse(text).map_err(FieldError::Tokens)?);
+                self.tokens = Some(decimal::parse_signed(text).map_err(FieldError::Tokens)?);
             }
             Field::Timestamp => {
                 let instant = timestamp::parse(text).map_err(FieldError::Timestamp)?;
@@ -181,6 +181,14 @@ impl Record {
                 Bucket::new(policy, weight, tokens, self.remainder.unwrap_or(0), timestamp)
             }
         }
+    }
+
+    /// Whether it does not refill under the policy it was left with: the stored one, else the
+    /// default of then.
+    #[must_use]
+    pub fn is_dry(&self, defaults: &Defaults, now: u64) -> bool {
+        let default = || defaults.at(self.timestamp.unwrap_or(now));
+        self.policy.map_or_else(default, |stored| stored.policy).refill() == 0
     }
 
     /// Whether the hash has any field of a bucket. One that has none is somebody else's.

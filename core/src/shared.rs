@@ -24,7 +24,7 @@
 //! numbers. Everything is exact; what is beyond 128 bits saturates on the side
 //! that admits less.
 
-use crate::bucket::{Answer, Bucket, Wait, Weight};
+use crate::bucket::{Answer, Bucket, Demand, Wait, Weight};
 use crate::debits::{Account, Counter, Debits, Slack, Terms, Version};
 use crate::error::Internal;
 use crate::limits::{MAX_REPLICAS, MICRO, SHARES};
@@ -163,11 +163,8 @@ impl SharedBucket {
         self.version = debits.version;
         self.home = debits.home;
         self.accounts = std::mem::take(&mut debits.accounts);
-        let missing = policy.capacity_micros().saturating_sub(bucket.tokens());
+        let missing = policy.capacity_micros().abs_diff(bucket.tokens());
         let fraction = i128::from(debits.fraction).min(whole.saturating_sub(1));
-        // A debt stands only below an empty bucket: somebody may have written
-        // other tokens.
-        let debt = if bucket.tokens() == 0 { debits.debt } else { 0 };
         // The remainder of an unshared bucket is a numerator over 2520 times the
         // interval; what is lost here is below a billionth of a token.
         let remainder = match bucket.remainder() {
@@ -180,8 +177,8 @@ impl SharedBucket {
                 parts
             }
         };
-        let micros = i128::from(missing).saturating_add(i128::from(debt));
-        self.level = wide::times(micros, whole).saturating_sub(fraction.max(remainder)).max(0);
+        self.level =
+            wide::times(i128::from(missing), whole).saturating_sub(fraction.max(remainder)).max(0);
     }
 
     /// The bucket as a record holds it.
@@ -193,21 +190,21 @@ impl SharedBucket {
     /// What the `debits` field has to hold besides [`Self::bucket`].
     #[must_use]
     pub fn debits(&self) -> Debits {
-        let (_, debt, fraction) = self.split();
+        let (_, fraction) = self.split();
         let (version, home, accounts) = (self.version, self.home, self.accounts.clone());
-        Debits { version, debt, fraction, home, accounts }
+        Debits { version, fraction, home, accounts }
     }
 
-    /// The bucket as a record holds it, millionths missing beyond an empty bucket, and
-    /// the fraction held besides: see [`Debits`].
+    /// The bucket as a record holds it, and the fraction of a millionth held besides: see
+    /// [`Debits`].
     #[must_use]
-    pub fn split(&self) -> (Bucket, u64, u64) {
+    pub fn split(&self) -> (Bucket, u64) {
         let held = self.scale.capacity.saturating_sub(self.level);
         // Rounded down; negative in debt.
         let (micros, fraction) = wide::div_rem_euclid(held, self.scale.unit);
-        let (tokens, debt) = (wide::saturated(micros), wide::saturated(micros.saturating_neg()));
+        let tokens = wide::saturated_signed(micros);
         let bucket = Bucket::new(self.policy(), self.weight(), tokens, 0, self.timestamp);
-        (bucket, debt, wide::saturated(fraction))
+        (bucket, wide::saturated(fraction))
     }
 
     /// The policy in force.
@@ -387,29 +384,27 @@ impl SharedBucket {
         self.timestamp = now.max(start);
     }
 
-    /// Takes `tokens` whole tokens or nothing; with `partial`, what there is. The
-    /// bucket must have been advanced to `now`.
+    /// Takes what is demanded, or nothing. The bucket must have been advanced to `now`.
     ///
     /// # Errors
     /// As for [`Self::debit`].
     pub fn take(
         &mut self,
         writer: Option<&Writer>,
-        tokens: u64,
-        partial: bool,
+        demand: Demand,
         now: u64,
         share: u16,
     ) -> Result<Answer, Internal> {
         let remaining = self.remaining(share);
-        let wanted = if partial { tokens.min(remaining) } else { tokens };
-        // A partial call succeeds with the first token, so it waits for one.
-        let least = if partial { tokens.min(1) } else { tokens };
-        if wanted < least || wanted > remaining {
-            let retry_after = self.until(least, now, share);
+        let Some(granted) = demand.granted(remaining) else {
+            let retry_after = self.until(demand.needs(), now, share);
             return Ok(Answer { retry_after, ..self.answer_with(remaining, 0, now, share) });
-        }
-        self.debit(writer, wanted.saturating_mul(MICRO))?;
-        Ok(self.answer_with(remaining.saturating_sub(wanted), wanted, now, share))
+        };
+        self.debit(writer, granted.saturating_mul(MICRO))?;
+        let retry_after = self.until(demand.needs_after(granted), now, share);
+        let remaining = remaining.saturating_sub_unsigned(granted);
+        let answer = self.answer_with(remaining, granted, now, share);
+        Ok(Answer { retry_after, ..answer })
     }
 
     /// Counts `micros` millionths as taken here, whatever there is.
@@ -445,6 +440,29 @@ impl SharedBucket {
         let micros = tokens.saturating_mul(MICRO).min(wide::saturated(missing));
         self.refund(writer, micros)?;
         Ok(self.answer(micros / MICRO, now, share))
+    }
+
+    /// Whole tokens that can be taken until what is owed is as much as the capacity, as it is
+    /// seen here.
+    #[must_use]
+    pub fn bookable(&self) -> u64 {
+        let most = self.scale.capacity.saturating_mul(2).saturating_sub(self.level);
+        wide::saturated(wide::div_rem_euclid(most, self.scale.unit).0) / MICRO
+    }
+
+    /// How long from `now` until `tokens` more can be [booked](Self::bookable), at this share of
+    /// the refill.
+    #[must_use]
+    pub fn until_bookable(&self, tokens: u64, now: u64, share: u16) -> Wait {
+        if tokens == 0 {
+            return Wait::Ms(0);
+        }
+        if tokens > self.policy().capacity().saturating_mul(2) {
+            return Wait::Never;
+        }
+        let wanted = wide::times(i128::from(tokens.saturating_mul(MICRO)), self.scale.unit);
+        let most = self.scale.capacity.saturating_mul(2).saturating_sub(wanted);
+        self.wait(self.level.saturating_sub(most), now, share)
     }
 
     /// Counts `micros` millionths as given back here.
@@ -485,8 +503,14 @@ impl SharedBucket {
         Ok(())
     }
 
-    /// Goes on under another policy: what is missing stays missing. Credit the
-    /// old policy first, with [`Self::advance`].
+    /// Begins under a policy, full.
+    pub(crate) fn begin(&mut self, policy: Policy) {
+        self.scale.set(policy, self.weight());
+        self.level = 0;
+    }
+
+    /// Goes on under another policy: keeps the tokens, cut at the new capacity, and what is
+    /// owed. Credit the old policy first, with [`Self::advance`].
     #[inline(always)]
     pub fn switch(&mut self, policy: Policy) {
         if policy != self.policy() {
@@ -497,15 +521,13 @@ impl SharedBucket {
     fn switch_to(&mut self, policy: Policy) {
         let [old, new] =
             [self.policy(), policy].map(|policy| i128::from(policy.interval_us().get()));
-        if old != new {
-            let scaled = |amount: i128| rescale(amount, old, new);
-            self.level = scaled(self.level.saturating_neg()).saturating_neg();
-            for slack in self.accounts.iter_mut().filter_map(|account| account.slack.as_mut()) {
-                *slack =
-                    Slack { overflow: scaled(slack.overflow), withheld: scaled(slack.withheld) };
-            }
+        let scaled = |amount: i128| if old == new { amount } else { rescale(amount, old, new) };
+        let held = scaled(self.scale.capacity.saturating_sub(self.level));
+        for slack in self.accounts.iter_mut().filter_map(|account| account.slack.as_mut()) {
+            *slack = Slack { overflow: scaled(slack.overflow), withheld: scaled(slack.withheld) };
         }
         self.scale = Scale::new(policy, self.weight());
+        self.level = self.scale.capacity.saturating_sub(held).max(0);
     }
 
     /// Goes on with another weight. Credit the old one first, with
@@ -519,11 +541,11 @@ impl SharedBucket {
         self.version = version;
     }
 
-    /// Whole tokens that can be taken at this share of the limit.
+    /// Whole tokens that can be taken at this share of the limit, rounded down; negative in debt.
     #[must_use]
-    pub fn remaining(&self, share: u16) -> u64 {
+    pub fn remaining(&self, share: u16) -> i64 {
         let (held, _) = wide::div_rem_euclid(self.room(share), self.scale.unit);
-        wide::saturated(held) / MICRO
+        wide::saturated_signed(held).div_euclid(MICRO.cast_signed())
     }
 
     /// What the bucket answers when nothing is to wait for.
@@ -532,7 +554,7 @@ impl SharedBucket {
         self.answer_with(self.remaining(share), taken, now, share)
     }
 
-    fn answer_with(&self, remaining: u64, taken: u64, now: u64, share: u16) -> Answer {
+    fn answer_with(&self, remaining: i64, taken: u64, now: u64, share: u16) -> Answer {
         Answer {
             taken,
             capacity: self.policy().capacity(),
@@ -544,13 +566,16 @@ impl SharedBucket {
 
     /// How long from `now` until the bucket can give `tokens` whole tokens, if
     /// nobody takes any and the share stays. The bucket must have been advanced
-    /// to `now`.
+    /// to `now`. For none there is no wait, even in debt.
     ///
     /// What cannot be had at this share at all will be there when the peers are
     /// heard again: at the earliest as soon as at the full share, and not within
     /// [`CUT_OFF_MS`].
     #[must_use]
     pub fn until(&self, tokens: u64, now: u64, share: u16) -> Wait {
+        if tokens == 0 {
+            return Wait::Ms(0);
+        }
         if tokens > self.policy().capacity() {
             return Wait::Never;
         }
@@ -605,7 +630,7 @@ impl SharedBucket {
         let interval = i128::from(self.policy().interval_us().get());
         let part = wide::times(wide::times(micros, interval), i128::from(share));
         // A share smaller than one token would let nothing through at all.
-        part.max(wide::times(self.scale.unit, i128::from(MICRO)))
+        part.max(wide::times(self.scale.unit, i128::from(MICRO)).min(self.scale.capacity))
     }
 
     /// Whether there is room for all replicas that `remote` knows, and for our own
@@ -764,12 +789,13 @@ impl SharedBucket {
         }
     }
 
-    /// How far beyond empty the bucket can be: what all other regions can have
-    /// admitted unseen within the timeout.
+    /// How far beyond empty the bucket can be: what is booked here, and what each other region
+    /// can have admitted and booked unseen within the timeout.
     fn most_debt(&self, peers: &Membership) -> i128 {
         let others = wide::signed(wide::count(peers.regions().saturating_sub(1)));
         let refilled = wide::times(self.scale.rate, i128::from(peers.timeout_us()));
-        wide::times(self.scale.capacity.saturating_add(refilled), others)
+        let each = self.scale.capacity.saturating_mul(2).saturating_add(refilled);
+        self.scale.capacity.saturating_add(wide::times(each, others))
     }
 }
 

@@ -112,7 +112,8 @@ pub fn verify<E>(
                 Law::Inflationary => {
                     let mut credited = a.bucket;
                     credited.advance(now);
-                    let Some(most) = credited.remaining().checked_sub(1) else {
+                    let most = u64::try_from(credited.remaining()).unwrap_or(0);
+                    let Some(most) = most.checked_sub(1) else {
                         continue;
                     };
                     vec![taken(&a, random.up_to(most).saturating_add(1), now), a]
@@ -166,7 +167,7 @@ fn both<E>(
     Ok(!left?.same_from(&right()?, now))
 }
 
-fn credited(state: &State, now: u64) -> (u64, u64) {
+fn credited(state: &State, now: u64) -> (i64, u64) {
     let mut bucket = state.bucket;
     bucket.advance(now);
     (bucket.tokens(), bucket.remainder())
@@ -176,7 +177,7 @@ fn credited(state: &State, now: u64) -> (u64, u64) {
 fn taken(state: &State, tokens: u64, now: u64) -> State {
     let mut bucket = state.bucket;
     bucket.advance(now);
-    bucket.take(tokens, false, now);
+    bucket.debit(tokens);
     State::of(bucket, state.policy)
 }
 
@@ -230,7 +231,7 @@ fn simpler(state: Option<&State>, now: u64) -> Vec<State> {
     let Some(State { bucket, policy, .. }) = state else {
         return Vec::new();
     };
-    let with = |tokens: u64, weight: Weight, timestamp: u64| {
+    let with = |tokens: i64, weight: Weight, timestamp: u64| {
         State::of(Bucket::new(bucket.policy(), weight, tokens, 0, timestamp), *policy)
     };
     let (tokens, weight, timestamp) = (bucket.tokens(), bucket.weight(), bucket.timestamp());
@@ -246,16 +247,21 @@ fn simpler(state: Option<&State>, now: u64) -> Vec<State> {
         list.push(with(tokens, weight, now));
         let mut credited = *bucket;
         credited.advance(now);
-        list.push(with(credited.remaining().saturating_mul(MICRO), weight, now));
+        list.push(with(micros(credited.remaining()), weight, now));
     }
-    let whole = tokens / MICRO;
+    let whole = bucket.remaining();
     for fewer in [0, 1, 2, whole / 2, whole.saturating_sub(1)] {
-        let fewer = fewer.saturating_mul(MICRO);
+        let fewer = micros(fewer);
         if fewer < tokens {
             list.push(with(fewer, weight, timestamp));
         }
     }
     list
+}
+
+/// Whole tokens in millionths.
+fn micros(tokens: i64) -> i64 {
+    tokens.saturating_mul(MICRO.cast_signed())
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere.
@@ -281,7 +287,7 @@ impl Random {
         let tokens = match (self.up_to(9), before) {
             (0, _) => 0,
             (1, _) => capacity,
-            (2 | 3, Some(before)) => before.bucket.remaining(),
+            (2 | 3, Some(before)) => before.bucket.remaining().unsigned_abs(),
             (4, _) => self.up_to(capacity.min(10)),
             _ => self.up_to(capacity),
         };
@@ -296,7 +302,7 @@ impl Random {
             (2, _) => now.saturating_sub(self.up_to(10).saturating_mul(1_000_000)),
             _ => now.saturating_sub(self.up_to(200).saturating_mul(1_000_000)),
         };
-        let tokens = tokens.saturating_mul(MICRO);
+        let tokens = micros(tokens.cast_signed());
         State::of(Bucket::new(policy, weight, tokens, 0, timestamp), None)
     }
 }

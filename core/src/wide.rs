@@ -64,6 +64,16 @@ pub(crate) fn saturated(value: i128) -> u64 {
     }
 }
 
+/// In 64 bits with a sign: the least or the greatest number for what is beyond.
+#[inline]
+pub(crate) fn saturated_signed(value: i128) -> i64 {
+    match i64::try_from(value) {
+        Ok(value) => value,
+        Err(_) if value < 0 => i64::MIN,
+        Err(_) => i64::MAX,
+    }
+}
+
 /// In 64 bits, what is known to fit.
 #[inline]
 pub(crate) fn narrow(value: u128) -> u64 {

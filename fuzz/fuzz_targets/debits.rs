@@ -3,6 +3,7 @@
 
 #![no_main]
 
+use claw_core::bucket::Demand;
 use claw_core::codec::{DebitsText, encode_debits};
 use claw_core::debits::Region;
 use claw_core::shared::Remote;
@@ -39,7 +40,7 @@ fuzz_target!(|input: &[u8]| {
         let _ = here.receive(&remote, Policy::DEFAULT, &region);
     }
     if here.can_count(&region) {
-        here.take(1, true, NOW, &region).expect("there is room");
+        here.take(Demand { tokens: 1, partial: true, keep: 0 }, NOW, &region).expect("there is room");
     }
     let shared = here.as_shared().expect("it is shared");
     assert!(shared.level() >= 0);

@@ -31,5 +31,5 @@ pub fn bound(policy: Policy, regions: usize, unknown_us: u64, lag_us: u64) -> u6
         u64::try_from(gained.div_ceil(u128::from(policy.interval_us().get()))).unwrap_or(u64::MAX)
     };
     let others = u64::try_from(regions - 1).unwrap_or(u64::MAX);
-    others * (policy.capacity_micros() + refilled(unknown_us)) + refilled(lag_us)
+    others * (policy.capacity_micros().unsigned_abs() + refilled(unknown_us)) + refilled(lag_us)
 }

@@ -245,7 +245,8 @@ fn any_policy(random: &mut Random) -> Policy {
 
 /// How long an empty bucket takes to be full, in microseconds.
 fn fill_us(policy: Policy) -> u64 {
-    let missing = u128::from(policy.capacity_micros()) * u128::from(policy.interval_us().get());
+    let missing = u128::from(policy.capacity_micros().unsigned_abs())
+        * u128::from(policy.interval_us().get());
     u64::try_from(missing.div_ceil(u128::from(policy.refill()))).unwrap_or(u64::MAX)
 }
 
@@ -695,7 +696,7 @@ impl Run {
         }
         if self.trouble == Trouble::Policies {
             // The level is kept when the policy changes, and so may be a full bucket.
-            allowed += self.most.capacity_micros();
+            allowed += self.most.capacity_micros().unsigned_abs();
         }
         if matches!(
             self.trouble,

@@ -4,7 +4,7 @@
 use crate::random::Random;
 use crate::server::{Config, Method};
 use crate::world::{Clock, Happening, Network, SECOND, World};
-use claw_core::bucket::{Bucket, Weight};
+use claw_core::bucket::{Bucket, Demand, Weight};
 use claw_core::limits::MICRO;
 use claw_core::membership::PartitionPolicy;
 use claw_core::merge::Join;
@@ -119,7 +119,7 @@ impl Scenario {
         calls
             .map(|(at, _)| {
                 bucket.advance(at);
-                bucket.take(1, false, at).taken
+                bucket.take(Demand::all(1), at).taken
             })
             .sum()
     }

@@ -1,6 +1,7 @@
 //! One region's server: keeps records and their expiries, as the module does, and decides nothing
 //! about a bucket itself.
 
+use claw_core::bucket::Demand;
 use claw_core::codec::{self, Besides, DebitsText, Names, Wire};
 use claw_core::debits::{self, Debits, Region};
 use claw_core::defaults::Defaults;
@@ -246,9 +247,7 @@ impl Server {
     /// Millionths of a token held; negative in debt.
     #[must_use]
     pub fn held(&mut self, name: Name, wall: u64) -> i128 {
-        let opened = self.open(name, wall);
-        let debt = opened.as_shared().map_or(0, |shared| shared.debits().debt);
-        i128::from(opened.bucket().tokens()) - i128::from(debt)
+        self.open(name, wall).bucket().tokens().into()
     }
 
     fn load(&mut self, name: Name, wall: u64) -> Option<&Slot> {
@@ -298,7 +297,7 @@ impl Server {
     /// Takes tokens or not. They are acknowledged then; returns what is noted, if anything was taken.
     pub fn take(&mut self, name: Name, tokens: u64, wall: u64) -> Option<Noted> {
         let mut opened = self.open(name, wall);
-        let answer = opened.take(tokens, false, wall, &self.region).expect("there is room");
+        let answer = opened.take(Demand::all(tokens), wall, &self.region).expect("there is room");
         if answer.taken != tokens {
             return None;
         }

@@ -94,7 +94,7 @@ fn merge(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
     ctx.reply_array(3);
     ctx.reply_integer(i64::from(merged.changed));
     ctx.reply_integer(reply::signed(merged.policy.capacity()));
-    ctx.reply_integer(reply::signed(merged.remaining));
+    ctx.reply_integer(merged.remaining);
     Ok(())
 }
 
@@ -102,12 +102,12 @@ fn merge(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
 pub(super) struct Merged {
     pub(super) changed: bool,
     policy: Policy,
-    /// Whole tokens.
-    remaining: u64,
+    /// Whole tokens; negative in debt.
+    remaining: i64,
 }
 
 impl Merged {
-    fn new(ctx: &Context<'_>, changed: bool, policy: Policy, remaining: u64) -> Self {
+    fn new(ctx: &Context<'_>, changed: bool, policy: Policy, remaining: i64) -> Self {
         if changed {
             ctx.module().stats.merged.add(1);
         }

@@ -9,6 +9,7 @@ mod peek;
 mod policy;
 mod policy_ro;
 mod reply;
+mod settle;
 mod state;
 mod states;
 mod sync;
@@ -25,6 +26,7 @@ pub(crate) fn register(registrar: &mut Registrar) {
     registrar.add::<take::Take>();
     registrar.add::<peek::Peek>();
     registrar.add::<give::Give>();
+    registrar.add::<settle::Settle>();
     registrar.add::<takeall::TakeAll>();
     registrar.add::<policy::Policy>();
     registrar.add::<policy_ro::PolicyRo>();
@@ -43,10 +45,11 @@ pub(crate) fn register(registrar: &mut Registrar) {
 }
 
 /// The names under which the server keeps statistics.
-pub(crate) const NAMES: [&CStr; 15] = [
+pub(crate) const NAMES: [&CStr; 16] = [
     take::Take::SPEC.name,
     peek::Peek::SPEC.name,
     give::Give::SPEC.name,
+    settle::Settle::SPEC.name,
     takeall::TakeAll::SPEC.name,
     policy::Policy::SPEC.name,
     policy_ro::PolicyRo::SPEC.name,

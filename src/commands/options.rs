@@ -26,6 +26,10 @@ pub(super) const REFILL: Argument = Argument::new(
 )
 .optional();
 
+/// The documentation of `[KEEP n]`.
+pub(super) const KEEP: Argument =
+    Argument::new(c"keep", ArgumentKind::Integer).token(c"KEEP").optional();
+
 /// The words that begin an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Word {
@@ -33,9 +37,9 @@ pub(super) enum Word {
     Refill,
     Interval,
     Partial,
+    Keep,
     Weight,
     Reset,
-    Tokens,
 }
 
 impl Word {
@@ -44,9 +48,9 @@ impl Word {
         Self::Refill,
         Self::Interval,
         Self::Partial,
+        Self::Keep,
         Self::Weight,
         Self::Reset,
-        Self::Tokens,
     ];
 
     /// As it is written in documentation and errors.
@@ -56,9 +60,9 @@ impl Word {
             Self::Refill => "REFILL",
             Self::Interval => "INTERVAL",
             Self::Partial => "PARTIAL",
+            Self::Keep => "KEEP",
             Self::Weight => "WEIGHT",
             Self::Reset => "RESET",
-            Self::Tokens => "TOKENS",
         }
     }
 
@@ -75,6 +79,8 @@ pub(super) struct Options {
     pub(super) asked: Asked,
     /// PARTIAL.
     pub(super) partial: bool,
+    /// KEEP, in whole tokens.
+    pub(super) keep: Option<u64>,
     /// WEIGHT.
     pub(super) weight: Option<u64>,
 }
@@ -95,8 +101,9 @@ pub(super) fn options(args: &mut Args<'_>, allowed: &[Word]) -> Result<Options, 
             Word::Refill => refill.replace(self::refill(value(args, word)?)?).is_some(),
             Word::Interval => interval.replace(self::interval(value(args, word)?)?).is_some(),
             Word::Weight => options.weight.replace(weight(value(args, word)?)?).is_some(),
+            Word::Keep => options.keep.replace(keep(value(args, word)?)?).is_some(),
             Word::Partial => std::mem::replace(&mut options.partial, true),
-            Word::Reset | Word::Tokens => {
+            Word::Reset => {
                 return Err(Error::UnknownOption(argument.as_bytes().into()));
             }
         };
@@ -140,9 +147,14 @@ pub(super) fn tokens(text: Str<'_>) -> Result<u64, Error> {
     integer(text, 0, MAX_TOKENS, Quantity::Tokens)
 }
 
-/// Whole tokens: 1..=10^12.
+/// Whole tokens: 0..=10^12.
+fn keep(text: Str<'_>) -> Result<u64, Error> {
+    integer(text, 0, MAX_TOKENS, Quantity::Keep)
+}
+
+/// Whole tokens: 0..=10^12.
 pub(super) fn capacity(text: Str<'_>) -> Result<u64, Error> {
-    integer(text, 1, MAX_TOKENS, Quantity::Capacity)
+    integer(text, 0, MAX_TOKENS, Quantity::Capacity)
 }
 
 /// Millionths of a token: 0, or 0.000001..=10^12 tokens.

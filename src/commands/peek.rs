@@ -5,6 +5,7 @@ use super::reply;
 use crate::error::Error;
 use crate::host::{self, Access, Args, Command, Context, Key, Keys, Spec};
 use crate::store;
+use claw_core::bucket::Demand;
 
 /// Answers as `CL.TAKE` would, and changes nothing.
 pub(crate) struct Peek;
@@ -34,7 +35,7 @@ impl Command for Peek {
         let mut opened = store::open_for_read(ctx, &key, now)?;
         let region = ctx.module().regions.region()?;
         opened.ask(policy);
-        reply::answer(ctx, &opened.take(tokens, false, now, &region)?);
+        reply::answer(ctx, &opened.take(Demand::all(tokens), now, &region)?);
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ use claw_core::merge::State;
 use claw_core::open::OpenBucket;
 use claw_core::plan::SyncMode;
 use claw_core::replica::ReplicaId;
+use std::cmp::Reverse;
 use std::ffi::CStr;
 
 /// Takes in the states of another region.
@@ -200,8 +201,8 @@ fn fold(
 }
 
 /// Which of two states of one region is the later.
-fn rank(state: &State) -> (u64, u64, u64) {
+fn rank(state: &State) -> (u64, Reverse<i64>, u64) {
     let bucket = &state.bucket;
     // Of the same moment the one with fewer tokens: it has seen one more take.
-    (bucket.timestamp(), u64::MAX.saturating_sub(bucket.tokens()), bucket.remainder())
+    (bucket.timestamp(), Reverse(bucket.tokens()), bucket.remainder())
 }

@@ -1,10 +1,11 @@
-//! `CL.TAKE key [tokens] [CAPACITY n] [REFILL n [INTERVAL ms]] [PARTIAL]`
+//! `CL.TAKE key [tokens] [CAPACITY n] [REFILL n [INTERVAL ms]] [PARTIAL] [KEEP n]`
 
-use super::options::{self, CAPACITY, KEY, REFILL, TOKENS, Word};
+use super::options::{self, CAPACITY, KEEP, KEY, Options, REFILL, TOKENS, Word};
 use super::reply;
 use crate::error::Error;
 use crate::host::{self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec};
 use crate::store;
+use claw_core::bucket::Demand;
 
 /// Takes tokens from a bucket, or nothing.
 pub(crate) struct Take;
@@ -26,6 +27,7 @@ impl Command for Take {
             CAPACITY,
             REFILL,
             Argument::new(c"partial", ArgumentKind::Token).token(c"PARTIAL").optional(),
+            KEEP,
         ],
     };
 
@@ -34,13 +36,14 @@ impl Command for Take {
             return Err(Error::Arity("cl.take"));
         };
         // Mostly there is only the key.
-        let (tokens, policy, partial) = match args.is_empty() {
-            true => (1, None, false),
+        let (demand, policy) = match args.is_empty() {
+            true => (Demand::all(1), None),
             false => {
                 let tokens = options::optional_tokens(&mut args)?;
-                let allowed = [Word::Capacity, Word::Refill, Word::Interval, Word::Partial];
-                let options = options::options(&mut args, &allowed)?;
-                (tokens, options.asked.whole()?, options.partial)
+                let allowed =
+                    [Word::Capacity, Word::Refill, Word::Interval, Word::Partial, Word::Keep];
+                let Options { asked, partial, keep, .. } = options::options(&mut args, &allowed)?;
+                (Demand { tokens, partial, keep: keep.unwrap_or(0) }, asked.whole()?)
             }
         };
 
@@ -49,15 +52,15 @@ impl Command for Take {
         let mut opened = store::open_for_count(ctx, &key, now)?;
         let region = ctx.module().regions.region()?;
         opened.ask(policy);
-        let answer = opened.take(tokens, partial, now, &region)?;
+        let answer = opened.take(demand, now, &region)?;
 
         // A new policy holds from the call that brings it, even a refused one:
         // else its bucket would go on refilling at the old rate. Asking for no
         // tokens is looking, which writes nothing.
-        if answer.taken > 0 || (tokens > 0 && opened.terms_changed()) {
+        if answer.taken > 0 || (demand.tokens > 0 && opened.terms_changed()) {
             store::save(ctx, &key, &mut opened)?;
         }
-        ctx.module().stats.count_take(tokens, answer.taken);
+        ctx.module().stats.count_take(demand.tokens, answer.taken);
         reply::answer(ctx, &answer);
         Ok(())
     }

@@ -1,14 +1,15 @@
-//! `CL.TAKEALL numkeys key [key ..] [TOKENS n ..] [CAPACITY n ..] [REFILL n ..]
-//! [INTERVAL ms ..]`
+//! `CL.TAKEALL key [tokens] [CAPACITY n] [REFILL n [INTERVAL ms]] [KEEP n]
+//! [AND key [tokens] [..]] ..`
 
-use super::options::{self, Word};
+use super::options::{self, CAPACITY, KEEP, KEY, REFILL, TOKENS, Word};
 use super::reply;
-use crate::error::{Error, MAX_IN_CALL, Quantity};
+use crate::error::{Error, MAX_IN_CALL};
 use crate::host::{
     self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec, Str,
 };
 use crate::store::{self, PooledBucket};
-use claw_core::policy::{Asked, Policy};
+use claw_core::bucket::{Demand, Wait};
+use claw_core::policy::Policy;
 use std::collections::HashMap;
 
 /// Takes from all of several buckets, or from none.
@@ -19,69 +20,79 @@ impl Command for TakeAll {
         name: c"cl.takeall",
         flags: c"write deny-oom getkeys-api",
         categories: c"write slow hash",
-        arity: -3,
-        keys: Keys::Counted,
+        arity: -2,
+        keys: Keys::Groups,
         access: Access::Update,
         summary: c"Takes tokens from all of several buckets, or from none of them.",
         complexity: c"O(N) with N the number of keys",
         since: c"0.1.0",
         arguments: &[
-            Argument::new(c"numkeys", ArgumentKind::Integer),
-            Argument::new(c"key", ArgumentKind::Key).multiple(),
-            list(c"tokens", ArgumentKind::Integer, c"TOKENS"),
-            list(c"capacity", ArgumentKind::Integer, c"CAPACITY"),
-            list(c"refill", ArgumentKind::Double, c"REFILL"),
-            list(c"interval", ArgumentKind::Integer, c"INTERVAL"),
+            KEY,
+            TOKENS,
+            CAPACITY,
+            REFILL,
+            KEEP,
+            Argument::new(
+                c"and",
+                ArgumentKind::Block(&[KEY.token(c"AND"), TOKENS, CAPACITY, REFILL, KEEP]),
+            )
+            .optional()
+            .multiple(),
         ],
     };
 
-    fn run(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
+    fn run(ctx: &Context<'_>, args: Args<'_>) -> Result<(), Error> {
         const NO_BUCKET: Error = Error::Internal("a charge without its bucket");
-        let call = Call::parse(&mut args)?;
+        let charges = Charge::parse_all(args)?;
 
         let now = host::now();
         let region = ctx.module().regions.region()?;
 
         // Each bucket once, however often it is named.
-        let mut buckets: Vec<Bucket<'_>> = Vec::with_capacity(call.charges.len());
-        let mut places = HashMap::with_capacity(call.charges.len());
-        let mut demands = Vec::with_capacity(call.charges.len());
-        for charge in &call.charges {
-            let place = match places.get(charge.name.as_bytes()) {
+        let mut buckets: Vec<Bucket<'_>> = Vec::with_capacity(charges.len());
+        let mut places = HashMap::with_capacity(charges.len());
+        // What each charge needs of its bucket: what earlier ones of this call take from it has to
+        // be there too.
+        let mut needs = Vec::with_capacity(charges.len());
+        for Charge { name, demand, policy } in &charges {
+            let place = match places.get(name.as_bytes()) {
                 Some(place) => *place,
                 None => {
-                    let key = Key::open_write(ctx, charge.name);
+                    let key = Key::open_write(ctx, *name);
                     let opened = store::open_for_count(ctx, &key, now)?;
-                    places.insert(charge.name.as_bytes(), buckets.len());
-                    buckets.push(Bucket { key, opened, policy: charge.policy, owed: 0 });
+                    places.insert(name.as_bytes(), buckets.len());
+                    buckets.push(Bucket { key, opened, policy: None, owed: 0 });
                     buckets.len().saturating_sub(1)
                 }
             };
             let bucket = buckets.get_mut(place).ok_or(NO_BUCKET)?;
-            if bucket.policy != charge.policy {
-                return Err(Error::TwoPolicies(charge.name.as_bytes().into()));
+            if let Some(policy) = policy {
+                if bucket.policy.is_some_and(|other| other != *policy) {
+                    return Err(Error::TwoPolicies(name.as_bytes().into()));
+                }
+                bucket.policy = Some(*policy);
+                bucket.opened.ask(Some(*policy));
             }
-            bucket.opened.ask(charge.policy);
-            bucket.owed = bucket.owed.saturating_add(charge.tokens);
-            demands.push((place, charge.tokens, bucket.owed));
+            let needed =
+                demand.needs().saturating_add(if demand.tokens > 0 { bucket.owed } else { 0 });
+            bucket.owed = bucket.owed.saturating_add(demand.tokens);
+            needs.push((place, needed));
         }
         let mut refusing = None;
-        for (index, (place, _, owed)) in demands.iter().enumerate() {
+        for (index, (place, needed)) in needs.iter().enumerate() {
             let bucket = buckets.get(*place).ok_or(NO_BUCKET)?;
-            if bucket.opened.remaining(&region) < *owed {
+            if bucket.opened.lacks(*needed, &region) {
                 refusing = Some(index);
                 break;
             }
         }
 
-        let mut answers = Vec::with_capacity(demands.len());
-        for (place, tokens, owed) in demands {
+        let mut answers = Vec::with_capacity(charges.len());
+        for ((place, needed), charge) in needs.into_iter().zip(&charges) {
             let opened = &mut buckets.get_mut(place).ok_or(NO_BUCKET)?.opened;
             answers.push(match refusing {
-                None => opened.take(tokens, false, now, &region)?,
-                // What an earlier charge of this call takes from the same bucket
-                // has to be there too.
-                Some(_) => opened.refusal(owed, now, &region),
+                None => opened.take(charge.demand, now, &region)?,
+                Some(_) => opened.refusal(needed, now, &region),
             });
         }
         write(ctx, &mut buckets, refusing.is_none())?;
@@ -89,14 +100,17 @@ impl Command for TakeAll {
         let stats = &ctx.module().stats;
         match refusing {
             None => {
-                let tokens = answers.iter().fold(0_u64, |sum, a| sum.saturating_add(a.taken));
+                let taken = answers.iter().map(|answer| answer.taken);
+                let tokens = taken.fold(0, u64::saturating_add);
                 stats.count_take(tokens, tokens);
             }
             Some(_) => stats.count_take(1, 0),
         }
-        ctx.reply_array(3);
+        let longest = answers.iter().map(|answer| answer.retry_after).max();
+        ctx.reply_array(4);
         ctx.reply_integer(i64::from(refusing.is_none()));
         ctx.reply_integer(refusing.map_or(-1, |index| i64::try_from(index).unwrap_or(i64::MAX)));
+        ctx.reply_integer(longest.unwrap_or(Wait::Ms(0)).as_millis());
         ctx.reply_array(answers.len());
         for answer in &answers {
             reply::answer(ctx, answer);
@@ -127,106 +141,41 @@ fn write<'c>(ctx: &Context<'c>, buckets: &mut [Bucket<'c>], granted: bool) -> Re
     Ok(())
 }
 
-const fn list(
-    name: &'static std::ffi::CStr,
-    kind: ArgumentKind,
-    token: &'static std::ffi::CStr,
-) -> Argument {
-    Argument::new(name, kind).token(token).optional().multiple()
-}
-
 /// One bucket of the call.
 struct Bucket<'c> {
     key: Key<'c>,
     opened: PooledBucket<'c>,
-    /// What every charge of it brings.
+    /// What the call brings for it.
     policy: Option<Policy>,
     /// Sum of the charges seen so far.
     owed: u64,
 }
 
-/// One key as named in the call.
+/// One group of the call.
 struct Charge<'a> {
     name: Str<'a>,
-    tokens: u64,
+    demand: Demand,
     policy: Option<Policy>,
 }
 
-struct Call<'a> {
-    charges: Vec<Charge<'a>>,
-}
-
-impl<'a> Call<'a> {
-    fn parse(args: &mut Args<'a>) -> Result<Self, Error> {
-        let numkeys = args.next().ok_or(Error::Arity("cl.takeall"))?;
-        let numkeys = numkeys.as_numkeys().ok_or(Error::OutOfRange(Quantity::NumKeys))?;
-        if numkeys > args.len() {
-            return Err(Error::NumKeys);
-        }
-        if numkeys > MAX_IN_CALL {
-            return Err(Error::TooMany);
-        }
-        let names: Vec<Str<'a>> = std::iter::from_fn(|| args.next()).take(numkeys).collect();
-
-        let (mut tokens, mut capacity, mut refill, mut interval) = (None, None, None, None);
-        while let Some(option) = args.next() {
-            let (word, list, read): (_, &mut Option<List>, Read) =
-                match Word::parse(option.as_bytes()) {
-                    Some(word @ Word::Tokens) => (word, &mut tokens, options::tokens),
-                    Some(word @ Word::Capacity) => (word, &mut capacity, options::capacity),
-                    Some(word @ Word::Refill) => (word, &mut refill, options::refill),
-                    Some(word @ Word::Interval) => (word, &mut interval, options::interval),
-                    _ => return Err(Error::UnknownOption(option.as_bytes().into())),
-                };
-            if list.is_some() {
-                return Err(Error::Repeated(word.as_str()));
+impl<'a> Charge<'a> {
+    fn parse_all(args: Args<'a>) -> Result<Vec<Self>, Error> {
+        let mut charges = Vec::new();
+        for group in args.groups() {
+            if charges.len() >= MAX_IN_CALL {
+                return Err(Error::TooMany);
             }
-            *list = Some(List::parse(args, word, numkeys, read)?);
+            charges.push(Self::parse(group)?);
         }
-        if refill.is_none() && interval.is_some() {
-            return Err(Error::LoneInterval);
-        }
-
-        let of = |list: &Option<List>, index| list.as_ref().and_then(|list| list.at(index));
-        let mut charges = Vec::with_capacity(numkeys);
-        for (index, name) in names.into_iter().enumerate() {
-            let asked = Asked {
-                capacity: of(&capacity, index),
-                refill: options::rate(of(&refill, index), of(&interval, index))?,
-            };
-            let tokens = of(&tokens, index).unwrap_or(1);
-            charges.push(Charge { name, tokens, policy: asked.whole()? });
-        }
-        Ok(Self { charges })
-    }
-}
-
-type Read = fn(Str<'_>) -> Result<u64, Error>;
-
-/// One value for all keys, or one for each.
-struct List(Vec<u64>);
-
-impl List {
-    fn parse(args: &mut Args<'_>, word: Word, keys: usize, read: Read) -> Result<Self, Error> {
-        let mut values = Vec::new();
-        while let Some(text) = args.peek() {
-            if Word::parse(text.as_bytes()).is_some() {
-                break;
-            }
-            args.next();
-            values.push(read(text)?);
-        }
-        match values.len() {
-            0 => Err(Error::NoValue(word.as_str())),
-            len if len == 1 || len == keys => Ok(Self(values)),
-            _ => Err(Error::ListLength(word.as_str())),
-        }
+        Ok(charges)
     }
 
-    fn at(&self, index: usize) -> Option<u64> {
-        match self.0.as_slice() {
-            [one] => Some(*one),
-            values => values.get(index).copied(),
-        }
+    fn parse(mut args: Args<'a>) -> Result<Self, Error> {
+        let name = args.next().ok_or(Error::NoKey)?;
+        let tokens = options::optional_tokens(&mut args)?;
+        let allowed = [Word::Capacity, Word::Refill, Word::Interval, Word::Keep];
+        let options = options::options(&mut args, &allowed)?;
+        let demand = Demand { tokens, partial: false, keep: options.keep.unwrap_or(0) };
+        Ok(Self { name, demand, policy: options.asked.whole()? })
     }
 }

@@ -7,6 +7,7 @@ use crate::host::{
     self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec, Str,
 };
 use crate::store;
+use claw_core::bucket::Demand;
 use claw_core::limits::MAX_TOKENS;
 use claw_core::throttle;
 
@@ -56,9 +57,10 @@ impl Command for Throttle {
         let before = opened.bucket().tokens();
         let (limited, answer) = match quantity {
             Move::Take(tokens) => {
-                let answer = opened.take(tokens, false, now, &region)?;
-                ctx.module().stats.count_take(tokens, answer.taken);
-                (answer.taken < tokens, answer)
+                let answer = opened.take(Demand::all(tokens), now, &region)?;
+                let taken = answer.taken;
+                ctx.module().stats.count_take(tokens, taken);
+                (taken < tokens, answer)
             }
             Move::Give(tokens) => {
                 let answer = opened.give(tokens, now, &region)?;
@@ -74,7 +76,8 @@ impl Command for Throttle {
         ctx.reply_array(5);
         ctx.reply_integer(i64::from(limited));
         ctx.reply_integer(reply::signed(answer.capacity));
-        ctx.reply_integer(reply::signed(answer.remaining));
+        // It knows of no debt.
+        ctx.reply_integer(answer.remaining.max(0));
         ctx.reply_integer(if limited { answer.retry_after.as_seconds() } else { -1 });
         ctx.reply_integer(answer.reset_after.as_seconds());
         Ok(())

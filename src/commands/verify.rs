@@ -149,6 +149,6 @@ fn commands<E>(
 
 fn fields(state: &State) -> String {
     let bucket = &state.bucket;
-    let (tokens, weight) = (Decimal::new(bucket.tokens()), bucket.weight().get());
+    let (tokens, weight) = (Decimal::signed(bucket.tokens()), bucket.weight().get());
     format!("tokens {tokens} timestamp {} userWeight {weight}", bucket.timestamp())
 }

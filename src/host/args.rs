@@ -47,6 +47,12 @@ impl<'a> Args<'a> {
         Args { rest: self.rest }.next()
     }
 
+    /// What is left, in groups with the word `AND` between them. The first argument of each is a
+    /// key, whatever it says; one that has nothing in it lacks its key.
+    pub(crate) fn groups(self) -> Groups<'a> {
+        Groups { rest: Some(self) }
+    }
+
     /// How many arguments are left.
     pub(crate) fn len(&self) -> usize {
         self.rest.len()
@@ -55,5 +61,29 @@ impl<'a> Args<'a> {
     /// Whether none is left.
     pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
+    }
+}
+
+/// See [`Args::groups`].
+#[derive(Debug)]
+pub(crate) struct Groups<'a> {
+    rest: Option<Args<'a>>,
+}
+
+impl<'a> Iterator for Groups<'a> {
+    type Item = Args<'a>;
+
+    fn next(&mut self) -> Option<Args<'a>> {
+        let all = self.rest.take()?.rest;
+        let mut rest = Args { rest: all };
+        let mut len = 0_usize;
+        while let Some(argument) = rest.next() {
+            if len > 0 && argument.as_bytes().eq_ignore_ascii_case(b"AND") {
+                self.rest = Some(rest);
+                break;
+            }
+            len = len.saturating_add(1);
+        }
+        Some(Args { rest: all.get(..len).unwrap_or(all) })
     }
 }

@@ -47,8 +47,8 @@ pub(crate) struct Spec {
 pub(crate) enum Keys {
     /// The first argument.
     First,
-    /// As many as the first argument says, right behind it.
-    Counted,
+    /// The first argument, and every one behind the word `AND`: see [`Args::groups`].
+    Groups,
     /// The first argument and, when the second is FROM, as many as the third
     /// says, right behind it.
     FirstAndFrom,
@@ -62,10 +62,10 @@ pub(crate) enum Keys {
 impl Keys {
     /// Whether the server wants to know where the keys stand rather than run the
     /// command. It asks that of commands with the flag `getkeys-api`, which those
-    /// with counted keys have: Cluster routing does not read their specification.
+    /// with keys that no specification can tell have: Cluster routing does not read their specification.
     fn are_asked_for(self, ctx: &Context<'_>) -> bool {
         // SAFETY: a live context.
-        matches!(self, Self::Counted | Self::FirstAndFrom)
+        matches!(self, Self::Groups | Self::FirstAndFrom)
             && unsafe { call!(RedisModule_IsKeysPositionRequest(ctx.as_ptr())) } != 0
     }
 
@@ -73,18 +73,23 @@ impl Keys {
     fn tell(self, ctx: &Context<'_>, mut args: Args<'_>) {
         // SAFETY: a live context that has asked for positions.
         let tell = |position| unsafe { call!(RedisModule_KeyAtPos(ctx.as_ptr(), position)) };
-        let mut next = 1;
-        if matches!(self, Self::FirstAndFrom) {
-            tell(next);
-            args.next();
-            if !args.next().is_some_and(|word| word.as_bytes().eq_ignore_ascii_case(b"FROM")) {
-                return;
+        if matches!(self, Self::Groups) {
+            let mut position = 1;
+            for group in args.groups().filter(|group| !group.is_empty()) {
+                tell(position);
+                // And the word behind it. Nobody sends 2^31 arguments.
+                let len = c_int::try_from(group.len()).unwrap_or(c_int::MAX);
+                position = position.saturating_add(len).saturating_add(1);
             }
-            next = 3;
+            return;
         }
-        let count = args.next().and_then(Str::as_numkeys).unwrap_or(0);
-        if count <= args.len() {
-            (next..).skip(1).take(count).for_each(tell);
+        tell(1);
+        args.next();
+        if args.next().is_some_and(|word| word.as_bytes().eq_ignore_ascii_case(b"FROM")) {
+            let count = args.next().and_then(Str::as_numkeys).unwrap_or(0);
+            if count <= args.len() {
+                (4..).take(count).for_each(tell);
+            }
         }
     }
 }
@@ -163,9 +168,9 @@ pub(super) unsafe fn register<C: Command>(ctx: *mut raw::RedisModuleCtx) -> Opti
     let (first, last, step) = match spec.keys {
         Keys::First => (1, 1, 1),
         // Where the others stand is said below, by the key specifications.
-        Keys::FirstAndFrom => (1, 1, 1),
+        Keys::FirstAndFrom | Keys::Groups => (1, 1, 1),
         Keys::PairsAfter(before) => (before.saturating_add(1), -1, 2),
-        Keys::Counted | Keys::None => (0, 0, 0),
+        Keys::None => (0, 0, 0),
     };
     // SAFETY: constant strings and a handler with C's calling convention; a
     // subcommand's container was registered before it.
@@ -294,8 +299,8 @@ fn key_specs(spec: &Spec) -> Vec<raw::RedisModuleCommandKeySpec> {
         };
         entry
     };
-    let counted = |access: Access| {
-        let mut entry = entry(access);
+    let counted = || {
+        let mut entry = entry(Access::Read);
         entry.find_keys_type = raw::RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_KEYNUM;
         entry.fk.keynum = raw::RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_2 {
             keynumidx: 0,
@@ -306,9 +311,13 @@ fn key_specs(spec: &Spec) -> Vec<raw::RedisModuleCommandKeySpec> {
     };
     match spec.keys {
         Keys::First => vec![first(), end],
-        Keys::Counted => vec![counted(spec.access), end],
+        Keys::Groups => {
+            let mut some = first();
+            some.flags |= u64::from(raw::REDISMODULE_CMD_KEY_INCOMPLETE);
+            vec![some, end]
+        }
         Keys::FirstAndFrom => {
-            let mut from = counted(Access::Read);
+            let mut from = counted();
             from.begin_search_type =
                 raw::RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_KEYWORD;
             from.bs.keyword = raw::RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_2 {

@@ -75,9 +75,9 @@ impl OwnedStr {
     }
 
     /// The decimal text of `micros` millionths.
-    pub(crate) fn from_micros(micros: u64) -> Option<Self> {
+    pub(crate) fn from_micros(micros: i64) -> Option<Self> {
         let mut text = Decimal::EMPTY;
-        text.set(micros);
+        text.set_signed(micros);
         Self::new(text.as_bytes())
     }
 

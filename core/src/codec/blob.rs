@@ -9,7 +9,7 @@ use super::write;
 use crate::bucket::{Bucket, Weight};
 use crate::debits::{Account, Counter, Debits, Version};
 use crate::error::Internal;
-use crate::limits::{MAX_LEAD_US, MAX_MICRO_TOKENS, MAX_REPLICAS, MAX_TIMESTAMP_US};
+use crate::limits::{MAX_DEBT, MAX_LEAD_US, MAX_MICRO_TOKENS, MAX_REPLICAS, MAX_TIMESTAMP_US};
 use crate::merge::State;
 use crate::policy::{Policy, StoredPolicy};
 use crate::replica::{MAX_EPOCH, ReplicaId};
@@ -69,14 +69,14 @@ pub struct Besides {
 /// | field | content |
 /// |---|---|
 /// | `v` | version of the writer |
-/// | `tokens` | millionths of a token |
+/// | `tokens` | millionths of a token; negative in debt |
 /// | `timestamp` | unix microseconds |
 /// | `remainder` | see [`crate::bucket::Bucket::remainder`] |
 /// | `weight` | 1..=10 |
 /// | `policy` | map of `capacity` (tokens), `refill` (millionths), `interval` (ms) and, when pinned, `pin` (its version); absent on the default policy |
 /// | `default` | in a shared bucket without `policy`, and in the field `regions`: the same map, of the policy in force |
 /// | `debits` | in a shared bucket: map of replica to array of epoch, spent and refunded (millionths) |
-/// | `debt`, `fraction` | in a shared bucket: see [`Debits`] |
+/// | `fraction` | in a shared bucket: see [`Debits`] |
 /// | `version` | in a shared bucket: array of number and origin of the last change of policy or weight |
 ///
 /// # Errors
@@ -119,13 +119,14 @@ fn write_blob(blob: &Blob<'_>, out: &mut Vec<u8>) -> Result<(), BlobError> {
     let fields = [
         usize::from(blob.stored.is_some()),
         usize::from(blob.default),
-        if blob.counted.is_some() { 4 } else { 0 },
+        if blob.counted.is_some() { 3 } else { 0 },
         newer.clone().count(),
     ];
     let fields = fields.into_iter().fold(5, usize::saturating_add);
     write::map(out, fields);
     number(out, "v", VERSION.into());
-    number(out, "tokens", blob.bucket.tokens());
+    write::text(out, "tokens");
+    write::sint(out, blob.bucket.tokens());
     number(out, "timestamp", blob.bucket.timestamp());
     number(out, "remainder", blob.bucket.remainder());
     number(out, "weight", blob.bucket.weight().get().into());
@@ -152,7 +153,6 @@ fn write_blob(blob: &Blob<'_>, out: &mut Vec<u8>) -> Result<(), BlobError> {
             write::uint(out, counter.spent);
             write::uint(out, counter.refunded);
         }
-        number(out, "debt", counted.debt);
         number(out, "fraction", counted.fraction);
         write::text(out, "version");
         write::array(out, 2);
@@ -210,7 +210,7 @@ const DEFAULT: &str = "default";
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded {
     /// Millionths of a token.
-    pub tokens: u64,
+    pub tokens: i64,
     /// Unix microseconds.
     pub timestamp: u64,
     /// The refill's multiplier.
@@ -252,7 +252,7 @@ pub fn decode(blob: &[u8], now: u64) -> Result<Decoded, BlobError> {
         }
     };
     let default = read.default.map(|read| read.policy()).transpose()?;
-    if tokens > MAX_MICRO_TOKENS {
+    if !(MAX_DEBT.saturating_neg()..=MAX_MICRO_TOKENS.cast_signed()).contains(&tokens) {
         return Err(BlobError::OutOfBounds("tokens"));
     }
     let latest = now.saturating_add(MAX_LEAD_US).min(MAX_TIMESTAMP_US);
@@ -273,7 +273,6 @@ pub fn decode(blob: &[u8], now: u64) -> Result<Decoded, BlobError> {
             }
             Some(Debits {
                 version: read.changed.map(|ReadVersion(version)| version).unwrap_or_default(),
-                debt: read.debt.unwrap_or(0),
                 fraction: read.fraction.unwrap_or(0),
                 home: 0,
                 accounts,
@@ -296,7 +295,7 @@ pub fn decode(blob: &[u8], now: u64) -> Result<Decoded, BlobError> {
 #[derive(Default)]
 struct ReadBlob {
     version: Option<u64>,
-    tokens: Option<u64>,
+    tokens: Option<i64>,
     timestamp: Option<u64>,
     remainder: Option<u64>,
     weight: Option<u64>,
@@ -304,7 +303,6 @@ struct ReadBlob {
     policy: Option<Option<ReadPolicy>>,
     default: Option<ReadPolicy>,
     counters: Option<ReadCounters>,
-    debt: Option<u64>,
     fraction: Option<u64>,
     changed: Option<ReadVersion>,
     newer: Newer,
@@ -332,7 +330,6 @@ impl<'de> Deserialize<'de> for ReadBlob {
                         POLICY => once(&mut read.policy, &mut map)?,
                         DEFAULT => once(&mut read.default, &mut map)?,
                         "debits" => once(&mut read.counters, &mut map)?,
-                        "debt" => once(&mut read.debt, &mut map)?,
                         "fraction" => once(&mut read.fraction, &mut map)?,
                         "version" => once(&mut read.changed, &mut map)?,
                         other => once_newer(&mut read.newer, other, &mut map)?,

@@ -7,7 +7,7 @@ use crate::limits::MAX_REPLICAS;
 use crate::replica::{MAX_ID, ReplicaId};
 use crate::shared::SharedBucket;
 
-/// The `debits` field of a bucket: an array of version, home, debt, fraction, and the
+/// The `debits` field of a bucket: an array of version, home, fraction, and the
 /// accounts. The version is an array of number and origin, or 0 for none; an account one
 /// of name; epoch, spent and refunded, unless it was heard and has counted nothing; and,
 /// once the peer was heard, overflow and, unless that is 0, withheld.
@@ -15,7 +15,7 @@ use crate::shared::SharedBucket;
 pub fn encode_debits(bucket: &SharedBucket, text: &mut DebitsText) -> Bucket {
     let out = text;
     out.clear();
-    let (line, debt, fraction) = bucket.split();
+    let (line, fraction) = bucket.split();
     let version = bucket.version();
     write::array(out, bucket.accounts().len().saturating_add(BESIDES));
     match &version {
@@ -30,7 +30,6 @@ pub fn encode_debits(bucket: &SharedBucket, text: &mut DebitsText) -> Bucket {
         }
     }
     write::uint(out, bucket.home().into());
-    write::uint(out, debt);
     write::uint(out, fraction);
     for Account { id, counter, slack } in bucket.accounts() {
         let counted = slack.is_none() || *counter != Counter::default();
@@ -58,17 +57,17 @@ pub fn encode_debits(bucket: &SharedBucket, text: &mut DebitsText) -> Bucket {
 }
 
 /// What stands before the accounts.
-const BESIDES: usize = 4;
+const BESIDES: usize = 3;
 /// The parts of an account.
 const NAME: usize = 1;
 const COUNTER: usize = 3;
 const OVERFLOW: usize = 1;
 const OVERFLOW_AND_WITHHELD: usize = 2;
 
-/// The text of a `debits` field, see [`encode_debits`]: two heads and four numbers,
+/// The text of a `debits` field, see [`encode_debits`]: two heads and three numbers,
 /// the version's origin and [`MAX_REPLICAS`] accounts of three numbers and two wide
 /// ones; at last as much more as a name is shorter than the longest.
-pub type DebitsText = write::Text<{ 2 * HEAD + 4 * UINT + ID + MAX_REPLICAS * ACCOUNT + ID }>;
+pub type DebitsText = write::Text<{ 2 * HEAD + 3 * UINT + ID + MAX_REPLICAS * ACCOUNT + ID }>;
 
 const HEAD: usize = 3;
 const UINT: usize = 9;
@@ -110,7 +109,6 @@ fn read_debits(rest: &mut &[u8], debits: &mut Debits) -> Option<()> {
         None => read_version(rest)?,
     };
     debits.home = u32::try_from(reader::uint(rest)?).ok()?;
-    debits.debt = reader::uint(rest)?;
     debits.fraction = reader::uint(rest)?;
     debits.accounts.resize(len, Account::BLANK);
     for account in &mut debits.accounts {

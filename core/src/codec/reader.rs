@@ -42,20 +42,28 @@ pub(super) fn small(rest: &mut &[u8]) -> Option<u8> {
     Some(*small)
 }
 
+/// A signed integer as `write::sint` writes it.
+pub(super) fn sint(rest: &mut &[u8]) -> Option<i64> {
+    match rest.first()? {
+        0xd3 => {
+            byte(rest)?;
+            Some(i64::from_be_bytes(bytes(rest)?))
+        }
+        _ => i64::try_from(uint(rest)?).ok(),
+    }
+}
+
 /// A signed integer, or 16 bytes that are one, greatest first: MessagePack has no
 /// integers wider than 64 bits.
 pub(super) fn wide(rest: &mut &[u8]) -> Option<i128> {
     match rest.first()? {
-        0xd3 => {
-            byte(rest)?;
-            Some(i128::from(i64::from_be_bytes(bytes(rest)?)))
-        }
         0xc4 => {
             byte(rest)?;
             (byte(rest)? == 16).then_some(())?;
             Some(i128::from_be_bytes(bytes(rest)?))
         }
-        _ => uint(rest).map(i128::from),
+        0xcf => uint(rest).map(i128::from),
+        _ => sint(rest).map(i128::from),
     }
 }
 

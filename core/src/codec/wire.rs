@@ -6,7 +6,7 @@ use super::debits::{decode_debits_into, in_order};
 use super::{reader, write};
 use crate::bucket::{Bucket, Weight};
 use crate::debits::{Account, Counter, Debits, Version};
-use crate::limits::{MAX_LEAD_US, MAX_REPLICAS, MAX_TIMESTAMP_US, MAX_VERSION};
+use crate::limits::{MAX_DEBT, MAX_LEAD_US, MAX_REPLICAS, MAX_TIMESTAMP_US, MAX_VERSION};
 use crate::membership::Membership;
 use crate::plan::Note;
 use crate::policy::{Policy, StoredPolicy};
@@ -65,7 +65,7 @@ const REFILLING: u8 = 1 << 2;
 const VERSIONED: u8 = 1 << 3;
 
 /// The parts that every state has, and those that some have.
-const PARTS: usize = 9;
+const PARTS: usize = 8;
 const PIN: usize = 1;
 const VERSION: usize = 2;
 /// The parts of a replica.
@@ -73,7 +73,7 @@ const COUNTER: usize = 4;
 
 /// Writes the state that a [note](Note) of a shared bucket stands for; `text` is the field
 /// `debits` that follows it. An array of form, tokens, timestamp, capacity, refill, interval,
-/// weight, debt and fraction; the version of a pin, if it is pinned; number and origin of the last
+/// weight and fraction; the version of a pin, if it is pinned; number and origin of the last
 /// change of policy or weight, if there was one; and for each replica its place in `names`, epoch,
 /// spent and refunded. `debits` is where the text is read; what it held is gone.
 ///
@@ -106,7 +106,7 @@ pub fn encode_wire(
     let parts = parts.saturating_add(if versioned { VERSION } else { 0 });
     write::array(out, parts);
     write::uint(out, form.into());
-    write::uint(out, bucket.tokens());
+    write::sint(out, bucket.tokens());
     write::uint(out, bucket.timestamp());
     // What is stored may be a pin of the policy in force, or it is that policy.
     let policy = bucket.policy();
@@ -114,7 +114,6 @@ pub fn encode_wire(
     write::uint(out, policy.refill());
     write::uint(out, policy.interval_ms());
     write::uint(out, bucket.weight().get().into());
-    write::uint(out, debits.debt);
     write::uint(out, debits.fraction);
     if let Some(pin) = pin {
         write::uint(out, pin);
@@ -183,7 +182,7 @@ pub fn decode_wire<'a>(
     let Read { form, tokens, timestamp, policy, weight, pin } = read.ok_or(BlobError::Malformed)?;
     let policy = policy.ok_or(BlobError::OutOfBounds("policy"))?;
     let weight = Weight::new(weight).ok_or(BlobError::OutOfBounds("weight"))?;
-    if tokens > policy.capacity_micros() {
+    if !(MAX_DEBT.saturating_neg()..=policy.capacity_micros()).contains(&tokens) {
         return Err(BlobError::OutOfBounds("tokens"));
     }
     let latest = now.saturating_add(MAX_LEAD_US).min(MAX_TIMESTAMP_US);
@@ -209,7 +208,7 @@ pub fn decode_wire<'a>(
 /// What is read besides the debits.
 struct Read {
     form: u8,
-    tokens: u64,
+    tokens: i64,
     timestamp: u64,
     policy: Option<Policy>,
     weight: u64,
@@ -219,12 +218,11 @@ struct Read {
 fn read(rest: &mut &[u8], names: &Names, debits: &mut Debits) -> Option<Read> {
     let parts = reader::array(rest)?.checked_sub(PARTS)?;
     let form = u8::try_from(reader::uint(rest)?).ok()?;
-    let tokens = reader::uint(rest)?;
+    let tokens = reader::sint(rest)?;
     let timestamp = reader::uint(rest)?;
     let (capacity, refill) = (reader::uint(rest)?, reader::uint(rest)?);
     let policy = Policy::new(capacity, refill, reader::uint(rest)?).ok();
     let weight = reader::uint(rest)?;
-    debits.debt = reader::uint(rest)?;
     debits.fraction = reader::uint(rest)?;
     let (pin, parts) = match form & PINNED {
         0 => (None, parts),

@@ -1,6 +1,7 @@
 //! The key of a shared bucket outlives its bucket, and not for long.
 
 use crate::any::{START, cases};
+use claw_core::bucket::Demand;
 use claw_core::codec::{self, DebitsText};
 use claw_core::debits::Region;
 use claw_core::defaults::Defaults;
@@ -91,7 +92,7 @@ proptest! {
             };
             let mut opened = OpenBucket::shared(record.clone(), &defaults, &here, now, None);
             match event {
-                Event::Take(tokens) => drop(opened.take(tokens, true, now, &here).unwrap()),
+                Event::Take(tokens) => drop(opened.take(Demand { tokens: tokens, partial: true, keep: 0 }, now, &here).unwrap()),
                 Event::Give(tokens) => drop(opened.give(tokens, now, &here).unwrap()),
                 Event::Pin(true) => opened.pin(policy, &here),
                 Event::Pin(false) => opened.reset(policy, &here),
@@ -139,7 +140,7 @@ fn a_key_is_kept_until_it_is_full_at_the_share_in_force() {
     let expires = |hears: bool| {
         let here = region(hears, START);
         let mut opened = OpenBucket::shared(None, &defaults, &here, START, None);
-        opened.take(10, false, START, &here).unwrap();
+        opened.take(Demand::all(10), START, &here).unwrap();
         match opened.expiry(false, &here) {
             Expiry::At { earliest, .. } => (here.peers.share(), earliest - START / 1_000),
             Expiry::Never => panic!("it refills"),
@@ -159,7 +160,7 @@ fn the_walk_shortens_what_was_set_at_a_share() {
     let defaults = Defaults::new(policy);
     let [cut, whole] = [false, true].map(|hears| region(hears, START));
     let mut opened = OpenBucket::shared(None, &defaults, &whole, START, None);
-    opened.take(50, false, START, &whole).unwrap();
+    opened.take(Demand::all(50), START, &whole).unwrap();
     let [at_share, at_whole] = [&cut, &whole].map(|region| opened.expiry(false, region));
     let [late, right] = [at_share, at_whole].map(|expiry| expiry.mend_from(None, false).unwrap());
     assert_eq!(late - right, HOUR_MS / 2);

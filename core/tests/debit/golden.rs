@@ -8,7 +8,7 @@
 //! that the slack was used for. Everything else is the same to the last bit.
 
 use crate::world::Rounds;
-use claw_core::bucket::{Wait, Weight};
+use claw_core::bucket::{Demand, Wait, Weight};
 use claw_core::membership::{Instants, Membership, PartitionPolicy, WHOLE};
 use claw_core::policy::Policy;
 use claw_core::replica::{ReplicaId, Writer};
@@ -88,7 +88,7 @@ impl History {
             "take" => {
                 let (key, writer) = replica.open(words.next().unwrap(), policies, now);
                 let (tokens, taken) = (number(&mut words), number(&mut words));
-                let answer = key.take(Some(writer), tokens, false, now, WHOLE).unwrap();
+                let answer = key.take(Some(writer), Demand::all(tokens), now, WHOLE).unwrap();
                 assert_eq!(answer.taken, taken * tokens, "{}: {line}", self.title);
                 assert_eq!(answer.retry_after == Wait::Ms(0), taken == 1, "{line}");
             }

@@ -2,7 +2,7 @@
 
 use crate::any::{START, cases, shared};
 use crate::world::{any_cut, cut, peer};
-use claw_core::bucket::Weight;
+use claw_core::bucket::{Demand, Weight};
 use claw_core::debits::{Account, Counter, Debits, Slack};
 use claw_core::limits::MICRO;
 use claw_core::membership::{Instants, Membership, PartitionPolicy, WHOLE};
@@ -89,7 +89,7 @@ impl Here {
         let policy = Policy::new(POLICY.0, POLICY.1, POLICY.2).unwrap();
         let full = SharedBucket::full(policy, Weight::ONE, START);
         let bucket = self.bucket.get_or_insert(full);
-        bucket.take(Some(&self.writer), tokens, false, START, WHOLE).unwrap().taken
+        bucket.take(Some(&self.writer), Demand::all(tokens), START, WHOLE).unwrap().taken
     }
 
     /// Sends what it has; whether the other one has something to tell then.

@@ -2,7 +2,7 @@
 
 use crate::any::{self, START, cases, debits, shared};
 use crate::world::{any_cut, cut};
-use claw_core::bucket::{Bucket, Weight};
+use claw_core::bucket::{Bucket, Demand, Weight};
 use claw_core::codec::{self, DebitsText, MAX_BLOB, decode_debits};
 use claw_core::debits::{Debits, Region};
 use claw_core::decimal::Decimal;
@@ -163,7 +163,9 @@ fn check(bytes: &[u8]) {
                     START + 1,
                     None,
                 );
-                let answer = opened.take(1, true, START, &Region::default()).unwrap();
+                let answer = opened
+                    .take(Demand { tokens: 1, partial: true, keep: 0 }, START, &Region::default())
+                    .unwrap();
                 assert!(answer.remaining <= answer.capacity);
             }
         }

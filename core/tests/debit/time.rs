@@ -3,7 +3,7 @@
 
 use crate::any::{self, START, cases, shared};
 use crate::world::{self, SECOND, any_cut, cut, news, snapshots};
-use claw_core::bucket::{Answer, Bucket, Wait, Weight};
+use claw_core::bucket::{Answer, Bucket, Demand, Wait, Weight};
 use claw_core::codec::{self, DebitsText};
 use claw_core::limits::{MAX_TOKENS, MICRO};
 use claw_core::membership::{Membership, PartitionPolicy, WHOLE};
@@ -127,7 +127,7 @@ proptest! {
         let now = bucket.timestamp();
         let most = (bucket.policy().capacity() * u64::from(share) / 1_000).max(1);
         let tokens = if few { tokens % (most + 1) } else { tokens };
-        let answer = bucket.clone().take(None, tokens, partial, now, share).unwrap();
+        let answer = bucket.clone().take(None, Demand { tokens: tokens, partial, keep: 0 }, now, share).unwrap();
         let least = if partial { tokens.min(1) } else { tokens };
         match answer.retry_after {
             Wait::Ms(0) => prop_assert!(answer.taken == tokens || (partial && answer.taken >= least)),
@@ -137,7 +137,7 @@ proptest! {
                     let now = now.saturating_add(wait.saturating_mul(1_000));
                     let mut bucket = bucket.clone();
                     bucket.advance(now, &peers);
-                    bucket.take(None, tokens, partial, now, share).unwrap().taken
+                    bucket.take(None, Demand { tokens: tokens, partial, keep: 0 }, now, share).unwrap().taken
                 };
                 prop_assert_eq!(taken(wait - 1), 0);
                 // What this share has no room for waits for the peers.
@@ -187,8 +187,8 @@ proptest! {
                 (bucket.give(tokens, now), shared.give(Some(&writer), tokens, now, WHOLE).unwrap())
             } else {
                 let partial = call == 6;
-                let taken = shared.take(Some(&writer), tokens, partial, now, WHOLE).unwrap();
-                (bucket.take(tokens, partial, now), taken)
+                let taken = shared.take(Some(&writer), Demand { tokens: tokens, partial, keep: 0 }, now, WHOLE).unwrap();
+                (bucket.take(Demand { tokens: tokens, partial, keep: 0 }, now), taken)
             };
             prop_assert_eq!(answers.0, answers.1);
             prop_assert_eq!(bucket.tokens(), shared.bucket().tokens());
@@ -285,7 +285,7 @@ fn what_a_share_has_no_room_for() {
         (101, 1_000, 0, Wait::Never),
     ];
     for (tokens, share, taken, retry_after) in table {
-        let answer = bucket.clone().take(None, tokens, false, START, share).unwrap();
+        let answer = bucket.clone().take(None, Demand::all(tokens), START, share).unwrap();
         assert_eq!((answer.taken, answer.retry_after), (taken, retry_after), "{tokens} {share}");
     }
 }

@@ -1,5 +1,6 @@
 //! A bucket kept as the text fields of a hash, merged as `CL.MERGE` merges.
 
+use claw_core::bucket::Demand;
 use claw_core::codec::{self, Besides, BlobError, Newer};
 use claw_core::debits::Region;
 use claw_core::decimal::Decimal;
@@ -77,7 +78,7 @@ impl Hash {
     /// `CL.TAKE self tokens` at `now`; whether they were there.
     pub fn take(&mut self, tokens: u64, defaults: &Defaults, now: u64) -> bool {
         let mut opened = OpenBucket::new(Some(self.read(now)), defaults, now);
-        let taken = opened.take(tokens, false, now, &Region::default()).unwrap().taken > 0;
+        let taken = opened.take(Demand::all(tokens), now, &Region::default()).unwrap().taken > 0;
         if taken || opened.terms_changed() {
             self.write(&opened.to_record());
         }

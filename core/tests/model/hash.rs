@@ -2,7 +2,7 @@
 //! crate, without a server.
 
 use crate::exact::{Options, Q, Reply, Terms, q};
-use claw_core::bucket::{Answer, Bucket, Weight};
+use claw_core::bucket::{Answer, Bucket, Demand, Weight};
 use claw_core::debits::Region;
 use claw_core::decimal::Decimal;
 use claw_core::defaults::Defaults;
@@ -92,7 +92,8 @@ impl Server {
         now: u64,
     ) -> Result<Answer, FieldError> {
         let mut opened = self.ask(options, now)?;
-        let answer = opened.take(tokens, partial, now, &alone()).unwrap();
+        let answer =
+            opened.take(Demand { tokens: tokens, partial, keep: 0 }, now, &alone()).unwrap();
         if answer.taken > 0 || opened.terms_changed() {
             self.save(&opened);
         }
@@ -100,7 +101,7 @@ impl Server {
     }
 
     pub fn peek(&self, tokens: u64, options: Options, now: u64) -> Result<Answer, FieldError> {
-        Ok(self.ask(options, now)?.take(tokens, false, now, &alone()).unwrap())
+        Ok(self.ask(options, now)?.take(Demand::all(tokens), now, &alone()).unwrap())
     }
 
     pub fn give(&mut self, tokens: u64, now: u64) -> Result<Answer, FieldError> {

@@ -3,6 +3,7 @@
 use crate::any;
 use crate::exact::Options;
 use crate::hash::alone;
+use claw_core::bucket::Demand;
 use proptest::prelude::*;
 
 proptest! {
@@ -77,7 +78,7 @@ proptest! {
         let before = server.open(any::START).unwrap().bucket();
         let tokens = amount.of(before.remaining(), before.policy().capacity());
         let mut bucket = before;
-        let taken = bucket.take(tokens, true, any::START).taken;
+        let taken = bucket.take(Demand { tokens: tokens, partial: true, keep: 0 }, any::START).taken;
         let answer = bucket.give(taken, any::START);
         prop_assert_eq!(answer.taken, taken);
         prop_assert_eq!(bucket, before);

@@ -4,7 +4,7 @@
 use crate::any;
 use crate::exact::{Options, q};
 use crate::hash::{alone, held, parts, policy};
-use claw_core::bucket::{Bucket, Wait, Weight};
+use claw_core::bucket::{Bucket, Demand, Wait, Weight};
 use claw_core::decimal;
 use claw_core::defaults::Defaults;
 use claw_core::expiry::Expiry;
@@ -157,7 +157,7 @@ proptest! {
             let mut opened = OpenBucket::new(record.clone(), &defaults, now);
             let Options { capacity, refill } = options;
             opened.ask(Asked { capacity, refill }.whole().unwrap());
-            opened.take(number, true, now, &alone()).unwrap();
+            opened.take(Demand { tokens: number, partial: true, keep: 0 }, now, &alone()).unwrap();
             if let Expiry::At { earliest, latest, set } = opened.expiry(false, &alone()) {
                 prop_assert!(earliest <= set && set <= latest);
             }

@@ -3,7 +3,7 @@
 use crate::any;
 use crate::exact::{Options, q};
 use crate::hash::{Server, alone, held};
-use claw_core::bucket::Wait;
+use claw_core::bucket::{Demand, Wait};
 use proptest::prelude::*;
 
 const MS: u64 = 1_000;
@@ -104,5 +104,10 @@ proptest! {
 /// What a call takes at an instant that no clock shows: one after the year 9999
 /// cannot be written and read again.
 fn take_unread(server: &Server, tokens: u64, options: Options, partial: bool, now: u64) -> u64 {
-    server.ask(options, now).unwrap().take(tokens, partial, now, &alone()).unwrap().taken
+    server
+        .ask(options, now)
+        .unwrap()
+        .take(Demand { tokens: tokens, partial, keep: 0 }, now, &alone())
+        .unwrap()
+        .taken
 }

@@ -1,7 +1,7 @@
 //! One bucket through some minutes of a day.
 
 use crate::alone;
-use claw_core::bucket::{Answer, Bucket, Wait, Weight};
+use claw_core::bucket::{Answer, Bucket, Demand, Wait, Weight};
 use claw_core::defaults::Defaults;
 use claw_core::open::OpenBucket;
 use claw_core::policy::Policy;
@@ -32,8 +32,10 @@ fn play(policy: Policy, weight: u64, table: &[(u64, Call, Row)]) {
         let now = START + ms * MS;
         bucket.advance(now);
         let answer = match call {
-            Call::Take(tokens) => bucket.take(*tokens, false, now),
-            Call::Partial(tokens) => bucket.take(*tokens, true, now),
+            Call::Take(tokens) => bucket.take(Demand::all(*tokens), now),
+            Call::Partial(tokens) => {
+                bucket.take(Demand { tokens: *tokens, partial: true, keep: 0 }, now)
+            }
             Call::Give(tokens) => bucket.give(*tokens, now),
         };
         assert_eq!(row(answer), *expected, "{call:?} after {ms} ms");
@@ -208,7 +210,7 @@ fn the_policy_in_force() {
             opened.pin(Policy::new(capacity, 0, 1_000).unwrap(), &alone());
         }
         opened.ask(called);
-        let answer = opened.take(1, false, START, &alone()).unwrap();
+        let answer = opened.take(Demand::all(1), START, &alone()).unwrap();
         let found = (opened.source(), answer.capacity, answer.remaining);
         assert_eq!(found, expected, "{called:?} {pin:?}");
         key = Some(opened.to_record());
@@ -216,7 +218,7 @@ fn the_policy_in_force() {
     // RESET: back to the default.
     let mut opened = OpenBucket::new(key, &defaults, START);
     opened.reset(default, &alone());
-    let answer = opened.take(0, false, START, &alone()).unwrap();
+    let answer = opened.take(Demand::all(0), START, &alone()).unwrap();
     assert_eq!((opened.source(), answer.capacity, answer.remaining), (Default, 100, 36));
     // A missing key is full, whatever the capacity.
     let mut opened = OpenBucket::new(None, &defaults, START);
@@ -232,7 +234,7 @@ fn a_change_of_the_default_is_credited_piecewise() {
     let at = |seconds: u64| START + seconds * 1_000 * MS;
     let mut defaults = Defaults::new(per_second(100, 1));
     let mut opened = OpenBucket::new(None, &defaults, START);
-    opened.take(100, false, START, &alone()).unwrap();
+    opened.take(Demand::all(100), START, &alone()).unwrap();
     let key = Some(opened.to_record());
     defaults.change(per_second(100, 5), at(10));
     defaults.change(per_second(20, 5), at(12));
@@ -258,7 +260,7 @@ fn a_bucket_at_the_instant_of_a_change() {
     let mut defaults = Defaults::new(never(10));
     defaults.change(never(1_000), START);
     let mut opened = OpenBucket::new(None, &defaults, START);
-    assert_eq!(opened.take(1, false, START, &alone()).unwrap().remaining, 999);
+    assert_eq!(opened.take(Demand::all(1), START, &alone()).unwrap().remaining, 999);
     let key = Some(opened.to_record());
     defaults.change(never(500), START + 1);
     assert_eq!(OpenBucket::new(key.clone(), &defaults, START + 1).remaining(&alone()), 500);
@@ -274,7 +276,7 @@ fn a_clock_set_back_between_two_changes() {
     let at = |seconds: u64| START + seconds * 1_000 * MS;
     let mut defaults = Defaults::new(per_second(1));
     let mut opened = OpenBucket::new(None, &defaults, at(60));
-    opened.take(100, false, at(60), &alone()).unwrap();
+    opened.take(Demand::all(100), at(60), &alone()).unwrap();
     let key = Some(opened.to_record());
     defaults.change(per_second(50), at(100));
     defaults.change(per_second(0), at(50));

@@ -1,7 +1,7 @@
 //! The fields of a bucket, those that are missing, and those that make no sense.
 
 use crate::alone;
-use claw_core::bucket::Weight;
+use claw_core::bucket::{Demand, Weight};
 use claw_core::decimal::DecimalError;
 use claw_core::defaults::Defaults;
 use claw_core::open::OpenBucket;
@@ -171,7 +171,7 @@ fn a_take_leaves_the_fields_that_are_there() {
     for (weight, remainder) in [(None, None), (Some(Weight::ONE), Some(0))] {
         let record = Record { timestamp: Some(NOW), weight, remainder, ..written.clone() };
         let mut opened = OpenBucket::new(Some(record.clone()), &defaults, NOW);
-        opened.take(1, false, NOW, &alone()).unwrap();
+        opened.take(Demand::all(1), NOW, &alone()).unwrap();
         let expected = Record { tokens: Some(199_000_000), ..record };
         assert_eq!(opened.to_record(), expected);
     }

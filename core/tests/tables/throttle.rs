@@ -2,6 +2,7 @@
 //! `[limited, limit, remaining, retry_after, reset_after]` in seconds.
 
 use crate::alone;
+use claw_core::bucket::Demand;
 use claw_core::defaults::Defaults;
 use claw_core::limits::MAX_TOKENS;
 use claw_core::open::OpenBucket;
@@ -33,7 +34,7 @@ impl Throttle {
         let (limited, answer) = if quantity < 0 {
             (false, opened.give(amount, now, &alone()).unwrap())
         } else {
-            let answer = opened.take(amount, false, now, &alone()).unwrap();
+            let answer = opened.take(Demand::all(amount), now, &alone()).unwrap();
             (answer.taken < amount, answer)
         };
         if opened.bucket().tokens() != before {
