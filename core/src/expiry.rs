@@ -57,6 +57,12 @@ impl Expiry {
         wait.and_then(|wait| Self::after(timestamp, wait, shared, now)).unwrap_or(Self::Never)
     }
 
+    /// At an instant, in unix microseconds, and neither earlier nor later.
+    pub(crate) fn exactly(instant: u64) -> Self {
+        let at = instant.div_ceil(US_PER_MS.get());
+        Self::At { earliest: at, latest: at, set: at }
+    }
+
     fn after(timestamp: u64, wait: u64, shared: bool, now: u64) -> Option<Self> {
         let full = timestamp.checked_add(wait)?;
         let (least, more, most) = match shared {

@@ -673,11 +673,9 @@ impl OpenBucket {
         if self.is_kept(foreign) {
             return Expiry::Never;
         }
-        // What holds nothing is full at once, and is to block for an interval.
-        let wait = match self.is_blocked_by_call() {
-            true => Some(u128::from(policy.interval_us().get())),
-            false => wait,
-        };
+        if self.is_blocked_by_call() && wait == Some(0) {
+            return Expiry::exactly(timestamp.saturating_add(policy.interval_us().get()));
+        }
         // The state of a region that a function folds is told like counters are.
         let lingers = self.as_shared().is_some() || self.regions.is_some();
         Expiry::new(timestamp, wait, lingers, self.now)
