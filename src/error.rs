@@ -47,6 +47,10 @@ pub(crate) enum Error {
     LoneCapacity,
     /// REFILL 0 without CAPACITY.
     NoCapacity,
+    /// FOR without a policy.
+    LoneFor,
+    /// FOR with WEIGHT.
+    ForWeight,
     /// RESET with other options.
     LoneReset,
     /// `AND` with nothing behind it.
@@ -126,6 +130,7 @@ pub(crate) enum Quantity {
     Capacity,
     Refill,
     Interval,
+    Duration,
     Weight,
     NumKeys,
     MaxBurst,
@@ -156,6 +161,9 @@ impl fmt::Display for Quantity {
             ),
             Self::Interval => {
                 write!(f, "interval must be an integer from 1 to {MAX_INTERVAL_MS} milliseconds")
+            }
+            Self::Duration => {
+                write!(f, "FOR must be an integer from 1 to {MAX_INTERVAL_MS} milliseconds")
             }
             Self::Weight => f.write_str("weight must be an integer from 1 to 10"),
             Self::NumKeys => f.write_str("numkeys must be an integer of 1 or more"),
@@ -213,6 +221,8 @@ impl Error {
             Self::LoneInterval => "option 'INTERVAL' needs 'REFILL'".to_owned(),
             Self::LoneCapacity => "option 'CAPACITY' needs 'REFILL'".to_owned(),
             Self::NoCapacity => "option 'REFILL' with 0 needs 'CAPACITY'".to_owned(),
+            Self::LoneFor => "option 'FOR' needs 'CAPACITY' or 'REFILL'".to_owned(),
+            Self::ForWeight => "option 'FOR' cannot be combined with 'WEIGHT'".to_owned(),
             Self::LoneReset => "option 'RESET' stands alone".to_owned(),
             Self::NoKey => "a key is missing after 'AND'".to_owned(),
             Self::TwoPolicies(key) => format!("key {} is given two policies", Quoted(key)),
@@ -416,6 +426,8 @@ mod tests {
             (Error::LoneCapacity, "ERR option 'CAPACITY' needs 'REFILL'"),
             (Error::NoCapacity, "ERR option 'REFILL' with 0 needs 'CAPACITY'"),
             (Error::LoneReset, "ERR option 'RESET' stands alone"),
+            (Error::LoneFor, "ERR option 'FOR' needs 'CAPACITY' or 'REFILL'"),
+            (Error::ForWeight, "ERR option 'FOR' cannot be combined with 'WEIGHT'"),
             (Error::NoKey, "ERR a key is missing after 'AND'"),
             (Error::TwoPolicies(b"user:1".as_slice().into()), "ERR key 'user:1' is given two policies"),
             (Error::NumKeys, "ERR numkeys is larger than the number of arguments"),

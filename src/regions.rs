@@ -529,7 +529,7 @@ impl Notes<'_> {
             return;
         };
         let bytes = note.to_bytes();
-        let parts = [bytes.as_flattened(), debits.unwrap_or_default()];
+        let parts = [bytes.as_bytes(), debits.unwrap_or_default()];
         sharing.pusher.note(db, key.as_bytes(), &parts);
         if let Strategy::Function(_) = sharing.strategy {
             self.regions.fold_later(db, key);

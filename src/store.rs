@@ -73,6 +73,7 @@ impl Store {
             Field::Timestamp => names.timestamp.as_str(),
             Field::Weight => names.weight.as_str(),
             Field::Policy => names.policy.as_str(),
+            Field::Temporary => names.temporary.as_str(),
             Field::Remainder => names.remainder.as_str(),
             Field::Debits => names.debits.as_str(),
             Field::Regions => names.regions.as_str(),
@@ -87,6 +88,7 @@ struct Names {
     timestamp: OwnedStr,
     weight: OwnedStr,
     policy: OwnedStr,
+    temporary: OwnedStr,
     remainder: OwnedStr,
     debits: OwnedStr,
     regions: OwnedStr,
@@ -100,6 +102,7 @@ impl Names {
             timestamp: name(Field::Timestamp)?,
             weight: name(Field::Weight)?,
             policy: name(Field::Policy)?,
+            temporary: name(Field::Temporary)?,
             remainder: name(Field::Remainder)?,
             debits: name(Field::Debits)?,
             regions: name(Field::Regions)?,
@@ -209,7 +212,8 @@ fn read(
         fields.read(Field::Tokens, tokens)?;
         fields.read(Field::Timestamp, timestamp)?;
     }
-    for field in [Field::Policy, Field::Weight, Field::Remainder, Field::Regions] {
+    for field in [Field::Policy, Field::Weight, Field::Remainder, Field::Temporary, Field::Regions]
+    {
         if fields.left == 0 {
             break;
         }
@@ -430,13 +434,15 @@ impl<'a> MoreFields<'a> {
     ) -> Option<Self> {
         let mut more = Self { set: Vec::new(), deleted: Vec::new(), besides };
         if let Some(changes) = changes {
-            let Changes { policy, weight, remainder, regions } = *changes;
+            let Changes { policy, temporary, weight, remainder, regions } = *changes;
             let policy = policy.map(|stored| OwnedStr::new(stored.to_string().as_bytes()));
+            let temporary = temporary.map(|pin| OwnedStr::new(pin.to_string().as_bytes()));
             let weight = weight.map(|weight| OwnedStr::from_integer(weight.get().into()));
             let remainder = remainder.map(OwnedStr::from_integer);
             let regions = regions.map(|bytes| OwnedStr::new(&bytes));
             let fields = [
                 (Field::Policy, policy),
+                (Field::Temporary, temporary),
                 (Field::Weight, weight),
                 (Field::Remainder, remainder),
                 (Field::Regions, regions),

@@ -254,7 +254,8 @@ fn fold_again(ctx: &Context<'_>, name: Str<'_>, strategy: &Strategy) -> Result<(
     let key = Key::open_write(ctx, name);
     let record = store::load(ctx, &key, now)?;
     if record.is_some() {
-        store::save(ctx, &key, &mut OpenBucket::merged(record, &view, true, now))?;
+        let default = store::default_policy(ctx)?;
+        store::save(ctx, &key, &mut OpenBucket::merged(record, &view, default, true, now))?;
     }
     Ok(())
 }

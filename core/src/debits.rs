@@ -7,7 +7,7 @@
 
 use crate::bucket::Weight;
 use crate::membership::Membership;
-use crate::policy::StoredPolicy;
+use crate::policy::{StoredPolicy, Temporary};
 use crate::replica::{ReplicaId, Writer};
 use crate::wide;
 
@@ -131,6 +131,8 @@ pub struct Terms {
     pub version: Version,
     /// What the `policy` field says.
     pub stored: Option<StoredPolicy>,
+    /// The pin over it that ends by itself.
+    pub temporary: Option<Temporary>,
     /// The weight.
     pub weight: Weight,
 }
@@ -147,11 +149,10 @@ impl Terms {
     fn rank(&self) -> impl Ord + use<> {
         let pinned = self.stored.filter(|stored| stored.is_pinned());
         // A bucket pinned before it was shared has no other version.
-        let number = self.version.number.max(pinned.and_then(|stored| stored.pin).unwrap_or(0));
-        let numbers = pinned.map(|stored| {
-            let policy = stored.policy;
-            (policy.capacity(), policy.refill(), policy.interval_ms())
-        });
+        let pins = [pinned.and_then(|stored| stored.pin), self.temporary.map(|pin| pin.version)];
+        let number = pins.into_iter().flatten().fold(self.version.number, u64::max);
+        let policy = self.temporary.map(|pin| pin.policy).or(pinned.map(|stored| stored.policy));
+        let numbers = policy.map(|p| (p.capacity(), p.refill(), p.interval_ms()));
         (number, self.version.origin, numbers, self.weight)
     }
 }

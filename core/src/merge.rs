@@ -16,7 +16,7 @@
 //! `max` and `min` choose by the states as they were written.
 //!
 //! Between states of different policies the policy decides first: a pinned one
-//! over one that is not, the later version of a pin, one that a call's options
+//! over one that is not, the later version of a pin (for a time or for good), one that a call's options
 //! set over the default, and then the larger numbers. Only states of the winning
 //! policy compete for the level.
 //!
@@ -27,7 +27,7 @@
 
 use crate::bucket::{Bucket, Weight, parts};
 use crate::limits::SHARES;
-use crate::policy::{Policy, StoredPolicy};
+use crate::policy::{Policy, StoredPolicy, Temporary};
 use crate::wide;
 use std::cmp::Ordering;
 
@@ -74,6 +74,8 @@ pub struct State {
     pub bucket: Bucket,
     /// What the `policy` field says.
     pub policy: Option<StoredPolicy>,
+    /// The temporary pin over it, whose policy the bucket has.
+    pub temporary: Option<Temporary>,
     /// When the state was written, in unix microseconds. Its bucket is later when
     /// the default policy has changed since.
     written: u64,
@@ -83,14 +85,20 @@ impl State {
     /// A state written at the timestamp of its bucket.
     #[must_use]
     pub fn of(bucket: Bucket, policy: Option<StoredPolicy>) -> Self {
-        Self { bucket, policy, written: bucket.timestamp() }
+        Self { bucket, policy, temporary: None, written: bucket.timestamp() }
     }
 
     /// A state written at `written` (unix microseconds), whose bucket is cut down to whole
     /// shares.
     #[must_use]
     pub fn written_at(bucket: Bucket, policy: Option<StoredPolicy>, written: u64) -> Self {
-        Self { bucket: in_shares(bucket), policy, written }
+        Self { bucket: in_shares(bucket), policy, temporary: None, written }
+    }
+
+    /// The same with a temporary pin, whose policy the bucket has.
+    #[must_use]
+    pub fn pinned_by(self, temporary: Option<Temporary>) -> Self {
+        Self { temporary, ..self }
     }
 
     /// Whether both hold the same at every instant from `now` on, and say the
@@ -102,7 +110,7 @@ impl State {
             bucket.advance(now.max(self.bucket.timestamp()).max(other.bucket.timestamp()));
             bucket
         };
-        self.policy == other.policy && at(self) == at(other)
+        (self.policy, self.temporary) == (other.policy, other.temporary) && at(self) == at(other)
     }
 
     /// Whether a merge by `strategy` at `now` (unix microseconds) need not write `other` over this state: it is
@@ -111,7 +119,10 @@ impl State {
     /// one may have been full for longer.
     #[must_use]
     pub fn stands_for(&self, other: &Self, strategy: Join, now: u64) -> bool {
-        let terms = |state: &Self| (state.policy, state.bucket.policy(), state.bucket.weight());
+        let terms = |state: &Self| {
+            let bucket = &state.bucket;
+            (state.policy, state.temporary, bucket.policy(), bucket.weight())
+        };
         let alike = terms(self) == terms(other);
         match strategy {
             Join::Lww => self == other,
@@ -211,12 +222,14 @@ impl State {
     fn by_fields(&self, other: &Self) -> Ordering {
         let key = |state: &Self| {
             let bucket = &state.bucket;
+            let until = state.temporary.map(|temporary| temporary.until);
             (
                 bucket.weight(),
                 bucket.timestamp(),
                 bucket.tokens(),
                 bucket.remainder(),
                 state.written,
+                until,
             )
         };
         key(self).cmp(&key(other))
@@ -226,9 +239,10 @@ impl State {
 /// Which policy wins.
 fn rank(state: &State) -> (Option<u64>, bool, u64, u64, u64) {
     let policy = state.bucket.policy();
+    let pinned = state.policy.and_then(|stored| stored.pin);
     (
-        state.policy.and_then(|stored| stored.pin),
-        state.policy.is_some(),
+        pinned.max(state.temporary.map(|temporary| temporary.version)),
+        state.policy.is_some() || state.temporary.is_some(),
         policy.capacity(),
         policy.refill(),
         policy.interval_ms(),

@@ -5,7 +5,7 @@
 //! expires, and whether other regions are told. Whoever stores buckets reads fields, applies the
 //! [`Plan`] and does no more.
 
-use crate::bucket::{Answer, Bucket, Demand, Wait, Weight};
+use crate::bucket::{Answer, Bucket, Demand, US_PER_MS, Wait, Weight};
 use crate::codec::{self, DebitsText, RegionStates};
 use crate::debits::{Debits, Region, Terms, Version};
 use crate::defaults::Defaults;
@@ -15,7 +15,7 @@ use crate::limits::MICRO;
 use crate::membership::WHOLE;
 use crate::merge::State;
 use crate::plan::{Change, Changes, Note, Plan, SyncMode};
-use crate::policy::{Policy, StoredPolicy};
+use crate::policy::{Policy, StoredPolicy, Temporary};
 use crate::record::Record;
 use crate::replica::{ReplicaId, Writer};
 use crate::shared::{Remote, SharedBucket};
@@ -70,6 +70,8 @@ pub struct OpenBucket {
     kind: Kind,
     /// What its `policy` field has to say from now on.
     policy: Option<StoredPolicy>,
+    /// The temporary pin that is in force: what its `temporary` field has to say from now on.
+    temporary: Option<Temporary>,
     /// What its `regions` field has to say from now on.
     regions: Option<Box<RegionStates>>,
     /// Whole tokens taken since it was opened.
@@ -78,6 +80,8 @@ pub struct OpenBucket {
     now: u64,
     /// Nothing is known of it yet.
     fresh: bool,
+    /// The default policy.
+    default: Policy,
     /// It did not refill under the policy it was left with.
     was_dry: bool,
     /// It is what it is by states that were received, and not by what was done here.
@@ -95,6 +99,32 @@ enum Kind {
     Local(Bucket),
     /// Other regions too.
     Shared(Box<SharedBucket>),
+}
+
+impl Kind {
+    /// See [`Bucket::until`].
+    fn until(&self, tokens: u64, now: u64, share: u16) -> Wait {
+        match self {
+            Self::Local(bucket) => bucket.until(tokens, now),
+            Self::Shared(bucket) => bucket.until(tokens, now, share),
+        }
+    }
+
+    /// See [`Bucket::until_bookable`].
+    fn until_bookable(&self, tokens: u64, now: u64, share: u16) -> Wait {
+        match self {
+            Self::Local(bucket) => bucket.until_bookable(tokens, now),
+            Self::Shared(bucket) => bucket.until_bookable(tokens, now, share),
+        }
+    }
+
+    /// See [`Bucket::answer`].
+    fn answer(&self, taken: u64, now: u64, share: u16) -> Answer {
+        match self {
+            Self::Local(bucket) => bucket.answer(taken, now),
+            Self::Shared(bucket) => bucket.answer(taken, now, share),
+        }
+    }
 }
 
 /// What is held before a record is read.
@@ -145,10 +175,12 @@ impl OpenBucket {
         Self {
             kind,
             policy,
+            temporary: None,
             regions,
             admitted: 0,
             now,
             fresh: record.is_none(),
+            default: Policy::DEFAULT,
             was_dry: false,
             received: false,
             rebroadcast: false,
@@ -197,13 +229,12 @@ impl OpenBucket {
     /// [`Self::new`] of the record that was read in place, without debits.
     pub fn begin(&mut self, defaults: &Defaults, now: u64) {
         let now = defaults.clock(now);
-        self.was_dry = self.record.as_ref().is_some_and(|stored| stored.is_dry(defaults, now));
         let (bucket, policy) = match &self.record {
             Some(stored) => (stored.bucket(defaults, now), stored.policy),
             None => (Bucket::full(defaults.current(), Weight::ONE, now), None),
         };
         self.kind = Kind::Local(bucket);
-        self.begin_with(policy, now);
+        self.begin_with(policy, defaults, now);
     }
 
     /// [`Self::shared`] of the record that was read in place, with memory that was
@@ -217,7 +248,6 @@ impl OpenBucket {
         pool: &mut BucketPool,
     ) {
         let now = defaults.clock(now);
-        self.was_dry = self.record.as_ref().is_some_and(|stored| stored.is_dry(defaults, now));
         let mut bucket = pool.shared();
         let policy = match &mut self.record {
             None => {
@@ -227,15 +257,20 @@ impl OpenBucket {
             }
             Some(stored) => {
                 let timestamp = stored.timestamp.unwrap_or(now);
-                let policy =
-                    stored.policy.map_or_else(|| defaults.at(timestamp), |stored| stored.policy);
-                let line = stored.bucket_at_rest(policy, timestamp);
+                let line = stored.bucket_at_rest(stored.policy_at(defaults, timestamp), timestamp);
                 match &mut stored.debits {
                     // The accounts go with the bucket; that they were stored stays.
                     Some(debits) => bucket.set(&line, debits),
                     None => bucket.set(&line, &mut Debits::default()),
                 }
+                if let Some(temporary) = stored.temporary_at(timestamp) {
+                    bucket.advance(now.min(temporary.until), &region.peers);
+                    if stored.temporary_at(now).is_none() {
+                        bucket.switch(stored.policy_beneath(defaults, temporary.until));
+                    }
+                }
                 match stored.policy {
+                    _ if stored.temporary_at(now).is_some() => {}
                     Some(_) => bucket.advance(now, &region.peers),
                     None => defaults.advance_shared(&mut bucket, now, &region.peers),
                 }
@@ -246,11 +281,13 @@ impl OpenBucket {
             bucket.settle_in(home);
         }
         self.kind = Kind::Shared(bucket);
-        self.begin_with(policy, now);
+        self.begin_with(policy, defaults, now);
     }
 
-    fn begin_with(&mut self, policy: Option<StoredPolicy>, now: u64) {
-        (self.policy, self.now) = (policy, now);
+    fn begin_with(&mut self, policy: Option<StoredPolicy>, defaults: &Defaults, now: u64) {
+        (self.policy, self.now, self.default) = (policy, now, defaults.current());
+        self.was_dry = self.record.as_ref().is_some_and(|stored| stored.is_dry(defaults, now));
+        self.temporary = self.record.as_ref().and_then(|stored| stored.temporary_at(now));
         self.regions = self.record.as_ref().and_then(|record| record.regions.clone());
         (self.admitted, self.fresh) = (0, self.record.is_none());
         (self.received, self.rebroadcast) = (false, false);
@@ -259,7 +296,13 @@ impl OpenBucket {
     /// A bucket that a merge has put in the place of `record` at `now` (unix microseconds). What
     /// peers send goes on to nobody: with `from_peers` nobody is told.
     #[must_use]
-    pub fn merged(record: Option<Record>, state: &State, from_peers: bool, now: u64) -> Self {
+    pub fn merged(
+        record: Option<Record>,
+        state: &State,
+        default: Policy,
+        from_peers: bool,
+        now: u64,
+    ) -> Self {
         let kind = match record.as_ref().and_then(|record| record.debits.clone()) {
             None => Kind::Local(state.bucket),
             // Other strategies know tokens only: what was counted stays counted.
@@ -268,12 +311,21 @@ impl OpenBucket {
                 Kind::Shared(SharedBucket::new(&state.bucket, debits).into())
             }
         };
-        Self { received: from_peers, ..Self::of(kind, state.policy, record, now) }
+        let temporary = state.temporary;
+        let policy = record.as_ref().and_then(|record| record.policy);
+        let was_dry = policy.map_or(default, |stored| stored.policy).refill() == 0;
+        Self {
+            received: from_peers,
+            temporary,
+            default,
+            was_dry,
+            ..Self::of(kind, state.policy, record, now)
+        }
     }
 
     /// Notes the bucket as it is now as the state of region `id`.
     fn record_as(&mut self, id: ReplicaId) {
-        let state = State::of(self.bucket(), self.policy);
+        let state = State::of(self.bucket(), self.policy).pinned_by(self.temporary);
         self.regions.get_or_insert_default().insert(id, state);
     }
 
@@ -319,6 +371,12 @@ impl OpenBucket {
         self.policy
     }
 
+    /// The temporary pin that is in force.
+    #[must_use]
+    pub fn temporary(&self) -> Option<Temporary> {
+        self.temporary
+    }
+
     /// Takes what is demanded, or nothing.
     ///
     /// # Errors
@@ -331,7 +389,9 @@ impl OpenBucket {
             }
         };
         self.admitted = self.admitted.saturating_add(answer.taken);
-        Ok(answer)
+        let needed =
+            if answer.taken == 0 { demand.needs() } else { demand.needs_after(answer.taken) };
+        Ok(self.past_pin(answer, now, region, |bucket, share| bucket.until(needed, now, share)))
     }
 
     /// Books what was `used` where `reserved` whole tokens were taken before: gives the rest back,
@@ -352,20 +412,22 @@ impl OpenBucket {
             return self.give(reserved.saturating_sub(used), now, region);
         };
         let share = region.peers.share();
-        match &mut self.kind {
+        let booked = match &mut self.kind {
             Kind::Local(bucket) => {
                 let booked = more.min(bucket.bookable());
                 bucket.debit(booked);
-                let retry_after = bucket.until_bookable(more.saturating_sub(booked), now);
-                Ok(Answer { retry_after, ..bucket.answer(booked, now) })
+                booked
             }
             Kind::Shared(bucket) => {
                 let booked = more.min(bucket.bookable());
                 bucket.debit(region.writer.as_ref(), booked.saturating_mul(MICRO))?;
-                let retry_after = bucket.until_bookable(more.saturating_sub(booked), now, share);
-                Ok(Answer { retry_after, ..bucket.answer(booked, now, share) })
+                booked
             }
-        }
+        };
+        let rest = more.saturating_sub(booked);
+        let retry_after = self.kind.until_bookable(rest, now, share);
+        let answer = Answer { retry_after, ..self.kind.answer(booked, now, share) };
+        Ok(self.past_pin(answer, now, region, |kind, share| kind.until_bookable(rest, now, share)))
     }
 
     /// Whether what is taken and given back here can be counted: not when the bucket knows too
@@ -380,12 +442,13 @@ impl OpenBucket {
     /// # Errors
     /// As for [`Self::take`].
     pub fn give(&mut self, tokens: u64, now: u64, region: &Region) -> Result<Answer, Internal> {
-        match &mut self.kind {
-            Kind::Local(bucket) => Ok(bucket.give(tokens, now)),
+        let answer = match &mut self.kind {
+            Kind::Local(bucket) => bucket.give(tokens, now),
             Kind::Shared(bucket) => {
-                bucket.give(region.writer.as_ref(), tokens, now, region.peers.share())
+                bucket.give(region.writer.as_ref(), tokens, now, region.peers.share())?
             }
-        }
+        };
+        Ok(self.past_pin(answer, now, region, |_, _| answer.retry_after))
     }
 
     /// Whole tokens that can be taken, rounded down; negative in debt.
@@ -407,27 +470,69 @@ impl OpenBucket {
     #[must_use]
     pub fn refusal(&self, tokens: u64, now: u64, region: &Region) -> Answer {
         let share = region.peers.share();
-        let (retry_after, answer) = match &self.kind {
-            Kind::Local(bucket) => (bucket.until(tokens, now), bucket.answer(0, now)),
-            Kind::Shared(bucket) => {
-                (bucket.until(tokens, now, share), bucket.answer(0, now, share))
-            }
+        let retry_after = self.kind.until(tokens, now, share);
+        let answer = Answer { retry_after, ..self.kind.answer(0, now, share) };
+        self.past_pin(answer, now, region, |kind, share| kind.until(tokens, now, share))
+    }
+
+    /// The same answer, with waits that go on beneath a temporary pin when that has ended; `retry`
+    /// gives the wait there at a share of the limit.
+    fn past_pin(
+        &self,
+        answer: Answer,
+        now: u64,
+        region: &Region,
+        retry: impl FnOnce(&Kind, u16) -> Wait,
+    ) -> Answer {
+        let Some((until, after)) = self.after_pin(region) else {
+            return answer;
         };
-        Answer { retry_after, ..answer }
+        let (share, lasts_ms) = (region.peers.share(), until.saturating_sub(now) / US_PER_MS);
+        let ends_before = |wait: Wait| wait > Wait::Ms(lasts_ms);
+        let (mut retry_after, mut reset_after) = (answer.retry_after, answer.reset_after);
+        if ends_before(retry_after) {
+            retry_after = retry(&after, share);
+        }
+        if ends_before(reset_after) {
+            reset_after = after.answer(0, now, share).reset_after;
+        }
+        Answer { retry_after, reset_after, ..answer }
+    }
+
+    /// The end of the temporary pin that is in force, and what the bucket is then if nobody takes
+    /// of it.
+    fn after_pin(&self, region: &Region) -> Option<(u64, Kind)> {
+        let until = self.temporary?.until;
+        let mut after = self.kind.clone();
+        match &mut after {
+            Kind::Local(bucket) => {
+                bucket.advance(until);
+                bucket.switch(self.beneath());
+            }
+            Kind::Shared(bucket) => {
+                bucket.advance(until, &region.peers);
+                bucket.switch(self.beneath());
+            }
+        }
+        Some((until, after))
     }
 
     /// Puts the policy in force: the pinned one, else the one the call brings, else the bucket's
-    /// own, else the default. The last two are what it was opened under.
+    /// own, else the default. The last two are what it was opened under. Under a temporary pin,
+    /// what the call brings is remembered.
     ///
     /// Tokens are kept, cut at the new capacity, and so is what is owed. A missing bucket is full
     /// whatever the capacity.
     pub fn ask(&mut self, called: Option<Policy>) {
-        match (self.source(), called) {
-            (PolicySource::Pin, _) | (_, None) => {}
-            (PolicySource::Bucket | PolicySource::Default, Some(policy)) => {
-                self.policy = Some(StoredPolicy { policy, pin: None });
-                self.switch(policy);
-            }
+        let Some(policy) = called else {
+            return;
+        };
+        if self.policy.is_some_and(StoredPolicy::is_pinned) {
+            return;
+        }
+        self.policy = Some(StoredPolicy { policy, pin: None });
+        if self.temporary.is_none() {
+            self.switch(policy);
         }
     }
 
@@ -435,32 +540,66 @@ impl OpenBucket {
     #[must_use]
     pub fn source(&self) -> PolicySource {
         match self.policy {
+            _ if self.temporary.is_some() => PolicySource::Pin,
             Some(StoredPolicy { pin: Some(_), .. }) => PolicySource::Pin,
             Some(StoredPolicy { pin: None, .. }) => PolicySource::Bucket,
             None => PolicySource::Default,
         }
     }
 
-    /// Pins `policy`, one version after the present one.
+    /// The policy beneath a temporary pin, which holds when that has ended.
+    #[must_use]
+    pub fn beneath(&self) -> Policy {
+        self.policy.map_or(self.default, |stored| stored.policy)
+    }
+
+    /// The policy in force.
+    fn in_force(&self) -> Policy {
+        self.temporary.map_or_else(|| self.beneath(), |temporary| temporary.policy)
+    }
+
+    /// Pins `policy`, one version after the present one. It ends a temporary pin.
     pub fn pin(&mut self, policy: Policy, region: &Region) {
-        let present = self.policy.and_then(|stored| stored.pin);
-        if let (Some(_), true) = (present, self.bucket().policy() == policy) {
+        let same = |stored: StoredPolicy| stored.is_pinned() && stored.policy == policy;
+        if self.temporary.is_none() && self.policy.is_some_and(same) {
             return;
         }
         let version = self.next_version(region);
         self.policy = Some(StoredPolicy { policy, pin: Some(version) });
+        self.temporary = None;
         self.switch(policy);
     }
 
+    /// Pins `policy` for `ms` milliseconds over what is there. Each time is another version.
+    pub fn pin_for(&mut self, policy: Policy, ms: u64, region: &Region) {
+        let version = self.next_version(region);
+        let until = self.now.saturating_add(ms.saturating_mul(US_PER_MS.get()));
+        self.temporary = Some(Temporary { policy, until, version });
+        self.switch(policy);
+    }
+
+    /// How long the pin in force holds, in milliseconds, rounded up: -1 for good, 0 for none.
+    #[must_use]
+    pub fn pin_remaining_ms(&self) -> i64 {
+        match (self.temporary, self.source()) {
+            // At most 366 days.
+            (Some(temporary), _) => temporary.remaining_ms(self.now).cast_signed(),
+            (None, PolicySource::Pin) => -1,
+            (None, PolicySource::Bucket | PolicySource::Default) => 0,
+        }
+    }
+
     /// Goes back to the default policy and weight 1.
-    pub fn reset(&mut self, default: Policy, region: &Region) {
-        let changed = self.policy.is_some() || self.bucket().weight() != Weight::ONE;
+    pub fn reset(&mut self, region: &Region) {
+        let changed = self.policy.is_some()
+            || self.temporary.is_some()
+            || self.bucket().weight() != Weight::ONE;
         if changed {
             self.next_version(region);
         }
-        self.policy = None;
+        (self.policy, self.temporary) = (None, None);
         self.weigh(Weight::ONE);
-        self.switch(default);
+        self.switch(self.default);
     }
 
     /// Goes on with another weight.
@@ -475,18 +614,20 @@ impl OpenBucket {
     #[must_use]
     pub fn terms(&self) -> Terms {
         let version = self.as_shared().map(SharedBucket::version).unwrap_or_default();
-        Terms { version, stored: self.policy, weight: self.bucket().weight() }
+        let (stored, temporary) = (self.policy, self.temporary);
+        Terms { version, stored, temporary, weight: self.bucket().weight() }
     }
 
     /// Takes over what another region set on purpose, later than was done here.
-    fn adopt(&mut self, terms: &Terms, default: Policy) {
+    fn adopt(&mut self, terms: &Terms) {
         let pinned = |stored: Option<StoredPolicy>| stored.is_some_and(StoredPolicy::is_pinned);
         // A policy that calls bring is every region's own, unless the pin over it
         // was taken away.
         if pinned(terms.stored) || pinned(self.policy) {
             self.policy = terms.stored;
-            self.switch(terms.stored.map_or(default, |stored| stored.policy));
         }
+        self.temporary = terms.temporary.filter(|temporary| temporary.until > self.now);
+        self.switch(self.in_force());
         self.weigh(terms.weight);
         if let Kind::Shared(bucket) = &mut self.kind {
             bucket.set_version(terms.version);
@@ -494,15 +635,17 @@ impl OpenBucket {
     }
 
     /// Begins a missing bucket as it is elsewhere.
-    fn begin_as(&mut self, terms: &Terms, default: Policy) {
+    fn begin_as(&mut self, terms: &Terms) {
         self.policy = terms.stored;
-        self.switch(terms.stored.map_or(default, |stored| stored.policy));
-        self.adopt(terms, default);
+        self.adopt(terms);
     }
 
     /// Counts one change made on purpose, and returns its number.
     fn next_version(&mut self, region: &Region) -> u64 {
-        let pin = self.policy.and_then(|stored| stored.pin).unwrap_or(0);
+        let last = self.record.as_ref().and_then(|record| record.temporary).or(self.temporary);
+        let pins =
+            [self.policy.and_then(|stored| stored.pin), last.map(|temporary| temporary.version)];
+        let pin = pins.into_iter().flatten().max().unwrap_or(0);
         match &mut self.kind {
             Kind::Local(_) => pin.saturating_add(1),
             Kind::Shared(bucket) => {
@@ -544,7 +687,7 @@ impl OpenBucket {
     #[must_use]
     pub fn terms_changed(&self) -> bool {
         let Some(record) = &self.record else {
-            return self.is_blocked_by_call();
+            return self.is_blocked_by_call() || self.temporary.is_some();
         };
         let (weight, full, version) = match &self.kind {
             Kind::Local(bucket) => (bucket.weight(), bucket.is_full(), None),
@@ -553,6 +696,7 @@ impl OpenBucket {
         let known = record.debits.as_ref().map(|debits| debits.version).unwrap_or_default();
         (record.timestamp.is_none() && !full)
             || self.policy != record.policy
+            || self.temporary != record.temporary_at(self.now)
             || weight != record.weight.unwrap_or(Weight::ONE)
             || version.is_some_and(|version| version != known)
     }
@@ -567,11 +711,13 @@ impl OpenBucket {
         };
         let was_plain = |record: &Record| {
             record.policy.is_none()
+                && record.temporary.is_none()
                 && record.weight.is_none()
                 && record.remainder.is_none()
                 && record.regions.is_none()
         };
         self.policy.is_none()
+            && self.temporary.is_none()
             && weight == Weight::ONE
             && remainder == 0
             && self.regions.is_none()
@@ -599,20 +745,14 @@ impl OpenBucket {
             Kind::Local(bucket) => bucket.is_full(),
             Kind::Shared(bucket) => bucket.is_full() && bucket.version() == Version::default(),
         };
-        settled && !self.is_kept(false)
+        settled && !self.is_kept(false) && self.temporary.is_none()
     }
 
-    /// Merges what another region sent, or somebody merges in by hand. `default` is the default
-    /// policy here.
+    /// Merges what another region sent, or somebody merges in by hand.
     ///
     /// # Errors
     /// See [`Refusal`]; the bucket is then not to be written.
-    pub fn receive(
-        &mut self,
-        remote: &Remote,
-        default: Policy,
-        region: &Region,
-    ) -> Result<Received, Refusal> {
+    pub fn receive(&mut self, remote: &Remote, region: &Region) -> Result<Received, Refusal> {
         let from = remote.from;
         if from.is_some() && self.record.as_ref().is_some_and(|record| !record.is_bucket()) {
             return Err(Refusal::Foreign);
@@ -636,9 +776,9 @@ impl OpenBucket {
         let terms = remote.terms();
         let mut rebroadcast = from.is_none();
         if fresh {
-            self.begin_as(&terms, default);
+            self.begin_as(&terms);
         } else if had.yields_to(&terms) {
-            self.adopt(&terms, default);
+            self.adopt(&terms);
             rebroadcast |= from.is_some_and(|from| region.peers.misses(from));
         }
         let Some(local) = self.as_shared_mut() else {
@@ -660,21 +800,21 @@ impl OpenBucket {
     /// fields of the user's own.
     #[must_use]
     pub fn expiry(&self, foreign: bool, region: &Region) -> Expiry {
-        let (timestamp, wait, policy) = match &self.kind {
-            Kind::Local(bucket) => (bucket.timestamp(), bucket.us_until_full(), bucket.policy()),
-            Kind::Shared(bucket) => {
-                let wait = bucket.us_until_full(region.peers.share());
-                (bucket.timestamp(), wait, bucket.policy())
-            }
-        };
-        if policy.refill() == 0 && self.was_dry {
+        let beneath = self.beneath();
+        if beneath.refill() == 0 && self.was_dry {
             return Expiry::Own;
         }
         if self.is_kept(foreign) {
             return Expiry::Never;
         }
+        let share = region.peers.share();
+        let after_pin = self.after_pin(region);
+        let (timestamp, wait) = match after_pin.as_ref().map_or(&self.kind, |(_, after)| after) {
+            Kind::Local(bucket) => (bucket.timestamp(), bucket.us_until_full()),
+            Kind::Shared(bucket) => (bucket.timestamp(), bucket.us_until_full(share)),
+        };
         if self.is_blocked_by_call() && wait == Some(0) {
-            return Expiry::exactly(timestamp.saturating_add(policy.interval_us().get()));
+            return Expiry::exactly(timestamp.saturating_add(beneath.interval_us().get()));
         }
         // The state of a region that a function folds is told like counters are.
         let lingers = self.as_shared().is_some() || self.regions.is_some();
@@ -693,6 +833,7 @@ impl OpenBucket {
             Kind::Local(bucket) => bucket.is_full(),
             Kind::Shared(bucket) => bucket.is_full(),
         };
+        let full = full && self.temporary.is_none();
         self.expiry(foreign, region).mend_from(present, full)
     }
 
@@ -748,18 +889,19 @@ impl OpenBucket {
     }
 
     fn note_of(&self, bucket: Bucket, mode: SyncMode, region: &Region) -> Option<Note> {
-        let stored = self.policy;
+        let (stored, temporary) = (self.policy, self.temporary);
         match mode {
             SyncMode::None => None,
             SyncMode::Counters => self.as_shared().map(|_| {
                 let refilling = region.peers.share() == WHOLE;
-                Note { bucket, stored, counted: Some(refilling) }
+                Note { bucket, stored, temporary, counted: Some(refilling) }
             }),
-            SyncMode::State => Some(Note { bucket, stored, counted: None }),
+            SyncMode::State => Some(Note { bucket, stored, temporary, counted: None }),
             // What the function made of all regions' states is not ours to send.
             SyncMode::Folded => {
                 let own = self.state_of(region.writer.as_ref()?.id())?;
-                Some(Note { bucket: own.bucket, stored: own.policy, counted: None })
+                let State { bucket, policy: stored, temporary, .. } = own;
+                Some(Note { bucket, stored, temporary, counted: None })
             }
         }
     }
@@ -786,6 +928,7 @@ impl OpenBucket {
         let old = self.record.as_ref();
         Ok(Changes {
             policy: change(old.and_then(|old| old.policy), new.policy),
+            temporary: change(old.and_then(|old| old.temporary), new.temporary),
             weight: change(old.and_then(|old| old.weight), new.weight),
             remainder: change(old.and_then(|old| old.remainder), new.remainder),
             regions,
@@ -813,6 +956,7 @@ impl OpenBucket {
             timestamp: Some(bucket.timestamp()),
             weight: Some(weight).filter(|w| *w != Weight::ONE || stored.weight.is_some()),
             policy: self.policy,
+            temporary: self.temporary,
             remainder: Some(bucket.remainder()).filter(|r| *r != 0 || has_remainder),
             debits: None,
             regions: self.regions.clone(),

@@ -3,7 +3,7 @@
 use crate::decimal::{self, Decimal};
 use crate::limits::{
     DEFAULT_CAPACITY, DEFAULT_INTERVAL_MS, DEFAULT_REFILL, MAX_INTERVAL_MS, MAX_MICRO_TOKENS,
-    MAX_TOKENS, MICRO, MIN_INTERVAL_MS,
+    MAX_TIMESTAMP_US, MAX_TOKENS, MICRO, MIN_INTERVAL_MS,
 };
 use std::fmt;
 use std::num::NonZeroU64;
@@ -129,18 +129,7 @@ impl StoredPolicy {
     /// When it does not have that form or a number is out of bounds.
     pub fn parse(text: &[u8]) -> Result<Self, PolicyTextError> {
         let mut words = text.split(|&b| b == b' ');
-        let capacity = words.next().ok_or(PolicyTextError)?;
-        let rate = words.next().ok_or(PolicyTextError)?;
-        let mut parts = rate.splitn(2, |&b| b == b'/');
-        let refill = parts.next().ok_or(PolicyTextError)?;
-        let interval = parts.next().ok_or(PolicyTextError)?;
-        let integer = |digits: &[u8]| decimal::digits(digits).map_err(|_| PolicyTextError);
-        let policy = Policy::new(
-            integer(capacity)?,
-            decimal::parse(refill).map_err(|_| PolicyTextError)?,
-            integer(interval)?,
-        )
-        .map_err(|_| PolicyTextError)?;
+        let policy = numbers(&mut words)?;
         let pin = match (words.next(), words.next(), words.next()) {
             (None, None, None) => None,
             (Some(b"pinned"), None, None) => Some(0),
@@ -153,13 +142,90 @@ impl StoredPolicy {
 
 impl fmt::Display for StoredPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Policy { refill, .. } = self.policy;
-        let (capacity, interval) = (self.policy.capacity(), self.policy.interval_ms());
-        write!(f, "{capacity} {}/{interval}", Decimal::new(refill))?;
+        write!(f, "{}", self.policy)?;
         match self.pin {
             None => Ok(()),
             Some(version) => write!(f, " pinned {version}"),
         }
+    }
+}
+
+/// `capacity refill/interval`.
+fn numbers<'a>(words: &mut impl Iterator<Item = &'a [u8]>) -> Result<Policy, PolicyTextError> {
+    let capacity = words.next().ok_or(PolicyTextError)?;
+    let rate = words.next().ok_or(PolicyTextError)?;
+    let mut parts = rate.splitn(2, |&b| b == b'/');
+    let refill = parts.next().ok_or(PolicyTextError)?;
+    let interval = parts.next().ok_or(PolicyTextError)?;
+    let refill = decimal::parse(refill).map_err(|_| PolicyTextError)?;
+    Policy::new(integer(capacity)?, refill, integer(interval)?).map_err(|_| PolicyTextError)
+}
+
+fn integer(digits: &[u8]) -> Result<u64, PolicyTextError> {
+    decimal::digits(digits).map_err(|_| PolicyTextError)
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (capacity, interval) = (self.capacity(), self.interval_ms());
+        write!(f, "{capacity} {}/{interval}", Decimal::new(self.refill))
+    }
+}
+
+/// A pin that ends by itself, laid over whatever policy there is. The content of the field
+/// `temporary`: `capacity refill/interval until end version number`. Example:
+/// `10 1/1000 until 1773914400000000 version 4`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Temporary {
+    /// The numbers.
+    pub policy: Policy,
+    /// Its end, in unix microseconds.
+    pub until: u64,
+    /// Which change on purpose it is: see [`StoredPolicy::pin`].
+    pub version: u64,
+}
+
+/// The text is not a temporary pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TemporaryTextError;
+
+impl fmt::Display for TemporaryTextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("is not 'capacity refill/interval until time version number' within the bounds")
+    }
+}
+
+impl Temporary {
+    /// Reads the text of a `temporary` field.
+    ///
+    /// # Errors
+    /// When it does not have that form or a number is out of bounds.
+    pub fn parse(text: &[u8]) -> Result<Self, TemporaryTextError> {
+        let mut words = text.split(|&b| b == b' ');
+        let policy = numbers(&mut words).map_err(|_| TemporaryTextError)?;
+        let [Some(b"until"), Some(until), Some(b"version"), Some(version), None] =
+            [(); 5].map(|()| words.next())
+        else {
+            return Err(TemporaryTextError);
+        };
+        let integer = |digits| integer(digits).map_err(|_| TemporaryTextError);
+        let (until, version) = (integer(until)?, integer(version)?);
+        if until > MAX_TIMESTAMP_US {
+            return Err(TemporaryTextError);
+        }
+        Ok(Self { policy, until, version })
+    }
+
+    /// How long it holds from `now` (unix microseconds) on, in milliseconds, rounded up.
+    #[must_use]
+    pub fn remaining_ms(&self, now: u64) -> u64 {
+        self.until.saturating_sub(now).div_ceil(US_PER_MS)
+    }
+}
+
+impl fmt::Display for Temporary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} until {} version {}", self.policy, self.until, self.version)
     }
 }
 

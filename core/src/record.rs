@@ -7,7 +7,7 @@ use crate::decimal::{self, DecimalError};
 use crate::defaults::Defaults;
 use crate::limits::MAX_LEAD_US;
 use crate::merge::State;
-use crate::policy::{Policy, PolicyTextError, StoredPolicy};
+use crate::policy::{Policy, PolicyTextError, StoredPolicy, Temporary, TemporaryTextError};
 use crate::timestamp::{self, TimestampError};
 use std::fmt;
 
@@ -23,6 +23,8 @@ pub enum Field {
     Weight,
     /// See [`StoredPolicy`]. Missing: the configured default.
     Policy,
+    /// See [`Temporary`]. Missing: none.
+    Temporary,
     /// The part of a millionth of a token held besides `tokens`, as numerator
     /// over 2520 times the interval in microseconds. Missing: 0.
     Remainder,
@@ -41,6 +43,7 @@ impl Field {
             Self::Timestamp => "timestamp",
             Self::Weight => "userWeight",
             Self::Policy => "policy",
+            Self::Temporary => "temporary",
             Self::Remainder => "remainder",
             Self::Debits => "debits",
             Self::Regions => "regions",
@@ -61,6 +64,8 @@ pub enum FieldError {
     Weight,
     /// `policy` is no policy.
     Policy(PolicyTextError),
+    /// `temporary` is no temporary pin.
+    Temporary(TemporaryTextError),
     /// `remainder` is no integer.
     Remainder,
     /// `debits` is nothing that this module wrote.
@@ -77,6 +82,7 @@ impl fmt::Display for FieldError {
             Self::Ahead => f.write_str("is more than 30 days ahead of the server's clock"),
             Self::Weight => f.write_str("is not an integer from 1 to 10"),
             Self::Policy(error) => error.fmt(f),
+            Self::Temporary(error) => error.fmt(f),
             Self::Remainder => f.write_str("is not an integer of 0 or more"),
             Self::Debits => f.write_str("is not the MessagePack of debit counters"),
             Self::Regions => f.write_str("is not the MessagePack of the regions' states"),
@@ -95,6 +101,8 @@ pub struct Record {
     pub weight: Option<Weight>,
     /// The policy, unless it is the default.
     pub policy: Option<StoredPolicy>,
+    /// The pin over it that ends by itself.
+    pub temporary: Option<Temporary>,
     /// Over 2520 times the interval in microseconds.
     pub remainder: Option<u64>,
     /// What regions count, in a bucket that they share.
@@ -131,6 +139,9 @@ impl Record {
             Field::Policy => {
                 self.policy = Some(StoredPolicy::parse(text).map_err(FieldError::Policy)?);
             }
+            Field::Temporary => {
+                self.temporary = Some(Temporary::parse(text).map_err(FieldError::Temporary)?);
+            }
             Field::Remainder => {
                 self.remainder = Some(decimal::digits(text).map_err(|_| FieldError::Remainder)?);
             }
@@ -163,6 +174,7 @@ impl Record {
             self.timestamp.is_some(),
             self.weight.is_some(),
             self.policy.is_some(),
+            self.temporary.is_some(),
             self.remainder.is_some(),
             self.debits.is_some(),
             self.regions.is_some(),
@@ -183,12 +195,10 @@ impl Record {
         }
     }
 
-    /// Whether it does not refill under the policy it was left with: the stored one, else the
-    /// default of then.
+    /// Whether it does not refill under the policy it was left with, beneath a temporary pin.
     #[must_use]
     pub fn is_dry(&self, defaults: &Defaults, now: u64) -> bool {
-        let default = || defaults.at(self.timestamp.unwrap_or(now));
-        self.policy.map_or_else(default, |stored| stored.policy).refill() == 0
+        self.policy_beneath(defaults, self.timestamp.unwrap_or(now)).refill() == 0
     }
 
     /// Whether the hash has any field of a bucket. One that has none is somebody else's.
@@ -206,14 +216,41 @@ impl Record {
             || self.weight.is_some_and(|weight| weight != Weight::ONE)
     }
 
+    /// The temporary pin that is in force at `now`.
+    #[must_use]
+    pub fn temporary_at(&self, now: u64) -> Option<Temporary> {
+        // After a clock step back it does not come back to life.
+        let now = now.max(self.timestamp.unwrap_or(now));
+        self.temporary.filter(|temporary| temporary.until > now)
+    }
+
+    /// The policy beneath a temporary pin, at an instant: the stored one, else the default.
+    pub(crate) fn policy_beneath(&self, defaults: &Defaults, at: u64) -> Policy {
+        self.policy.map_or_else(|| defaults.at(at), |stored| stored.policy)
+    }
+
+    /// The policy in force at an instant.
+    pub(crate) fn policy_at(&self, defaults: &Defaults, at: u64) -> Policy {
+        match self.temporary_at(at) {
+            Some(temporary) => temporary.policy,
+            None => self.policy_beneath(defaults, at),
+        }
+    }
+
     /// The bucket at `now` under the policy it was left with, whatever a call
-    /// may ask for: the stored one, else the default.
+    /// may ask for: the temporary pin, else the stored one, else the default.
     #[inline(always)]
     #[must_use]
     pub fn bucket(&self, defaults: &Defaults, now: u64) -> Bucket {
         let timestamp = self.timestamp.unwrap_or(now);
-        let policy = self.policy.map_or_else(|| defaults.at(timestamp), |stored| stored.policy);
-        let mut bucket = self.bucket_at_rest(policy, timestamp);
+        let mut bucket = self.bucket_at_rest(self.policy_at(defaults, timestamp), timestamp);
+        if let Some(temporary) = self.temporary_at(timestamp) {
+            bucket.advance(now.min(temporary.until));
+            if self.temporary_at(now).is_some() {
+                return bucket;
+            }
+            bucket.switch(self.policy_beneath(defaults, temporary.until));
+        }
         match self.policy {
             Some(_) => bucket.advance(now),
             None => defaults.advance(&mut bucket, now),
@@ -226,15 +263,20 @@ impl Record {
     #[must_use]
     pub fn state(&self, defaults: &Defaults, now: u64) -> State {
         let timestamp = self.timestamp.unwrap_or(now);
-        let policy = self.policy.map_or(defaults.current(), |stored| stored.policy);
-        let bucket = if self.policy.is_none() && !defaults.holds_since(timestamp) {
+        let temporary = self.temporary_at(now);
+        let bucket = if let (Some(ended), None) = (self.temporary, temporary)
+            && ended.until > timestamp
+        {
+            // Credited up to its end, the state is a line of the policy beneath.
+            self.bucket(defaults, defaults.clock(ended.until))
+        } else if self.policy.is_none() && temporary.is_none() && !defaults.holds_since(timestamp) {
             // The default policy was another one: credited up to the change, the
             // state is a line of the present policy.
             self.bucket(defaults, defaults.clock(0))
         } else {
-            self.bucket_at_rest(policy, timestamp)
+            self.bucket_at_rest(self.policy_at(defaults, timestamp), timestamp)
         };
-        State::written_at(bucket, self.policy, timestamp)
+        State::written_at(bucket, self.policy, timestamp).pinned_by(temporary)
     }
 }
 
@@ -246,6 +288,7 @@ impl From<&Decoded> for Record {
             timestamp: Some(read.timestamp),
             weight: Some(read.weight),
             policy: read.policy,
+            temporary: read.temporary,
             remainder: Some(read.remainder),
             ..Self::default()
         }

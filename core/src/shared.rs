@@ -29,7 +29,7 @@ use crate::debits::{Account, Counter, Debits, Slack, Terms, Version};
 use crate::error::Internal;
 use crate::limits::{MAX_REPLICAS, MICRO, SHARES};
 use crate::membership::{Membership, WHOLE};
-use crate::policy::{Policy, StoredPolicy};
+use crate::policy::{Policy, StoredPolicy, Temporary};
 use crate::replica::{MAX_OWN_EPOCH, ReplicaId, Writer};
 use crate::wide;
 
@@ -103,6 +103,8 @@ pub struct Remote {
     pub bucket: SharedBucket,
     /// What its `policy` field says.
     pub stored: Option<StoredPolicy>,
+    /// The temporary pin over it, its end on the clock of who reads this.
+    pub temporary: Option<Temporary>,
 }
 
 impl Remote {
@@ -110,12 +112,12 @@ impl Remote {
     #[must_use]
     pub fn terms(&self) -> Terms {
         let (version, weight) = (self.bucket.version(), self.bucket.weight());
-        Terms { version, stored: self.stored, weight }
+        Terms { version, stored: self.stored, temporary: self.temporary, weight }
     }
 
     /// Whether it is as good as a missing key: full, and nothing set on purpose.
     pub(crate) fn owes_nothing(&self) -> bool {
-        let pinned = self.stored.is_some_and(StoredPolicy::is_pinned);
+        let pinned = self.temporary.is_some() || self.stored.is_some_and(StoredPolicy::is_pinned);
         let plain =
             self.bucket.weight() == Weight::ONE && self.bucket.version() == Version::default();
         self.bucket.is_full() && plain && !pinned

@@ -492,7 +492,7 @@ impl Server {
 pub struct Backup(BTreeMap<Name, Slot>);
 
 fn noted(note: &Note, debits: Option<&[u8]>) -> Noted {
-    [note.to_bytes().as_flattened(), debits.unwrap_or_default()].concat().into()
+    [note.to_bytes().as_bytes(), debits.unwrap_or_default()].concat().into()
 }
 
 /// The counters of a bucket.

@@ -162,7 +162,8 @@ pub(super) fn merge_states(
         if from_peer && record.as_ref().is_some_and(|record| !record.is_bucket()) {
             return Err(Error::Foreign(name.as_bytes().into()));
         }
-        let mut opened = OpenBucket::merged(record, &merged.state, from_peer, now);
+        let default = store::default_policy(ctx)?;
+        let mut opened = OpenBucket::merged(record, &merged.state, default, from_peer, now);
         // A new key gets the field only if there is something to keep in it.
         let wanted = newer_before.is_some() || !merged.newer.is_empty();
         let newer = newer_after.filter(|after| wanted && newer_before.as_ref() != Some(after));
@@ -258,7 +259,7 @@ impl Stored {
             return Ok(Self { state, newer, shared: None });
         }
         let opened = store::open_for_read(ctx, key, now)?;
-        let state = State::of(opened.bucket(), opened.policy());
+        let state = State::of(opened.bucket(), opened.policy()).pinned_by(opened.temporary());
         Ok(Self { state, newer, shared: opened.as_shared().cloned() })
     }
 
@@ -292,7 +293,8 @@ impl Stored {
             }
             Some(debits) => {
                 let stored = policy.map(|stored| stored.policy);
-                let policy = stored.or(default).unwrap_or(defaults.current());
+                let temporary = state.temporary.map(|pin| pin.policy);
+                let policy = temporary.or(stored).or(default).unwrap_or(defaults.current());
                 if tokens > policy.capacity_micros() {
                     return Err(refused(BlobError::OutOfBounds("tokens")));
                 }

@@ -39,17 +39,19 @@ pub(super) enum Word {
     Partial,
     Keep,
     Weight,
+    For,
     Reset,
 }
 
 impl Word {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Capacity,
         Self::Refill,
         Self::Interval,
         Self::Partial,
         Self::Keep,
         Self::Weight,
+        Self::For,
         Self::Reset,
     ];
 
@@ -62,6 +64,7 @@ impl Word {
             Self::Partial => "PARTIAL",
             Self::Keep => "KEEP",
             Self::Weight => "WEIGHT",
+            Self::For => "FOR",
             Self::Reset => "RESET",
         }
     }
@@ -83,6 +86,8 @@ pub(super) struct Options {
     pub(super) keep: Option<u64>,
     /// WEIGHT.
     pub(super) weight: Option<u64>,
+    /// FOR, in milliseconds.
+    pub(super) duration: Option<u64>,
 }
 
 /// Reads all arguments that are left as options; `allowed` are the command's own.
@@ -101,6 +106,7 @@ pub(super) fn options(args: &mut Args<'_>, allowed: &[Word]) -> Result<Options, 
             Word::Refill => refill.replace(self::refill(value(args, word)?)?).is_some(),
             Word::Interval => interval.replace(self::interval(value(args, word)?)?).is_some(),
             Word::Weight => options.weight.replace(weight(value(args, word)?)?).is_some(),
+            Word::For => options.duration.replace(duration(value(args, word)?)?).is_some(),
             Word::Keep => options.keep.replace(keep(value(args, word)?)?).is_some(),
             Word::Partial => std::mem::replace(&mut options.partial, true),
             Word::Reset => {
@@ -165,6 +171,11 @@ pub(super) fn refill(text: Str<'_>) -> Result<u64, Error> {
 /// Milliseconds: 1 ms to 366 days.
 pub(super) fn interval(text: Str<'_>) -> Result<u64, Error> {
     integer(text, 1, MAX_INTERVAL_MS, Quantity::Interval)
+}
+
+/// Milliseconds: 1 ms to 366 days.
+fn duration(text: Str<'_>) -> Result<u64, Error> {
+    integer(text, 1, MAX_INTERVAL_MS, Quantity::Duration)
 }
 
 fn weight(text: Str<'_>) -> Result<u64, Error> {

@@ -1,7 +1,7 @@
-//! `CL.POLICY key [CAPACITY n] [REFILL n [INTERVAL ms]] [WEIGHT w]` and
+//! `CL.POLICY key [CAPACITY n] [REFILL n [INTERVAL ms]] [WEIGHT w] [FOR ms]` and
 //! `CL.POLICY key RESET`
 
-use super::options::{self, CAPACITY, KEY, REFILL, Word};
+use super::options::{self, CAPACITY, KEY, Options, REFILL, Word};
 use super::reply;
 use crate::error::{Error, Quantity};
 use crate::host::{self, Access, Args, Argument, ArgumentKind, Command, Context, Key, Keys, Spec};
@@ -9,6 +9,7 @@ use crate::store;
 use claw_core::bucket::Weight;
 use claw_core::decimal::Decimal;
 use claw_core::open::{OpenBucket, PolicySource};
+use claw_core::policy::Asked;
 
 /// Reads, pins or unpins the policy of a bucket.
 pub(crate) struct Policy;
@@ -37,6 +38,9 @@ impl Command for Policy {
                             Argument::new(c"weight", ArgumentKind::Integer)
                                 .token(c"WEIGHT")
                                 .optional(),
+                            Argument::new(c"duration", ArgumentKind::Integer)
+                                .token(c"FOR")
+                                .optional(),
                         ]),
                     ),
                     Argument::new(c"reset", ArgumentKind::Token).token(c"RESET"),
@@ -55,14 +59,18 @@ impl Command for Policy {
         let key = if reading { Key::open_read(ctx, name) } else { Key::open_write(ctx, name) };
         let mut opened = store::open_for_read(ctx, &key, now)?;
         let region = ctx.module().regions.region()?;
-        let default = store::default_policy(ctx)?;
         match change {
             Change::None => {}
-            Change::Reset => opened.reset(default, &region),
+            Change::Reset => opened.reset(&region),
+            // What is left out stays as it is.
+            Change::SetFor { asked, ms } => {
+                let policy = asked.over(opened.bucket().policy())?;
+                opened.pin_for(policy, ms, &region);
+            }
             Change::Set { asked, weight } => {
-                // What is left out stays as it is.
                 if !asked.is_empty() {
-                    let policy = asked.over(opened.bucket().policy())?;
+                    // A temporary pin ends with it.
+                    let policy = asked.over(opened.beneath())?;
                     opened.pin(policy, &region);
                 }
                 if let Some(weight) = weight {
@@ -83,7 +91,7 @@ impl Command for Policy {
 /// The map of CL.POLICY and CL.POLICY_RO.
 pub(super) fn reply_policy(ctx: &Context<'_>, opened: &OpenBucket) {
     let (policy, source) = (opened.bucket().policy(), opened.source());
-    ctx.reply_map(6);
+    ctx.reply_map(7);
     ctx.reply_bytes(b"capacity");
     ctx.reply_integer(reply::signed(policy.capacity()));
     ctx.reply_bytes(b"refill");
@@ -100,12 +108,15 @@ pub(super) fn reply_policy(ctx: &Context<'_>, opened: &OpenBucket) {
         PolicySource::Bucket => b"bucket",
         PolicySource::Default => b"default",
     });
+    ctx.reply_bytes(b"pin_remaining_ms");
+    ctx.reply_integer(opened.pin_remaining_ms());
 }
 
 /// What the call asks for.
 enum Change {
     None,
-    Set { asked: claw_core::policy::Asked, weight: Option<Weight> },
+    Set { asked: Asked, weight: Option<Weight> },
+    SetFor { asked: Asked, ms: u64 },
     Reset,
 }
 
@@ -118,12 +129,20 @@ impl Change {
             args.next();
             return if args.is_empty() { Ok(Self::Reset) } else { Err(Error::LoneReset) };
         }
-        let allowed = [Word::Capacity, Word::Refill, Word::Interval, Word::Weight];
-        let options = options::options(args, &allowed)?;
-        let weight = match options.weight {
+        let allowed = [Word::Capacity, Word::Refill, Word::Interval, Word::Weight, Word::For];
+        let Options { asked, weight, duration, .. } = options::options(args, &allowed)?;
+        if let Some(ms) = duration {
+            // A weight has no end.
+            return match (asked.is_empty(), weight) {
+                (false, None) => Ok(Self::SetFor { asked, ms }),
+                (false, Some(_)) => Err(Error::ForWeight),
+                (true, _) => Err(Error::LoneFor),
+            };
+        }
+        let weight = match weight {
             None => None,
             Some(weight) => Some(Weight::new(weight).ok_or(Error::OutOfRange(Quantity::Weight))?),
         };
-        Ok(Self::Set { asked: options.asked, weight })
+        Ok(Self::Set { asked, weight })
     }
 }

@@ -120,12 +120,11 @@ fn receive_counters(
 ) -> Result<bool, Error> {
     check_shared(ctx, name)?;
     let remote = codec::decode_wire(state, now, wire).map_err(Error::State)?;
-    let default = store::default_policy(ctx)?;
     let key = Key::open_write(ctx, name);
     let mut opened = store::open_shared(ctx, &key, now)?;
     let region = ctx.module().regions.region()?;
     let received = opened
-        .receive(remote, default, &region)
+        .receive(remote, &region)
         .map_err(|refusal| Error::refused(refusal, name.as_bytes()))?;
     if received.changed {
         ctx.module().stats.merged.add(1);
@@ -192,7 +191,9 @@ fn fold(
         // No key is open while the function runs.
         let view = strategy.fold(ctx, &states)?;
         let key = Key::open_write(ctx, name);
-        let mut opened = OpenBucket::merged(store::load(ctx, &key, now)?, &view, true, now);
+        let record = store::load(ctx, &key, now)?;
+        let default = store::default_policy(ctx)?;
+        let mut opened = OpenBucket::merged(record, &view, default, true, now);
         opened.set_regions(states);
         store::save(ctx, &key, &mut opened)?;
         ctx.module().stats.merged.add(1);

@@ -9,9 +9,11 @@ use super::write;
 use crate::bucket::{Bucket, Weight};
 use crate::debits::{Account, Counter, Debits, Version};
 use crate::error::Internal;
-use crate::limits::{MAX_DEBT, MAX_LEAD_US, MAX_MICRO_TOKENS, MAX_REPLICAS, MAX_TIMESTAMP_US};
+use crate::limits::{
+    MAX_DEBT, MAX_INTERVAL_MS, MAX_LEAD_US, MAX_MICRO_TOKENS, MAX_REPLICAS, MAX_TIMESTAMP_US,
+};
 use crate::merge::State;
-use crate::policy::{Policy, StoredPolicy};
+use crate::policy::{Policy, StoredPolicy, Temporary};
 use crate::replica::{MAX_EPOCH, ReplicaId};
 use rmpv::Value;
 use rmpv::encode::write_value;
@@ -74,6 +76,7 @@ pub struct Besides {
 /// | `remainder` | see [`crate::bucket::Bucket::remainder`] |
 /// | `weight` | 1..=10 |
 /// | `policy` | map of `capacity` (tokens), `refill` (millionths), `interval` (ms) and, when pinned, `pin` (its version); absent on the default policy |
+/// | `temporary` | while a temporary pin is in force: the same map of it, `pin` and `until` (its end, unix microseconds) |
 /// | `default` | in a shared bucket without `policy`, and in the field `regions`: the same map, of the policy in force |
 /// | `debits` | in a shared bucket: map of replica to array of epoch, spent and refunded (millionths) |
 /// | `fraction` | in a shared bucket: see [`Debits`] |
@@ -86,6 +89,7 @@ pub fn encode(state: &State, besides: &Besides) -> Result<Vec<u8>, BlobError> {
     let blob = Blob {
         bucket: state.bucket,
         stored: state.policy,
+        temporary: state.temporary,
         counted: besides.debits.as_ref(),
         default: besides.debits.is_some() && state.policy.is_none(),
         newer: &besides.newer,
@@ -97,9 +101,9 @@ pub fn encode(state: &State, besides: &Besides) -> Result<Vec<u8>, BlobError> {
 /// Writes a state with the policy in force, whether or not it is the default.
 pub(super) fn encode_in_force(state: &State) -> Result<Vec<u8>, BlobError> {
     let mut bytes = Vec::new();
-    let (stored, newer) = (state.policy, &Newer::new());
-    let blob =
-        Blob { bucket: state.bucket, stored, counted: None, default: stored.is_none(), newer };
+    let State { bucket, policy: stored, temporary, .. } = *state;
+    let (counted, default, newer) = (None, stored.is_none(), &Newer::new());
+    let blob = Blob { bucket, stored, temporary, counted, default, newer };
     write_blob(&blob, &mut bytes)?;
     Ok(bytes)
 }
@@ -108,6 +112,7 @@ pub(super) fn encode_in_force(state: &State) -> Result<Vec<u8>, BlobError> {
 struct Blob<'a> {
     bucket: Bucket,
     stored: Option<StoredPolicy>,
+    temporary: Option<Temporary>,
     counted: Option<&'a Debits>,
     /// Whether it says which policy the default is.
     default: bool,
@@ -118,6 +123,7 @@ fn write_blob(blob: &Blob<'_>, out: &mut Vec<u8>) -> Result<(), BlobError> {
     let newer = blob.newer.iter().filter(|(name, _)| name.as_str() != POLICY);
     let fields = [
         usize::from(blob.stored.is_some()),
+        usize::from(blob.temporary.is_some()),
         usize::from(blob.default),
         if blob.counted.is_some() { 3 } else { 0 },
         newer.clone().count(),
@@ -136,11 +142,15 @@ fn write_blob(blob: &Blob<'_>, out: &mut Vec<u8>) -> Result<(), BlobError> {
             _ => &[],
         };
         write::text(out, POLICY);
-        write_policy(out, policy, pin, newer)?;
+        write_policy(out, policy, pin, None, newer)?;
+    }
+    if let Some(Temporary { policy, until, version }) = blob.temporary {
+        write::text(out, TEMPORARY);
+        write_policy(out, policy, Some(version), Some(until), &[])?;
     }
     if blob.default {
         write::text(out, DEFAULT);
-        write_policy(out, blob.bucket.policy(), None, &[])?;
+        write_policy(out, blob.bucket.policy(), None, None, &[])?;
     }
     if let Some(counted) = blob.counted {
         let counters = counted.accounts.iter().filter(|account| account.counter.epoch != 0);
@@ -173,15 +183,19 @@ fn write_policy(
     out: &mut Vec<u8>,
     policy: Policy,
     pin: Option<u64>,
+    until: Option<u64>,
     newer: &[(Value, Value)],
 ) -> Result<(), BlobError> {
-    let own = if pin.is_some() { 4 } else { 3 };
-    write::map(out, newer.len().saturating_add(own));
+    let fields = [3, usize::from(pin.is_some()), usize::from(until.is_some()), newer.len()];
+    write::map(out, fields.into_iter().fold(0, usize::saturating_add));
     number(out, "capacity", policy.capacity());
     number(out, "refill", policy.refill());
     number(out, "interval", policy.interval_ms());
     if let Some(pin) = pin {
         number(out, "pin", pin);
+    }
+    if let Some(until) = until {
+        number(out, "until", until);
     }
     for (name, value) in newer {
         value_of_later(out, name)?;
@@ -203,6 +217,9 @@ fn value_of_later(out: &mut Vec<u8>, value: &Value) -> Result<(), BlobError> {
 /// The field of the policy; among the newer fields, what the policy has besides.
 const POLICY: &str = "policy";
 
+/// The field of the temporary pin.
+const TEMPORARY: &str = "temporary";
+
 /// The field of the policy in force, where it is the default.
 const DEFAULT: &str = "default";
 
@@ -217,6 +234,8 @@ pub struct Decoded {
     pub weight: Weight,
     /// The policy that the bucket stores.
     pub policy: Option<StoredPolicy>,
+    /// The temporary pin over it.
+    pub temporary: Option<Temporary>,
     /// See [`Bucket::remainder`].
     pub remainder: u64,
     /// Version of the writer.
@@ -251,6 +270,7 @@ pub fn decode(blob: &[u8], now: u64) -> Result<Decoded, BlobError> {
             Some(stored)
         }
     };
+    let temporary = read.temporary.map(|read| read.temporary(now)).transpose()?;
     let default = read.default.map(|read| read.policy()).transpose()?;
     if !(MAX_DEBT.saturating_neg()..=MAX_MICRO_TOKENS.cast_signed()).contains(&tokens) {
         return Err(BlobError::OutOfBounds("tokens"));
@@ -284,6 +304,7 @@ pub fn decode(blob: &[u8], now: u64) -> Result<Decoded, BlobError> {
         timestamp,
         weight,
         policy,
+        temporary,
         remainder: read.remainder.unwrap_or(0),
         version,
         default,
@@ -301,6 +322,7 @@ struct ReadBlob {
     weight: Option<u64>,
     /// Nil stands for none.
     policy: Option<Option<ReadPolicy>>,
+    temporary: Option<ReadPolicy>,
     default: Option<ReadPolicy>,
     counters: Option<ReadCounters>,
     fraction: Option<u64>,
@@ -328,6 +350,7 @@ impl<'de> Deserialize<'de> for ReadBlob {
                         "remainder" => once(&mut read.remainder, &mut map)?,
                         "weight" => once(&mut read.weight, &mut map)?,
                         POLICY => once(&mut read.policy, &mut map)?,
+                        TEMPORARY => once(&mut read.temporary, &mut map)?,
                         DEFAULT => once(&mut read.default, &mut map)?,
                         "debits" => once(&mut read.counters, &mut map)?,
                         "fraction" => once(&mut read.fraction, &mut map)?,
@@ -468,10 +491,22 @@ struct ReadPolicy {
     refill: Option<u64>,
     interval: Option<u64>,
     pin: Option<u64>,
+    until: Option<u64>,
     newer: Newer,
 }
 
 impl ReadPolicy {
+    fn temporary(&self, now: u64) -> Result<Temporary, BlobError> {
+        let (Some(version), Some(until)) = (self.pin, self.until) else {
+            return Err(BlobError::Malformed);
+        };
+        let longest = MAX_INTERVAL_MS.saturating_mul(1_000).saturating_add(MAX_LEAD_US);
+        if until > now.saturating_add(longest) {
+            return Err(BlobError::OutOfBounds(TEMPORARY));
+        }
+        Ok(Temporary { policy: self.policy()?, until, version })
+    }
+
     fn policy(&self) -> Result<Policy, BlobError> {
         let (Some(capacity), Some(refill), Some(interval)) =
             (self.capacity, self.refill, self.interval)
@@ -500,6 +535,7 @@ impl<'de> Deserialize<'de> for ReadPolicy {
                         "refill" => once(&mut read.refill, &mut map)?,
                         "interval" => once(&mut read.interval, &mut map)?,
                         "pin" => once(&mut read.pin, &mut map)?,
+                        "until" => once(&mut read.until, &mut map)?,
                         other => once_newer(&mut read.newer, other, &mut map)?,
                     }
                 }

@@ -39,9 +39,11 @@ pub fn decode_regions(bytes: &[u8]) -> Option<RegionStates> {
     for (id, blob) in read(bytes)? {
         // The timestamps were bounded when the states came in.
         let read = decode(blob.as_slice()?, MAX_TIMESTAMP_US).ok()?;
-        let policy = read.policy.map(|stored| stored.policy).or(read.default)?;
+        let stored = read.policy.map(|stored| stored.policy);
+        let policy = read.temporary.map(|pin| pin.policy).or(stored).or(read.default)?;
         let bucket = Bucket::new(policy, read.weight, read.tokens, read.remainder, read.timestamp);
-        regions.insert(id.parse().ok()?, State::written_at(bucket, read.policy, read.timestamp));
+        let state = State::written_at(bucket, read.policy, read.timestamp);
+        regions.insert(id.parse().ok()?, state.pinned_by(read.temporary));
     }
     (regions.len() <= MAX_REPLICAS).then_some(regions)
 }

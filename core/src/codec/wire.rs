@@ -6,10 +6,12 @@ use super::debits::{decode_debits_into, in_order};
 use super::{reader, write};
 use crate::bucket::{Bucket, Weight};
 use crate::debits::{Account, Counter, Debits, Version};
-use crate::limits::{MAX_DEBT, MAX_LEAD_US, MAX_REPLICAS, MAX_TIMESTAMP_US, MAX_VERSION};
+use crate::limits::{
+    MAX_DEBT, MAX_INTERVAL_MS, MAX_LEAD_US, MAX_REPLICAS, MAX_TIMESTAMP_US, MAX_VERSION,
+};
 use crate::membership::Membership;
 use crate::plan::Note;
-use crate::policy::{Policy, StoredPolicy};
+use crate::policy::{Policy, StoredPolicy, Temporary};
 use crate::replica::{MAX_EPOCH, ReplicaId};
 use crate::shared::{Remote, SharedBucket};
 
@@ -63,17 +65,20 @@ const STORED: u8 = 1;
 const PINNED: u8 = 1 << 1;
 const REFILLING: u8 = 1 << 2;
 const VERSIONED: u8 = 1 << 3;
+const TEMPORARY: u8 = 1 << 4;
 
 /// The parts that every state has, and those that some have.
 const PARTS: usize = 8;
 const PIN: usize = 1;
 const VERSION: usize = 2;
+const TEMPORARY_PARTS: usize = 5;
 /// The parts of a replica.
 const COUNTER: usize = 4;
 
 /// Writes the state that a [note](Note) of a shared bucket stands for; `text` is the field
 /// `debits` that follows it. An array of form, tokens, timestamp, capacity, refill, interval,
-/// weight and fraction; the version of a pin, if it is pinned; number and origin of the last
+/// weight and fraction; the version of a pin, if it is pinned; of a temporary pin its
+/// end, version, and the policy beneath it, if there is one; number and origin of the last
 /// change of policy or weight, if there was one; and for each replica its place in `names`, epoch,
 /// spent and refunded. `debits` is where the text is read; what it held is gone.
 ///
@@ -86,7 +91,7 @@ pub fn encode_wire(
     debits: &mut Debits,
     out: &mut Vec<u8>,
 ) -> bool {
-    let Note { bucket, stored, counted: Some(refilling) } = *note else {
+    let Note { bucket, stored, temporary, counted: Some(refilling) } = *note else {
         return false;
     };
     if !decode_debits_into(text, debits) {
@@ -98,17 +103,19 @@ pub fn encode_wire(
     let form = flag(STORED, stored.is_some())
         | flag(PINNED, pin.is_some())
         | flag(REFILLING, refilling)
-        | flag(VERSIONED, versioned);
+        | flag(VERSIONED, versioned)
+        | flag(TEMPORARY, temporary.is_some());
     let counted = debits.accounts.iter().filter(|account| account.counter.epoch != 0);
     let parts = counted.clone().count().saturating_mul(COUNTER);
     let parts = parts.saturating_add(PARTS);
     let parts = parts.saturating_add(if pin.is_some() { PIN } else { 0 });
     let parts = parts.saturating_add(if versioned { VERSION } else { 0 });
+    let parts = parts.saturating_add(if temporary.is_some() { TEMPORARY_PARTS } else { 0 });
     write::array(out, parts);
     write::uint(out, form.into());
     write::sint(out, bucket.tokens());
     write::uint(out, bucket.timestamp());
-    // What is stored may be a pin of the policy in force, or it is that policy.
+    // The one in force; unless a temporary pin is over it, it is what is stored.
     let policy = bucket.policy();
     write::uint(out, policy.capacity());
     write::uint(out, policy.refill());
@@ -117,6 +124,14 @@ pub fn encode_wire(
     write::uint(out, debits.fraction);
     if let Some(pin) = pin {
         write::uint(out, pin);
+    }
+    if let Some(temporary) = temporary {
+        write::uint(out, temporary.until);
+        write::uint(out, temporary.version);
+        let beneath = stored.map_or(policy, |stored| stored.policy);
+        write::uint(out, beneath.capacity());
+        write::uint(out, beneath.refill());
+        write::uint(out, beneath.interval_ms());
     }
     if versioned {
         write::uint(out, debits.version.number);
@@ -159,7 +174,7 @@ impl Wire {
     #[must_use]
     pub fn new(from: ReplicaId, names: Names, sent: u64) -> Self {
         let bucket = SharedBucket::full(Policy::DEFAULT, Weight::ONE, 0);
-        let remote = Remote { from: Some(from), bucket, stored: None };
+        let remote = Remote { from: Some(from), bucket, stored: None, temporary: None };
         Self { names, sent, debits: Debits::default(), remote, nobody: Membership::default() }
     }
 }
@@ -179,7 +194,8 @@ pub fn decode_wire<'a>(
     debits.accounts = remote.bucket.take_accounts();
     let mut rest = bytes;
     let read = read(&mut rest, names, debits).filter(|_| rest.is_empty());
-    let Read { form, tokens, timestamp, policy, weight, pin } = read.ok_or(BlobError::Malformed)?;
+    let Read { form, tokens, timestamp, policy, weight, pin, temporary } =
+        read.ok_or(BlobError::Malformed)?;
     let policy = policy.ok_or(BlobError::OutOfBounds("policy"))?;
     let weight = Weight::new(weight).ok_or(BlobError::OutOfBounds("weight"))?;
     if !(MAX_DEBT.saturating_neg()..=policy.capacity_micros()).contains(&tokens) {
@@ -194,10 +210,24 @@ pub fn decode_wire<'a>(
     if !in_order(&debits.accounts) || !debits.accounts.iter().all(sane) {
         return Err(BlobError::OutOfBounds("debits"));
     }
-    if debits.version.number.max(pin.unwrap_or(0)) > MAX_VERSION {
+    let (beneath, temporary) = match temporary {
+        None => (policy, None),
+        Some((until, version, beneath)) => {
+            let left = until.saturating_sub(*sent);
+            if left.div_ceil(1_000) > MAX_INTERVAL_MS {
+                return Err(BlobError::OutOfBounds("temporary"));
+            }
+            let temporary = Temporary { policy, until: now.saturating_add(left), version };
+            (beneath.ok_or(BlobError::OutOfBounds("policy"))?, Some(temporary))
+        }
+    };
+    let pins = [pin, temporary.map(|temporary| temporary.version)];
+    if pins.into_iter().flatten().fold(debits.version.number, u64::max) > MAX_VERSION {
         return Err(BlobError::OutOfBounds("version"));
     }
-    remote.stored = (form & STORED != 0).then_some(StoredPolicy { policy, pin });
+    remote.stored = (form & STORED != 0).then_some(StoredPolicy { policy: beneath, pin });
+    // One that has ended says which change it was, and no more.
+    remote.temporary = temporary;
     remote.bucket.set(&Bucket::new(policy, weight, tokens, 0, timestamp), debits);
     if form & REFILLING != 0 {
         remote.bucket.advance(*sent, nobody);
@@ -213,6 +243,8 @@ struct Read {
     policy: Option<Policy>,
     weight: u64,
     pin: Option<u64>,
+    /// End, version, and the policy beneath.
+    temporary: Option<(u64, u64, Option<Policy>)>,
 }
 
 fn read(rest: &mut &[u8], names: &Names, debits: &mut Debits) -> Option<Read> {
@@ -227,6 +259,15 @@ fn read(rest: &mut &[u8], names: &Names, debits: &mut Debits) -> Option<Read> {
     let (pin, parts) = match form & PINNED {
         0 => (None, parts),
         _ => (Some(reader::uint(rest)?), parts.checked_sub(PIN)?),
+    };
+    let (temporary, parts) = match form & TEMPORARY {
+        0 => (None, parts),
+        _ => {
+            let (until, version) = (reader::uint(rest)?, reader::uint(rest)?);
+            let (capacity, refill) = (reader::uint(rest)?, reader::uint(rest)?);
+            let beneath = Policy::new(capacity, refill, reader::uint(rest)?).ok();
+            (Some((until, version, beneath)), parts.checked_sub(TEMPORARY_PARTS)?)
+        }
     };
     let (version, parts) = match form & VERSIONED {
         0 => (Version::default(), parts),
@@ -250,7 +291,7 @@ fn read(rest: &mut &[u8], names: &Names, debits: &mut Debits) -> Option<Read> {
         };
         account.slack = None;
     }
-    Some(Read { form, tokens, timestamp, policy, weight, pin })
+    Some(Read { form, tokens, timestamp, policy, weight, pin, temporary })
 }
 
 /// `Some(None)` is nobody, which stands as a text without letters.

@@ -5,6 +5,7 @@ use super::{Merged, Stored};
 use crate::error::Error;
 use crate::host::{Context, Key, Str};
 use crate::store;
+use claw_core::merge::State;
 use claw_core::shared::Remote;
 
 pub(super) fn merge(
@@ -14,16 +15,16 @@ pub(super) fn merge(
     now: u64,
 ) -> Result<Merged, Error> {
     const UNCOUNTED: Error = Error::Debit("a state that counts no debits cannot be merged");
-    let default = store::default_policy(ctx)?;
     let key = Key::open_write(ctx, name);
     let mut opened = store::open_shared(ctx, &key, now)?;
     let region = ctx.module().regions.region()?;
     let (mut changed, mut rebroadcast) = (false, false);
     for Stored { state, shared, .. } in sources {
         let bucket = shared.ok_or(UNCOUNTED)?;
-        let remote = Remote { from: None, bucket, stored: state.policy };
+        let State { policy: stored, temporary, .. } = state;
+        let remote = Remote { from: None, bucket, stored, temporary };
         let received = opened
-            .receive(&remote, default, &region)
+            .receive(&remote, &region)
             .map_err(|refusal| Error::refused(refusal, name.as_bytes()))?;
         changed |= received.changed;
         rebroadcast |= received.rebroadcast;
