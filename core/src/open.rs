@@ -487,14 +487,15 @@ impl OpenBucket {
         let Some((until, after)) = self.after_pin(region) else {
             return answer;
         };
-        let (share, lasts_ms) = (region.peers.share(), until.saturating_sub(now) / US_PER_MS);
-        let ends_before = |wait: Wait| wait > Wait::Ms(lasts_ms);
+        let (share, lasts) = (region.peers.share(), until.saturating_sub(now));
+        let ends_before = |wait: Wait| wait > Wait::Ms(lasts / US_PER_MS);
+        let end = Wait::Ms(lasts.div_ceil(US_PER_MS.get()));
         let (mut retry_after, mut reset_after) = (answer.retry_after, answer.reset_after);
         if ends_before(retry_after) {
-            retry_after = retry(&after, share);
+            retry_after = retry(&after, share).max(end);
         }
         if ends_before(reset_after) {
-            reset_after = after.answer(0, now, share).reset_after;
+            reset_after = after.answer(0, now, share).reset_after.max(end);
         }
         Answer { retry_after, reset_after, ..answer }
     }
