@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::host::Context;
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::codec::RegionStates;
-use claw_core::limits::{MAX_LEAD_US, MICRO};
+use claw_core::limits::{self, MAX_LEAD_US};
 use claw_core::merge::{self, State};
 use rmpv::Value;
 use serde::Serialize;
@@ -13,6 +13,9 @@ use std::fmt;
 
 /// The name of [`Strategy::Debit`].
 const DEBIT: &str = "debit";
+
+/// Millionths of a token in one token, of which there may be less than none.
+const MICRO: i64 = limits::MICRO.cast_signed();
 
 /// Longest name of a function.
 const MAX_NAME: usize = 128;
@@ -127,8 +130,8 @@ enum Number {
 
 impl Number {
     fn tokens(micros: i64) -> Self {
-        if micros.unsigned_abs().is_multiple_of(MICRO) {
-            return Self::Whole(micros / MICRO.cast_signed());
+        if micros % MICRO == 0 {
+            return Self::Whole(micros / MICRO);
         }
         #[allow(clippy::cast_precision_loss)]
         Self::Fraction(micros as f64 / MICRO as f64)
@@ -226,7 +229,7 @@ const MAX_DEPTH: usize = 16;
 /// Tokens in millionths, rounded to the nearest.
 fn micros(value: &Value) -> Option<i64> {
     match value.as_i64() {
-        Some(whole) => whole.checked_mul(MICRO.cast_signed()),
+        Some(whole) => whole.checked_mul(MICRO),
         None => value.as_f64().and_then(rounded),
     }
 }
@@ -234,7 +237,7 @@ fn micros(value: &Value) -> Option<i64> {
 /// What `micros` reads after a function was given `micros` and returned it.
 fn micros_of(micros: i64) -> Option<i64> {
     match Number::tokens(micros) {
-        Number::Whole(whole) => whole.checked_mul(MICRO.cast_signed()),
+        Number::Whole(whole) => whole.checked_mul(MICRO),
         Number::Fraction(tokens) => rounded(tokens),
     }
 }
