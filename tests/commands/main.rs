@@ -8,6 +8,7 @@
     clippy::unwrap_used
 )]
 
+mod blocked;
 #[path = "../common/buckets.rs"]
 mod buckets;
 mod calls;
@@ -16,5 +17,6 @@ mod no_effect;
 mod paper;
 mod policies;
 mod refusals;
+mod settle;
 mod take;
 mod takeall;
