@@ -262,7 +262,8 @@ fn mix(conn: &mut Connection, region: usize, number: u64) -> redis::RedisResult<
     Ok(answers.iter().map(|answer| answer.0).sum())
 }
 
-/// All regions know exactly what each has acknowledged; then the bucket is filled.
+/// All regions know exactly what each has acknowledged; then the bucket is filled, and refills, so
+/// that it goes.
 fn balance(world: &World, book: &str, books: &[Books; REGIONS]) {
     let known = world.entries(book);
     for (region, books) in books.iter().enumerate() {
@@ -281,4 +282,7 @@ fn balance(world: &World, book: &str, books: &[Books; REGIONS]) {
             there.get("r0").is_none_or(|counter| counter.refunded > 0)
         })
     });
+    for region in 0..REGIONS {
+        run(&mut world.connection(region), &[&format!("CL.TAKE {book} 1 CAPACITY 5 REFILL 5")]);
+    }
 }
