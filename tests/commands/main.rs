@@ -18,3 +18,4 @@ mod policies;
 mod refusals;
 mod take;
 mod takeall;
+mod temporary;
