@@ -3,7 +3,7 @@
 use super::{events, info, settings};
 use crate::commands;
 use crate::config::{Parameter, Value};
-use crate::host::{Args, ERR, Level, OK, Registrar, api, clients, log, refuse};
+use crate::host::{Args, ERR, Level, OK, Registrar, ServerInfo, api, clients, log, refuse};
 use crate::module::Module;
 use redis_module::raw;
 use std::ffi::{CStr, c_int};
@@ -126,12 +126,8 @@ unsafe fn load(
     if Module::install().is_none() {
         return false;
     }
-    // SAFETY: a live context. Keys are signalled by hand, so that a refused take
-    // disturbs neither WATCH nor client tracking.
-    unsafe {
-        let options = raw::REDISMODULE_OPTION_NO_IMPLICIT_SIGNAL_MODIFIED as c_int;
-        api::call!(RedisModule_SetModuleOptions(ctx, options));
-    }
+    // SAFETY: a live context.
+    unsafe { api::call!(RedisModule_SetModuleOptions(ctx, options().cast_signed())) };
     // SAFETY: the server's arguments.
     let overrides = match unsafe { overrides(argv, argc) } {
         Ok(overrides) => overrides,
@@ -155,6 +151,24 @@ unsafe fn load(
     commands::register(&mut registrar);
     // SAFETY: the load-time context.
     registrar.all_registered() && unsafe { info::register(ctx) && events::subscribe(ctx) }
+}
+
+/// Valkey's `VALKEYMODULE_OPTIONS_HANDLE_ATOMIC_SLOT_MIGRATION`, which the bindings lack.
+const HANDLE_ATOMIC_SLOT_MIGRATION: u32 = 1 << 5;
+
+/// What servers ask modules to declare.
+fn options() -> u32 {
+    // Keys are signalled by hand, so that a refused take disturbs neither WATCH nor client
+    // tracking. And buckets may be read while others are loaded that will replace them: what
+    // is kept between commands is about a primary's own takes, and a replica has none.
+    let options = raw::REDISMODULE_OPTION_NO_IMPLICIT_SIGNAL_MODIFIED
+        | raw::REDISMODULE_OPTIONS_HANDLE_REPL_ASYNC_LOAD;
+    // Keys may be there before their slot is: the walk over all keys is not shown them, and
+    // no command of ours reaches them. Elsewhere the bit may come to mean another thing.
+    match ServerInfo::read(c"server").and_then(|info| info.text(c"valkey_version")) {
+        Some(_) => options | HANDLE_ATOMIC_SLOT_MIGRATION,
+        None => options,
+    }
 }
 
 /// Reads the module's arguments: `name value` pairs, with or without `claw.`.
