@@ -1,7 +1,8 @@
 # make demo   set up what is missing, build, and show it working
 # make test   everything that has to hold
 # make regions  two regions that share one limit, cut apart and healed
-# make run    a server in the foreground, with redis.conf
+# make run    a server in the foreground; its configuration, made of redis.conf, and
+#             its data are in target/run
 # make bench  CL.TAKE against its rivals; REDIS_CELL=path adds redis-cell
 # make bench-sync  what region sync and each further region cost, and how fast it is;
 #             both compare with another build of the module: AGAINST=path;
@@ -45,7 +46,7 @@ regions: build
 
 run: build
 	@mkdir -p target/run
-	$(SERVER) redis.conf --loadmodule "$(REDIS_CLAW_MODULE)" --dir target/run
+	scripts/serve.sh $(SERVER) redis.conf "$(abspath target/run)" "$(REDIS_CLAW_MODULE)"
 
 test: lint unit server-tests newer-server-tests container-tests
 
