@@ -366,7 +366,6 @@ fn odd_keys_and_values_do_no_harm() {
     let server = Server::start();
     let conn = &mut server.connection();
     let wrong = "WRONGTYPE Operation against a key holding the wrong kind of value";
-    // What aborts the server with redis-cell.
     run(conn, &["SET string x", "SET integer 5", "RPUSH list a", "SADD set a", "ZADD zset 1 a"]);
     run(conn, &["XADD stream * f v", "HSET corrupt tokens x"]);
     let before = digest(conn);
