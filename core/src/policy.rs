@@ -134,10 +134,10 @@ impl StoredPolicy {
         let mut parts = rate.splitn(2, |&b| b == b'/');
         let refill = parts.next().ok_or(PolicyTextError)?;
         let interval = parts.next().ok_or(PolicyTextError)?;
-        let integer = |digits: &[u8]| decimal::digits(digits).map_err(|_| PolicyTextError);
+        let integer = |text: &[u8]| decimal::whole(text).map_err(|_| PolicyTextError);
         let policy = Policy::new(
             integer(capacity)?,
-            decimal::parse(refill).map_err(|_| PolicyTextError)?,
+            decimal::parse_refill(refill).ok_or(PolicyTextError)?,
             integer(interval)?,
         )
         .map_err(|_| PolicyTextError)?;

@@ -14,7 +14,7 @@ use std::fmt;
 /// The fields of a bucket. Any other field of the hash is the user's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
-    /// Decimal with up to 6 places: what the bucket held at `timestamp`.
+    /// A number of 0 or more: what the bucket held at `timestamp`, to a millionth.
     /// Missing: full.
     Tokens,
     /// Unix microseconds, or RFC 3339. Missing: now.
@@ -125,14 +125,14 @@ impl Record {
                 self.timestamp = Some(instant);
             }
             Field::Weight => {
-                let weight = decimal::digits(text).ok().and_then(Weight::new);
+                let weight = decimal::whole(text).ok().and_then(Weight::new);
                 self.weight = Some(weight.ok_or(FieldError::Weight)?);
             }
             Field::Policy => {
                 self.policy = Some(StoredPolicy::parse(text).map_err(FieldError::Policy)?);
             }
             Field::Remainder => {
-                self.remainder = Some(decimal::digits(text).map_err(|_| FieldError::Remainder)?);
+                self.remainder = Some(decimal::whole(text).map_err(|_| FieldError::Remainder)?);
             }
             Field::Debits => self.read_debits(text, Box::default())?,
             Field::Regions => {
