@@ -13,6 +13,7 @@ mod buckets;
 mod calls;
 mod give;
 mod no_effect;
+mod numbers;
 mod paper;
 mod policies;
 mod refusals;

@@ -39,7 +39,7 @@ pub enum Shape {
 }
 
 /// Digits and nothing else.
-pub fn number(text: &[u8], min: u64, max: u64) -> Option<u64> {
+pub fn digits(text: &[u8], min: u64, max: u64) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -52,17 +52,53 @@ pub fn number(text: &[u8], min: u64, max: u64) -> Option<u64> {
     digits.parse().ok().filter(|value| (min..=max).contains(value))
 }
 
-/// Millionths, from digits with at most six places.
-pub fn decimal(text: &[u8]) -> Option<u64> {
+/// The digits before and behind the point of any number, when no exponent moves it.
+fn plain(text: &[u8]) -> Option<(String, String)> {
     let text = std::str::from_utf8(text).ok()?;
-    let (whole, places) = text.split_once('.').unwrap_or((text, "0"));
-    if places.len() > 6 {
+    let (number, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let size = exponent.strip_prefix(['+', '-']).unwrap_or(exponent).as_bytes();
+    // Further than any of these texts reaches.
+    let most = number.len() + 100;
+    let size = match digits(size, 0, u64::MAX) {
+        Some(size) => usize::try_from(size).ok()?.min(most),
+        None if !size.is_empty() && size.iter().all(u8::is_ascii_digit) => most,
+        None => return None,
+    };
+    let (whole, places) = number.split_once('.').unwrap_or((number, "0"));
+    let all = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !all(whole) || !all(places) {
         return None;
     }
-    let whole = number(whole.as_bytes(), 0, MAX_TOKENS)?;
-    let places =
-        number(format!("{places:0<6}").as_bytes(), 0, 999_999).filter(|_| !places.is_empty())?;
-    Some(whole * 1_000_000 + places).filter(|micros| *micros <= MAX_TOKENS * 1_000_000)
+    let (before, behind) = match exponent.starts_with('-') {
+        true => (size, 0),
+        false => (0, size),
+    };
+    let moved = format!("{}{whole}{places}{}", "0".repeat(before), "0".repeat(behind));
+    let (whole, places) = moved.split_at(whole.len() + behind);
+    Some((whole.to_owned(), places.to_owned()))
+}
+
+/// A whole number, in any form.
+pub fn number(text: &[u8], min: u64, max: u64) -> Option<u64> {
+    let (whole, places) = plain(text)?;
+    let whole = digits(whole.as_bytes(), min, max)?;
+    places.bytes().all(|place| place == b'0').then_some(whole)
+}
+
+/// An amount in millionths, the nearest; of two the greater.
+pub fn decimal(text: &[u8]) -> Option<u64> {
+    let (whole, places) = plain(text)?;
+    let places = format!("{places:0<7}");
+    let up = u64::from(places.as_bytes()[6] >= b'5');
+    let micros = format!("{whole}{}", &places[..6]);
+    digits(micros.as_bytes(), 0, MAX_TOKENS * 1_000_000)
+        .map(|micros| micros + up)
+        .filter(|micros| *micros <= MAX_TOKENS * 1_000_000)
+}
+
+/// A refill: an amount that is not rounded to 0.
+pub fn refill(text: &[u8]) -> Option<u64> {
+    decimal(text).filter(|micros| *micros > 0 || number(text, 0, 0).is_some())
 }
 
 /// What the answer to these arguments has to be; the first is the command.
@@ -76,7 +112,7 @@ pub fn keys(args: &[Vec<u8>]) -> &[Vec<u8>] {
     if !args[0].eq_ignore_ascii_case(b"CL.TAKEALL") {
         return args.get(1..2).unwrap_or_default();
     }
-    let count = args.get(1).and_then(|n| number(n, 1, 1 << 20)).unwrap_or(0) as usize;
+    let count = args.get(1).and_then(|n| digits(n, 1, 1 << 20)).unwrap_or(0) as usize;
     args.get(2..2 + count).unwrap_or_default()
 }
 
@@ -166,7 +202,7 @@ fn option_value(option: &str, value: &[u8]) -> Option<u64> {
     match option {
         "TOKENS" => number(value, 0, MAX_TOKENS),
         "CAPACITY" => number(value, 1, MAX_TOKENS),
-        "REFILL" => decimal(value),
+        "REFILL" => refill(value),
         "INTERVAL" => number(value, 1, MAX_INTERVAL_MS),
         "WEIGHT" => number(value, 1, 10),
         _ => None,
@@ -181,11 +217,11 @@ fn throttle(args: &[&[u8]]) -> Option<Shape> {
     number(args[3], 1, MAX_TOKENS)?;
     number(args[4], 1, MAX_PERIOD_S)?;
     let quantity = args.get(5).copied().unwrap_or(b"1");
-    let (digits, sign) = match quantity.strip_prefix(b"-") {
-        Some(digits) => (digits, -1),
+    let (size, sign) = match quantity.strip_prefix(b"-") {
+        Some(size) => (size, -1),
         None => (quantity, 1),
     };
-    let quantity = number(digits, 0, MAX_TOKENS)? as i64;
+    let quantity = number(size, 0, MAX_TOKENS)? as i64;
     Some(Shape::Throttle { quantity: sign * quantity })
 }
 
@@ -196,7 +232,7 @@ fn take_all(args: &[&[u8]]) -> Option<Shape> {
     if numkeys.first() == Some(&b'0') {
         return None;
     }
-    let count = usize::try_from(number(numkeys, 1, u64::MAX)?).ok()?;
+    let count = usize::try_from(digits(numkeys, 1, u64::MAX)?).ok()?;
     let mut rest = args.get(2..)?;
     if count > rest.len() || count > 1_024 {
         return None;
