@@ -68,7 +68,7 @@ server-tests: build
 
 # What depends on the server most, on servers that are newer than this system's, and
 # what needs one. They come from Debian, so elsewhere this is left out.
-DEPENDING = $(addprefix --test ,cluster conventions durability listeners replication)
+DEPENDING = $(addprefix --test ,cluster conventions durability listeners replication serve upgrade)
 newer-server-tests: build
 	@if command -v dpkg-deb >/dev/null; then \
 		scripts/newer-servers.sh && for name in redis valkey redict; do \

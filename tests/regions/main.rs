@@ -31,5 +31,6 @@ mod slow;
 mod soak;
 mod strategies;
 mod terms;
+mod versions;
 mod walk;
 mod world;
