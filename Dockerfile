@@ -5,7 +5,8 @@
 #   docker run --rm --publish 127.0.0.1:6379:6379 redis-claw
 #   docker run --rm redis-claw --claw.max-tokens 50 --io-threads 4
 #
-# Arguments of `docker run` are directives, and override redis.conf. BASE is an
+# Arguments of `docker run` are directives, and override /data/redis.conf, which is
+# made of redis.conf with the first start, and written by CONFIG REWRITE. BASE is an
 # image with glibc, so not one of the alpine tags. `make images` builds all that
 # is tested.
 #
@@ -37,6 +38,7 @@ LABEL org.opencontainers.image.title="redis-claw" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /libredis_claw.so /usr/local/lib/redis/libredis_claw.so
 COPY redis.conf /usr/local/etc/redis-claw/redis.conf
+COPY scripts/serve.sh /usr/local/bin/redis-claw-serve
 COPY LICENSE /usr/local/share/doc/redis-claw/LICENSE
 
 # The user of the server and the owner of /data, in the images of Redis and of
@@ -48,7 +50,7 @@ EXPOSE 6379
 # The server that is there, as process 1, so that it gets the signals. Whoever can
 # reach a container's port is let in, as with the images this is built on: publish
 # the port only where you want it, or set requirepass.
-ENTRYPOINT ["/bin/sh", "-c", "exec \"$(command -v valkey-server || command -v redis-server)\" /usr/local/etc/redis-claw/redis.conf --dir /data --bind '*' '-::*' --protected-mode no --loadmodule /usr/local/lib/redis/libredis_claw.so \"$@\"", "server"]
+ENTRYPOINT ["/bin/sh", "-c", "exec redis-claw-serve \"$(command -v valkey-server || command -v redis-server)\" /usr/local/etc/redis-claw/redis.conf /data /usr/local/lib/redis/libredis_claw.so --bind '*' '-::*' --protected-mode no \"$@\"", "server"]
 CMD []
 
 # Healthy: it has loaded its data and the module. With a password, give the

@@ -1,13 +1,16 @@
 # make demo   set up what is missing, build, and show it working
 # make test   everything that has to hold
 # make regions  two regions that share one limit, cut apart and healed
-# make run    a server in the foreground, with redis.conf
+# make run    a server in the foreground; its configuration, made of redis.conf, and
+#             its data are in target/run
 # make bench  CL.TAKE against its rivals; REDIS_CELL=path adds redis-cell
 # make bench-sync  what region sync and each further region cost, and how fast it is;
 #             both compare with another build of the module: AGAINST=path;
 #             BENCH="--rounds 15" hands on options, see claw-bench --help
 # make fuzz   coverage-guided fuzzing of the pure crate, FUZZ seconds a target;
 #             needs a nightly toolchain and cargo-fuzz
+# make newer-server-tests
+#             what depends on the server, on Redis 8.6, Valkey 9.1 and Redict 7.3
 # make images container-tests
 #             the Docker images, and the tests that need Docker
 # make dist   the archives of a release, in target/dist
@@ -28,7 +31,7 @@ BENCH_OPTIONS = $(if $(AGAINST),--against "$(AGAINST)") $(BENCH)
 
 export REDIS_CLAW_MODULE ?= $(abspath $(MODULE))
 
-.PHONY: build demo regions run test lint unit server-tests container-tests images dist bench bench-sync microbench \
+.PHONY: build demo regions run test lint unit server-tests newer-server-tests container-tests images dist bench bench-sync microbench \
 	simulate soak fuzz clean
 
 build:
@@ -43,9 +46,9 @@ regions: build
 
 run: build
 	@mkdir -p target/run
-	$(SERVER) redis.conf --loadmodule "$(REDIS_CLAW_MODULE)" --dir target/run
+	scripts/serve.sh $(SERVER) redis.conf "$(abspath target/run)" "$(REDIS_CLAW_MODULE)"
 
-test: lint unit server-tests container-tests
+test: lint unit server-tests newer-server-tests container-tests
 
 lint:
 	@scripts/setup.sh build test
@@ -61,7 +64,22 @@ unit: build
 # unless REDIS_CELL names its module file, and what needs Docker always: it comes
 # after.
 server-tests: build
-	cargo test --locked --test '*' $(if $(REDIS_CELL),-- --include-ignored --skip docker::)
+	cargo test --locked --test '*' $(if $(REDIS_CELL),-- --include-ignored --skip docker:: --skip newer::)
+
+# What depends on the server most, on servers that are newer than this system's, and
+# what needs one. They come from Debian, so elsewhere this is left out.
+DEPENDING = $(addprefix --test ,cluster conventions durability listeners replication serve upgrade)
+newer-server-tests: build
+	@if command -v dpkg-deb >/dev/null; then \
+		scripts/newer-servers.sh && for name in redis valkey redict; do \
+			export REDIS_SERVER=target/servers/bin/$$name-server REDIS_CLI=target/servers/bin/$$name-cli; \
+			cargo test --locked $(DEPENDING) || exit 1; \
+			[ $$name = redict ] || cargo test --locked --test '*' -- --ignored newer:: || exit 1; \
+		done; \
+	else \
+		printf '\n%s\n\n' 'SKIPPED: newer-server-tests: they come from Debian packages.' >&2; \
+		[ -z "$$CI" ]; \
+	fi
 
 # The images on every supported server, and the archive. Where Docker has to be
 # there, as in CI, its absence is an error.

@@ -3,7 +3,7 @@
 #
 # usage: scripts/dist.sh [--check] [TARGET..]     (default: this machine's)
 #
-# In each: the module, redis.conf, LICENSE, README.md, CHANGELOG.md, SHA256SUMS,
+# In each: the module, redis.conf, upgrade.sh, LICENSE, README.md, CHANGELOG.md, SHA256SUMS,
 # and what is linked in, redis-claw.cdx.json (CycloneDX 1.5, by cargo-cyclonedx).
 # The same source, toolchain and C toolchain give the same bytes: with --check the
 # module is built once more, elsewhere, and compared.
@@ -86,7 +86,7 @@ for target in "${targets[@]}"; do
     fi
     dir=$work/$name
     mkdir "$dir"
-    install -m 755 "$module" "$dir"
+    install -m 755 "$module" scripts/upgrade.sh "$dir"
     install -m 644 redis.conf LICENSE README.md CHANGELOG.md "$dir"
     bill_of_materials "$target" "$dir/redis-claw.cdx.json"
     (cd "$dir" && sha256sum -- * >"$work/SHA256SUMS" && mv "$work/SHA256SUMS" .)

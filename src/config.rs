@@ -189,7 +189,7 @@ impl Parameter {
 }
 
 fn refill(text: &str) -> Result<u64, Error> {
-    decimal::parse(text.as_bytes()).map_err(|_| Error::OutOfRange(Quantity::Refill))
+    decimal::parse_refill(text.as_bytes()).ok_or(Error::OutOfRange(Quantity::Refill))
 }
 
 /// The values in force.

@@ -429,3 +429,54 @@ fn masters_change_without_a_token_lost() {
         cluster.nodes().iter().for_each(assert_sound);
     }
 }
+
+/// Slots that move as a whole, as they do on Valkey from 9.0 and on Redis from 8.4.
+mod newer {
+    use super::*;
+
+    /// Moves slots, and waits until all nodes know.
+    fn move_slots(cluster: &Cluster, slots: (u16, u16), from: usize, to: usize) {
+        // Redis moves one range at a time, and deletes what has moved in its own time.
+        let busy = ["another ASM task is already in progress", "trim job"];
+        eventually(PATIENCE, TICK, "slots to begin to move", || {
+            match cluster.migrate_atomically(slots, from, to) {
+                Ok(()) => true,
+                Err(e) => busy.iter().any(|known| e.contains(known)).then_some(false).expect(&e),
+            }
+        });
+        eventually(PATIENCE, TICK, "the slots to have moved", || {
+            cluster.owner_of_slot(slots.0) == Some(to)
+        });
+        cluster.wait_until_ok();
+    }
+
+    #[test]
+    #[ignore = "needs a newer server: make newer-server-tests"]
+    fn slots_move_as_a_whole_under_load_without_a_token_lost_or_taken_twice() {
+        let cluster = Cluster::start(3, 1);
+        let tags = ["few", "a", "b", "c"];
+        let clients = Clients::of(&cluster, &tags);
+        clients.under_load(|| {
+            for round in 0..4 * soak() as usize {
+                for tag in [1, 2] {
+                    let slot = slot_of(tags[tag]);
+                    let from = cluster.node_for_slot(slot);
+                    clients.go_on(tag, 50);
+                    move_slots(&cluster, (slot, slot), from, (from + 1 + round % 2) % 3);
+                    clients.go_on(tag, 50);
+                }
+            }
+            // Many slots, and back.
+            let slot = slot_of(tags[3]);
+            let (from, all) = (cluster.node_for_slot(slot), (slot - 900, slot + 900));
+            for (from, to) in [(from, (from + 1) % 3), ((from + 1) % 3, from)] {
+                move_slots(&cluster, all, from, to);
+                clients.go_on(3, 50);
+            }
+            clients.exhaust();
+        });
+        clients.balance(&cluster);
+        assert_replicas_equal(&cluster);
+        cluster.nodes().iter().for_each(assert_sound);
+    }
+}

@@ -25,6 +25,7 @@ fn takes_go_on_with_the_buckets_as_they_were() {
     for sentinel in &sentinels {
         sentinel.wait_for_the_others();
     }
+    run(&mut replica.connection(), &["CONFIG SET claw.max-tokens 77"]);
     let mut conn = client(&sentinels);
     run(&mut conn, &["CL.POLICY pinned CAPACITY 9 REFILL 0 WEIGHT 2", "CL.TAKE pinned 2"]);
     for _ in 0..60 {
@@ -46,6 +47,7 @@ fn takes_go_on_with_the_buckets_as_they_were() {
     assert_eq!(granted, 40, "100 tokens in all, of which 60 were taken before");
     let pinned: Vec<i64> = ask(&mut conn, "CL.PEEK pinned 7");
     assert_eq!(pinned[..3], [7, 9, 0], "the policy and what is left of it");
+    let last = digest(&mut conn);
 
     // The old primary comes back with data that is out of date, and is told to
     // follow.
@@ -56,6 +58,18 @@ fn takes_go_on_with_the_buckets_as_they_were() {
         up.as_deref() == Some("up") && digest(&mut old) == digest(&mut conn)
     });
     assert_eq!(role(&mut returned.connection()), "slave");
+
+    // Sentinel has had both write down what they are, and they come back as that.
+    let config = |server: &Server| fs::read_to_string(server.dir().join("redis.conf")).unwrap();
+    let follows = format!("replicaof 127.0.0.1 {}", replica.port());
+    eventually(PATIENCE, TICK, "it to be written down", || config(&returned).contains(&follows));
+    assert_eq!(role(&mut returned.kill_9().start().connection()), "slave");
+    assert!(!config(&replica).contains("replicaof"));
+    let replica = replica.restart();
+    let conn = &mut replica.connection();
+    assert_eq!(role(conn), "master");
+    assert_eq!(ask::<Vec<String>>(conn, "CONFIG GET claw.max-tokens")[1], "77");
+    assert_eq!(digest(conn), last);
 }
 
 /// Takes one token of a bucket that never refills; 1 when granted.

@@ -1,4 +1,8 @@
-//! Amounts as decimal text with up to six places, held in millionths.
+//! Numbers as text. Amounts are held in millionths.
+//!
+//! A number is `digits[.digits][e[+|-]digits]`, as languages print it. What this module writes
+//! itself, and nearly all else, is read in one pass; every other form by [`units`], in integers
+//! of any length. Both read a text alike, where both read it.
 
 use crate::limits::{MAX_DEBT, MAX_MICRO_TOKENS, MICRO};
 use std::fmt;
@@ -6,11 +10,10 @@ use std::fmt;
 /// Why a text is not an amount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecimalError {
-    /// Something else than digits with at most one point between them.
+    /// Something else than a number of 0 or more, or a fraction where a whole number is wanted.
     NotANumber,
-    /// More than six digits after the point.
-    TooFine,
-    /// More than 10^12, or below minus [`MAX_DEBT`].
+    /// More than 10^12, or below minus [`MAX_DEBT`], or than 64 bits hold where a whole number is
+    /// wanted.
     TooLarge,
 }
 
@@ -18,25 +21,28 @@ impl fmt::Display for DecimalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotANumber => "is not a decimal number",
-            Self::TooFine => "has more than 6 decimal places",
             Self::TooLarge => "is too large",
         })
     }
 }
 
-/// Reads `digits[.digits]` into millionths; no sign, exponent or white space.
+/// Reads an amount, rounded to the nearest millionth; what is halfway between two becomes the
+/// greater one.
 ///
 /// # Errors
 /// See [`DecimalError`]; the largest value is 10^12.
 ///
 /// ```
-/// assert_eq!(claw_core::decimal::parse(b"12.5"), Ok(12_500_000));
+/// use claw_core::decimal::parse;
+/// assert_eq!(parse(b"12.5"), Ok(12_500_000));
+/// assert_eq!(parse(b"0.10000000000000001"), Ok(100_000));
+/// assert_eq!(parse(b"1e-06"), Ok(1));
 /// ```
 pub fn parse(text: &[u8]) -> Result<u64, DecimalError> {
-    parse_up_to(text, MAX_MICRO_TOKENS)
+    amount(text, MAX_MICRO_TOKENS)
 }
 
-/// Reads `[-]digits[.digits]` into millionths, as [`parse`] does; the least value is minus
+/// Reads an amount that may have a sign `-`, as [`parse`] does; the least value is minus
 /// [`MAX_DEBT`].
 ///
 /// # Errors
@@ -49,24 +55,51 @@ pub fn parse(text: &[u8]) -> Result<u64, DecimalError> {
 pub fn parse_signed(text: &[u8]) -> Result<i64, DecimalError> {
     // Both bounds fit in 63 bits.
     match text.split_first() {
-        Some((b'-', owed)) => parse_up_to(owed, MAX_DEBT.unsigned_abs())
+        Some((b'-', owed)) => amount(owed, MAX_DEBT.unsigned_abs())
             .map(|micros| micros.cast_signed().saturating_neg()),
         _ => parse(text).map(u64::cast_signed),
     }
 }
 
-fn parse_up_to(text: &[u8], most: u64) -> Result<u64, DecimalError> {
+fn amount(text: &[u8], most: u64) -> Result<u64, DecimalError> {
     let micros = match parse_short(text) {
         Some(micros) => micros,
-        None => parse_any(text)?,
+        None => rounded(text)?.0,
     };
     if micros > most { Err(DecimalError::TooLarge) } else { Ok(micros) }
 }
 
-/// What can be read in one pass, as nearly all amounts can: at most eighteen
-/// characters, so that nothing overflows on the way, and nothing wrong with them.
+/// Reads a refill as [`parse`] does. 0 means never, so what is more than 0 and would be rounded
+/// to it is `None`, as is any text that is no amount.
+#[must_use]
+pub fn parse_refill(text: &[u8]) -> Option<u64> {
+    let micros = match parse_short(text) {
+        Some(micros) => micros,
+        None => rounded(text).ok().filter(|(micros, exact)| *micros > 0 || *exact)?.0,
+    };
+    (micros <= MAX_MICRO_TOKENS).then_some(micros)
+}
+
+/// Reads a whole number, in any form: `5.0` is 5, `1e3` is 1000.
+///
+/// # Errors
+/// When it is none, or does not fit in 64 bits.
+pub fn whole(text: &[u8]) -> Result<u64, DecimalError> {
+    if let Ok(value) = digits(text) {
+        return Ok(value);
+    }
+    let read = units(text, 0)?;
+    if read.exact {
+        read.below.ok_or(DecimalError::TooLarge)
+    } else {
+        Err(DecimalError::NotANumber)
+    }
+}
+
+/// What can be read in one pass, as every amount that [`Decimal`] writes can: at most nineteen
+/// characters, so that nothing overflows on the way, at most six places, and nothing wrong.
 fn parse_short(text: &[u8]) -> Option<u64> {
-    if text.len() > 18 {
+    if text.len() > 19 {
         return None;
     }
     let mut value = 0_u64;
@@ -88,21 +121,77 @@ fn parse_short(text: &[u8]) -> Option<u64> {
 /// What one unit is in millionths, by the number of places.
 const SCALES: [u64; 7] = [1_000_000, 100_000, 10_000, 1_000, 100, 10, 1];
 
-fn parse_any(text: &[u8]) -> Result<u64, DecimalError> {
-    let mut parts = text.splitn(2, |&b| b == b'.');
-    let (whole, places) = (parts.next().ok_or(DecimalError::NotANumber)?, parts.next());
-    let mut micros = digits(whole)?.checked_mul(MICRO).ok_or(DecimalError::TooLarge)?;
-    if let Some(places) = places {
-        // Checked first, so that "1.x234567" is no number rather than too fine.
-        let fraction = digits(places.get(..6).unwrap_or(places))?;
-        if let Some(finer) = places.get(6..).filter(|finer| !finer.is_empty()) {
-            digits(finer)?;
-            return Err(DecimalError::TooFine);
-        }
-        let scale = SCALES.get(places.len()).ok_or(DecimalError::TooFine)?;
-        micros = micros.saturating_add(fraction.saturating_mul(*scale));
+/// An amount in millionths, and whether that is the very number.
+fn rounded(text: &[u8]) -> Result<(u64, bool), DecimalError> {
+    let Units { below, round_up, exact } = units(text, 6)?;
+    let nearest = below.and_then(|below| below.checked_add(u64::from(round_up)));
+    nearest.map(|micros| (micros, exact)).ok_or(DecimalError::TooLarge)
+}
+
+/// A number counted in some unit.
+struct Units {
+    /// How many whole ones it is; `None` for more than fit in 64 bits.
+    below: Option<u64>,
+    /// Whether it is half of one more, or above that.
+    round_up: bool,
+    /// Whether nothing is left besides them.
+    exact: bool,
+}
+
+/// Reads a number of any length in units of 10^-`places`. The work grows with the text, and never
+/// with the exponent.
+#[cold]
+fn units(text: &[u8], places: i64) -> Result<Units, DecimalError> {
+    let mut parts = text.splitn(2, |b| matches!(b, b'e' | b'E'));
+    let (number, exponent) = (parts.next().unwrap_or_default(), parts.next());
+    let exponent = exponent.map_or(Ok(0), exponent_of)?;
+    let mut parts = number.splitn(2, |&b| b == b'.');
+    let (whole, fraction) = (parts.next().unwrap_or_default(), parts.next());
+    if whole.is_empty() || fraction.is_some_and(<[u8]>::is_empty) {
+        return Err(DecimalError::NotANumber);
     }
-    Ok(micros)
+    let fraction = fraction.unwrap_or_default();
+
+    // The point moves to behind the digits that count units.
+    let before = i64::try_from(whole.len()).unwrap_or(i64::MAX);
+    let point = before.saturating_add(exponent).saturating_add(places);
+    let counting = usize::try_from(point.max(0)).unwrap_or(usize::MAX);
+    let mut read = Units { below: Some(0), round_up: false, exact: true };
+    for (index, &byte) in whole.iter().chain(fraction).enumerate() {
+        let digit = digit(byte)?;
+        if index < counting {
+            read.below = read.below.and_then(|n| n.checked_mul(10)?.checked_add(digit));
+        } else {
+            read.exact &= digit == 0;
+            // Before the first digit there are only noughts.
+            read.round_up |= point >= 0 && index == counting && digit >= 5;
+        }
+    }
+    // Noughts that the exponent stands for.
+    let written = whole.len().saturating_add(fraction.len());
+    let unwritten = counting.saturating_sub(written);
+    if unwritten > 0 && read.below != Some(0) {
+        let scale = u32::try_from(unwritten).ok().and_then(|n| 10_u64.checked_pow(n));
+        read.below = read.below.zip(scale).and_then(|(n, scale)| n.checked_mul(scale));
+    }
+    Ok(read)
+}
+
+/// Reads `[+|-]digits`, and no further than 64 bits go: no text is so long that it would matter.
+fn exponent_of(text: &[u8]) -> Result<i64, DecimalError> {
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] | digits => (false, digits),
+    };
+    if digits.is_empty() {
+        return Err(DecimalError::NotANumber);
+    }
+    let mut value = 0_u64;
+    for &byte in digits {
+        value = value.saturating_mul(10).saturating_add(digit(byte)?);
+    }
+    let value = i64::try_from(value).unwrap_or(i64::MAX);
+    Ok(if negative { value.saturating_neg() } else { value })
 }
 
 /// Reads an integer: digits, at least one, and nothing else.

@@ -157,12 +157,12 @@ fn numbers<'a>(words: &mut impl Iterator<Item = &'a [u8]>) -> Result<Policy, Pol
     let mut parts = rate.splitn(2, |&b| b == b'/');
     let refill = parts.next().ok_or(PolicyTextError)?;
     let interval = parts.next().ok_or(PolicyTextError)?;
-    let refill = decimal::parse(refill).map_err(|_| PolicyTextError)?;
+    let refill = decimal::parse_refill(refill).ok_or(PolicyTextError)?;
     Policy::new(integer(capacity)?, refill, integer(interval)?).map_err(|_| PolicyTextError)
 }
 
-fn integer(digits: &[u8]) -> Result<u64, PolicyTextError> {
-    decimal::digits(digits).map_err(|_| PolicyTextError)
+fn integer(text: &[u8]) -> Result<u64, PolicyTextError> {
+    decimal::whole(text).map_err(|_| PolicyTextError)
 }
 
 impl fmt::Display for Policy {

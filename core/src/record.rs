@@ -14,7 +14,7 @@ use std::fmt;
 /// The fields of a bucket. Any other field of the hash is the user's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
-    /// Decimal with up to 6 places: what the bucket held at `timestamp`; negative in debt.
+    /// A number: what the bucket held at `timestamp`, to a millionth; negative in debt.
     /// Missing: full.
     Tokens,
     /// Unix microseconds, or RFC 3339. Missing: now.
@@ -133,7 +133,7 @@ impl Record {
                 self.timestamp = Some(instant);
             }
             Field::Weight => {
-                let weight = decimal::digits(text).ok().and_then(Weight::new);
+                let weight = decimal::whole(text).ok().and_then(Weight::new);
                 self.weight = Some(weight.ok_or(FieldError::Weight)?);
             }
             Field::Policy => {
@@ -143,7 +143,7 @@ impl Record {
                 self.temporary = Some(Temporary::parse(text).map_err(FieldError::Temporary)?);
             }
             Field::Remainder => {
-                self.remainder = Some(decimal::digits(text).map_err(|_| FieldError::Remainder)?);
+                self.remainder = Some(decimal::whole(text).map_err(|_| FieldError::Remainder)?);
             }
             Field::Debits => self.read_debits(text, Box::default())?,
             Field::Regions => {

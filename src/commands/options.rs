@@ -165,7 +165,7 @@ pub(super) fn capacity(text: Str<'_>) -> Result<u64, Error> {
 
 /// Millionths of a token: 0, or 0.000001..=10^12 tokens.
 pub(super) fn refill(text: Str<'_>) -> Result<u64, Error> {
-    decimal::parse(text.as_bytes()).map_err(|_| Error::OutOfRange(Quantity::Refill))
+    decimal::parse_refill(text.as_bytes()).ok_or(Error::OutOfRange(Quantity::Refill))
 }
 
 /// Milliseconds: 1 ms to 366 days.
@@ -182,8 +182,8 @@ fn weight(text: Str<'_>) -> Result<u64, Error> {
     integer(text, 1, 10, Quantity::Weight)
 }
 
-/// An integer without a sign.
+/// A whole number without a sign.
 pub(super) fn integer(text: Str<'_>, min: u64, max: u64, what: Quantity) -> Result<u64, Error> {
-    let value = decimal::digits(text.as_bytes()).ok();
+    let value = decimal::whole(text.as_bytes()).ok();
     value.filter(|value| (min..=max).contains(value)).ok_or(Error::OutOfRange(what))
 }

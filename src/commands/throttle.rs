@@ -97,7 +97,7 @@ fn quantity(text: Str<'_>) -> Result<Move, Error> {
         Some(digits) => (digits, true),
         None => (bytes, false),
     };
-    let value = claw_core::decimal::digits(digits).ok().filter(|value| *value <= MAX_TOKENS);
+    let value = claw_core::decimal::whole(digits).ok().filter(|value| *value <= MAX_TOKENS);
     let value = value.ok_or(Error::OutOfRange(Quantity::Signed))?;
     Ok(if negative && value > 0 { Move::Give(value) } else { Move::Take(value) })
 }

@@ -3,11 +3,13 @@
 use super::{events, info, settings};
 use crate::commands;
 use crate::config::{Parameter, Value};
-use crate::host::{Args, ERR, Level, OK, Registrar, api, clients, log, refuse};
+use crate::host::{Args, ERR, Level, OK, Registrar, ServerInfo, acl, api, clients, log, refuse};
 use crate::module::Module;
 use redis_module::raw;
+use std::borrow::Cow;
 use std::ffi::{CStr, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 /// The module's name: the prefix of its parameters and of its INFO section.
 const NAME: &CStr = c"claw";
@@ -28,6 +30,9 @@ const VERSION: c_int = {
         .wrapping_add(number(env!("CARGO_PKG_VERSION_MINOR")).wrapping_mul(100))
         .wrapping_add(number(env!("CARGO_PKG_VERSION_PATCH")))
 };
+
+/// How long unloading may wait for peers to hear what they have not.
+const FAREWELL: Duration = Duration::from_millis(300);
 
 /// The server calls this for `loadmodule`, `MODULE LOAD` and `MODULE LOADEX`.
 ///
@@ -73,7 +78,7 @@ pub unsafe extern "C" fn RedisModule_OnUnload(ctx: *mut raw::RedisModuleCtx) -> 
         }
         Ok(Err(why)) => {
             // SAFETY: a live context.
-            unsafe { log(ctx, Level::Warning, why) };
+            unsafe { log(ctx, Level::Warning, &why) };
             ERR
         }
         Err(_) => ERR,
@@ -84,13 +89,22 @@ pub unsafe extern "C" fn RedisModule_OnUnload(ctx: *mut raw::RedisModuleCtx) -> 
 ///
 /// # Safety
 /// As for `RedisModule_OnUnload`.
-unsafe fn unload(ctx: *mut raw::RedisModuleCtx) -> Result<(), &'static str> {
+unsafe fn unload(ctx: *mut raw::RedisModuleCtx) -> Result<(), Cow<'static, str>> {
     // SAFETY: promised by the caller.
+    if let Some(rule) = unsafe { acl::rule_of_ours(ctx) }? {
+        return Err(format!("not unloaded, since {rule}").into());
+    }
+    // SAFETY: as above.
     let clients = unsafe { clients::to_part_with(ctx) }?;
-    if !Module::current().is_none_or(|module| module.regions.end()) {
+    let ended = |module: &Module| {
+        // What is counted after the module is loaded again hides what was not told before.
+        module.regions.drain(FAREWELL);
+        module.regions.end()
+    };
+    if !Module::current().is_none_or(ended) {
         // The code of a running thread must stay.
         return Err(
-            "a thread of region sync still waits for the network; unload again in a second",
+            "a thread of region sync still waits for the network; unload again in a second".into(),
         );
     }
     if !clients.is_empty() {
@@ -126,12 +140,8 @@ unsafe fn load(
     if Module::install().is_none() {
         return false;
     }
-    // SAFETY: a live context. Keys are signalled by hand, so that a refused take
-    // disturbs neither WATCH nor client tracking.
-    unsafe {
-        let options = raw::REDISMODULE_OPTION_NO_IMPLICIT_SIGNAL_MODIFIED as c_int;
-        api::call!(RedisModule_SetModuleOptions(ctx, options));
-    }
+    // SAFETY: a live context.
+    unsafe { api::call!(RedisModule_SetModuleOptions(ctx, options().cast_signed())) };
     // SAFETY: the server's arguments.
     let overrides = match unsafe { overrides(argv, argc) } {
         Ok(overrides) => overrides,
@@ -155,6 +165,24 @@ unsafe fn load(
     commands::register(&mut registrar);
     // SAFETY: the load-time context.
     registrar.all_registered() && unsafe { info::register(ctx) && events::subscribe(ctx) }
+}
+
+/// Valkey's `VALKEYMODULE_OPTIONS_HANDLE_ATOMIC_SLOT_MIGRATION`, which the bindings lack.
+const HANDLE_ATOMIC_SLOT_MIGRATION: u32 = 1 << 5;
+
+/// What servers ask modules to declare.
+fn options() -> u32 {
+    // Keys are signalled by hand, so that a refused take disturbs neither WATCH nor client
+    // tracking. And buckets may be read while others are loaded that will replace them: what
+    // is kept between commands is about a primary's own takes, and a replica has none.
+    let options = raw::REDISMODULE_OPTION_NO_IMPLICIT_SIGNAL_MODIFIED
+        | raw::REDISMODULE_OPTIONS_HANDLE_REPL_ASYNC_LOAD;
+    // Keys may be there before their slot is: the walk over all keys is not shown them, and
+    // no command of ours reaches them. Elsewhere the bit may come to mean another thing.
+    match ServerInfo::read(c"server").and_then(|info| info.text(c"valkey_version")) {
+        Some(_) => options | HANDLE_ATOMIC_SLOT_MIGRATION,
+        None => options,
+    }
 }
 
 /// Reads the module's arguments: `name value` pairs, with or without `claw.`.

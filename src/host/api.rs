@@ -39,6 +39,8 @@ macro_rules! functions {
 functions! {
     RedisModule_AvoidReplicaTraffic
     RedisModule_Call
+    RedisModule_CallReplyArrayElement
+    RedisModule_CallReplyLength
     RedisModule_CallReplyStringPtr
     RedisModule_CallReplyType
     RedisModule_CloseKey

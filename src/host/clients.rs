@@ -1,9 +1,8 @@
 //! The clients to part with before the module goes.
 //!
-//! A server keeps a pointer to the last command of each connection and to those
-//! that its transaction has queued, and follows it when the module that had the
-//! command is long gone: `EXEC` crashes all of them, the next command of such a
-//! connection Redis 8.0.
+//! A server remembers the last command of each connection, and those that its transaction
+//! has queued, also when the module that had the command is gone. So such connections
+//! are closed before.
 
 use super::api::call;
 use super::context::take_text;
@@ -11,7 +10,7 @@ use redis_module::raw;
 use std::ffi::CString;
 
 /// How the names of the module's commands begin.
-const PREFIX: &str = "cl.";
+pub(super) const PREFIX: &str = "cl.";
 
 /// The connections whose last command was one of the module's, and those within a
 /// transaction; or why the module has to stay.

@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The first versions that nobody has read: how a replica begins to listen is no
 /// promise of the API. From them on somebody is always expected to.
-const UNREAD_REDIS: Version = (8, 1);
+const UNREAD_REDIS: Version = (8, 7);
 const UNREAD_VALKEY: Version = (9, 2);
 
 /// Major and minor.
@@ -132,6 +132,6 @@ mod tests {
         ] {
             assert_eq!(version(text.as_bytes()), expected, "{text}");
         }
-        assert!((8, 0) < UNREAD_REDIS && (8, 10) >= UNREAD_REDIS);
+        assert!((8, 6) < UNREAD_REDIS && (8, 10) >= UNREAD_REDIS);
     }
 }

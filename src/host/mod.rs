@@ -3,6 +3,7 @@
 //! The bindings of the `redis-module` crate are used directly. Its own wrappers
 //! allocate for every argument and reply and let panics abort the server.
 
+pub(crate) mod acl;
 pub(crate) mod api;
 mod args;
 pub(crate) mod clients;

@@ -202,6 +202,39 @@ impl Cluster {
         self.wait_until_ok();
     }
 
+    /// Begins to move slots with all their keys as a whole: the new master has nothing to
+    /// show of them until all is there. Whether it has ended is for
+    /// [`owner_of_slot`](Cluster::owner_of_slot) to say.
+    ///
+    /// # Errors
+    ///
+    /// If a node refuses.
+    ///
+    /// # Panics
+    ///
+    /// If the servers cannot do that: Valkey can from 9.0, Redis from 8.4.
+    pub fn migrate_atomically(
+        &self,
+        (first, last): (u16, u16),
+        from: usize,
+        to: usize,
+    ) -> Result<(), String> {
+        let (source, target) = (&self.nodes[from], &self.nodes[to]);
+        let known: Vec<String> =
+            wire::ask(&mut source.connection(), "COMMAND LIST FILTERBY PATTERN cluster|migrat*");
+        match known.first().map(String::as_str) {
+            Some("cluster|migrateslots") => {
+                let id = Entry::of(target).id;
+                try_ask(source, &format!("MIGRATESLOTS SLOTSRANGE {first} {last} NODE {id}"))
+            }
+            Some("cluster|migration") => {
+                try_ask(target, &format!("MIGRATION IMPORT {first} {last}"))
+            }
+            _ => panic!("a newer server is needed: scripts/newer-servers.sh"),
+        }
+        .map(|_| ())
+    }
+
     /// Kills a node with SIGKILL. It stays in [`nodes`](Cluster::nodes), dead.
     ///
     /// The others notice only after some two seconds, and believe until then
@@ -369,13 +402,15 @@ fn view(node: &Server) -> BTreeSet<String> {
 
 /// The answer of a node to a CLUSTER command.
 fn ask(node: &Server, command: &str) -> String {
+    try_ask(node, command)
+        .unwrap_or_else(|e| panic!("CLUSTER {command} at port {}: {e}", node.port()))
+}
+
+fn try_ask(node: &Server, command: &str) -> Result<String, String> {
     redis::cmd("CLUSTER")
         .arg(command.split(' ').collect::<Vec<_>>())
         .query(&mut node.connection())
-        .unwrap_or_else(|e| {
-            let text = wire_error(&e).unwrap_or_else(|| e.to_string());
-            panic!("CLUSTER {command} at port {}: {text}", node.port())
-        })
+        .map_err(|e| wire_error(&e).unwrap_or_else(|| e.to_string()))
 }
 
 /// Makes a server in cluster mode one that serves all slots alone, and waits until it

@@ -7,8 +7,7 @@ use std::fmt::Display;
 const TOKENS: &str = "ERR tokens must be an integer from 0 to 1000000000000";
 pub const CAPACITY: &str = "ERR capacity must be an integer from 0 to 1000000000000";
 
-const REFILL: &str =
-    "ERR refill must be 0 or a number from 0.000001 to 1000000000000 with at most 6 decimals";
+const REFILL: &str = "ERR refill must be 0 or a number from 0.000001 to 1000000000000";
 
 const INTERVAL: &str = "ERR interval must be an integer from 1 to 31622400000 milliseconds";
 const WEIGHT: &str = "ERR weight must be an integer from 1 to 10";
@@ -32,10 +31,14 @@ fn no_integers(max: i64) -> Vec<Vec<u8>> {
         " 1",
         "1 ",
         "1\n",
-        "1.0",
+        "1.5",
         "1.",
         ".5",
-        "1e3",
+        "1e-3",
+        "15e-1",
+        "1e",
+        "1e999999999999",
+        "1e-999999999999",
         "0x10",
         "1_0",
         "1,0",
@@ -233,16 +236,21 @@ fn wrong_calls() -> Vec<(Vec<Vec<u8>>, String)> {
         "+1",
         " 1",
         "1 ",
-        "1e3",
-        "1.5e0",
+        "1e",
+        "1e+",
+        "1.e3",
+        "e3",
+        "1e-9",
+        "1e13",
+        "1e999999999999",
+        "1e-999999999999",
         "0x1",
         "1,5",
         "1.2.3",
         "NaN",
         "inf",
         "0.0000001",
-        "0.0000000",
-        "1.0000001",
+        "0.0000004999",
         "1000000000000.000001",
         "1000000000001",
         "18446744073709551616",
@@ -262,7 +270,7 @@ fn wrong_calls() -> Vec<(Vec<Vec<u8>>, String)> {
             bad(template, text.as_bytes(), REFILL);
         }
         bad(template, &b"9".repeat(512), REFILL);
-        bad(template, &[b"0.".to_vec(), b"1".repeat(512)].concat(), REFILL);
+        bad(template, &[b"0.".to_vec(), b"0".repeat(512), b"1".to_vec()].concat(), REFILL);
         bad(template, b"1\x00", REFILL);
     }
     rows

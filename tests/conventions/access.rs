@@ -2,7 +2,7 @@
 
 use crate::calls::{has_categories, words};
 use crate::introspection::ABOUT;
-use claw_testkit::{Server, ask, call, digest, error, int, run};
+use claw_testkit::{Server, ask, call, digest, error, info_field, int, run};
 use std::collections::BTreeSet;
 
 #[test]
@@ -106,10 +106,12 @@ fn commands_are_in_acl_categories() {
     let server = Server::start();
     let conn = &mut server.connection();
     let categorized = has_categories(conn);
+    // Redict, as Redis 7.2, leaves the commands of modules out of this list.
+    let listing = categorized && info_field(conn, "server", "redict_version").is_none();
     for category in ["read", "write", "fast", "slow", "hash", "dangerous", "admin", "keyspace"] {
         let listed: BTreeSet<String> = ask(conn, &format!("ACL CAT {category}"));
         for (name, .., categories, _) in ABOUT {
-            let expected = categorized && words(categories).contains(category);
+            let expected = listing && words(categories).contains(category);
             assert_eq!(listed.contains(*name), expected, "{name} in {category}");
         }
     }

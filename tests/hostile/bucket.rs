@@ -1,6 +1,6 @@
 //! What the hash of a bucket may look like, and when it expires.
 
-use crate::grammar::{MAX_INTERVAL_MS, MAX_TOKENS, decimal, ensure, number, signed};
+use crate::grammar::{MAX_INTERVAL_MS, MAX_TOKENS, ensure, number, refill, signed};
 use crate::resp::{Reply, words};
 
 const MAX_LEAD_US: u64 = 30 * 24 * 3_600 * 1_000_000;
@@ -17,6 +17,8 @@ pub const TIMES: &[(&str, Option<u64>)] = &[
     ("2026-03-19T12:00:00+02:00", Some(1_773_914_400_000_000)),
     ("2026-03-19T10:00:00.5Z", Some(1_773_914_400_500_000)),
     ("2026-03-19T10:00:00.123456789Z", Some(1_773_914_400_123_456)),
+    ("2026-03-19T10:00:00.123456789999999999Z", Some(1_773_914_400_123_456)),
+    ("2026-03-19T10:00:00+24:00", None),
     ("1970-01-01T00:00:00Z", Some(0)),
     ("9999-12-31T23:59:59Z", None),
     ("1969-12-31T23:59:59Z", None),
@@ -84,7 +86,7 @@ impl State {
             config.iter().find(of_name).and_then(|(_, value)| value.bytes()).unwrap_or_default()
         };
         let capacity = number(value("claw.max-tokens"), 0, MAX_TOKENS);
-        let refill = decimal(value("claw.refill-rate-per-sec"));
+        let refill = refill(value("claw.refill-rate-per-sec"));
         let (Some(capacity), Some(refill)) = (capacity, refill) else {
             return Err(format!("the configured policy is impossible: {config:?}"));
         };
@@ -288,7 +290,7 @@ fn parse(text: &[u8]) -> Option<Policy> {
     };
     Some(Policy {
         capacity: number(capacity, 0, MAX_TOKENS)?,
-        refill: decimal(&rate[..slash])?,
+        refill: refill(&rate[..slash])?,
         interval_us: number(&rate[slash + 1..], 1, MAX_INTERVAL_MS)? * 1_000,
         pinned,
     })

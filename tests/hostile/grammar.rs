@@ -55,7 +55,7 @@ pub struct Demand {
 }
 
 /// Digits and nothing else.
-pub fn number(text: &[u8], min: u64, max: u64) -> Option<u64> {
+pub fn digits(text: &[u8], min: u64, max: u64) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -68,7 +68,40 @@ pub fn number(text: &[u8], min: u64, max: u64) -> Option<u64> {
     digits.parse().ok().filter(|value| (min..=max).contains(value))
 }
 
-/// Millionths, from digits with at most six places.
+/// The digits before and behind the point of any number, when no exponent moves it.
+fn plain(text: &[u8]) -> Option<(String, String)> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (number, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let size = exponent.strip_prefix(['+', '-']).unwrap_or(exponent).as_bytes();
+    // Further than any of these texts reaches.
+    let most = number.len() + 100;
+    let size = match digits(size, 0, u64::MAX) {
+        Some(size) => usize::try_from(size).ok()?.min(most),
+        None if !size.is_empty() && size.iter().all(u8::is_ascii_digit) => most,
+        None => return None,
+    };
+    let (whole, places) = number.split_once('.').unwrap_or((number, "0"));
+    let all = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !all(whole) || !all(places) {
+        return None;
+    }
+    let (before, behind) = match exponent.starts_with('-') {
+        true => (size, 0),
+        false => (0, size),
+    };
+    let moved = format!("{}{whole}{places}{}", "0".repeat(before), "0".repeat(behind));
+    let (whole, places) = moved.split_at(whole.len() + behind);
+    Some((whole.to_owned(), places.to_owned()))
+}
+
+/// A whole number, in any form.
+pub fn number(text: &[u8], min: u64, max: u64) -> Option<u64> {
+    let (whole, places) = plain(text)?;
+    let whole = digits(whole.as_bytes(), min, max)?;
+    places.bytes().all(|place| place == b'0').then_some(whole)
+}
+
+/// An amount in millionths, the nearest; of two the greater.
 pub fn decimal(text: &[u8]) -> Option<u64> {
     decimal_up_to(text, MAX_TOKENS)
 }
@@ -82,15 +115,18 @@ pub fn signed(text: &[u8]) -> Option<i64> {
 }
 
 fn decimal_up_to(text: &[u8], most: u64) -> Option<u64> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (whole, places) = text.split_once('.').unwrap_or((text, "0"));
-    if places.len() > 6 {
-        return None;
-    }
-    let whole = number(whole.as_bytes(), 0, most)?;
-    let places =
-        number(format!("{places:0<6}").as_bytes(), 0, 999_999).filter(|_| !places.is_empty())?;
-    Some(whole * 1_000_000 + places).filter(|micros| *micros <= most * 1_000_000)
+    let (whole, places) = plain(text)?;
+    let places = format!("{places:0<7}");
+    let up = u64::from(places.as_bytes()[6] >= b'5');
+    let micros = format!("{whole}{}", &places[..6]);
+    digits(micros.as_bytes(), 0, most * 1_000_000)
+        .map(|micros| micros + up)
+        .filter(|micros| *micros <= most * 1_000_000)
+}
+
+/// A refill: an amount that is not rounded to 0.
+pub fn refill(text: &[u8]) -> Option<u64> {
+    decimal(text).filter(|micros| *micros > 0 || number(text, 0, 0).is_some())
 }
 
 /// What the answer to these arguments has to be; the first is the command.
@@ -235,7 +271,7 @@ fn options<'a>(mut rest: &[&[u8]], allowed: &[&'a str]) -> Option<Vec<(&'a str, 
 fn option_value(option: &str, value: &[u8]) -> Option<u64> {
     match option {
         "KEEP" | "CAPACITY" => number(value, 0, MAX_TOKENS),
-        "REFILL" => decimal(value),
+        "REFILL" => refill(value),
         "INTERVAL" => number(value, 1, MAX_INTERVAL_MS),
         "WEIGHT" => number(value, 1, 10),
         _ => None,
@@ -250,11 +286,11 @@ fn throttle(args: &[&[u8]]) -> Option<Shape> {
     number(args[3], 1, MAX_TOKENS)?;
     number(args[4], 1, MAX_PERIOD_S)?;
     let quantity = args.get(5).copied().unwrap_or(b"1");
-    let (digits, sign) = match quantity.strip_prefix(b"-") {
-        Some(digits) => (digits, -1),
+    let (size, sign) = match quantity.strip_prefix(b"-") {
+        Some(size) => (size, -1),
         None => (quantity, 1),
     };
-    let quantity = number(digits, 0, MAX_TOKENS)? as i64;
+    let quantity = number(size, 0, MAX_TOKENS)? as i64;
     Some(Shape::Throttle { quantity: sign * quantity })
 }
 

@@ -512,7 +512,7 @@ impl Traffic {
             }
             1 => {
                 args.extend([b"claw.refill-rate-per-sec".to_vec(), refill.clone()]);
-                match grammar::decimal(&refill) {
+                match grammar::refill(&refill) {
                     Some(_) => Expect::Ok,
                     None => Expect::Error,
                 }

@@ -61,18 +61,20 @@ fn a_server_that_ends_tells_peers_first() {
     }
 }
 
-/// The module is not unloaded later for it.
+/// So does a module that is unloaded, as it is for an upgrade; for less than half a second.
 #[test]
-fn unloading_waits_for_nobody() {
+fn unloading_tells_peers_first_and_waits_for_nobody() {
     let world = slow();
     signal(&world.servers[2], "-STOP");
     let conn = &mut world.connection(0);
-    run(conn, &[TAKE, "CL.SYNC NOW"]);
+    run(conn, &[TAKE, "CL.SYNC NOW", TAKE]);
     let begun = Instant::now();
     eventually(PATIENCE, TICK, "it to be unloaded", || cmd(conn, "MODULE UNLOAD claw").is_ok());
     let took = begun.elapsed();
     println!("unloaded within {took:?}");
     assert!(took < Duration::from_millis(600), "{took:?}");
+    let other = &mut world.connection(1);
+    eventually(PATIENCE, TICK, "the other to know", || ints(other, LOOK)[2] == 80);
 }
 
 /// What is given back is given back everywhere: more than there can be room for begins a limit

@@ -5,9 +5,9 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ struct State {
     bytes_per_second: AtomicU64,
     cut: AtomicBool,
     gone: AtomicBool,
+    /// What is said on it, and what is heard instead.
+    misheard: Mutex<Option<[&'static [u8]; 2]>>,
 }
 
 impl Line {
@@ -39,6 +41,7 @@ impl Line {
             bytes_per_second: AtomicU64::new(0),
             cut: AtomicBool::new(false),
             gone: AtomicBool::new(false),
+            misheard: Mutex::default(),
         });
         let shared = Arc::clone(&state);
         thread::spawn(move || {
@@ -72,6 +75,11 @@ impl Line {
         self.state.bytes_per_second.store(bytes_per_second, SeqCst);
     }
 
+    /// Has some bytes arrive as others, as many.
+    pub fn set_misheard(&self, bytes: Option<[&'static [u8]; 2]>) {
+        *self.state.misheard.lock().unwrap() = bytes;
+    }
+
     /// Cuts or heals it.
     pub fn set_cut(&self, cut: bool) {
         self.state.cut.store(cut, SeqCst);
@@ -87,6 +95,17 @@ impl Drop for Line {
 }
 
 impl State {
+    fn mishear(&self, bytes: &mut [u8]) {
+        let Some([said, heard]) = *self.misheard.lock().unwrap() else {
+            return;
+        };
+        for start in 0..=bytes.len().saturating_sub(said.len()) {
+            if bytes[start..].starts_with(said) {
+                bytes[start..start + said.len()].copy_from_slice(heard);
+            }
+        }
+    }
+
     fn wait_while_cut(&self) {
         while self.cut.load(SeqCst) {
             thread::sleep(TICK);
@@ -105,7 +124,9 @@ fn carry(mut from: TcpStream, mut to: TcpStream, state: &Arc<State>) {
         let mut bytes = vec![0; 65_536];
         while let Ok(len @ 1..) = from.read(&mut bytes) {
             let due = Instant::now() + Duration::from_micros(shared.delay_us.load(SeqCst));
-            if sender.send((due, bytes[..len].to_vec())).is_err() {
+            let mut said = bytes[..len].to_vec();
+            shared.mishear(&mut said);
+            if sender.send((due, said)).is_err() {
                 return;
             }
         }

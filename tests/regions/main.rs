@@ -32,5 +32,6 @@ mod slow;
 mod soak;
 mod strategies;
 mod terms;
+mod versions;
 mod walk;
 mod world;

@@ -49,6 +49,9 @@ fn regions_that_live_through_everything() {
             // Short enough to be loaded soon.
             .config("auto-aof-rewrite-min-size", "4mb")
             .config("hash-max-listpack-value", "512")
+            // What a pin leaves behind is soon full again.
+            .config("claw.max-tokens", "7")
+            .config("claw.refill-rate-per-sec", "7")
             .config("claw.partition-guard", "equal")
             .config("claw.partition-timeout-ms", "1000")
     });

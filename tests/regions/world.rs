@@ -79,6 +79,11 @@ impl World {
         }
     }
 
+    /// Has what `from` says to `to` arrive otherwise.
+    pub fn set_misheard(&self, from: usize, to: usize, bytes: Option<[&'static [u8]; 2]>) {
+        self.lines[from][to].as_ref().unwrap().set_misheard(bytes);
+    }
+
     /// How many bytes the lines between two regions carry in a second, each way.
     pub fn set_speed(&self, a: usize, b: usize, bytes_per_second: u64) {
         for (from, to) in [(a, b), (b, a)] {

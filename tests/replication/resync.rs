@@ -3,7 +3,7 @@
 use crate::common::clients::Clients;
 use crate::common::{PATIENCE, TICK, assert_equal, assert_sound};
 use crate::servers::{master, no_other_warnings, stat};
-use claw_testkit::{Builder, Server, cmd, eventually, info_field, soak};
+use claw_testkit::{Builder, Server, cmd, error, eventually, info_field, ints, run, soak};
 
 #[test]
 fn a_full_resync_under_load_ends_equal() {
@@ -75,4 +75,44 @@ fn a_partial_resync_under_load_ends_equal() {
         assert_sound(replica);
     }
     no_other_warnings(&master);
+}
+
+/// With `repl-diskless-load swapdb` a replica answers from what it has while it loads what
+/// its master sends, and then from that; as a primary it goes on where its master was.
+#[test]
+fn a_replica_answers_while_it_loads() {
+    const LOOK: &str = "CL.PEEK k 0 CAPACITY 100 REFILL 0";
+    const TAKE: &str = "CL.TAKE k 10 CAPACITY 100 REFILL 0";
+    // Too small for what will be missed.
+    let master = master().config("repl-backlog-size", "16kb").config("save", "").start();
+    let replica = Server::replica_of(&master)
+        .config("repl-diskless-load", "swapdb")
+        .config("loading-process-events-interval-bytes", "1024")
+        // In microseconds: a second for what is there.
+        .config("key-load-delay", "1000")
+        .start();
+    let (ours, theirs) = (&mut master.connection(), &mut replica.connection());
+    for key in 0..1_000 {
+        run(ours, &[&format!("CL.TAKE other:{key} 1 CAPACITY 100 REFILL 0")]);
+    }
+    run(ours, &[TAKE]);
+    assert_equal(&master, &replica);
+    let missed = "redis.call('HSET', 'missed', 'x', string.rep('x', 100000))";
+    let mut away = redis::pipe();
+    away.atomic().cmd("CLIENT").arg(&["KILL", "TYPE", "replica"]);
+    for _ in 0..50 {
+        away.cmd("EVAL").arg(missed).arg(0);
+    }
+    away.cmd("CL.TAKE").arg("k").arg(10).exec(ours).unwrap();
+    eventually(PATIENCE, TICK, "the replica to load beside what it has", || {
+        info_field(theirs, "persistence", "async_loading").unwrap() == "1"
+    });
+    assert_eq!(ints(theirs, LOOK)[2], 90, "what it had");
+    assert_eq!(info_field(theirs, "persistence", "async_loading").unwrap(), "1");
+    assert!(error(theirs, TAKE).starts_with("READONLY "));
+    eventually(PATIENCE, TICK, "what the master has", || ints(theirs, LOOK)[2] == 80);
+    assert_equal(&master, &replica);
+    run(theirs, &["REPLICAOF NO ONE"]);
+    assert_eq!(ints(theirs, TAKE)[..3], [10, 100, 70]);
+    assert_sound(&replica);
 }

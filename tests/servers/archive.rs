@@ -19,6 +19,7 @@ const FILES: &[&str] = &[
     MODULE,
     "redis-claw.cdx.json",
     "redis.conf",
+    "upgrade.sh",
 ];
 
 /// The archive for this machine, unpacked once.

@@ -2,7 +2,7 @@
 
 use crate::introspection::has_categories;
 use crate::node::{Node, Version};
-use claw_testkit::{ask, cmd, run, serve_all_slots};
+use claw_testkit::{ask, cmd, error, run, serve_all_slots};
 use redis::{Connection, Value};
 use std::collections::BTreeMap;
 
@@ -16,6 +16,7 @@ pub fn are_as_documented(server: &str) {
     found.insert("ACL categories", categories(conn));
     found.insert("`HEXPIRE`", field_expiry(conn));
     found.insert("Databases in cluster mode", cluster_databases(server, conn));
+    found.insert("Slots that move as a whole", slots_as_a_whole(server));
     found.insert("`valkey_version` in `INFO`", matches!(version, Version::Valkey(..)));
 
     let table = table();
@@ -117,4 +118,22 @@ fn cluster_databases(server: &str, conn: &mut Connection) -> bool {
     let there: bool = ask(conn, "EXISTS k");
     assert!(!there);
     true
+}
+
+/// Whether a node would move a slot as a whole, were it asked to move it anywhere but to
+/// itself: so no module is in the way.
+fn slots_as_a_whole(server: &str) -> bool {
+    let node = Node::start(server, &["--cluster-enabled", "yes"]);
+    let conn = &mut node.connection();
+    serve_all_slots(conn);
+    let id: String = ask(conn, "CLUSTER MYID");
+    let move_to_itself = [
+        (format!("CLUSTER MIGRATESLOTS SLOTSRANGE 0 0 NODE {id}"), "node can not be this node"),
+        ("CLUSTER MIGRATION IMPORT 0 0".to_owned(), "already the owner"),
+    ];
+    move_to_itself.iter().any(|(line, itself)| {
+        let refused = error(conn, line);
+        assert!(refused.contains(itself) || refused.contains("unknown subcommand"), "{refused}");
+        refused.contains(itself)
+    })
 }

@@ -30,3 +30,25 @@ pub fn runs_as_a_user_and_stops_when_told(server: &str) {
     assert_eq!(node.container().exit_code().unwrap(), Some(0), "{}", node.log());
     assert!(node.log().contains("bye bye"), "{}", node.log());
 }
+
+/// What CONFIG REWRITE writes is there after a restart, beside directives of the command
+/// line, which override it each time; and nothing of the image was written to.
+pub fn keeps_what_is_rewritten(server: &str) {
+    let node = Node::run(image(server), &["--maxclients", "777"], |request| {
+        request.with_readonly_rootfs(true)
+    });
+    run(
+        &mut node.connection(),
+        &["CONFIG SET claw.max-tokens 77 maxclients 778", "CL.TAKE k 7", "CONFIG REWRITE"],
+    );
+    for _ in 0..2 {
+        node.crash_and_restart();
+        let conn = &mut node.connection();
+        let set: BTreeMap<String, String> = ask(conn, "CONFIG GET claw.max-tokens maxclients");
+        let expected = [("claw.max-tokens", "77"), ("maxclients", "777")];
+        assert_eq!(set, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+        run(conn, &["CONFIG REWRITE"]);
+    }
+    let taken: Vec<i64> = ask(&mut node.connection(), "CL.PEEK k 0");
+    assert_eq!(taken[1], 77);
+}

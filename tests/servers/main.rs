@@ -49,6 +49,7 @@ mod docker {
                 cluster::keys_have_slots,
                 regions::two_keep_one_limit,
                 image::runs_as_a_user_and_stops_when_told,
+                image::keeps_what_is_rewritten,
                 archive::its_module_loads_in_a_clean_server,
             }
         };

@@ -72,7 +72,8 @@ proptest! {
         if let Ok(micros) = decimal::parse(&text) {
             prop_assert!(micros <= MAX_MICRO_TOKENS);
         }
-        let _ = decimal::digits(&text);
+        let _ = decimal::whole(&text);
+        let _ = decimal::parse_refill(&text);
         if let Ok(us) = timestamp::parse(&text) {
             prop_assert!(us <= MAX_TIMESTAMP_US);
         }

@@ -10,8 +10,30 @@ use claw_core::policy::{Policy, StoredPolicy};
 use claw_core::timestamp::{self, TimestampError};
 use proptest::prelude::*;
 
-/// The value of `digits[.digits]`, and how many places it has. Written without
-/// a look at the parser.
+/// The value of `digits[.digits][e[+|-]digits]`. Written without a look at the parser.
+fn number(text: &str) -> Option<Q> {
+    let (plain, exponent) = match text.split_once(['e', 'E']) {
+        None => (text, 0),
+        Some((plain, exponent)) => {
+            let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+            if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+                return None;
+            }
+            // So far that no number of these tests comes near.
+            let size = digits.parse::<num_bigint::BigInt>().unwrap().min(100.into());
+            let size = i32::try_from(size).unwrap();
+            (plain, if exponent.starts_with('-') { -size } else { size })
+        }
+    };
+    Some(value(plain)?.0 * q(10).pow(exponent))
+}
+
+/// The nearest whole number; of two the greater.
+fn nearest(value: Q) -> Q {
+    (value + q(1) / q(2)).floor()
+}
+
+/// The value of `digits[.digits]`, and how many places it has.
 fn value(text: &str) -> Option<(Q, usize)> {
     let digits = |text: &str| {
         let all = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -27,10 +49,15 @@ fn value(text: &str) -> Option<(Q, usize)> {
 }
 
 fn agrees(text: &str) -> Result<(), TestCaseError> {
-    let expected = value(text)
-        .filter(|(value, places)| *places <= 6 && *value <= q(1_000_000_000_000_u64))
-        .map(|(value, _)| value * q(1_000_000));
-    prop_assert_eq!(decimal::parse(text.as_bytes()).ok().map(q), expected, "{:?}", text);
+    let said = number(text);
+    let micros = said.clone().map(|value| nearest(value * q(1_000_000)));
+    let amount = micros.filter(|micros| *micros <= q(MAX_MICRO_TOKENS));
+    prop_assert_eq!(decimal::parse(text.as_bytes()).ok().map(q), amount.clone(), "{:?}", text);
+    let never = said == Some(q(0));
+    let refill = amount.filter(|micros| never || *micros > q(0));
+    prop_assert_eq!(decimal::parse_refill(text.as_bytes()).map(q), refill, "{:?}", text);
+    let whole = said.filter(|value| value.is_integer() && *value <= q(u64::MAX));
+    prop_assert_eq!(decimal::whole(text.as_bytes()).ok().map(q), whole, "{:?}", text);
     Ok(())
 }
 
@@ -100,13 +127,67 @@ proptest! {
     }
 
     #[test]
-    fn amounts_parse_to_what_they_say(text in "[0-9]{1,20}(\\.[0-9]{1,8})?") {
+    fn numbers_parse_to_what_they_say(
+        text in "[0-9]{1,20}(\\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?",
+    ) {
+        agrees(&text)?;
+    }
+
+    /// A whole number or a few places, moved by as much as they have.
+    #[test]
+    fn moved_points_parse_to_what_they_say(
+        text in "[0-9]{1,13}(\\.[0-9]{1,7})?e[+-]?(0{0,20}[0-9]|1[0-9])",
+    ) {
         agrees(&text)?;
     }
 
     #[test]
-    fn near_amounts_are_none(text in "[0-9 .+eE_-]{0,12}") {
+    fn far_exponents_parse_to_what_they_say(text in "[0-9]{1,3}(\\.[0-9]{1,3})?e[+-]?[0-9]{3,30}") {
         agrees(&text)?;
+    }
+
+    #[test]
+    fn near_numbers_are_none(text in "[0-9 .+eE_-]{0,12}") {
+        agrees(&text)?;
+    }
+
+    /// Halfway between two millionths, and a little to both sides.
+    #[test]
+    fn halfway_goes_up(
+        micros in any::log_uniform(MAX_MICRO_TOKENS - 1),
+        more in "(0{0,30}[1-9])?",
+        less in "9{0,30}",
+    ) {
+        let (whole, fraction) = (micros / 1_000_000, micros % 1_000_000);
+        let at = |further: &str| decimal::parse(format!("{whole}.{fraction:06}{further}").as_bytes());
+        prop_assert_eq!(at(&format!("5{more}")), Ok(micros + 1));
+        prop_assert_eq!(at(&format!("4{less}")), Ok(micros));
+    }
+
+    /// A text that is read in one pass is read alike by the way for all others, which an
+    /// exponent leads to.
+    #[test]
+    fn both_ways_to_read_agree(text in "([0-9]{1,20}(\\.[0-9]{1,7})?)|[0-9.]{0,8}") {
+        let general = format!("{text}e0");
+        prop_assert_eq!(decimal::parse(text.as_bytes()), decimal::parse(general.as_bytes()));
+        let refills = [&text, &general].map(|text| decimal::parse_refill(text.as_bytes()));
+        prop_assert_eq!(refills[0], refills[1]);
+        prop_assert_eq!(decimal::whole(text.as_bytes()), decimal::whole(general.as_bytes()));
+    }
+
+    /// Doubles, as Rust and C print them: read as their nearest millionth.
+    #[test]
+    fn doubles_as_they_are_printed(
+        bits in 0..=f64::MAX.to_bits(),
+        (integer, divisor) in (any::<u64>(), 0..24_i32),
+        places in 0_usize..20,
+    ) {
+        agrees(&format!("{:e}", f64::from_bits(bits)))?;
+        #[allow(clippy::cast_precision_loss)]
+        let amount = integer as f64 / 10_f64.powi(divisor);
+        for text in [format!("{amount}"), format!("{amount:.places$}"), format!("{amount:.places$e}")] {
+            agrees(&text)?;
+        }
     }
 
     #[test]
@@ -127,14 +208,13 @@ proptest! {
     fn rfc_3339_parses_to_what_it_says(
         (year, month, day) in (1971_i64..=9998, 1_u32..=12, 1_u32..=31),
         (hour, minute, second) in (0_u32..24, 0_u32..60, 0_u32..60),
-        (fraction, places) in (0_u32..1_000_000_000, 0_usize..=9),
+        digits in "[0-9]{0,30}",
         (sign, offset) in (any::<bool>(), 0_u32..24 * 60),
         (zulu, lower) in any::<(bool, bool)>(),
     ) {
         let day = day.min(month_length(year, month));
         let mut text = format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
-        let digits: String = format!("{fraction:09}").chars().take(places).collect();
-        if places > 0 {
+        if !digits.is_empty() {
             text.push('.');
             text.push_str(&digits);
         }
@@ -170,12 +250,11 @@ proptest! {
     #[test]
     fn policies_parse_to_what_they_say(
         capacity in any::log_uniform(u64::MAX),
-        refill in "[0-9]{1,14}(\\.[0-9]{1,7})?",
+        refill in "[0-9]{1,14}(\\.[0-9]{1,9})?(e-?[0-9])?",
         interval in any::log_uniform(u64::MAX),
     ) {
         let text = format!("{capacity} {refill}/{interval}");
-        let expected = decimal::parse(refill.as_bytes())
-            .ok()
+        let expected = decimal::parse_refill(refill.as_bytes())
             .and_then(|refill| Policy::new(capacity, refill, interval).ok())
             .map(|policy| StoredPolicy { policy, pin: None });
         prop_assert_eq!(StoredPolicy::parse(text.as_bytes()).ok(), expected);

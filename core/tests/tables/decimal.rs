@@ -1,7 +1,7 @@
-//! Amounts: `digits[.digits]`, up to six places, up to 10^12.
+//! Numbers as languages print them: `digits[.digits][e[+|-]digits]`.
 
-use claw_core::decimal::DecimalError::{self, NotANumber, TooFine, TooLarge};
-use claw_core::decimal::{Decimal, digits, parse};
+use claw_core::decimal::DecimalError::{self, NotANumber, TooLarge};
+use claw_core::decimal::{Decimal, digits, parse, parse_refill, whole};
 
 #[test]
 fn an_amount_is_read_in_millionths() {
@@ -22,9 +22,116 @@ fn an_amount_is_read_in_millionths() {
         ("999999999999.999999", 999_999_999_999_999_999),
         ("1000000000000.000000", 1_000_000_000_000_000_000),
         ("0000000000000000000000000001", 1_000_000),
+        // What Python, JavaScript and C print of doubles, Lua on Redis 7.0, and HINCRBYFLOAT.
+        ("5.0", 5_000_000),
+        ("0.10000000000000001", 100_000),
+        ("0.30000000000000004", 300_000),
+        ("3.3333333333333335", 3_333_333),
+        ("499.98999999999999999", 499_990_000),
+        ("1e-06", 1),
+        ("1e-6", 1),
+        ("1E+2", 100_000_000),
+        ("5e+00", 5_000_000),
+        ("1.5e3", 1_500_000_000),
+        ("1e12", 1_000_000_000_000_000_000),
+        ("1.0000000000000e+12", 1_000_000_000_000_000_000),
+        ("1234567.8901234e-3", 1_234_567_890),
+        // To the nearest millionth, and up from halfway.
+        ("0.0000004", 0),
+        ("0.00000049999999999999999999", 0),
+        ("0.0000005", 1),
+        ("0.0000014999999999999999999", 1),
+        ("0.0000015", 2),
+        ("0.0000025", 3),
+        ("1.0000000", 1_000_000),
+        ("0.9999995", 1_000_000),
+        ("999999999999.9999999", 1_000_000_000_000_000_000),
+        ("1000000000000.0000004", 1_000_000_000_000_000_000),
+        // An exponent is no work, however large it is.
+        ("0e999999999999999999999999", 0),
+        ("0.000e+18446744073709551616", 0),
+        ("1e-7", 0),
+        ("5e-7", 1),
+        ("9e-8", 0),
+        ("1e-999999999999999999999999", 0),
+        ("0.00000000000000000000000001e26", 1_000_000),
+        ("100000000000000000000000000e-26", 1_000_000),
+        ("1e00000000000000000000000000000003", 1_000_000_000),
     ];
     for (text, micros) in table {
         assert_eq!(parse(text.as_bytes()), Ok(*micros), "{text:?}");
+    }
+    // As long as it likes to be.
+    let long = |digit: u8| [b"0.".to_vec(), vec![digit; 100_000]].concat();
+    assert_eq!(parse(&long(b'4')), Ok(444_444));
+    assert_eq!(parse(&long(b'5')), Ok(555_556));
+    assert_eq!(parse(&[vec![b'0'; 100_000], b"7".to_vec()].concat()), Ok(7_000_000));
+}
+
+#[test]
+fn a_refill_is_not_rounded_to_never() {
+    let table: &[(&str, Option<u64>)] = &[
+        ("0", Some(0)),
+        ("0.0", Some(0)),
+        ("0.0000000", Some(0)),
+        ("0e5", Some(0)),
+        ("0e-999999999999", Some(0)),
+        ("1e-06", Some(1)),
+        ("0.0000005", Some(1)),
+        ("0.0000004", None),
+        ("1e-9", None),
+        ("1e-999999999999", None),
+        ("0.00000000000000000000000000000000000000000000001", None),
+        ("3.3333333333333335", Some(3_333_333)),
+        ("1000000000000", Some(1_000_000_000_000_000_000)),
+        ("1000000000001", None),
+        ("1e999999999999", None),
+        ("", None),
+        ("-1", None),
+        ("nan", None),
+    ];
+    for (text, expected) in table {
+        assert_eq!(parse_refill(text.as_bytes()), *expected, "{text:?}");
+    }
+}
+
+#[test]
+fn a_whole_number_is_read_in_any_form() {
+    let table: &[(&str, Result<u64, DecimalError>)] = &[
+        ("5", Ok(5)),
+        ("5.0", Ok(5)),
+        ("5.000000000000000000000000", Ok(5)),
+        ("5e0", Ok(5)),
+        ("50e-1", Ok(5)),
+        ("0.5e1", Ok(5)),
+        ("1e3", Ok(1_000)),
+        ("1.7739144e+15", Ok(1_773_914_400_000_000)),
+        ("18446744073709551615.0", Ok(u64::MAX)),
+        ("1.8446744073709551615e19", Ok(u64::MAX)),
+        ("0e999999999999", Ok(0)),
+        ("0.0e-999999999999", Ok(0)),
+        ("5.5", Err(NotANumber)),
+        ("5.00000000000000000000001", Err(NotANumber)),
+        ("51e-1", Err(NotANumber)),
+        ("1e-1", Err(NotANumber)),
+        ("1e-999999999999", Err(NotANumber)),
+        ("18446744073709551616", Err(TooLarge)),
+        ("1.8446744073709551616e19", Err(TooLarge)),
+        ("1e20", Err(TooLarge)),
+        ("1e999999999999", Err(TooLarge)),
+        ("1e18446744073709551616", Err(TooLarge)),
+        ("", Err(NotANumber)),
+        ("+5", Err(NotANumber)),
+        ("-5", Err(NotANumber)),
+        (" 5", Err(NotANumber)),
+        ("0x10", Err(NotANumber)),
+        ("nan", Err(NotANumber)),
+        ("inf", Err(NotANumber)),
+        ("5.", Err(NotANumber)),
+        ("1e", Err(NotANumber)),
+    ];
+    for (text, expected) in table {
+        assert_eq!(whole(text.as_bytes()), *expected, "{text:?}");
     }
 }
 
@@ -39,7 +146,21 @@ fn anything_else_is_no_amount() {
         ("-1", NotANumber),
         ("-0", NotANumber),
         ("+1", NotANumber),
-        ("1e3", NotANumber),
+        ("-1e3", NotANumber),
+        ("1e", NotANumber),
+        ("1e+", NotANumber),
+        ("1e-", NotANumber),
+        ("1e+-3", NotANumber),
+        ("1e1.5", NotANumber),
+        ("1e3e3", NotANumber),
+        ("1e 3", NotANumber),
+        ("e3", NotANumber),
+        (".e3", NotANumber),
+        ("1.e3", NotANumber),
+        (".5e3", NotANumber),
+        ("1ee3", NotANumber),
+        ("1e99999999999999999999x", NotANumber),
+        ("1d3", NotANumber),
         ("0x10", NotANumber),
         ("1,5", NotANumber),
         ("1_000", NotANumber),
@@ -48,14 +169,15 @@ fn anything_else_is_no_amount() {
         ("1\n", NotANumber),
         ("1\0", NotANumber),
         ("nan", NotANumber),
+        ("NaN", NotANumber),
         ("inf", NotANumber),
+        ("Infinity", NotANumber),
+        ("1e999x", NotANumber),
+        ("1234567890123456789012.x", NotANumber),
         ("abc", NotANumber),
         ("1.x234567", NotANumber),
         ("1.123456x", NotANumber),
         ("١", NotANumber),
-        ("0.0000001", TooFine),
-        ("1.0000000", TooFine),
-        ("12.1234567", TooFine),
         ("1000000000000.000001", TooLarge),
         ("1000000000001", TooLarge),
         ("18446744073709", TooLarge),
@@ -63,6 +185,13 @@ fn anything_else_is_no_amount() {
         ("18446744073709551615", TooLarge),
         ("18446744073709551616", TooLarge),
         ("99999999999999999999999999999999", TooLarge),
+        ("1000000000000.0000005", TooLarge),
+        ("1.000000000001e12", TooLarge),
+        ("1e13", TooLarge),
+        ("1e308", TooLarge),
+        ("1.7976931348623157e+308", TooLarge),
+        ("1e999999999999", TooLarge),
+        ("0.0000000000000000001e999999999999999999999999", TooLarge),
     ];
     for (text, error) in table {
         assert_eq!(parse(text.as_bytes()), Err(*error), "{text:?}");
@@ -71,7 +200,7 @@ fn anything_else_is_no_amount() {
 }
 
 #[test]
-fn an_integer_is_digits_that_fit_in_64_bits() {
+fn digits_alone_are_an_integer_of_64_bits() {
     let table: &[(&str, Result<u64, DecimalError>)] = &[
         ("0", Ok(0)),
         ("00", Ok(0)),
@@ -117,7 +246,6 @@ fn an_amount_is_printed_as_short_as_it_can_be() {
 fn an_error_says_what_is_wrong() {
     let table = [
         (NotANumber, "is not a decimal number of 0 or more"),
-        (TooFine, "has more than 6 decimal places"),
         (TooLarge, "is more than 1000000000000"),
     ];
     for (error, text) in table {

@@ -5,7 +5,7 @@ use claw_core::bucket::{Demand, Weight};
 use claw_core::decimal::DecimalError;
 use claw_core::defaults::Defaults;
 use claw_core::open::OpenBucket;
-use claw_core::policy::{Policy, PolicyTextError};
+use claw_core::policy::{Policy, PolicyTextError, StoredPolicy};
 use claw_core::record::{Field, FieldError, Record};
 use claw_core::timestamp::TimestampError;
 
@@ -29,8 +29,9 @@ fn a_weight_is_an_integer_from_1_to_10() {
         "11",
         "-1",
         "+1",
-        "1.0",
         "1.5",
+        "1e1.0",
+        "1e999999999999",
         "2x",
         " 2",
         "ten",
@@ -42,8 +43,45 @@ fn a_weight_is_an_integer_from_1_to_10() {
     for text in table {
         assert_eq!(read(Field::Weight, text), Err(FieldError::Weight), "{text:?}");
     }
-    // An integer with noughts in front is still one.
-    assert_eq!(read(Field::Weight, "02").unwrap().weight.map(Weight::get), Some(2));
+    // However it is written.
+    for text in ["02", "2.0", "2e0", "0.2e+01", "20e-1"] {
+        assert_eq!(read(Field::Weight, text).unwrap().weight.map(Weight::get), Some(2), "{text}");
+    }
+}
+
+/// What languages print of the same number is the same number.
+#[test]
+fn a_field_may_hold_any_form_of_a_number() {
+    let expected = Record {
+        tokens: Some(499_990_000),
+        timestamp: Some(NOW),
+        policy: StoredPolicy::parse(b"100 3.333333/1000 pinned 3").ok(),
+        remainder: Some(5),
+        ..Record::default()
+    };
+    assert!(expected.policy.is_some());
+    let table = [
+        ["499.99", "1773914400000000", "100 3.333333/1000 pinned 3", "5"],
+        [
+            "499.98999999999999999",
+            "1773914400000000.0",
+            "100.0 3.3333333333333335/1e3 pinned 3.0",
+            "5.0",
+        ],
+        ["4.9999e+02", "1.7739144e+15", "1e2 3333333e-6/1000.000 pinned 30e-1", "5e0"],
+    ];
+    for [tokens, timestamp, policy, remainder] in table {
+        let mut record = Record::default();
+        for (field, text) in [
+            (Field::Tokens, tokens),
+            (Field::Timestamp, timestamp),
+            (Field::Policy, policy),
+            (Field::Remainder, remainder),
+        ] {
+            assert_eq!(record.read(field, text.as_bytes(), NOW), Ok(()), "{text}");
+        }
+        assert_eq!(record, expected);
+    }
 }
 
 #[test]
@@ -72,11 +110,15 @@ fn a_field_that_makes_no_sense_is_an_error() {
     let table = [
         (Field::Tokens, "many", Tokens(DecimalError::NotANumber)),
         (Field::Tokens, "-5", Tokens(DecimalError::NotANumber)),
-        (Field::Tokens, "0.0000001", Tokens(DecimalError::TooFine)),
         (Field::Tokens, "1000000000001", Tokens(DecimalError::TooLarge)),
+        (Field::Tokens, "1e999999999999", Tokens(DecimalError::TooLarge)),
+        (Field::Timestamp, "1773914400000000.5", Timestamp(TimestampError::NotATime)),
+        (Field::Timestamp, "1e999999999999", Timestamp(TimestampError::OutOfRange)),
         (Field::Timestamp, "yesterday", Timestamp(TimestampError::NotATime)),
         (Field::Timestamp, "1969-07-20T20:17:40Z", Timestamp(TimestampError::OutOfRange)),
         (Field::Policy, "generous", Policy(PolicyTextError)),
+        (Field::Policy, "100 1e-9/1000", Policy(PolicyTextError)),
+        (Field::Policy, "100.5 1/1000", Policy(PolicyTextError)),
         (Field::Remainder, "0.5", Remainder),
         (Field::Remainder, "-1", Remainder),
         (Field::Remainder, "18446744073709551616", Remainder),
