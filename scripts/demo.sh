@@ -76,8 +76,9 @@ show HGETALL token_bucket:user123
 
 say '5. All or none: the second bucket refuses, so the first is not charged.'
 show CL.TAKE ip:9 3 CAPACITY 5 REFILL 0
-show CL.TAKEALL 2 user:2 ip:9 TOKENS 3 CAPACITY 100 5 REFILL 0
-all=$(cli CL.TAKEALL 2 user:2 ip:9 TOKENS 3 CAPACITY 100 5 REFILL 0)
+both=(user:2 3 CAPACITY 100 REFILL 0 AND ip:9 3)
+show CL.TAKEALL "${both[@]}"
+all=$(cli CL.TAKEALL "${both[@]}")
 check 'taking from both' 0 "$(echo "$all" | field 1)"
 check 'the refusing key' 1 "$(echo "$all" | field 2)"
 show EXISTS user:2
@@ -86,7 +87,14 @@ check 'user:2 was not charged' 0 "$(cli EXISTS user:2)"
 say '6. Give back what was not used.'
 show CL.GIVE ip:9 2
 
-say '7. A pinned policy, changed while traffic flows (50 calls a second).'
+say '7. Reserve what work may cost, and settle when it is known: here more, and there is a debt.'
+show CL.TAKE model:1 400 CAPACITY 500 REFILL 500 INTERVAL 3600000
+show CL.SETTLE model:1 400 650
+check 'what is left' -150 "$(cli CL.PEEK model:1 0 | field 3)"
+check 'a take in debt' 0 "$(cli CL.TAKE model:1 100 | field 1)"
+show CL.SETTLE model:1 300 0
+
+say '8. A pinned policy, changed while traffic flows (50 calls a second).'
 show CL.POLICY api CAPACITY 2 REFILL 5
 cli --csv -r 150 -i 0.02 CL.TAKE api >"$dir/traffic" &
 traffic=$!
@@ -104,7 +112,7 @@ if [ "$after" -le "$before" ]; then
     exit 1
 fi
 
-say '8. What the server counts.'
-cli INFO claw | tr -d '\r' | grep -E '^claw_(version|taken|refused|given|tokens)'
+say '9. What the server counts.'
+cli INFO claw | tr -d '\r' | grep -E '^claw_(version|taken|refused|given|settled|tokens)'
 
 say 'Done; the private server is stopped. Try your own: make run, then redis-cli.'
