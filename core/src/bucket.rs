@@ -302,7 +302,7 @@ impl Bucket {
             capacity: self.policy.capacity(),
             remaining: self.remaining(),
             retry_after: Wait::Ms(0),
-            reset_after: self.until(self.policy.capacity(), now),
+            reset_after: self.until_micros(self.policy.capacity_micros(), now),
         }
     }
 
