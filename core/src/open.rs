@@ -5,7 +5,7 @@
 //! expires, and whether other regions are told. Whoever stores buckets reads fields, applies the
 //! [`Plan`] and does no more.
 
-use crate::bucket::{Answer, Bucket, Demand, Wait, Weight};
+use crate::bucket::{Answer, Bucket, Demand, Weight};
 use crate::codec::{self, DebitsText, RegionStates};
 use crate::debits::{Debits, Region, Terms, Version};
 use crate::defaults::Defaults;
@@ -673,11 +673,9 @@ impl OpenBucket {
         if self.is_kept(foreign) {
             return Expiry::Never;
         }
-        // What holds nothing is full at once, and is to block for an interval.
-        let wait = match self.is_blocked_by_call() {
-            true => Some(u128::from(policy.interval_us().get())),
-            false => wait,
-        };
+        // What holds nothing is full as soon as it owes nothing, and is to block for an interval.
+        let least = if self.is_blocked_by_call() { policy.interval_us().get() } else { 0 };
+        let wait = wait.map(|us| us.max(least.into()));
         // The state of a region that a function folds is told like counters are.
         let lingers = self.as_shared().is_some() || self.regions.is_some();
         Expiry::new(timestamp, wait, lingers, self.now)
