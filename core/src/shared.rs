@@ -541,10 +541,12 @@ impl SharedBucket {
         self.version = version;
     }
 
-    /// Whole tokens that can be taken at this share of the limit, rounded down; negative in debt.
+    /// Whole tokens that can be taken at this share of the limit, rounded down; negative in debt,
+    /// and not before: what has been taken beyond a share is not owed.
     #[must_use]
     pub fn remaining(&self, share: u16) -> i64 {
-        let (held, _) = wide::div_rem_euclid(self.room(share), self.scale.unit);
+        let room = self.room(share).max(self.room(WHOLE).min(0));
+        let (held, _) = wide::div_rem_euclid(room, self.scale.unit);
         wide::saturated_signed(held).div_euclid(MICRO.cast_signed())
     }
 
