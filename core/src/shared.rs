@@ -741,6 +741,7 @@ impl SharedBucket {
         }
 
         let amount = |micros: u128| wide::times(wide::signed(micros), whole);
+        let owed = if same { level_before.max(sent.level) } else { level_before };
         if fresh {
             self.level = if same { sent.level } else { 0 };
         } else {
@@ -771,7 +772,9 @@ impl SharedBucket {
                 }
             }
         }
-        self.level = self.level.min(self.scale.capacity.saturating_add(self.most_debt(peers)));
+        // What was owed before, here or there, stays owed, also where the capacity has been lowered.
+        let most = self.scale.capacity.saturating_add(self.most_debt(peers)).max(owed);
+        self.level = self.level.min(most);
         // What a silent peer sends first may have lain on the line since before it
         // fell silent. What it did meanwhile is still to come; its slack is reset by
         // its next complete round.
