@@ -47,7 +47,7 @@ impl Hash {
     /// Writes what has to be written, as text.
     fn write(&mut self, record: &Record) {
         let texts = [
-            (Field::Tokens, record.tokens.map(|micros| Decimal::new(micros).to_string())),
+            (Field::Tokens, record.tokens.map(|micros| Decimal::signed(micros).to_string())),
             (Field::Timestamp, record.timestamp.map(|us| us.to_string())),
             (Field::Policy, record.policy.map(|stored| stored.to_string())),
             (Field::Weight, record.weight.map(|weight| weight.get().to_string())),
