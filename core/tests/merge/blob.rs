@@ -8,7 +8,9 @@ use crate::hash::{decode, encode};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::codec::{BlobError, MAX_BLOB, Newer};
 use claw_core::defaults::Defaults;
-use claw_core::limits::{MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS};
+use claw_core::limits::{
+    MAX_DEBT, MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS,
+};
 use claw_core::merge::State;
 use claw_core::policy::{Policy, StoredPolicy};
 use claw_core::record::Record;
@@ -60,7 +62,13 @@ fn golden() -> [(&'static [u8], State, Newer); 6] {
         (
             include_bytes!("../golden/most.msgpack"),
             State::of(
-                bucket(most, 10, MAX_MICRO_TOKENS - 1, 79_688_447_999_999_990, NOW + 30 * DAY),
+                bucket(
+                    most,
+                    10,
+                    MAX_MICRO_TOKENS.cast_signed() - 1,
+                    79_688_447_999_999_990,
+                    NOW + 30 * DAY,
+                ),
                 with(most, Some(u64::MAX)),
             ),
             Newer::new(),
@@ -162,8 +170,14 @@ fn bounds() {
     let table: &[(&str, Value, Result<(), BlobError>)] = &[
         ("tokens", 0.into(), Ok(())),
         ("tokens", MAX_MICRO_TOKENS.into(), Ok(())),
+        ("tokens", (-1).into(), Ok(())),
+        ("tokens", (-MAX_DEBT).into(), Ok(())),
+        ("tokens", (-MAX_DEBT - 1).into(), Err(OutOfBounds("tokens"))),
+        ("tokens", i64::MIN.into(), Err(OutOfBounds("tokens"))),
         ("tokens", (MAX_MICRO_TOKENS + 1).into(), Err(OutOfBounds("tokens"))),
-        ("tokens", u64::MAX.into(), Err(OutOfBounds("tokens"))),
+        ("tokens", i64::MAX.into(), Err(OutOfBounds("tokens"))),
+        // It is no number of 64 bits with a sign.
+        ("tokens", u64::MAX.into(), Err(BlobError::Malformed)),
         ("timestamp", 0.into(), Ok(())),
         ("timestamp", (NOW + 30 * DAY).into(), Ok(())),
         ("timestamp", (NOW + 30 * DAY + 1).into(), Err(OutOfBounds("timestamp"))),
@@ -173,9 +187,8 @@ fn bounds() {
         ("weight", 11.into(), Err(OutOfBounds("weight"))),
         ("weight", 256.into(), Err(OutOfBounds("weight"))),
         ("remainder", u64::MAX.into(), Ok(())),
-        ("policy", of(1, 0, 1), Ok(())),
+        ("policy", of(0, 0, 1), Ok(())),
         ("policy", of(MAX_TOKENS, MAX_MICRO_TOKENS, MAX_INTERVAL_MS), Ok(())),
-        ("policy", of(0, 1, 1), Err(OutOfBounds("policy"))),
         ("policy", of(MAX_TOKENS + 1, 1, 1), Err(OutOfBounds("policy"))),
         ("policy", of(1, MAX_MICRO_TOKENS + 1, 1), Err(OutOfBounds("policy"))),
         ("policy", of(1, 1, 0), Err(OutOfBounds("policy"))),
@@ -207,6 +220,10 @@ fn wrong_types() {
     ];
     for value in odd {
         for field in ["v", "tokens", "timestamp", "remainder", "weight"] {
+            if field == "tokens" && value == (-1).into() {
+                // That is a debt.
+                continue;
+            }
             let blob = but(&[(field, value.clone())]);
             assert_eq!(verdict(&blob), Err(BlobError::Malformed), "{field} {value}");
         }
