@@ -40,7 +40,7 @@ impl fmt::Display for DecimalError {
 pub fn parse(text: &[u8]) -> Result<u64, DecimalError> {
     match parse_short(text) {
         Some(micros) => Ok(micros),
-        None => rounded(text).map(|(micros, _)| micros),
+        None => units(text, 6)?.amount(),
     }
 }
 
@@ -48,10 +48,11 @@ pub fn parse(text: &[u8]) -> Result<u64, DecimalError> {
 /// to it is `None`, as is any text that is no amount.
 #[must_use]
 pub fn parse_refill(text: &[u8]) -> Option<u64> {
-    match parse_short(text) {
-        Some(micros) => Some(micros),
-        None => rounded(text).ok().filter(|(micros, exact)| *micros > 0 || *exact).map(|m| m.0),
+    if let Some(micros) = parse_short(text) {
+        return Some(micros);
     }
+    let read = units(text, 6).ok()?;
+    read.amount().ok().filter(|micros| *micros > 0 || read.exact)
 }
 
 /// Reads a whole number, in any form: `5.0` is 5, `1e3` is 1000.
@@ -62,12 +63,7 @@ pub fn whole(text: &[u8]) -> Result<u64, DecimalError> {
     if let Ok(value) = digits(text) {
         return Ok(value);
     }
-    let read = units(text, 0)?;
-    if read.exact {
-        read.below.ok_or(DecimalError::TooLarge)
-    } else {
-        Err(DecimalError::NotANumber)
-    }
+    units(text, 0)?.whole()
 }
 
 /// What can be read in one pass, as every amount that [`Decimal`] writes can: at most nineteen
@@ -96,22 +92,30 @@ fn parse_short(text: &[u8]) -> Option<u64> {
 /// What one unit is in millionths, by the number of places.
 const SCALES: [u64; 7] = [1_000_000, 100_000, 10_000, 1_000, 100, 10, 1];
 
-/// An amount in millionths, and whether that is the very number.
-fn rounded(text: &[u8]) -> Result<(u64, bool), DecimalError> {
-    let Units { below, round_up, exact } = units(text, 6)?;
-    let nearest = below.and_then(|below| below.checked_add(u64::from(round_up)));
-    let micros = nearest.filter(|micros| *micros <= MAX_MICRO_TOKENS);
-    micros.map(|micros| (micros, exact)).ok_or(DecimalError::TooLarge)
+/// A number counted in some unit.
+pub(crate) struct Units {
+    /// How many whole ones it is; `None` for more than fit in 64 bits.
+    pub(crate) below: Option<u64>,
+    /// Whether what is left is half of one, or more.
+    pub(crate) round_up: bool,
+    /// Whether nothing is left.
+    pub(crate) exact: bool,
 }
 
-/// A number counted in some unit.
-struct Units {
-    /// How many whole ones it is; `None` for more than fit in 64 bits.
-    below: Option<u64>,
-    /// Whether it is half of one more, or above that.
-    round_up: bool,
-    /// Whether nothing is left besides them.
-    exact: bool,
+impl Units {
+    /// Of millionths: the nearest, up to 10^12 tokens.
+    pub(crate) fn amount(&self) -> Result<u64, DecimalError> {
+        let nearest = self.below.and_then(|below| below.checked_add(u64::from(self.round_up)));
+        nearest.filter(|micros| *micros <= MAX_MICRO_TOKENS).ok_or(DecimalError::TooLarge)
+    }
+
+    /// Of ones: the number itself, if it is whole.
+    pub(crate) fn whole(&self) -> Result<u64, DecimalError> {
+        if !self.exact {
+            return Err(DecimalError::NotANumber);
+        }
+        self.below.ok_or(DecimalError::TooLarge)
+    }
 }
 
 /// Reads a number of any length in units of 10^-`places`. The work grows with the text, and never
