@@ -197,7 +197,11 @@ impl Error {
 
     /// The error reply: a code, a space, and the reason.
     pub(crate) fn line(&self) -> CString {
-        let code = if matches!(self, Self::WrongType) { "WRONGTYPE" } else { "ERR" };
+        let code = match self {
+            Self::WrongType => "WRONGTYPE",
+            Self::Function { why, .. } if is_no_permission(why) => "NOPERM",
+            _ => "ERR",
+        };
         // Quoted bytes are escaped, so there is neither NUL nor line break.
         let line = CString::new(format!("{code} {}", self.reason()));
         debug_assert!(line.is_ok(), "an error with a NUL in it");
@@ -243,7 +247,8 @@ impl Error {
                 "the fields of later versions in these states are too long together".to_owned()
             }
             Self::Function { name, why } => {
-                let why = why.strip_prefix(b"ERR ").unwrap_or(why);
+                let code = [b"ERR ".as_slice(), b"NOPERM "].into_iter();
+                let why = code.filter_map(|code| why.strip_prefix(code)).next().unwrap_or(why);
                 let why = String::from_utf8_lossy(why.get(..MESSAGE).unwrap_or(why));
                 // One line, whatever the function says.
                 let why = why.replace(char::is_control, " ");
@@ -297,6 +302,12 @@ impl Error {
             }
         }
     }
+}
+
+/// Whether the server did not let the user call a function. Redis 7.0 has no code for it there.
+fn is_no_permission(why: &[u8]) -> bool {
+    let old: &[u8] = b"acl verification failed";
+    why.starts_with(b"NOPERM ") || why.strip_prefix(b"ERR ").unwrap_or(why).starts_with(old)
 }
 
 impl From<Internal> for Error {
@@ -437,6 +448,10 @@ mod tests {
             (Error::Fields("needs 'tokens'"), "ERR FIELDS needs 'tokens'"),
             (Error::GivenField { field: Field::Tokens, value: b"x".as_slice().into(), why: FieldError::Tokens(DecimalError::NotANumber) }, "ERR field 'tokens' is 'x', which is not a decimal number"),
             (Error::Blob { index: 1, why: BlobError::Malformed }, "ERR state 1 is not a state as CL.STATE returns it"),
+            (Error::Function { name: "f".into(), why: b"ERR no luck".as_slice().into() }, "ERR function 'f': no luck"),
+            (Error::Function { name: "f".into(), why: b"NOPERM User u has no permissions".as_slice().into() }, "NOPERM function 'f': User u has no permissions"),
+            (Error::Function { name: "f".into(), why: b"ERR acl verification failed, no.".as_slice().into() }, "NOPERM function 'f': acl verification failed, no."),
+            (Error::Blob { index: 1, why: BlobError::Missing("tokens") }, "ERR state 1 has no field 'tokens'"),
             (Error::Blob { index: 2, why: BlobError::TooLong }, "ERR state 2 is longer than 8192 bytes"),
             (Error::Blob { index: 1, why: BlobError::OutOfBounds("tokens") }, "ERR state 1 holds a field 'tokens' out of its bounds"),
             (Error::Newer(b"user:1".as_slice().into()), "ERR bucket 'user:1': field 'newer' cannot be read"),

@@ -3,7 +3,8 @@
 use crate::error::Error;
 use crate::host::Context;
 use claw_core::bucket::{Bucket, Weight};
-use claw_core::codec::RegionStates;
+use claw_core::codec::{Fields, RegionStates, number};
+use claw_core::decimal::DecimalError;
 use claw_core::limits::{self, MAX_LEAD_US};
 use claw_core::merge::{self, State};
 use rmpv::Value;
@@ -176,38 +177,40 @@ fn call(
     let result =
         ctx.call_function(&c_name, [&local_record, &remote_record]).map_err(|why| failed(&why))?;
 
-    let mut bytes = result.as_slice();
-    let Ok(Value::Map(fields)) = rmpv::decode::read_value_with_max_depth(&mut bytes, MAX_DEPTH)
-    else {
-        return Err(failed(b"it did not return cmsgpack.pack of a table"));
+    let mut fields = Fields::read(&result)
+        .map_err(|_| failed(b"it did not return cmsgpack.pack of one table"))?;
+    let mut field = |name| {
+        fields.take(name).map_err(|why| failed(format!("what it returned {why}").as_bytes()))
     };
-    let field =
-        |name: &str| fields.iter().find(|(key, _)| key.as_str() == Some(name)).map(|f| &f.1);
     // The policy is not the function's to decide: the one that wins anywhere.
     let winner = local.join(remote, merge::Join::Max);
     let policy = winner.bucket.policy();
 
-    let tokens = field("tokens").ok_or_else(|| failed(b"it returned no tokens"))?;
-    let tokens = micros(tokens).ok_or_else(|| failed(b"it returned tokens that are no number"))?;
-    if tokens > policy.capacity_micros() {
-        return Err(Error::AboveCapacity(name.into()));
-    }
+    let tokens = field("tokens")?.ok_or_else(|| failed(b"it returned no tokens"))?;
+    let tokens = match number::amount(&tokens) {
+        Ok(tokens) if tokens <= policy.capacity_micros() => tokens,
+        Ok(_) | Err(DecimalError::TooLarge) => return Err(Error::AboveCapacity(name.into())),
+        Err(DecimalError::NotANumber) => {
+            return Err(failed(b"it returned tokens that are no number"));
+        }
+    };
     // One region owes no more than its capacity; several may do together.
     let deepest = policy.capacity_micros().saturating_neg();
     if tokens < deepest.min(local.bucket.tokens()).min(remote.bucket.tokens()) {
         return Err(failed(b"it returned tokens that owe more than the capacity"));
     }
-    let timestamp = match field("timestamp") {
+    let timestamp = match field("timestamp")? {
         None => now,
         Some(value) => {
-            integer(value).filter(|t| *t <= now.saturating_add(MAX_LEAD_US)).ok_or_else(|| {
+            number::whole(&value).ok().filter(|t| *t <= now.saturating_add(MAX_LEAD_US)).ok_or_else(|| {
                 failed(b"it returned a timestamp that is no unix microseconds, or more than 30 days ahead")
             })?
         }
     };
-    let weight = match field("userWeight") {
+    let weight = match field("userWeight")? {
         None => local.bucket.weight().max(remote.bucket.weight()),
-        Some(value) => integer(value)
+        Some(value) => number::whole(&value)
+            .ok()
             .and_then(Weight::new)
             .ok_or_else(|| failed(b"it returned a userWeight that is not 1 to 10"))?,
     };
@@ -218,44 +221,16 @@ fn call(
         state.policy == winner.policy
             && kept.weight() == weight
             && kept.timestamp() == timestamp
-            && micros_of(kept.tokens()) == Some(tokens)
+            && as_returned(kept.tokens()) == Some(tokens)
     });
     Ok(unchanged.copied().unwrap_or(State::of(bucket, winner.policy)))
 }
 
-/// Nesting of what a function returns: a table of numbers.
-const MAX_DEPTH: usize = 16;
-
-/// Tokens in millionths, rounded to the nearest.
-fn micros(value: &Value) -> Option<i64> {
-    match value.as_i64() {
-        Some(whole) => whole.checked_mul(MICRO),
-        None => value.as_f64().and_then(rounded),
-    }
-}
-
-/// What `micros` reads after a function was given `micros` and returned it.
-fn micros_of(micros: i64) -> Option<i64> {
-    match Number::tokens(micros) {
-        Number::Whole(whole) => whole.checked_mul(MICRO),
-        Number::Fraction(tokens) => rounded(tokens),
-    }
-}
-
-#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
-fn rounded(tokens: f64) -> Option<i64> {
-    let micros = (tokens * MICRO as f64).round();
-    // Also refuses NaN; 2^63 is far above every capacity.
-    let beyond = 9_223_372_036_854_775_808.0;
-    (-beyond < micros && micros < beyond).then_some(micros as i64)
-}
-
-/// An integer, also one that Lua made a double.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn integer(value: &Value) -> Option<u64> {
-    value.as_u64().or_else(|| {
-        let number = value.as_f64()?;
-        let whole = number.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&number);
-        whole.then_some(number as u64)
-    })
+/// What is read of tokens that a function was given and returned.
+fn as_returned(micros: i64) -> Option<i64> {
+    let given = match Number::tokens(micros) {
+        Number::Whole(whole) => Value::from(whole),
+        Number::Fraction(tokens) => Value::from(tokens),
+    };
+    number::amount(&given).ok()
 }

@@ -3,13 +3,14 @@
 
 mod blob;
 mod debits;
+pub mod number;
 mod reader;
 mod regions;
 mod wire;
 mod write;
 
 pub use blob::{
-    Besides, BlobError, Decoded, MAX_BLOB, Newer, VERSION, decode, decode_newer, encode,
+    Besides, BlobError, Decoded, Fields, MAX_BLOB, Newer, VERSION, decode, decode_newer, encode,
     encode_newer, join_newer,
 };
 pub use debits::{DebitsText, decode_debits, decode_debits_into, encode_debits};

@@ -62,11 +62,11 @@ pub fn parse_signed(text: &[u8]) -> Result<i64, DecimalError> {
 }
 
 fn amount(text: &[u8], most: u64) -> Result<u64, DecimalError> {
-    let micros = match parse_short(text) {
-        Some(micros) => micros,
-        None => rounded(text)?.0,
-    };
-    if micros > most { Err(DecimalError::TooLarge) } else { Ok(micros) }
+    match parse_short(text) {
+        Some(micros) if micros <= most => Ok(micros),
+        Some(_) => Err(DecimalError::TooLarge),
+        None => units(text, 6)?.amount(most),
+    }
 }
 
 /// Reads a refill as [`parse`] does. 0 means never, so what is more than 0 and would be rounded
@@ -75,7 +75,10 @@ fn amount(text: &[u8], most: u64) -> Result<u64, DecimalError> {
 pub fn parse_refill(text: &[u8]) -> Option<u64> {
     let micros = match parse_short(text) {
         Some(micros) => micros,
-        None => rounded(text).ok().filter(|(micros, exact)| *micros > 0 || *exact)?.0,
+        None => {
+            let read = units(text, 6).ok()?;
+            read.amount(MAX_MICRO_TOKENS).ok().filter(|micros| *micros > 0 || read.exact)?
+        }
     };
     (micros <= MAX_MICRO_TOKENS).then_some(micros)
 }
@@ -88,12 +91,7 @@ pub fn whole(text: &[u8]) -> Result<u64, DecimalError> {
     if let Ok(value) = digits(text) {
         return Ok(value);
     }
-    let read = units(text, 0)?;
-    if read.exact {
-        read.below.ok_or(DecimalError::TooLarge)
-    } else {
-        Err(DecimalError::NotANumber)
-    }
+    units(text, 0)?.whole()
 }
 
 /// What can be read in one pass, as every amount that [`Decimal`] writes can: at most nineteen
@@ -121,21 +119,30 @@ fn parse_short(text: &[u8]) -> Option<u64> {
 /// What one unit is in millionths, by the number of places.
 const SCALES: [u64; 7] = [1_000_000, 100_000, 10_000, 1_000, 100, 10, 1];
 
-/// An amount in millionths, and whether that is the very number.
-fn rounded(text: &[u8]) -> Result<(u64, bool), DecimalError> {
-    let Units { below, round_up, exact } = units(text, 6)?;
-    let nearest = below.and_then(|below| below.checked_add(u64::from(round_up)));
-    nearest.map(|micros| (micros, exact)).ok_or(DecimalError::TooLarge)
+/// A number counted in some unit.
+pub(crate) struct Units {
+    /// How many whole ones it is; `None` for more than fit in 64 bits.
+    pub(crate) below: Option<u64>,
+    /// Whether what is left is half of one, or more.
+    pub(crate) round_up: bool,
+    /// Whether nothing is left.
+    pub(crate) exact: bool,
 }
 
-/// A number counted in some unit.
-struct Units {
-    /// How many whole ones it is; `None` for more than fit in 64 bits.
-    below: Option<u64>,
-    /// Whether it is half of one more, or above that.
-    round_up: bool,
-    /// Whether nothing is left besides them.
-    exact: bool,
+impl Units {
+    /// Of millionths: the nearest, up to `most`.
+    pub(crate) fn amount(&self, most: u64) -> Result<u64, DecimalError> {
+        let nearest = self.below.and_then(|below| below.checked_add(u64::from(self.round_up)));
+        nearest.filter(|micros| *micros <= most).ok_or(DecimalError::TooLarge)
+    }
+
+    /// Of ones: the number itself, if it is whole.
+    pub(crate) fn whole(&self) -> Result<u64, DecimalError> {
+        if !self.exact {
+            return Err(DecimalError::NotANumber);
+        }
+        self.below.ok_or(DecimalError::TooLarge)
+    }
 }
 
 /// Reads a number of any length in units of 10^-`places`. The work grows with the text, and never

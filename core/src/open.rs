@@ -814,8 +814,10 @@ impl OpenBucket {
             Kind::Local(bucket) => (bucket.timestamp(), bucket.us_until_full()),
             Kind::Shared(bucket) => (bucket.timestamp(), bucket.us_until_full(share)),
         };
-        if self.is_blocked_by_call() && wait == Some(0) {
-            return Expiry::exactly(timestamp.saturating_add(beneath.interval_us().get()));
+        // What holds nothing is full as soon as it owes nothing, and is to block for an interval.
+        let interval = beneath.interval_us().get();
+        if self.is_blocked_by_call() && wait.is_some_and(|us| us <= interval.into()) {
+            return Expiry::exactly(timestamp.saturating_add(interval));
         }
         // The state of a region that a function folds is told like counters are.
         let lingers = self.as_shared().is_some() || self.regions.is_some();

@@ -1,7 +1,5 @@
 //! Who wrote something: the names of replicas and the epochs of their counters.
 
-use serde::de::{Error, Visitor};
-use serde::{Deserialize, Deserializer};
 use std::cell::Cell;
 use std::cmp::Ordering;
 use std::fmt;
@@ -130,24 +128,6 @@ impl ReplicaId {
     /// The name filled up, and its length.
     pub(crate) fn padded(&self) -> (&[u8; MAX_ID + 1], u8) {
         (&self.bytes, self.bytes.last().copied().unwrap_or_default())
-    }
-}
-
-impl<'de> Deserialize<'de> for ReplicaId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Name;
-        impl Visitor<'_> for Name {
-            type Value = ReplicaId;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the name of a replica")
-            }
-
-            fn visit_str<E: Error>(self, name: &str) -> Result<ReplicaId, E> {
-                name.parse().map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_str(Name)
     }
 }
 

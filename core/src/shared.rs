@@ -543,10 +543,12 @@ impl SharedBucket {
         self.version = version;
     }
 
-    /// Whole tokens that can be taken at this share of the limit, rounded down; negative in debt.
+    /// Whole tokens that can be taken at this share of the limit, rounded down; negative in debt,
+    /// and not before: what has been taken beyond a share is not owed.
     #[must_use]
     pub fn remaining(&self, share: u16) -> i64 {
-        let (held, _) = wide::div_rem_euclid(self.room(share), self.scale.unit);
+        let room = self.room(share).max(self.room(WHOLE).min(0));
+        let (held, _) = wide::div_rem_euclid(room, self.scale.unit);
         wide::saturated_signed(held).div_euclid(MICRO.cast_signed())
     }
 
@@ -741,6 +743,7 @@ impl SharedBucket {
         }
 
         let amount = |micros: u128| wide::times(wide::signed(micros), whole);
+        let owed = if same { level_before.max(sent.level) } else { level_before };
         if fresh {
             self.level = if same { sent.level } else { 0 };
         } else {
@@ -771,7 +774,9 @@ impl SharedBucket {
                 }
             }
         }
-        self.level = self.level.min(self.scale.capacity.saturating_add(self.most_debt(peers)));
+        // What was owed before, here or there, stays owed, also where the capacity has been lowered.
+        let most = self.scale.capacity.saturating_add(self.most_debt(peers)).max(owed);
+        self.level = self.level.min(most);
         // What a silent peer sends first may have lain on the line since before it
         // fell silent. What it did meanwhile is still to come; its slack is reset by
         // its next complete round.

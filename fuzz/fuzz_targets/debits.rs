@@ -26,21 +26,25 @@ fuzz_target!(|input: &[u8]| {
         writer: Some(Writer::new("here".parse().expect("a name"), 7)),
         peers: Membership::new(PartitionPolicy::Share, 3, 2_000_000, Instants::default()),
     };
-    let open = |debits: &[u8], tokens: u64| {
+    let open = |debits: &[u8], tokens: i64| {
         let mut record = Record { timestamp: Some(NOW), ..Record::default() };
         record.tokens = Some(tokens);
         record.read(Field::Debits, debits, NOW).ok()?;
         Some(OpenBucket::shared(Some(record), &defaults, &region, NOW, None))
     };
-    let Some(mut here) = open(here, u64::from(first % 4) * 1_000_000) else { return };
-    if let Some(there) = open(there, 0) {
+    // In debt, empty, or not.
+    let held = |number: u8| (i64::from(number) - 2) * 1_000_000;
+    let Some(mut here) = open(here, held(first % 6)) else { return };
+    if let Some(there) = open(there, held(first / 6 % 4)) {
         let bucket = there.as_shared().expect("it is shared").clone();
-        let remote = Remote { from: Some("there".parse().expect("a name")), bucket, stored: None };
+        let remote = Remote { from: Some("there".parse().expect("a name")), bucket, stored: None, temporary: None };
         // A refusal leaves it as it was.
         let _ = here.receive(&remote, Policy::DEFAULT, &region);
     }
     if here.can_count(&region) {
-        here.take(Demand { tokens: 1, partial: true, keep: 0 }, NOW, &region).expect("there is room");
+        let demand = Demand { tokens: 1, partial: true, keep: u64::from(first % 3) };
+        here.take(demand, NOW, &region).expect("there is room");
+        here.settle(1, u64::from(first % 8), NOW, &region).expect("there is room");
     }
     let shared = here.as_shared().expect("it is shared");
     assert!(shared.level() >= 0);

@@ -6,11 +6,11 @@
 
 #![no_main]
 
-use claw_core::bucket::{Answer, Weight};
+use claw_core::bucket::{Answer, Demand, Weight};
 use claw_core::debits::Region;
 use claw_core::decimal::{self, Decimal};
 use claw_core::defaults::Defaults;
-use claw_core::limits::{MAX_LEAD_US, MAX_TOKENS, MICRO};
+use claw_core::limits::{MAX_DEBT, MAX_LEAD_US, MAX_TOKENS};
 use claw_core::policy::{Asked, Policy, StoredPolicy};
 use claw_core::expiry::Expiry;
 use claw_core::open::OpenBucket;
@@ -49,10 +49,21 @@ fuzz_target!(|data: &[u8]| {
         match action {
             b't' | b'p' => {
                 opened.ask(asked.whole().expect("the policy is within its bounds"));
-                let held = opened.remaining(&alone);
-                let answer = opened.take(tokens, *action == b'p', now, &alone).unwrap();
-                let due = if *action == b'p' { tokens.min(held) } else { tokens };
+                let partial = *action == b'p';
+                // Of every third call, a reserve.
+                let keep = if number % 3 == 0 { number % 10 } else { 0 };
+                let held = opened.remaining(&alone).max(0).unsigned_abs().saturating_sub(keep);
+                let answer = opened.take(Demand { tokens, partial, keep }, now, &alone).unwrap();
+                let due = if partial { tokens.min(held) } else { tokens };
                 assert_eq!(answer.taken, if due <= held { due } else { 0 });
+                check_answer(&answer, &opened);
+            }
+            b's' => {
+                let before = opened.bucket().tokens();
+                let answer = opened.settle(7, tokens, now, &alone).unwrap();
+                let (after, capacity) = (opened.bucket().tokens(), opened.bucket().policy().capacity_micros());
+                assert!(answer.taken <= tokens.abs_diff(7));
+                assert!(after >= before.min(-capacity), "no more is booked than the capacity");
                 check_answer(&answer, &opened);
             }
             b'g' => {
@@ -89,7 +100,7 @@ fn check(opened: &OpenBucket, missing: bool, now: u64) {
 
 fn check_answer(answer: &Answer, opened: &OpenBucket) {
     assert_eq!(answer.capacity, opened.bucket().policy().capacity());
-    assert!(answer.remaining <= answer.capacity);
+    assert!(answer.remaining <= answer.capacity.cast_signed());
     assert!(answer.retry_after.as_millis() >= -1);
     assert!(answer.reset_after.as_millis() >= -1);
     assert_eq!(answer.reset_after.as_millis() == 0, opened.bucket().is_full());
@@ -99,7 +110,7 @@ fn check_answer(answer: &Answer, opened: &OpenBucket) {
 fn written(opened: &OpenBucket, now: u64) -> Record {
     let record = opened.to_record();
     let texts = [
-        record.tokens.map(|tokens| Decimal::new(tokens).to_string()),
+        record.tokens.map(|tokens| Decimal::signed(tokens).to_string()),
         record.timestamp.map(|timestamp| timestamp.to_string()),
         record.weight.map(|weight| weight.get().to_string()),
         record.policy.map(|stored| stored.to_string()),
@@ -129,7 +140,6 @@ fn written(opened: &OpenBucket, now: u64) -> Record {
             assert!(later.is_full());
         }
     }
-    let missing = opened.bucket().policy().capacity_micros() - opened.bucket().tokens();
-    assert!(missing <= MAX_TOKENS * MICRO);
+    assert!(opened.bucket().tokens() >= -MAX_DEBT);
     record
 }

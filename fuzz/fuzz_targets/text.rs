@@ -15,6 +15,10 @@ fuzz_target!(|text: &[u8]| {
         assert!(!plain || printed.len() <= text.len(), "{printed} is not the shortest text");
         assert!(!printed.contains('.') || !printed.ends_with(['0', '.']), "{printed}");
     }
+    if let Ok(micros) = decimal::parse_signed(text) {
+        let printed = decimal::Decimal::signed(micros).to_string();
+        assert_eq!(decimal::parse_signed(printed.as_bytes()), Ok(micros), "{printed}");
+    }
     if let Ok(value) = decimal::whole(text) {
         assert_eq!(decimal::digits(value.to_string().as_bytes()), Ok(value));
     }

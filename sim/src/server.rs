@@ -426,7 +426,7 @@ impl Server {
     ) -> Option<Noted> {
         let remote = codec::decode_wire(state, wall, wire).expect("what is sent is read");
         let mut opened = self.open(name, wall);
-        let received = opened.receive(remote, self.defaults.current(), &self.region);
+        let received = opened.receive(remote, &self.region);
         let received = received.expect("it can be");
         if received.changed {
             return self.save(name, &mut opened);
@@ -448,7 +448,10 @@ impl Server {
             None => sent,
             Some(record) => record.state(&self.defaults, wall).join(&sent, strategy),
         };
-        self.save(name, &mut OpenBucket::merged(record, &merged, true, wall))
+        self.save(
+            name,
+            &mut OpenBucket::merged(record, &merged, self.defaults.current(), true, wall),
+        )
     }
 
     /// A peer was heard.

@@ -38,6 +38,19 @@ register('time_negative', function() return pack({tokens = 5, timestamp = -1}) e
 register('time_far', function(_, args)
   return pack({tokens = 5, timestamp = cmsgpack.unpack(args[1]).now + 31 * 86400e6})
 end)
+register('two_values', function() return pack({tokens = 5}, 1) end)
+register('two_tables', function() return pack({tokens = 5}, {tokens = 6}) end)
+register('cut', function() return pack({tokens = 5}):sub(1, -2) end)
+register('twice', function() return '\130\166tokens\5\166tokens\6' end)
+register('beyond_doubles', function() return pack({tokens = 2^53 + 2}) end)
+register('beyond_doubles_whole', function()
+  return '\129\166tokens\207\0\32\0\0\0\0\0\2'
+end)
+register('half', function() return pack({tokens = 999999999999.5}) end)
+register('tenths', function() return pack({tokens = 0.1 + 0.2}) end)
+register('bytes', function()
+  return '\131\196\6tokens\203\64\30\0\0\0\0\0\0\196\9timestamp\202\63\128\0\0\196\10userWeight\202\64\0\0\0'
+end)
 register('huge', function() return string.rep('x', 1000000) end)
 register('deep', function() return string.rep('\145', 100000) end)
 register('may_write', function() return pack({tokens = 5}) end, {})
@@ -79,7 +92,8 @@ pub fn what_functions_return_is_checked() {
     run(conn, &["HSET k tokens 7 timestamp 1", "HSET s tokens 3 timestamp 1 userWeight 2"]);
     let no_number = "it returned tokens that are no number";
     let no_weight = "it returned a userWeight that is not 1 to 10";
-    let no_record = "it did not return cmsgpack.pack of a table";
+    let no_record = "it did not return cmsgpack.pack of one table";
+    let above = "it returned more tokens than the capacity";
     let no_time = "it returned a timestamp that is no unix microseconds";
     #[rustfmt::skip]
     let table = [
@@ -93,12 +107,19 @@ pub fn what_functions_return_is_checked() {
         ("list",          no_record),
         ("huge",          no_record),
         ("deep",          no_record),
+        ("two_values",    no_record),
+        ("two_tables",    no_record),
+        ("cut",           no_record),
+        ("twice",         "what it returned holds the field 'tokens' twice"),
+        ("far_above",     above),
+        ("beyond_doubles", above),
+        ("beyond_doubles_whole", above),
         ("no_tokens",     "it returned no tokens"),
         ("nan",           no_number),
         ("infinite",      no_number),
         ("owing",         "it returned tokens that owe more than the capacity"),
         ("tokens_text",   no_number),
-        ("above",         "it returned more tokens than the capacity"),
+        ("above",         above),
         ("weight_0",      no_weight),
         ("weight_11",     no_weight),
         ("weight_half",   no_weight),
@@ -117,8 +138,13 @@ pub fn what_functions_return_is_checked() {
         // The second source is refused as the first one is.
         refused_line(conn, &format!("CL.MERGE none FROM 2 s k STRATEGY fn:{name}"));
     }
-    let text = refused_line(conn, "CL.MERGE k FROM 1 s STRATEGY fn:far_above");
-    assert!(text.starts_with("ERR function 'far_above': it returned "), "{text}");
+    // At the largest capacity, too.
+    let most = "1000000000000 0/1000 pinned 1";
+    call(conn, &["HSET", "most", "tokens", "7", "timestamp", "1", "policy", most]).unwrap();
+    for name in ["far_above", "beyond_doubles", "beyond_doubles_whole"] {
+        let text = refused_line(conn, &format!("CL.MERGE most FROM 1 s STRATEGY fn:{name}"));
+        assert_eq!(text, format!("ERR function '{name}': {above}"));
+    }
     assert_eq!(held(conn, "k"), "tokens 7");
     assert_eq!(int(conn, "EXISTS x none"), 0);
     assert!(server.is_alive());
@@ -162,6 +188,26 @@ pub fn what_functions_are_given() {
     run(conn, &[&format!("HSET b timestamp {}", now_us() + 3_600_000_000)]);
     assert_eq!(ints(conn, "CL.MERGE b FROM 1 k STRATEGY fn:first"), [1, 10, 5]);
     assert_eq!(fields(conn, "b")["policy"], "10 0.5/2000");
+}
+
+/// Tokens are taken from the bits of a double, to the nearest millionth.
+#[test]
+pub fn what_functions_compute_is_stored_as_it_is() {
+    let server = still_server();
+    let conn = &mut server.connection();
+    load(conn, BAD);
+    for (name, expected) in [
+        ("half", "tokens 999999999999.5"),
+        ("tenths", "tokens 0.3"),
+        ("bytes", "tokens 7.5 userWeight 2"),
+    ] {
+        run(conn, &["DEL k s", "HSET s tokens 3 timestamp 1"]);
+        let most = "1000000000000 0/1000 pinned 1";
+        call(conn, &["HSET", "k", "tokens", "7", "timestamp", "1", "policy", most]).unwrap();
+        run(conn, &[&format!("CL.MERGE k FROM 1 s STRATEGY fn:{name}")]);
+        let found = held(conn, "k").replace(&format!("policy {most} "), "");
+        assert_eq!(found, expected, "{name}");
+    }
 }
 
 /// What a double cannot hold exactly comes back as it was.

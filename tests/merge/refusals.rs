@@ -100,19 +100,24 @@ fn a_bad_source_refuses_the_whole() {
     let longer = [&blob[..], b"x"].concat();
     let huge = vec![0xc0; 9000];
     let malformed = "is not a state as CL.STATE returns it";
+    let no_number =
+        |field: &str| format!("holds a field '{field}' that is no whole number of 0 or more");
     let bounds = |field: &str| format!("holds a field '{field}' out of its bounds");
     let table: Vec<(&[u8], String)> = vec![
         (b"", malformed.into()),
         (b"\xc0", malformed.into()),
-        (b"\x80", malformed.into()),
+        (b"\x80", "has no field 'v'".into()),
+        (b"\x82\xa1v\x01\xa6tokens\x05", "has no field 'timestamp'".into()),
+        (b"\x83\xa1v\x01\xa6tokens\x05\xa9timestamp\xca\x3f\xc0\x00\x00", no_number("timestamp")),
         (cut, malformed.into()),
         (&longer, malformed.into()),
         (&huge, "is longer than 8192 bytes".into()),
         (b"\x83\xa1v\x01\xa6tokens\xd3\x80\x00\x00\x00\x00\x00\x00\x00\xa9timestamp\x01", bounds("tokens")),
-        (b"\x83\xa1v\x01\xa6tokens\x05\xa9timestamp\xff", malformed.into()),
-        (b"\x83\xa1v\x01\xa6tokens\xa15\xa9timestamp\x01", malformed.into()),
-        (b"\x84\xa1v\x01\xa6tokens\x05\xa6tokens\x05\xa9timestamp\x01", malformed.into()),
-        (b"\x83\xa1v\x01\xa6tokens\xcf\xff\xff\xff\xff\xff\xff\xff\xff\xa9timestamp\x01", malformed.into()),
+        (b"\x83\xa1v\x01\xa6tokens\x05\xa9timestamp\xff", no_number("timestamp")),
+        (b"\x83\xa1v\x01\xa6tokens\xa15\xa9timestamp\x01", "holds a field 'tokens' that is no whole number".into()),
+        (b"\x84\xa1v\x01\xa6tokens\x05\xa6tokens\x05\xa9timestamp\x01", "holds the field 'tokens' twice".into()),
+        (b"\x84\xa1v\x01\xa6tokens\x05\xa9timestamp\x01\xa6policy\x05", "holds a field 'policy' that is no map".into()),
+        (b"\x83\xa1v\x01\xa6tokens\xcf\xff\xff\xff\xff\xff\xff\xff\xff\xa9timestamp\x01", bounds("tokens")),
         (b"\x83\xa1v\x01\xa6tokens\xcf\x7f\xff\xff\xff\xff\xff\xff\xff\xa9timestamp\x01", bounds("tokens")),
         (b"\x83\xa1v\x01\xa6tokens\x05\xa9timestamp\xcf\xff\xff\xff\xff\xff\xff\xff\xff", bounds("timestamp")),
         (b"\x84\xa1v\x01\xa6tokens\x05\xa9timestamp\x01\xa6weight\x00", bounds("weight")),

@@ -63,6 +63,25 @@ fn fields_of_later_versions_are_kept() {
     assert_eq!(ask::<Vec<u8>>(conn, "HGET m newer"), b"\x82\xa5later\x02\xa4soon\xa1x");
 }
 
+/// The same state as other languages may encode it: names as bytes, numbers as doubles.
+#[test]
+fn states_of_other_languages_are_read() {
+    let server = still_server();
+    let conn = &mut server.connection();
+    let table: [&[u8]; 3] = [
+        b"\x83\xa1v\x01\xa6tokens\xce\x00\x4c\x4b\x40\xa9timestamp\x01",
+        b"\x83\xc4\x01v\x01\xc4\x06tokens\xce\x00\x4c\x4b\x40\xc4\x09timestamp\x01",
+        b"\x83\xa1v\xca\x3f\x80\x00\x00\xa6tokens\xcb\x41\x53\x12\xd0\x00\x00\x00\x00\
+          \xa9timestamp\xcb\x3f\xf0\x00\x00\x00\x00\x00\x00",
+    ];
+    for blob in table {
+        run(conn, &["DEL k"]);
+        assert_eq!(merge_state(conn, "k", &[blob.to_vec()], "max"), [1, 1000, 5]);
+        assert_eq!(fields(conn, "k")["tokens"], "5");
+        assert_eq!(fields(conn, "k")["timestamp"], "1");
+    }
+}
+
 /// Random and damaged states: each is an error or a merge like any other.
 #[test]
 fn a_hundred_thousand_damaged_states() {

@@ -57,6 +57,8 @@ fn bad_states_are_refused_whole_and_counted() {
     let no_state = "ERR state 1 is not a state as CL.STATE returns it";
     let out_of_bounds =
         |field: &str| format!("ERR state 1 holds a field '{field}' out of its bounds");
+    let wrong =
+        |field: &str, what: &str| format!("ERR state 1 holds a field '{field}' that is no {what}");
     let too_far = "ERR strategy debit: a state counts further for this region than it can have";
     let rows: Vec<(&str, Vec<u8>, String)> = vec![
         ("nothing", Vec::new(), no_state.into()),
@@ -67,11 +69,15 @@ fn bad_states_are_refused_whole_and_counted() {
             without(&good, "debits"),
             "ERR strategy debit: a state that counts no debits cannot be merged".into(),
         ),
-        ("too many replicas", with(&good, "debits", entries(many)), no_state.into()),
+        ("too many replicas", with(&good, "debits", entries(many)), out_of_bounds("debits")),
         ("epoch 0", claims("r1", 0), out_of_bounds("debits")),
         ("a huge epoch", claims("r1", u64::MAX), out_of_bounds("debits")),
         ("an epoch of our own that cannot be", claims("r0", (1 << 63) + 1), too_far.into()),
-        ("no name", claims("r 1", 1), no_state.into()),
+        (
+            "no name",
+            claims("r 1", 1),
+            wrong("debits", "map of replicas to epoch, spent and refunded"),
+        ),
         (
             "tokens above the capacity",
             with(&good, "tokens", 10_000_001.into()),
@@ -81,7 +87,7 @@ fn bad_states_are_refused_whole_and_counted() {
         (
             "a change of nobody",
             with(&good, "version", rmpv::Value::Array(vec![5.into()])),
-            no_state.into(),
+            wrong("version", "array of number and origin"),
         ),
         ("a weight of 11", with(&good, "weight", 11.into()), out_of_bounds("weight")),
         (

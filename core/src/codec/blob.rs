@@ -5,9 +5,10 @@
 //! stand in the next blob again.
 
 use super::debits::in_order;
-use super::write;
+use super::{number as numbers, write};
 use crate::bucket::{Bucket, Weight};
 use crate::debits::{Account, Counter, Debits, Version};
+use crate::decimal::DecimalError;
 use crate::error::Internal;
 use crate::limits::{
     MAX_DEBT, MAX_INTERVAL_MS, MAX_LEAD_US, MAX_MICRO_TOKENS, MAX_REPLICAS, MAX_TIMESTAMP_US,
@@ -17,8 +18,7 @@ use crate::policy::{Policy, StoredPolicy, Temporary};
 use crate::replica::{MAX_EPOCH, ReplicaId};
 use rmpv::Value;
 use rmpv::encode::write_value;
-use serde::de::{Error, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -38,8 +38,14 @@ const MAX_DEPTH: usize = 16;
 pub enum BlobError {
     /// Longer than [`MAX_BLOB`].
     TooLong,
-    /// Not one MessagePack map with the fields of a state.
+    /// Not one MessagePack map of named values.
     Malformed,
+    /// A field of the state is not there.
+    Missing(&'static str),
+    /// A field of the state stands twice.
+    Repeated(&'static str),
+    /// A field of the state holds something else than this.
+    Wrong(&'static str, &'static str),
     /// A field of the state is out of its bounds.
     OutOfBounds(&'static str),
 }
@@ -49,6 +55,9 @@ impl fmt::Display for BlobError {
         match self {
             Self::TooLong => write!(f, "is longer than {MAX_BLOB} bytes"),
             Self::Malformed => f.write_str("is not a state as CL.STATE returns it"),
+            Self::Missing(field) => write!(f, "has no field '{field}'"),
+            Self::Repeated(field) => write!(f, "holds the field '{field}' twice"),
+            Self::Wrong(field, what) => write!(f, "holds a field '{field}' that is no {what}"),
             Self::OutOfBounds(field) => write!(f, "holds a field '{field}' out of its bounds"),
         }
     }
@@ -154,7 +163,7 @@ fn write_blob(blob: &Blob<'_>, out: &mut Vec<u8>) -> Result<(), BlobError> {
     }
     if let Some(counted) = blob.counted {
         let counters = counted.accounts.iter().filter(|account| account.counter.epoch != 0);
-        write::text(out, "debits");
+        write::text(out, DEBITS);
         write::map(out, counters.clone().count());
         for Account { id, counter, .. } in counters {
             write::text(out, id.as_bytes());
@@ -223,6 +232,9 @@ const TEMPORARY: &str = "temporary";
 /// The field of the policy in force, where it is the default.
 const DEFAULT: &str = "default";
 
+/// The field of the counters.
+const DEBITS: &str = "debits";
+
 /// A state that was read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded {
@@ -246,32 +258,30 @@ pub struct Decoded {
     pub besides: Besides,
 }
 
-/// Reads a blob; `now` (unix microseconds) bounds the timestamp.
+/// Reads a blob; `now` (unix microseconds) bounds the timestamp. Names may be text or bytes, and
+/// whole numbers may be doubles, as some languages encode them.
 ///
 /// # Errors
 /// See [`BlobError`]. Any bytes are safe to give.
 pub fn decode(blob: &[u8], now: u64) -> Result<Decoded, BlobError> {
-    if blob.len() > MAX_BLOB {
-        return Err(BlobError::TooLong);
-    }
-    let read: ReadBlob = read_all(blob).ok_or(BlobError::Malformed)?;
-    let version = read.version.ok_or(BlobError::Malformed)?;
-    let tokens = read.tokens.ok_or(BlobError::Malformed)?;
-    let timestamp = read.timestamp.ok_or(BlobError::Malformed)?;
-    let mut newer = read.newer;
-    let policy = match read.policy.flatten() {
-        None => None,
-        Some(read) => {
-            let stored = StoredPolicy { policy: read.policy()?, pin: read.pin };
-            if !read.newer.is_empty() {
-                let besides = read.newer.into_iter().map(|(name, value)| (name.into(), value));
-                newer.insert(POLICY.to_owned(), Value::Map(besides.collect()));
-            }
-            Some(stored)
-        }
+    let mut fields = Fields::read(blob)?;
+    let version = fields.needed("v")?;
+    let tokens = fields.signed("tokens")?.ok_or(BlobError::Missing("tokens"))?;
+    let timestamp = fields.needed("timestamp")?;
+    let remainder = fields.whole("remainder")?.unwrap_or(0);
+    let weight = fields.whole("weight")?;
+    let policy = match fields.take(POLICY)? {
+        // Nil stands for none.
+        None | Some(Value::Nil) => None,
+        Some(value) => Some(stored_policy(POLICY, value)?),
     };
-    let temporary = read.temporary.map(|read| read.temporary(now)).transpose()?;
-    let default = read.default.map(|read| read.policy()).transpose()?;
+    let default = fields.take(DEFAULT)?.map(|value| stored_policy(DEFAULT, value)).transpose()?;
+    let temporary = fields.take(TEMPORARY)?.map(|value| temporary(value, now)).transpose()?;
+    let accounts = fields.take(DEBITS)?.map(accounts).transpose()?;
+    let fraction = fields.whole("fraction")?.unwrap_or(0);
+    let changed = fields.take("version")?.map(change).transpose()?.unwrap_or_default();
+    let mut newer = fields.others()?;
+
     if !(MAX_DEBT.saturating_neg()..=MAX_MICRO_TOKENS.cast_signed()).contains(&tokens) {
         return Err(BlobError::OutOfBounds("tokens"));
     }
@@ -279,270 +289,179 @@ pub fn decode(blob: &[u8], now: u64) -> Result<Decoded, BlobError> {
     if timestamp > latest {
         return Err(BlobError::OutOfBounds("timestamp"));
     }
-    let weight = match read.weight {
+    let weight = match weight {
         None => Weight::ONE,
         Some(weight) => Weight::new(weight).ok_or(BlobError::OutOfBounds("weight"))?,
     };
-    let debits = match read.counters {
-        None => None,
-        Some(ReadCounters(accounts)) => {
-            let epochs_are_sane =
-                accounts.iter().all(|account| (1..=MAX_EPOCH).contains(&account.counter.epoch));
-            if !in_order(&accounts) || !epochs_are_sane {
-                return Err(BlobError::OutOfBounds("debits"));
-            }
-            Some(Debits {
-                version: read.changed.map(|ReadVersion(version)| version).unwrap_or_default(),
-                fraction: read.fraction.unwrap_or(0),
-                home: 0,
-                accounts,
-            })
+    let policy = policy.map(|(stored, besides)| {
+        if !besides.is_empty() {
+            let besides = besides.into_iter().map(|(name, value)| (name.into(), value));
+            newer.insert(POLICY.to_owned(), Value::Map(besides.collect()));
         }
-    };
+        stored
+    });
+    let debits = accounts.map(|accounts| Debits { version: changed, fraction, home: 0, accounts });
     Ok(Decoded {
         tokens,
         timestamp,
         weight,
         policy,
         temporary,
-        remainder: read.remainder.unwrap_or(0),
+        remainder,
         version,
-        default,
+        default: default.map(|(stored, _)| stored.policy),
         besides: Besides { debits, newer },
     })
 }
 
-/// A blob as it was read, unchecked.
-#[derive(Default)]
-struct ReadBlob {
-    version: Option<u64>,
-    tokens: Option<i64>,
-    timestamp: Option<u64>,
-    remainder: Option<u64>,
-    weight: Option<u64>,
-    /// Nil stands for none.
-    policy: Option<Option<ReadPolicy>>,
-    temporary: Option<ReadPolicy>,
-    default: Option<ReadPolicy>,
-    counters: Option<ReadCounters>,
-    fraction: Option<u64>,
-    changed: Option<ReadVersion>,
-    newer: Newer,
+/// The map of a policy, and what it has besides.
+fn stored_policy(field: &'static str, value: Value) -> Result<(StoredPolicy, Newer), BlobError> {
+    let Value::Map(pairs) = value else {
+        return Err(BlobError::Wrong(field, "map"));
+    };
+    let mut fields = Fields(pairs);
+    let capacity = fields.needed("capacity")?;
+    let (refill, interval) = (fields.needed("refill")?, fields.needed("interval")?);
+    let policy =
+        Policy::new(capacity, refill, interval).map_err(|_| BlobError::OutOfBounds(POLICY))?;
+    let pin = fields.whole("pin")?;
+    Ok((StoredPolicy { policy, pin }, fields.others()?))
 }
 
-impl<'de> Deserialize<'de> for ReadBlob {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = ReadBlob;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a state")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ReadBlob, A::Error> {
-                let mut read = ReadBlob::default();
-                while let Some(name) = map.next_key::<Name>()? {
-                    match name.as_str() {
-                        "v" => once(&mut read.version, &mut map)?,
-                        "tokens" => once(&mut read.tokens, &mut map)?,
-                        "timestamp" => once(&mut read.timestamp, &mut map)?,
-                        "remainder" => once(&mut read.remainder, &mut map)?,
-                        "weight" => once(&mut read.weight, &mut map)?,
-                        POLICY => once(&mut read.policy, &mut map)?,
-                        TEMPORARY => once(&mut read.temporary, &mut map)?,
-                        DEFAULT => once(&mut read.default, &mut map)?,
-                        "debits" => once(&mut read.counters, &mut map)?,
-                        "fraction" => once(&mut read.fraction, &mut map)?,
-                        "version" => once(&mut read.changed, &mut map)?,
-                        other => once_newer(&mut read.newer, other, &mut map)?,
-                    }
-                }
-                Ok(read)
-            }
-        }
-        deserializer.deserialize_map(Fields)
+/// The map of a temporary pin.
+fn temporary(value: Value, now: u64) -> Result<Temporary, BlobError> {
+    let Value::Map(pairs) = value else {
+        return Err(BlobError::Wrong(TEMPORARY, "map"));
+    };
+    let mut fields = Fields(pairs);
+    let until = fields.needed("until")?;
+    let longest = MAX_INTERVAL_MS.saturating_mul(1_000).saturating_add(MAX_LEAD_US);
+    if until > now.saturating_add(longest) {
+        return Err(BlobError::OutOfBounds(TEMPORARY));
     }
-}
-
-/// Reads a value into its place; an error when it stands twice.
-fn once<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
-    place: &mut Option<T>,
-    map: &mut A,
-) -> Result<(), A::Error> {
-    match place {
-        Some(_) => Err(A::Error::custom("twice")),
-        None => {
-            *place = Some(map.next_value()?);
-            Ok(())
-        }
-    }
-}
-
-/// Keeps the value of a field of a later version; an error when it stands twice.
-fn once_newer<'de, A: MapAccess<'de>>(
-    newer: &mut Newer,
-    name: &str,
-    map: &mut A,
-) -> Result<(), A::Error> {
-    match newer.insert(name.to_owned(), map.next_value()?) {
-        Some(_) => Err(A::Error::custom("twice")),
-        None => Ok(()),
-    }
-}
-
-/// The name of a field. Those of this version fit in place.
-struct Name {
-    short: [u8; 16],
-    len: usize,
-    long: String,
-}
-
-impl Name {
-    fn as_str(&self) -> &str {
-        match self.short.get(..self.len) {
-            Some(short) => std::str::from_utf8(short).unwrap_or_default(),
-            None => &self.long,
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Name;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Name, E> {
-                let mut name = Name { short: [0; 16], len: text.len(), long: String::new() };
-                match name.short.get_mut(..text.len()) {
-                    Some(place) => place.copy_from_slice(text.as_bytes()),
-                    None => text.clone_into(&mut name.long),
-                }
-                Ok(name)
-            }
-        }
-        deserializer.deserialize_str(Text)
-    }
-}
-
-/// Number and origin of a change.
-struct ReadVersion(Version);
-
-impl<'de> Deserialize<'de> for ReadVersion {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (number, Origin(origin)) = Deserialize::deserialize(deserializer)?;
-        Ok(Self(Version { number, origin }))
-    }
-}
-
-/// The origin of a change: a replica's name, or nothing.
-struct Origin(Option<ReplicaId>);
-
-impl<'de> Deserialize<'de> for Origin {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = Name::deserialize(deserializer)?;
-        match name.as_str() {
-            "" => Ok(Self(None)),
-            name => name.parse().map(|id| Self(Some(id))).map_err(D::Error::custom),
-        }
-    }
+    let (StoredPolicy { policy, pin }, _) = stored_policy(TEMPORARY, Value::Map(fields.0))?;
+    let version = pin.ok_or(BlobError::Missing("pin"))?;
+    Ok(Temporary { policy, until, version })
 }
 
 /// The counters of a blob, in the order of the names.
-struct ReadCounters(Vec<Account>);
-
-impl<'de> Deserialize<'de> for ReadCounters {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Counters;
-        impl<'de> Visitor<'de> for Counters {
-            type Value = ReadCounters;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("counters by replica")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ReadCounters, A::Error> {
-                let mut accounts =
-                    Vec::with_capacity(map.size_hint().unwrap_or(0).min(MAX_REPLICAS));
-                while let Some((id, (epoch, spent, refunded))) = map.next_entry()? {
-                    if accounts.len() >= MAX_REPLICAS {
-                        return Err(A::Error::custom("too many"));
-                    }
-                    let counter = Counter { epoch, spent, refunded };
-                    accounts.push(Account { id, counter, slack: None });
-                }
-                accounts.sort_by_key(|account: &Account| account.id);
-                Ok(ReadCounters(accounts))
-            }
-        }
-        deserializer.deserialize_map(Counters)
+fn accounts(value: Value) -> Result<Vec<Account>, BlobError> {
+    const WRONG: BlobError =
+        BlobError::Wrong(DEBITS, "map of replicas to epoch, spent and refunded");
+    let Value::Map(pairs) = value else {
+        return Err(WRONG);
+    };
+    if pairs.len() > MAX_REPLICAS {
+        return Err(BlobError::OutOfBounds(DEBITS));
     }
-}
-
-/// A policy as it was read, unchecked.
-#[derive(Default)]
-struct ReadPolicy {
-    capacity: Option<u64>,
-    refill: Option<u64>,
-    interval: Option<u64>,
-    pin: Option<u64>,
-    until: Option<u64>,
-    newer: Newer,
-}
-
-impl ReadPolicy {
-    fn temporary(&self, now: u64) -> Result<Temporary, BlobError> {
-        let (Some(version), Some(until)) = (self.pin, self.until) else {
-            return Err(BlobError::Malformed);
+    let account = |(name, value): (Value, Value)| {
+        let id = text(&name).and_then(|name| name.parse().ok())?;
+        let [epoch, spent, refunded] = value.as_array()?.as_slice() else {
+            return None;
         };
-        let longest = MAX_INTERVAL_MS.saturating_mul(1_000).saturating_add(MAX_LEAD_US);
-        if until > now.saturating_add(longest) {
-            return Err(BlobError::OutOfBounds(TEMPORARY));
+        let part = |value| numbers::whole(value).ok();
+        let counter =
+            Counter { epoch: part(epoch)?, spent: part(spent)?, refunded: part(refunded)? };
+        Some(Account { id, counter, slack: None })
+    };
+    let mut accounts: Vec<Account> =
+        pairs.into_iter().map(account).collect::<Option<_>>().ok_or(WRONG)?;
+    accounts.sort_by_key(|account| account.id);
+    let sane = accounts.iter().all(|account| (1..=MAX_EPOCH).contains(&account.counter.epoch));
+    if !in_order(&accounts) || !sane {
+        return Err(BlobError::OutOfBounds(DEBITS));
+    }
+    Ok(accounts)
+}
+
+/// Number and origin of the last change; the origin is a replica's name, or empty.
+fn change(value: Value) -> Result<Version, BlobError> {
+    let read = || {
+        let [number, origin] = value.as_array()?.as_slice() else {
+            return None;
+        };
+        let origin = match text(origin)? {
+            "" => None,
+            name => Some(name.parse::<ReplicaId>().ok()?),
+        };
+        Some(Version { number: numbers::whole(number).ok()?, origin })
+    };
+    read().ok_or(BlobError::Wrong("version", "array of number and origin"))
+}
+
+/// The fields of a map that was read, and have not been taken out of it.
+#[derive(Debug)]
+pub struct Fields(Vec<(Value, Value)>);
+
+impl Fields {
+    /// Reads one map, which takes up all of `bytes`.
+    ///
+    /// # Errors
+    /// When it is longer than [`MAX_BLOB`], or something else.
+    pub fn read(bytes: &[u8]) -> Result<Self, BlobError> {
+        if bytes.len() > MAX_BLOB {
+            return Err(BlobError::TooLong);
         }
-        Ok(Temporary { policy: self.policy()?, until, version })
+        match read_all(bytes) {
+            Some(Value::Map(pairs)) => Ok(Self(pairs)),
+            _ => Err(BlobError::Malformed),
+        }
     }
 
-    fn policy(&self) -> Result<Policy, BlobError> {
-        let (Some(capacity), Some(refill), Some(interval)) =
-            (self.capacity, self.refill, self.interval)
-        else {
-            return Err(BlobError::Malformed);
-        };
-        Policy::new(capacity, refill, interval).map_err(|_| BlobError::OutOfBounds("policy"))
+    /// Takes a field out, `None` when there is none of this name.
+    ///
+    /// # Errors
+    /// When there are two.
+    pub fn take(&mut self, name: &'static str) -> Result<Option<Value>, BlobError> {
+        let mut named = self.0.iter().enumerate().filter(|(_, (key, _))| text(key) == Some(name));
+        let place = named.next().map(|(place, _)| place);
+        if named.next().is_some() {
+            return Err(BlobError::Repeated(name));
+        }
+        Ok(place.map(|place| self.0.swap_remove(place).1))
+    }
+
+    /// Takes out a whole number.
+    fn whole(&mut self, name: &'static str) -> Result<Option<u64>, BlobError> {
+        let number = self.take(name)?.map(|value| numbers::whole(&value));
+        number.transpose().map_err(|error| match error {
+            DecimalError::NotANumber => BlobError::Wrong(name, "whole number of 0 or more"),
+            DecimalError::TooLarge => BlobError::OutOfBounds(name),
+        })
+    }
+
+    /// Takes out a whole number that may be negative.
+    fn signed(&mut self, name: &'static str) -> Result<Option<i64>, BlobError> {
+        let number = self.take(name)?.map(|value| numbers::signed(&value));
+        number.transpose().map_err(|error| match error {
+            DecimalError::NotANumber => BlobError::Wrong(name, "whole number"),
+            DecimalError::TooLarge => BlobError::OutOfBounds(name),
+        })
+    }
+
+    /// Takes out a whole number that has to be there.
+    fn needed(&mut self, name: &'static str) -> Result<u64, BlobError> {
+        self.whole(name)?.ok_or(BlobError::Missing(name))
+    }
+
+    /// What is left, by name.
+    fn others(self) -> Result<Newer, BlobError> {
+        let mut newer = Newer::new();
+        for (name, value) in self.0 {
+            let name = text(&name).ok_or(BlobError::Malformed)?;
+            if newer.insert(name.to_owned(), value).is_some() {
+                return Err(BlobError::Malformed);
+            }
+        }
+        Ok(newer)
     }
 }
 
-impl<'de> Deserialize<'de> for ReadPolicy {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = ReadPolicy;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a policy")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ReadPolicy, A::Error> {
-                let mut read = ReadPolicy::default();
-                while let Some(name) = map.next_key::<Name>()? {
-                    match name.as_str() {
-                        "capacity" => once(&mut read.capacity, &mut map)?,
-                        "refill" => once(&mut read.refill, &mut map)?,
-                        "interval" => once(&mut read.interval, &mut map)?,
-                        "pin" => once(&mut read.pin, &mut map)?,
-                        "until" => once(&mut read.until, &mut map)?,
-                        other => once_newer(&mut read.newer, other, &mut map)?,
-                    }
-                }
-                Ok(read)
-            }
-        }
-        deserializer.deserialize_map(Fields)
+/// A name. Some languages have no other text than bytes.
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::Binary(bytes) => std::str::from_utf8(bytes).ok(),
+        value => value.as_str(),
     }
 }
 
@@ -584,40 +503,17 @@ pub fn encode_newer(newer: &Newer) -> Result<Vec<u8>, Internal> {
 /// Reads what [`encode_newer`] wrote; `None` when it is something else.
 #[must_use]
 pub fn decode_newer(bytes: &[u8]) -> Option<Newer> {
-    if bytes.len() > MAX_BLOB {
-        return None;
-    }
-    read(bytes)
-}
-
-/// Reads a map that takes up all of `bytes`.
-pub(super) fn read(bytes: &[u8]) -> Option<Newer> {
-    by_name(read_all(bytes)?)
+    Fields::read(bytes).and_then(Fields::others).ok()
 }
 
 /// Reads a value that takes up all of `bytes`.
-fn read_all<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
+fn read_all(bytes: &[u8]) -> Option<Value> {
     let mut reader = rmp_serde::Deserializer::new(std::io::Cursor::new(bytes));
     // Deeper nesting than any of ours is malformed, not a deep recursion.
     reader.set_max_depth(MAX_DEPTH);
-    let value = T::deserialize(&mut reader).ok()?;
+    let value = Value::deserialize(&mut reader).ok()?;
     let used = usize::try_from(reader.get_ref().position()).ok()?;
     (used == bytes.len()).then_some(value)
-}
-
-/// The values of a map by their names; `None` unless every key is a text and
-/// stands once.
-fn by_name(value: Value) -> Option<Newer> {
-    let Value::Map(pairs) = value else {
-        return None;
-    };
-    let mut fields = Newer::new();
-    for (name, value) in pairs {
-        if fields.insert(name.as_str()?.to_owned(), value).is_some() {
-            return None;
-        }
-    }
-    Some(fields)
 }
 
 /// What decides between two values of one name. One that cannot be written would be the least.

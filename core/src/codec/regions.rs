@@ -1,7 +1,7 @@
 //! The `regions` field of a bucket: the latest state of each region, where a function folds
 //! them.
 
-use super::blob::{MAX_BLOB, decode, encode_in_force, read};
+use super::blob::{decode, decode_newer, encode_in_force};
 use crate::bucket::Bucket;
 use crate::error::Internal;
 use crate::limits::{MAX_REPLICAS, MAX_TIMESTAMP_US};
@@ -32,11 +32,8 @@ pub fn encode_regions(regions: &RegionStates) -> Result<Vec<u8>, Internal> {
 /// Reads what [`encode_regions`] wrote; `None` when it is something else.
 #[must_use]
 pub fn decode_regions(bytes: &[u8]) -> Option<RegionStates> {
-    if bytes.len() > MAX_BLOB {
-        return None;
-    }
     let mut regions = RegionStates::new();
-    for (id, blob) in read(bytes)? {
+    for (id, blob) in decode_newer(bytes)? {
         // The timestamps were bounded when the states came in.
         let read = decode(blob.as_slice()?, MAX_TIMESTAMP_US).ok()?;
         let stored = read.policy.map(|stored| stored.policy);

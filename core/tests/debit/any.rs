@@ -3,8 +3,9 @@
 pub use crate::random::{cases, log_uniform};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::debits::{Account, Counter, Debits, Slack, Version};
-use claw_core::limits::MAX_REPLICAS;
-use claw_core::limits::{MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TOKENS, MAX_WEIGHT};
+use claw_core::limits::{
+    MAX_DEBT, MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_REPLICAS, MAX_TOKENS, MAX_WEIGHT,
+};
 use claw_core::policy::Policy;
 use claw_core::replica::MAX_EPOCH;
 use claw_core::replica::ReplicaId;
@@ -29,6 +30,8 @@ pub fn policy() -> impl Strategy<Value = Policy> {
         3 => log_uniform(MAX_TOKENS).prop_map(|tokens| tokens.max(1)),
         2 => 1_u64..=100,
         1 => Just(MAX_TOKENS),
+        // What blocks.
+        1 => Just(0),
     ];
     let refill = prop_oneof![
         3 => log_uniform(MAX_MICRO_TOKENS),
@@ -76,24 +79,28 @@ pub fn debits() -> impl Strategy<Value = Debits> {
     let version = (log_uniform(u64::MAX), prop::option::of(id()))
         .prop_map(|(number, origin)| Version { number, origin });
     let home = any::<u32>();
-    (version, log_uniform(u64::MAX), log_uniform(u64::MAX), home, accounts()).prop_map(
-        |(version, debt, fraction, home, accounts)| Debits {
-            version,
-            debt,
-            fraction,
-            home,
-            accounts,
-        },
+    (version, log_uniform(u64::MAX), home, accounts()).prop_map(
+        |(version, fraction, home, accounts)| Debits { version, fraction, home, accounts },
     )
+}
+
+/// What a bucket of this policy can hold, in millionths: a part of it, nothing, all, or a debt.
+fn held(policy: Policy) -> impl Strategy<Value = i64> {
+    let capacity = policy.capacity_micros();
+    prop_oneof![
+        4 => 0..=capacity,
+        2 => Just(0),
+        1 => Just(capacity),
+        2 => -capacity..=0,
+        2 => log_uniform(MAX_DEBT.unsigned_abs()).prop_map(|owed| -owed.cast_signed()),
+    ]
 }
 
 /// A bucket in any state that it can be stored in.
 pub fn shared() -> impl Strategy<Value = SharedBucket> {
-    let level = (any::<u64>(), prop::bool::weighted(0.3));
-    (policy(), weight(), level, debits(), log_uniform(20 * 86_400_000_000)).prop_map(
-        |(policy, weight, (tokens, empty), debits, age)| {
-            let held = tokens % (policy.capacity_micros() + 1);
-            let held = if empty { 0 } else { held };
+    let policy = policy().prop_flat_map(|policy| (Just(policy), held(policy)));
+    (policy, weight(), debits(), log_uniform(20 * 86_400_000_000)).prop_map(
+        |((policy, held), weight, debits, age)| {
             let bucket = Bucket::new(policy, weight, held, 0, START - age);
             // Of a whole millionth there is no fraction, and none is held beyond
             // the capacity.

@@ -18,6 +18,8 @@ use proptest::prelude::*;
 enum Event {
     /// A take of so many tokens, or of what there is.
     Take(u64),
+    /// So many tokens more were used than taken.
+    Settle(u64),
     /// So many tokens are given back.
     Give(u64),
     /// The policy is pinned, or no longer.
@@ -38,6 +40,7 @@ fn event() -> impl Strategy<Value = (u64, Event)> {
     let tokens = prop_oneof![3 => 1..4_u64, 1 => 1..100_u64];
     let event = prop_oneof![
         12 => tokens.clone().prop_map(Event::Take),
+        2 => (1..300_u64).prop_map(Event::Settle),
         2 => tokens.prop_map(Event::Give),
         1 => any::<bool>().prop_map(Event::Pin),
         1 => any::<bool>().prop_map(Event::Hears),
@@ -92,10 +95,14 @@ proptest! {
             };
             let mut opened = OpenBucket::shared(record.clone(), &defaults, &here, now, None);
             match event {
-                Event::Take(tokens) => drop(opened.take(Demand { tokens: tokens, partial: true, keep: 0 }, now, &here).unwrap()),
+                Event::Take(tokens) => {
+                    let demand = Demand { tokens, partial: true, keep: 0 };
+                    opened.take(demand, now, &here).unwrap();
+                }
+                Event::Settle(tokens) => drop(opened.settle(0, tokens, now, &here).unwrap()),
                 Event::Give(tokens) => drop(opened.give(tokens, now, &here).unwrap()),
                 Event::Pin(true) => opened.pin(policy, &here),
-                Event::Pin(false) => opened.reset(policy, &here),
+                Event::Pin(false) => opened.reset(&here),
                 Event::Hears(is) => hears = is,
                 Event::Walk => {}
             }
@@ -143,7 +150,7 @@ fn a_key_is_kept_until_it_is_full_at_the_share_in_force() {
         opened.take(Demand::all(10), START, &here).unwrap();
         match opened.expiry(false, &here) {
             Expiry::At { earliest, .. } => (here.peers.share(), earliest - START / 1_000),
-            Expiry::Never => panic!("it refills"),
+            other => panic!("it refills: {other:?}"),
         }
     };
     let linger = LEAST_LINGER_US / 1_000;

@@ -28,7 +28,10 @@ struct Key {
 impl Key {
     fn send(&self, from: ReplicaId) -> Option<(Remote, BTreeMap<u64, Takes>)> {
         let bucket = self.bucket.clone()?;
-        Some((Remote { from: Some(from), bucket, stored: None }, self.stands_for.clone()))
+        Some((
+            Remote { from: Some(from), bucket, stored: None, temporary: None },
+            self.stands_for.clone(),
+        ))
     }
 }
 

@@ -9,6 +9,7 @@
 //! | [`stored`] | what is stored of a bucket is all of it |
 //! | [`blob`] | what regions send
 //! | [`receive`] | what a merge does, whatever was sent, and lives that end
+//! | [`settling`] | settlements, debts, and what blocks |
 //! | [`time`] | credit, shares, waits and bounds |
 //! | [`membership`] | who is heard, and what share that leaves |
 //! | [`random`] | what all parts draw with |
@@ -37,6 +38,7 @@ mod membership;
 #[path = "../random/mod.rs"]
 mod random;
 mod receive;
+mod settling;
 mod stored;
 mod time;
 mod wire;

@@ -15,12 +15,12 @@ fn unit(policy: Policy) -> i128 {
     i128::from(policy.interval_us().get()) * 1_000
 }
 
-/// A full bucket and the most that all others can have admitted unseen.
+/// A full bucket, as much owed, and the most that all others can have admitted and booked unseen.
 fn deepest(bucket: &SharedBucket, peers: &Membership) -> i128 {
     let capacity = i128::from(bucket.policy().capacity_micros()) * unit(bucket.policy());
     let rate = i128::from(bucket.policy().refill()) * i128::from(bucket.weight().get());
     let refilled = rate * i128::from(peers.timeout_us()) * 1_000;
-    capacity + (capacity + refilled) * i128::try_from(peers.regions() - 1).unwrap()
+    2 * capacity + (2 * capacity + refilled) * i128::try_from(peers.regions() - 1).unwrap()
 }
 
 proptest! {
@@ -46,12 +46,15 @@ proptest! {
         }
         let writer = Writer::new("here".parse().unwrap(), 7);
         let writer = Some(&writer).filter(|_| writes);
-        let remote = Remote { from: from.map(peer), bucket: sent.clone(), stored: None };
+        let remote = Remote { from: from.map(peer), bucket: sent.clone(), stored: None, temporary: None };
         prop_assume!(bucket.has_room_for(&remote, writer.map(Writer::id)));
         let before = bucket.clone();
+        let same = sent.policy() == bucket.policy() && sent.weight() == bucket.weight();
         bucket.receive(fresh, &remote, writer, &peers).unwrap();
         prop_assert!(bucket.level() >= 0);
-        prop_assert!(bucket.level() <= deepest(&bucket, &peers));
+        // What was owed before stays owed.
+        let owed = if same { before.level().max(sent.level()) } else { before.level() };
+        prop_assert!(bucket.level() <= deepest(&bucket, &peers).max(owed));
         for account in bucket.accounts() {
             let joined = before.counter(account.id).join(sent.counter(account.id));
             prop_assert_eq!(bucket.counter(account.id), joined);
@@ -60,6 +63,22 @@ proptest! {
             let joined = before.counter(account.id).join(sent.counter(account.id));
             prop_assert_eq!(bucket.counter(account.id), joined);
         }
+        // Nothing is forgiven but what was given back, and what the sender knows to be paid.
+        let sum = |micros: &mut dyn Iterator<Item = u64>| {
+            let sum = micros.map(i128::from).sum::<i128>();
+            sum.saturating_mul(unit(bucket.policy()))
+        };
+        let me = writer.map(Writer::id);
+        let theirs = sent.accounts().iter().filter(|account| Some(account.id) != me);
+        let refunds = theirs.map(|account| before.counter(account.id).gain(account.counter).1);
+        let ours = before.accounts().iter();
+        let unknown = ours.map(|account| sent.counter(account.id).gain(account.counter).0);
+        let least = before.level().saturating_sub(sum(&mut refunds.into_iter()));
+        let known = match same {
+            true => sent.level().saturating_add(sum(&mut unknown.into_iter())),
+            false => i128::MAX,
+        };
+        prop_assert!(fresh || bucket.level() >= least.min(known).max(0));
         prop_assert_eq!(bucket.timestamp(), before.timestamp());
         let once = bucket.clone();
         bucket.receive(false, &remote, writer, &peers).unwrap();
@@ -95,15 +114,21 @@ impl Here {
     /// Sends what it has; whether the other one has something to tell then.
     fn send(&self, to: &mut Self) -> bool {
         let Some(bucket) = self.bucket.clone() else { return false };
-        let remote = Remote { from: Some(self.writer.id()), bucket: bucket.clone(), stored: None };
+        let remote = Remote {
+            from: Some(self.writer.id()),
+            bucket: bucket.clone(),
+            stored: None,
+            temporary: None,
+        };
         let fresh = to.bucket.is_none();
         let full = SharedBucket::full(bucket.policy(), Weight::ONE, START);
         let local = to.bucket.get_or_insert(full);
         local.receive(fresh, &remote, Some(&to.writer), &to.peers).unwrap().rebroadcast
     }
 
-    fn remaining(&self) -> u64 {
-        self.bucket.as_ref().map_or(POLICY.0, |bucket| bucket.remaining(WHOLE))
+    fn remaining(&self) -> i64 {
+        let full = POLICY.0.cast_signed();
+        self.bucket.as_ref().map_or(full, |bucket| bucket.remaining(WHOLE))
     }
 
     fn counter(&self, of: &Self) -> Counter {
@@ -183,7 +208,7 @@ fn what_was_withheld() {
     let sent_by = |n: usize, tokens: u64| {
         let mut bucket = SharedBucket::full(policy, Weight::ONE, minute);
         bucket.debit(Some(&Writer::new(peer(n), 1)), tokens * MICRO).unwrap();
-        Remote { from: Some(peer(n)), bucket, stored: None }
+        Remote { from: Some(peer(n)), bucket, stored: None, temporary: None }
     };
     // Of three others two are silent, and so half of ten tokens a second is kept: of
     // a minute, 300 overflowed and 300 were withheld.
@@ -238,7 +263,12 @@ fn room_for_replicas() {
     let here = Writer::new("here".parse().unwrap(), 7);
     let me = Some(here.id());
     let from = Some("r01".parse().unwrap());
-    let news = |names, from| Remote { from, bucket: knowing(named(names, 1)), stored: None };
+    let news = |names, from| Remote {
+        from,
+        bucket: knowing(named(names, 1)),
+        stored: None,
+        temporary: None,
+    };
     // Known here with counters, and without; told of; who tells; whether there is room.
     let new = Some("new".parse().unwrap());
     let table = [
@@ -289,7 +319,8 @@ fn a_leap_of_our_own_epochs() {
     let told = |epoch| {
         let counter = Counter { epoch, spent: 1, refunded: 0 };
         let account = Account { id: here.id(), counter, slack: None };
-        let remote = Remote { from: None, bucket: knowing(vec![account]), stored: None };
+        let remote =
+            Remote { from: None, bucket: knowing(vec![account]), stored: None, temporary: None };
         knowing(Vec::new()).believes(&remote, Some(here.id()))
     };
     assert!(told(MAX_OWN_EPOCH) && !told(MAX_OWN_EPOCH + 1));

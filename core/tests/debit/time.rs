@@ -4,8 +4,7 @@
 use crate::any::{self, START, cases, shared};
 use crate::world::{self, SECOND, any_cut, cut, news, snapshots};
 use claw_core::bucket::{Answer, Bucket, Demand, Wait, Weight};
-use claw_core::codec::{self, DebitsText};
-use claw_core::limits::{MAX_TOKENS, MICRO};
+use claw_core::limits::{MAX_DEBT, MAX_TOKENS, MICRO};
 use claw_core::membership::{Membership, PartitionPolicy, WHOLE};
 use claw_core::policy::Policy;
 use claw_core::replica::Writer;
@@ -24,7 +23,7 @@ fn capacity(policy: Policy) -> i128 {
 /// A bucket that has been emptied in part at the start.
 fn begun(policy: Policy, weight: Weight, permille: u64) -> SharedBucket {
     let mut bucket = SharedBucket::full(policy, weight, START);
-    bucket.debit(None, policy.capacity_micros() / 1_000 * permille).unwrap();
+    bucket.debit(None, policy.capacity_micros().unsigned_abs() / 1_000 * permille).unwrap();
     bucket
 }
 
@@ -90,25 +89,30 @@ proptest! {
         }
     }
 
-    /// What is missing stays missing under another policy, whatever the intervals;
-    /// less than a millionth of a token is lost, on the side that admits less.
+    /// What is held, or owed, is kept under another policy, whatever the intervals, but for what
+    /// is beyond the new capacity; less than a millionth of a token is lost, on the side that
+    /// admits less.
     #[test]
-    fn a_switch_keeps_what_is_missing(
+    fn a_switch_keeps_the_tokens(
         bucket in shared(),
-        policy in any::policy(),
-        debit in any::log_uniform(u64::MAX),
+        policies in prop::collection::vec(any::policy(), 1..5),
+        debit in any::log_uniform(u64::MAX / 4),
     ) {
         let mut bucket = bucket;
         bucket.debit(None, debit).unwrap();
         // In a unit in which both are whole numbers, of up to 200 bits.
-        let missing = |bucket: &SharedBucket, other: Policy| {
-            BigInt::from(bucket.level()) * BigInt::from(unit(other))
+        let held = |bucket: &SharedBucket, other: Policy| {
+            BigInt::from(capacity(bucket.policy()) - bucket.level()) * BigInt::from(unit(other))
         };
-        let (before, old) = (missing(&bucket, policy), bucket.policy());
-        bucket.switch(policy);
-        let after = missing(&bucket, old);
-        let micro = BigInt::from(unit(old)) * BigInt::from(unit(policy));
-        prop_assert!(before <= after && after < before + micro);
+        for policy in policies {
+            let (before, old) = (held(&bucket, policy), bucket.policy());
+            bucket.switch(policy);
+            let after = held(&bucket, old);
+            let micro = BigInt::from(unit(old)) * BigInt::from(unit(policy));
+            let most = BigInt::from(capacity(policy)) * BigInt::from(unit(old));
+            let kept = before.min(most);
+            prop_assert!(after <= kept && after > kept - micro);
+        }
     }
 
     /// Waiting exactly as long as the answer says is enough, and a millisecond less
@@ -118,6 +122,7 @@ proptest! {
         bucket in shared(),
         (silent, regions) in any_cut(),
         tokens in any::log_uniform(MAX_TOKENS),
+        keep in prop_oneof![2 => Just(0), 1 => 0..4_u64, 1 => any::log_uniform(MAX_TOKENS)],
         (few, partial) in any::<(bool, bool)>(),
     ) {
         let mut bucket = bucket;
@@ -127,28 +132,32 @@ proptest! {
         let now = bucket.timestamp();
         let most = (bucket.policy().capacity() * u64::from(share) / 1_000).max(1);
         let tokens = if few { tokens % (most + 1) } else { tokens };
-        let answer = bucket.clone().take(None, Demand { tokens: tokens, partial, keep: 0 }, now, share).unwrap();
+        let demand = Demand { tokens, partial, keep };
+        let answer = bucket.take(None, demand, now, share).unwrap();
+        // The first token of more, with what is kept.
         let least = if partial { tokens.min(1) } else { tokens };
+        let needed = if tokens == 0 { 0 } else { least + keep };
+        prop_assert!(answer.taken == 0 || answer.remaining >= keep.cast_signed());
         match answer.retry_after {
-            Wait::Ms(0) => prop_assert!(answer.taken == tokens || (partial && answer.taken >= least)),
+            Wait::Ms(0) => prop_assert_eq!(answer.taken, tokens),
             Wait::Ms(wait) => {
-                prop_assert_eq!(answer.taken, 0);
+                prop_assert!(answer.taken < tokens && (partial || answer.taken == 0));
                 let taken = |wait: u64| {
                     let now = now.saturating_add(wait.saturating_mul(1_000));
                     let mut bucket = bucket.clone();
                     bucket.advance(now, &peers);
-                    bucket.take(None, Demand { tokens: tokens, partial, keep: 0 }, now, share).unwrap().taken
+                    bucket.take(None, demand, now, share).unwrap().taken
                 };
                 prop_assert_eq!(taken(wait - 1), 0);
                 // What this share has no room for waits for the peers.
-                if share > 0 && least <= most && wait < u64::MAX / 2_000 {
+                if share > 0 && needed <= most && wait < u64::MAX / 2_000 {
                     prop_assert!(taken(wait) >= least);
                 }
             }
             Wait::Never => {
                 let refill = bucket.policy().refill();
                 let long = bucket.us_until_full(WHOLE).is_none_or(|us| us > 1 << 62);
-                prop_assert!(least > bucket.policy().capacity() || refill == 0 || long);
+                prop_assert!(needed > bucket.policy().capacity() || refill == 0 || long);
             }
         }
     }
@@ -159,7 +168,7 @@ proptest! {
     #[test]
     fn alone_it_is_the_bucket(
         (policy, weight) in (any::policy(), any::weight()),
-        calls in prop::collection::vec((0_u8..8, any::<u64>(), any::<u64>()), 1..60),
+        calls in prop::collection::vec((0_u8..9, any::<u64>(), any::<u64>()), 1..60),
     ) {
         let writer = Writer::new("here".parse().unwrap(), 1);
         let (mut bucket, mut shared) =
@@ -179,16 +188,25 @@ proptest! {
             let capacity = policy.capacity();
             let tokens = match call {
                 0 | 1 => a % 4,
-                2 => bucket.remaining(),
-                3 => bucket.remaining() + 1,
+                2 => bucket.remaining().max(0).unsigned_abs(),
+                3 => bucket.remaining().max(0).unsigned_abs() + 1,
                 _ => a % (capacity + 2),
             };
             let answers = if call == 7 {
                 (bucket.give(tokens, now), shared.give(Some(&writer), tokens, now, WHOLE).unwrap())
+            } else if call == 8 {
+                // An overrun, as far as it can be booked.
+                prop_assert_eq!(bucket.bookable(), shared.bookable());
+                let wait = bucket.until_bookable(tokens, now);
+                prop_assert_eq!(wait, shared.until_bookable(tokens, now, WHOLE));
+                let booked = tokens.min(bucket.bookable());
+                bucket.debit(booked);
+                shared.debit(Some(&writer), booked * MICRO).unwrap();
+                (bucket.answer(booked, now), shared.answer(booked, now, WHOLE))
             } else {
-                let partial = call == 6;
-                let taken = shared.take(Some(&writer), Demand { tokens: tokens, partial, keep: 0 }, now, WHOLE).unwrap();
-                (bucket.take(Demand { tokens: tokens, partial, keep: 0 }, now), taken)
+                let demand = Demand { tokens, partial: call == 6, keep: b % 3 };
+                let taken = shared.take(Some(&writer), demand, now, WHOLE).unwrap();
+                (bucket.take(demand, now), taken)
             };
             prop_assert_eq!(answers.0, answers.1);
             prop_assert_eq!(bucket.tokens(), shared.bucket().tokens());
@@ -220,7 +238,10 @@ proptest! {
                 3 => bucket.refund(Some(&writer), a).unwrap(),
                 4 => bucket.switch(policies[usize::try_from(a % 3).unwrap() % policies.len()]),
                 5 => bucket.set_weight(Weight::new(a % 10 + 1).unwrap()),
-                6 => check(&bucket.take(Some(&writer), a, b % 2 == 0, now, share).unwrap(), &bucket),
+                6 => {
+                    let demand = Demand { tokens: a, partial: b % 2 == 0, keep: b % 3 };
+                    check(&bucket.take(Some(&writer), demand, now, share).unwrap(), &bucket);
+                }
                 7 => check(&bucket.give(Some(&writer), a, now, share).unwrap(), &bucket),
                 _ => drop(peers.tick(Some(b), world::at(a))),
             }
@@ -228,9 +249,13 @@ proptest! {
             prop_assert!(bucket.level() >= 0);
             let line = bucket.bucket();
             prop_assert!(line.tokens() <= bucket.policy().capacity_micros());
-            prop_assert!(bucket.remaining(WHOLE) <= bucket.policy().capacity());
+            prop_assert!(line.tokens() >= -MAX_DEBT);
+            prop_assert!(bucket.remaining(WHOLE) <= bucket.policy().capacity().cast_signed());
             prop_assert!(bucket.remaining(share) <= bucket.remaining(WHOLE));
-            prop_assert_eq!(line.tokens() / MICRO, bucket.remaining(WHOLE));
+            prop_assert_eq!(bucket.remaining(share) < 0, bucket.remaining(WHOLE) < 0);
+            let whole = line.tokens().div_euclid(MICRO.cast_signed());
+            let deepest = line.tokens() == -MAX_DEBT && bucket.remaining(WHOLE) < whole;
+            prop_assert!(whole == bucket.remaining(WHOLE) || deepest);
             prop_assert!(least >= 0 && bucket.debits().fraction < unit(bucket.policy()).unsigned_abs() as u64);
         }
     }
@@ -238,12 +263,12 @@ proptest! {
 
 fn check(answer: &Answer, bucket: &SharedBucket) {
     assert_eq!(answer.capacity, bucket.policy().capacity());
-    assert!(answer.remaining <= answer.capacity);
+    assert!(answer.remaining <= answer.capacity.cast_signed());
     assert_eq!(answer.reset_after == Wait::Ms(0), bucket.is_full());
 }
 
-/// Below empty there is more than 64 bits can hold only where the policy is beyond
-/// reason; then as much as they hold is kept.
+/// Below empty there is more than a field can hold only where the policy is beyond reason; then as
+/// much as it holds is kept.
 #[test]
 fn the_deepest_debt() {
     let policy = Policy::new(MAX_TOKENS, 0, 1_000).unwrap();
@@ -252,17 +277,16 @@ fn the_deepest_debt() {
         bucket.debit(None, u64::MAX).unwrap();
     }
     let (line, debits) = (bucket.bucket(), bucket.debits());
-    assert_eq!((line.tokens(), debits.debt), (0, u64::MAX));
-    // The text of the field says the same.
-    let mut text = DebitsText::default();
-    codec::encode_debits(&bucket, &mut text);
-    assert_eq!(
-        codec::decode_debits(text.as_bytes().unwrap()).map(|read| read.debt),
-        Some(u64::MAX)
-    );
+    assert_eq!(line.tokens(), -MAX_DEBT);
     let again = SharedBucket::new(&line, debits);
-    assert!(again.level() > capacity(policy));
-    assert_eq!(again.remaining(WHOLE), 0);
+    assert_eq!(again.level(), capacity(policy) + i128::from(MAX_DEBT) * unit(policy));
+    assert_eq!(again.remaining(WHOLE), -MAX_DEBT / MICRO.cast_signed());
+    // A bucket that nobody shares goes no deeper.
+    let mut bucket = Bucket::full(policy, Weight::ONE, START);
+    for _ in 0..20 {
+        bucket.debit(u64::MAX);
+    }
+    assert_eq!(bucket.tokens(), -MAX_DEBT);
 }
 
 /// A share has no room for some calls: they wait for the peers, and are told the

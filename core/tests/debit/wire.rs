@@ -21,8 +21,8 @@ fn sent(
 ) -> Vec<u8> {
     let mut text = DebitsText::default();
     let line = codec::encode_debits(bucket, &mut text);
-    let note = Note { bucket: line, stored, counted: Some(refilling) };
-    let noted = [note.to_bytes().as_flattened(), text.as_bytes().unwrap()].concat();
+    let note = Note { bucket: line, stored, temporary: None, counted: Some(refilling) };
+    let noted = [note.to_bytes().as_bytes(), text.as_bytes().unwrap()].concat();
     let (note, text) = Note::read(&noted).unwrap();
     let mut state = Vec::new();
     assert!(codec::encode_wire(&note, text, names, &mut Debits::default(), &mut state));

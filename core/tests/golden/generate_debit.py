@@ -14,6 +14,7 @@ and then its steps, one line each:
     <clock> <replica> look <key>
     <clock> <replica> debit <key> <millionths>
     <clock> <replica> refund <key> <millionths>
+    <clock> <replica> overrun <key> <tokens used beyond what was taken> <tokens booked>
     <clock> <replica> forget <key>
     <clock> <replica> policy <which>
     <clock> <replica> send
@@ -86,6 +87,17 @@ class Replica:
         key.level += amount * interval * THOUSAND
         return True
 
+    def overrun(self, name, tokens, now):
+        """What was used is booked whatever there is, until a full bucket is owed."""
+        key = self.open(name, now)
+        _, _, capacity, _, interval = self.policy
+        most = max(0, 2 * capacity * interval * THOUSAND - key.level)
+        booked = min(tokens, most // (TOKEN * interval * THOUSAND))
+        if booked > 0:
+            self.count(key, booked * TOKEN, 0)
+            key.level += booked * TOKEN * interval * THOUSAND
+        return booked
+
     def refund(self, name, amount, now):
         key = self.open(name, now)
         self.count(key, 0, amount)
@@ -107,7 +119,9 @@ class Replica:
         for key in self.keys.values():
             self.advance(key, now)
             old, new = self.policy[4], policy[4]
-            key.level = -(-key.level * new // old)
+            # The tokens are kept, and so is what is owed.
+            held = self.policy[2] * old * THOUSAND - key.level
+            key.level = max(0, policy[2] * new * THOUSAND - held * new // old)
             key.wasted = key.wasted * new // old
             key.seen = {peer: wasted * new // old for peer, wasted in key.seen.items()}
         self.policy = policy
@@ -120,6 +134,7 @@ class Replica:
         for name, (entries, level) in states.items():
             fresh = name not in self.keys
             key = self.open(name, now)
+            owed = max(key.level, level) if same else key.level
             forgotten = self.name not in key.entries and self.name in entries
             if fresh:
                 key.entries = dict(entries)
@@ -148,7 +163,7 @@ class Replica:
             if same and level + unknown * unit < key.level:
                 key.wasted -= key.level - (level + unknown * unit)
                 key.level = level + unknown * unit
-            key.level = min(key.level, (self.policy[2] + self.debt) * unit)
+            key.level = min(key.level, max(owed, (self.policy[2] + self.debt) * unit))
             key.seen[sender] = key.wasted
         if complete:
             self.rounds[sender] = now
@@ -176,12 +191,12 @@ class Debtless:
 
 
 class Timeout:
-    """At most what all others can admit unseen within the timeout."""
+    """A full bucket, and what all others can admit and book unseen within the timeout."""
 
     def __init__(self, replicas, policy, timeout):
         capacity, refill, interval = policy
         assert refill * timeout % interval == 0
-        self.debt = (replicas - 1) * (capacity + refill * timeout // interval)
+        self.debt = capacity + (replicas - 1) * (2 * capacity + refill * timeout // interval)
         self.timeout = timeout
 
 
@@ -236,6 +251,11 @@ class History:
         if tokens > 0:
             taken = replica.take(key, tokens * TOKEN, now)
             self.step(name, "take", key, tokens, result=[int(taken)])
+
+    def overrun(self, name):
+        key, tokens = self.random.choice(self.keys), self.random.choice((1, 2, 5, 13, 50))
+        booked = self.replicas[name].overrun(key, tokens, self.clocks[name])
+        self.step(name, "overrun", key, tokens, booked)
 
     def refund(self, name):
         key, amount = self.random.choice(self.keys), self.random.randint(1, 3 * TOKEN)
@@ -357,6 +377,13 @@ def main():
         title = f"debt is bounded, timeout {timeout}"
         mix = dict(drain=10, take=3, send=2, receive_some=4)
         History(title, 3, [per_second], bound=bound, **mix).run(80, (3 * SECOND,))
+        title = f"overruns, timeout {timeout}"
+        mix = dict(overrun=10, take=3, send=2, receive_some=4)
+        History(title, 3, [per_second], bound=bound, **mix).run(120, (SECOND,))
+
+    settled = dict(overrun=4, refund=2, **lossy)
+    History("overruns and refunds", 3, [per_second], **settled).run(120, pace)
+    History("overruns, policy changes", 3, changes, policy=3, **settled).run(120, pace)
 
 
 if __name__ == "__main__":

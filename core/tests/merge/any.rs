@@ -3,7 +3,7 @@
 pub use crate::random::{cases, log_uniform};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::defaults::Defaults;
-use claw_core::limits::{MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TOKENS, MAX_WEIGHT};
+use claw_core::limits::{MAX_DEBT, MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TOKENS, MAX_WEIGHT};
 use claw_core::merge::State;
 use claw_core::policy::{Policy, StoredPolicy};
 use claw_core::record::Record;
@@ -17,6 +17,8 @@ pub fn policy() -> impl Strategy<Value = Policy> {
         3 => log_uniform(MAX_TOKENS).prop_map(|n| n.max(1)),
         3 => 1_u64..=1_000,
         1 => Just(MAX_TOKENS),
+        // What blocks.
+        1 => Just(0),
     ];
     let refill = prop_oneof![
         3 => log_uniform(MAX_MICRO_TOKENS),
@@ -55,6 +57,8 @@ pub struct Family<const N: usize> {
 enum Level {
     /// Anywhere.
     Part(u64),
+    /// So much is owed, where there may be debts.
+    Owed(u64),
     Empty,
     Full,
     /// The same line per share, later or earlier, and so many parts off.
@@ -78,6 +82,7 @@ struct Raw {
 fn raw(policies: usize) -> impl Strategy<Value = Raw> {
     let level = prop_oneof![
         4 => any::<u64>().prop_map(Level::Part),
+        2 => log_uniform(u64::MAX).prop_map(Level::Owed),
         1 => Just(Level::Empty),
         1 => Just(Level::Full),
         4 => (-2_i8..=2).prop_map(Level::Near),
@@ -99,49 +104,64 @@ fn raw(policies: usize) -> impl Strategy<Value = Raw> {
 }
 
 /// Parts of a millionth of a token in a share, held by `bucket`.
-fn per_share(bucket: &Bucket, parts: u128) -> u128 {
-    let held = u128::from(bucket.tokens()) * parts + u128::from(bucket.remainder());
-    held / u128::from(bucket.weight().get())
+fn per_share(bucket: &Bucket, parts: i128) -> i128 {
+    let held = i128::from(bucket.tokens()) * parts + i128::from(bucket.remainder());
+    held.div_euclid(i128::from(bucket.weight().get()))
 }
 
-fn state(raw: Raw, before: Option<&State>, policies: &[Option<StoredPolicy>], of: Policy) -> State {
+/// What the states of a family may be.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    /// Some of them are in debt.
+    debts: bool,
+    /// All have the weight of the first.
+    one_weight: bool,
+}
+
+fn state(
+    (raw, Kind { debts, one_weight }): (Raw, Kind),
+    before: Option<&State>,
+    policies: &[Option<StoredPolicy>],
+    of: Policy,
+) -> State {
     let [same_policy, same_weight, same_age] = raw.alike;
+    let same_weight = same_weight || one_weight;
     let stored = before.filter(|_| same_policy).map_or(policies[raw.policy], |b| b.policy);
     let policy = stored.map_or(of, |stored| stored.policy);
     let weight = before.filter(|_| same_weight).map_or(raw.weight, |b| b.bucket.weight());
     let at = before.filter(|_| same_age).map_or(NOW - raw.age, |b| b.bucket.timestamp());
-    let parts = u128::from(policy.interval_us().get()) * 2_520;
+    let parts = i128::from(policy.interval_us().get()) * 2_520;
     let capacity = policy.capacity_micros();
-    let some = (capacity, 0);
+    let full = (capacity, 0);
     let near = |before: &State, off: i8| {
         let bucket = before.bucket;
-        let rate = u128::from(policy.refill()) * 2_520;
+        let rate = i128::from(policy.refill()) * 2_520;
         let share = per_share(&bucket, parts);
-        let apart = u128::from(at.abs_diff(bucket.timestamp())).saturating_mul(rate);
-        let share = if at >= bucket.timestamp() {
-            share.saturating_add(apart)
-        } else {
-            share.saturating_sub(apart)
-        };
-        let off = u128::from(off.unsigned_abs());
-        let share =
-            if raw.remainder.is_multiple_of(2) { share + off } else { share - off.min(share) };
-        let level = share.saturating_mul(u128::from(weight.get()));
-        match u64::try_from(level / parts) {
-            Ok(micros) => (micros, u64::try_from(level % parts).unwrap()),
-            Err(_) => some,
+        let apart = i128::from(at) - i128::from(bucket.timestamp());
+        let share = share.saturating_add(apart.saturating_mul(rate));
+        let level = share.saturating_add(off.into()).saturating_mul(weight.get().into());
+        match i64::try_from(level.div_euclid(parts)) {
+            Ok(micros) if micros >= 0 || debts => {
+                (micros, u64::try_from(level.rem_euclid(parts)).unwrap())
+            }
+            Ok(_) => (0, 0),
+            Err(_) => full,
         }
     };
     let (tokens, remainder) = match (raw.level, before) {
+        (Level::Owed(debt), _) if debts => {
+            (-(debt % MAX_DEBT.unsigned_abs()).cast_signed(), raw.remainder)
+        }
+        (Level::Owed(part), _) => (part.cast_signed().rem_euclid(capacity + 1), raw.remainder),
         (Level::Empty, _) => (0, raw.remainder),
-        (Level::Full, _) => some,
-        (Level::Part(part), _) => (part % (capacity + 1), raw.remainder),
+        (Level::Full, _) => full,
+        (Level::Part(part), _) => (part.cast_signed().rem_euclid(capacity + 1), raw.remainder),
         (Level::Near(off), Some(before)) => near(before, off),
         (Level::Near(_), None) => (capacity / 2, raw.remainder),
         (Level::Same, Some(before)) => (before.bucket.tokens(), before.bucket.remainder()),
         (Level::Same, None) => (capacity / 3, raw.remainder),
     };
-    let remainder = u64::try_from(u128::from(remainder) % parts).unwrap();
+    let remainder = u64::try_from(i128::from(remainder) % parts).unwrap();
     let record = Record {
         tokens: Some(tokens),
         timestamp: Some(at),
@@ -157,37 +177,59 @@ fn build<const N: usize>(
     default: Policy,
     policies: &[Option<StoredPolicy>],
     raws: [Raw; N],
+    kind: Kind,
 ) -> Family<N> {
     let mut states: Vec<State> = Vec::new();
     for raw in raws {
-        states.push(state(raw, states.last(), policies, default));
+        states.push(state((raw, kind), states.last(), policies, default));
     }
     Family { defaults: Defaults::new(default), states: states.try_into().unwrap() }
 }
 
-/// States under the default policy, options of a call and pins.
+/// States under the default policy, options of a call and pins. Some are in debt, then of one
+/// weight: for others see [`in_debt`].
 pub fn family<const N: usize>() -> impl Strategy<Value = Family<N>> {
-    let raws = proptest::array::UniformArrayStrategy::<_, [Raw; N]>::new(raw(7));
-    (policy(), policy(), log_uniform(u64::MAX - 1), raws).prop_map(|(default, other, pin, raws)| {
-        let called = |policy| Some(StoredPolicy { policy, pin: None });
-        let pinned = |policy, pin| Some(StoredPolicy { policy, pin: Some(pin) });
-        let policies = [
-            None,
-            None,
-            called(default),
-            called(other),
-            pinned(default, pin),
-            pinned(other, pin),
-            pinned(default, pin + 1),
-        ];
-        build(default, &policies, raws)
-    })
+    let kind = any::<bool>().prop_map(|debts| Kind { debts, one_weight: debts });
+    families(kind)
 }
 
-/// States that all follow the default policy.
+/// Of any weights, some of them in debt.
+pub fn in_debt<const N: usize>() -> impl Strategy<Value = Family<N>> {
+    families(Just(Kind { debts: true, one_weight: false }))
+}
+
+/// The same of one policy.
+pub fn plain_in_debt<const N: usize>() -> impl Strategy<Value = Family<N>> {
+    let raws = proptest::array::UniformArrayStrategy::<_, [Raw; N]>::new(raw(1));
+    let kind = Kind { debts: true, one_weight: false };
+    (policy(), raws).prop_map(move |(default, raws)| build(default, &[None], raws, kind))
+}
+
+fn families<const N: usize>(kind: impl Strategy<Value = Kind>) -> impl Strategy<Value = Family<N>> {
+    let raws = proptest::array::UniformArrayStrategy::<_, [Raw; N]>::new(raw(7));
+    (policy(), policy(), log_uniform(u64::MAX - 1), raws, kind).prop_map(
+        |(default, other, pin, raws, kind)| {
+            let called = |policy| Some(StoredPolicy { policy, pin: None });
+            let pinned = |policy, pin| Some(StoredPolicy { policy, pin: Some(pin) });
+            let policies = [
+                None,
+                None,
+                called(default),
+                called(other),
+                pinned(default, pin),
+                pinned(other, pin),
+                pinned(default, pin + 1),
+            ];
+            build(default, &policies, raws, kind)
+        },
+    )
+}
+
+/// States that all follow the default policy, of which none is in debt.
 pub fn plain<const N: usize>() -> impl Strategy<Value = Family<N>> {
     let raws = proptest::array::UniformArrayStrategy::<_, [Raw; N]>::new(raw(1));
-    (policy(), raws).prop_map(|(default, raws)| build(default, &[None], raws))
+    let kind = Kind { debts: false, one_weight: false };
+    (policy(), raws).prop_map(move |(default, raws)| build(default, &[None], raws, kind))
 }
 
 /// Instants after the latest timestamp, in microseconds from it: soon, later, and

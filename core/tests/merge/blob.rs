@@ -8,7 +8,9 @@ use crate::hash::{decode, encode};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::codec::{BlobError, MAX_BLOB, Newer};
 use claw_core::defaults::Defaults;
-use claw_core::limits::{MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS};
+use claw_core::limits::{
+    MAX_DEBT, MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS,
+};
 use claw_core::merge::State;
 use claw_core::policy::{Policy, StoredPolicy};
 use claw_core::record::Record;
@@ -60,7 +62,13 @@ fn golden() -> [(&'static [u8], State, Newer); 6] {
         (
             include_bytes!("../golden/most.msgpack"),
             State::of(
-                bucket(most, 10, MAX_MICRO_TOKENS - 1, 79_688_447_999_999_990, NOW + 30 * DAY),
+                bucket(
+                    most,
+                    10,
+                    MAX_MICRO_TOKENS.cast_signed() - 1,
+                    79_688_447_999_999_990,
+                    NOW + 30 * DAY,
+                ),
                 with(most, Some(u64::MAX)),
             ),
             Newer::new(),
@@ -141,7 +149,7 @@ fn what_may_be_missing() {
                 .into_iter()
                 .filter(|(name, _)| *name != missing)
                 .collect();
-        assert_eq!(verdict(&map(&fields)), Err(BlobError::Malformed), "no {missing}");
+        assert_eq!(verdict(&map(&fields)), Err(BlobError::Missing(missing)));
     }
     for missing in ["capacity", "refill", "interval"] {
         let fields: Vec<(&str, u64)> = [("capacity", 10), ("refill", 1), ("interval", 1_000)]
@@ -149,7 +157,7 @@ fn what_may_be_missing() {
             .filter(|(name, _)| *name != missing)
             .collect();
         let blob = but(&[("policy", policy(&fields))]);
-        assert_eq!(verdict(&blob), Err(BlobError::Malformed), "no {missing}");
+        assert_eq!(verdict(&blob), Err(BlobError::Missing(missing)));
     }
 }
 
@@ -162,8 +170,14 @@ fn bounds() {
     let table: &[(&str, Value, Result<(), BlobError>)] = &[
         ("tokens", 0.into(), Ok(())),
         ("tokens", MAX_MICRO_TOKENS.into(), Ok(())),
+        ("tokens", (-1).into(), Ok(())),
+        ("tokens", (-MAX_DEBT).into(), Ok(())),
+        ("tokens", (-MAX_DEBT - 1).into(), Err(OutOfBounds("tokens"))),
+        ("tokens", i64::MIN.into(), Err(OutOfBounds("tokens"))),
         ("tokens", (MAX_MICRO_TOKENS + 1).into(), Err(OutOfBounds("tokens"))),
-        ("tokens", u64::MAX.into(), Err(OutOfBounds("tokens"))),
+        ("tokens", i64::MAX.into(), Err(OutOfBounds("tokens"))),
+        // It is no number of 64 bits with a sign.
+        ("tokens", u64::MAX.into(), Err(BlobError::Malformed)),
         ("timestamp", 0.into(), Ok(())),
         ("timestamp", (NOW + 30 * DAY).into(), Ok(())),
         ("timestamp", (NOW + 30 * DAY + 1).into(), Err(OutOfBounds("timestamp"))),
@@ -173,9 +187,8 @@ fn bounds() {
         ("weight", 11.into(), Err(OutOfBounds("weight"))),
         ("weight", 256.into(), Err(OutOfBounds("weight"))),
         ("remainder", u64::MAX.into(), Ok(())),
-        ("policy", of(1, 0, 1), Ok(())),
+        ("policy", of(0, 0, 1), Ok(())),
         ("policy", of(MAX_TOKENS, MAX_MICRO_TOKENS, MAX_INTERVAL_MS), Ok(())),
-        ("policy", of(0, 1, 1), Err(OutOfBounds("policy"))),
         ("policy", of(MAX_TOKENS + 1, 1, 1), Err(OutOfBounds("policy"))),
         ("policy", of(1, MAX_MICRO_TOKENS + 1, 1), Err(OutOfBounds("policy"))),
         ("policy", of(1, 1, 0), Err(OutOfBounds("policy"))),
@@ -193,12 +206,18 @@ fn bounds() {
 
 #[test]
 fn wrong_types() {
+    use BlobError::{Missing, Wrong};
+    const NUMBER: &str = "whole number of 0 or more";
     let odd = [
         Value::Nil,
         true.into(),
         (-1).into(),
         1.5.into(),
-        2.0.into(),
+        Value::F32(1.5),
+        (-2.0).into(),
+        1e-300.into(),
+        f64::NAN.into(),
+        f64::INFINITY.into(),
         "1".into(),
         Value::Binary(vec![1]),
         Value::Array(vec![1.into()]),
@@ -207,17 +226,21 @@ fn wrong_types() {
     ];
     for value in odd {
         for field in ["v", "tokens", "timestamp", "remainder", "weight"] {
+            if field == "tokens" && value == (-1).into() {
+                // That is a debt.
+                continue;
+            }
             let blob = but(&[(field, value.clone())]);
-            assert_eq!(verdict(&blob), Err(BlobError::Malformed), "{field} {value}");
+            assert_eq!(verdict(&blob), Err(Wrong(field, NUMBER)), "{field} {value}");
         }
         if value != Value::Nil {
             let blob = but(&[("policy", value.clone())]);
-            assert_eq!(verdict(&blob), Err(BlobError::Malformed), "policy {value}");
+            // An empty map lacks its fields.
+            let expected =
+                if value.is_map() { Missing("capacity") } else { Wrong("policy", "map") };
+            assert_eq!(verdict(&blob), Err(expected), "policy {value}");
         }
         for field in ["capacity", "refill", "interval", "pin"] {
-            if (field, &value) == ("pin", &Value::Nil) {
-                continue;
-            }
             let mut fields = vec![
                 ("capacity", Value::from(10)),
                 ("refill", 1.into()),
@@ -227,7 +250,7 @@ fn wrong_types() {
             fields.push((field, value.clone()));
             let fields = fields.into_iter().map(|(name, value)| (name.into(), value)).collect();
             let blob = but(&[("policy", Value::Map(fields))]);
-            assert_eq!(verdict(&blob), Err(BlobError::Malformed), "policy {field} {value}");
+            assert_eq!(verdict(&blob), Err(Wrong(field, NUMBER)), "policy {field} {value}");
         }
         // Nor is anything but a map a state.
         if !value.is_map() {
@@ -241,11 +264,13 @@ fn wrong_types() {
 #[test]
 fn a_policy_has_named_fields_only() {
     let positional = Value::Array(vec![10.into(), 1.into(), 1_000.into(), 3.into()]);
-    assert_eq!(verdict(&but(&[("policy", positional)])), Err(BlobError::Malformed), "an array");
+    let array = BlobError::Wrong("policy", "map");
+    assert_eq!(verdict(&but(&[("policy", positional)])), Err(array), "an array");
     let numbered = Value::Map(
         [10, 1, 1_000].into_iter().enumerate().map(|(i, n)| (i.into(), n.into())).collect(),
     );
-    assert_eq!(verdict(&but(&[("policy", numbered)])), Err(BlobError::Malformed), "numbered");
+    let numbered = verdict(&but(&[("policy", numbered)]));
+    assert_eq!(numbered, Err(BlobError::Missing("capacity")), "numbered");
 }
 
 #[test]
@@ -260,10 +285,102 @@ fn a_field_stands_once() {
         ];
         assert_eq!(verdict(&map(&fields)), Ok(()));
         fields.push((field, 1.into()));
-        assert_eq!(verdict(&map(&fields)), Err(BlobError::Malformed), "two of {field}");
+        assert_eq!(verdict(&map(&fields)), Err(BlobError::Repeated(field)));
     }
     let twice = policy(&[("capacity", 1), ("refill", 1), ("interval", 1), ("capacity", 2)]);
-    assert_eq!(verdict(&but(&[("policy", twice)])), Err(BlobError::Malformed));
+    assert_eq!(verdict(&but(&[("policy", twice)])), Err(BlobError::Repeated("capacity")));
+    let later = map(&[
+        ("v", 1.into()),
+        ("tokens", 5.into()),
+        ("timestamp", 5.into()),
+        ("later", 1.into()),
+        ("later", 2.into()),
+    ]);
+    assert_eq!(verdict(&later), Err(BlobError::Malformed));
+}
+
+/// A value as languages may encode it: names as bytes, numbers as doubles or floats.
+fn spoken(value: &Value, number: &dyn Fn(u64) -> Value, name: &dyn Fn(&str) -> Value) -> Value {
+    let again = |value: &Value| spoken(value, number, name);
+    match value {
+        Value::Map(pairs) => {
+            let named = |key: &Value| key.as_str().map_or_else(|| again(key), name);
+            Value::Map(pairs.iter().map(|(key, value)| (named(key), again(value))).collect())
+        }
+        Value::Array(values) => Value::Array(values.iter().map(again).collect()),
+        other => other.as_u64().map_or_else(|| other.clone(), number),
+    }
+}
+
+#[test]
+fn languages_encode_alike() {
+    let text = |name: &str| Value::from(name);
+    let bytes_of = |name: &str| Value::Binary(name.as_bytes().to_vec());
+    #[allow(clippy::cast_precision_loss)]
+    let double = |whole: u64| Value::F64(whole as f64);
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
+    let float = |whole: u64| match whole as f32 {
+        exact if exact as u64 == whole => Value::F32(exact),
+        _ => Value::F64(whole as f64),
+    };
+    let policy = policy(&[("capacity", 10), ("refill", 500_000), ("interval", 1_000), ("pin", 3)]);
+    let debits = Value::Map(vec![("a".into(), Value::Array(vec![1.into(), 7.into(), 2.into()]))]);
+    let plain = Value::Map(vec![
+        ("v".into(), 1.into()),
+        ("tokens".into(), 5_000_000.into()),
+        ("timestamp".into(), NOW.into()),
+        ("remainder".into(), 5.into()),
+        ("weight".into(), 2.into()),
+        ("policy".into(), policy),
+        ("debits".into(), debits),
+        ("debt".into(), 0.into()),
+        ("fraction".into(), 0.into()),
+        ("version".into(), Value::Array(vec![4.into(), "a".into()])),
+    ]);
+    let expected = claw_core::codec::decode(&bytes(&plain), NOW).unwrap();
+    for number in [&double as &dyn Fn(u64) -> Value, &float, &Value::from] {
+        for name in [&text as &dyn Fn(&str) -> Value, &bytes_of] {
+            let blob = bytes(&spoken(&plain, number, name));
+            assert_eq!(claw_core::codec::decode(&blob, NOW), Ok(expected.clone()));
+        }
+    }
+    // Too many for 64 bits, but a whole number.
+    let most = but(&[("tokens", 1.8446744073709552e19.into())]);
+    assert_eq!(verdict(&most), Err(BlobError::OutOfBounds("tokens")));
+    // No text at all.
+    let mut unnamed = vec![0x84, 0xc4, 0x01, 0xff, 0x01];
+    unnamed.extend(&but(&[])[1..]);
+    assert_eq!(verdict(&unnamed), Err(BlobError::Malformed));
+}
+
+#[test]
+fn counters_say_what_they_are() {
+    let wrong = BlobError::Wrong("debits", "map of replicas to epoch, spent and refunded");
+    let three = |a: Value, b: Value, c: Value| Value::Array(vec![a, b, c]);
+    let of = |name: Value, counter: Value| Value::Map(vec![(name, counter)]);
+    let fine = || three(1.into(), 7.into(), 2.into());
+    let table = [
+        (of("a".into(), fine()), Ok(())),
+        (Value::Binary(vec![1]), Err(wrong)),
+        (of(5.into(), fine()), Err(wrong)),
+        (of("no name".into(), fine()), Err(wrong)),
+        (of("a".into(), 5.into()), Err(wrong)),
+        (of("a".into(), Value::Array(vec![1.into(), 2.into()])), Err(wrong)),
+        (of("a".into(), three(1.into(), 7.5.into(), 2.into())), Err(wrong)),
+        (
+            of("a".into(), three(0.into(), 7.into(), 2.into())),
+            Err(BlobError::OutOfBounds("debits")),
+        ),
+    ];
+    for (counters, expected) in table {
+        assert_eq!(verdict(&but(&[("debits", counters.clone())])), expected, "{counters}");
+    }
+    let changed = |value: Value| verdict(&but(&[("version", value)]));
+    let wrong = BlobError::Wrong("version", "array of number and origin");
+    assert_eq!(changed(Value::Array(vec![1.into(), "a".into()])), Ok(()));
+    for value in [1.into(), Value::Array(vec![1.into()]), Value::Array(vec![1.into(), 2.into()])] {
+        assert_eq!(changed(value), Err(wrong));
+    }
 }
 
 /// What changes the meaning of a state gets another name, so any version will do.
@@ -302,6 +419,9 @@ fn what_the_errors_say() {
     let table = [
         (BlobError::TooLong, "is longer than 8192 bytes"),
         (BlobError::Malformed, "is not a state as CL.STATE returns it"),
+        (BlobError::Missing("tokens"), "has no field 'tokens'"),
+        (BlobError::Repeated("tokens"), "holds the field 'tokens' twice"),
+        (BlobError::Wrong("policy", "map"), "holds a field 'policy' that is no map"),
         (BlobError::OutOfBounds("weight"), "holds a field 'weight' out of its bounds"),
     ];
     for (error, text) in table {

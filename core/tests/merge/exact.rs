@@ -63,9 +63,22 @@ impl Line {
         (self.share(instant) * q(self.weight)).min(self.capacity.clone())
     }
 
+    /// A debt is owed once, whatever the weight.
     fn weighing(&self, weight: u8) -> Self {
+        if self.in_debt() {
+            return Self { weight, ..self.clone() };
+        }
         let tokens = &self.tokens / q(self.weight) * q(weight);
         Self { tokens: tokens.min(self.capacity.clone()), weight, ..self.clone() }
+    }
+
+    fn in_debt(&self) -> bool {
+        self.tokens < q(0)
+    }
+
+    /// The bucket as it is at `instant`.
+    fn at(&self, instant: u64) -> Self {
+        Self { tokens: self.view(instant), at: instant, ..self.clone() }
     }
 }
 
@@ -79,6 +92,19 @@ pub fn join(a: &State, b: &State, strategy: Join) -> Vec<Line> {
         lines.iter().filter(|line| !beaten(line)).cloned().collect()
     };
     let ranked = || best(lines.to_vec(), &|x, y| x.rank > y.rank);
+    let owing = lines[0].weight != lines[1].weight && lines.iter().any(Line::in_debt);
+    if strategy == Join::Weighted && owing {
+        // Lines that are not parallel: compared at the later of their instants.
+        let later = lines[0].at.max(lines[1].at);
+        let lines: Vec<Line> = lines.iter().map(|line| line.at(later)).collect();
+        let owing = lines.iter().any(Line::in_debt);
+        let ranked = best(lines, &|x, y| x.rank > y.rank);
+        let winners = match owing {
+            true => best(ranked, &|x, y| x.tokens < y.tokens),
+            false => best(ranked, &|x, y| x.share(0) < y.share(0)),
+        };
+        return winners.iter().map(|line| line.weighing(weight)).collect();
+    }
     let winners = match strategy {
         Join::Lww => {
             let newest = best(lines.to_vec(), &|x, y| x.at > y.at);

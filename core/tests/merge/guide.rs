@@ -10,14 +10,17 @@ use claw_core::merge::{Join, State};
 use claw_core::policy::{Policy, StoredPolicy};
 use claw_core::record::{Field, Record};
 
+/// In millionths.
+const TOKEN: i64 = MICRO.cast_signed();
+
 /// 1000 tokens, 5 a second: so many tokens, so many seconds ago, at a weight.
-fn state(tokens: u64, seconds_ago: u64, weight: u64) -> State {
+fn state(tokens: i64, seconds_ago: u64, weight: u64) -> State {
     let (weight, at) = (Weight::new(weight).unwrap(), NOW - seconds_ago * MICRO);
-    State::of(Bucket::new(Policy::DEFAULT, weight, tokens * MICRO, 0, at), None)
+    State::of(Bucket::new(Policy::DEFAULT, weight, tokens * TOKEN, 0, at), None)
 }
 
 /// Tokens now, and the weight.
-fn seen(state: &State) -> (u64, u8) {
+fn seen(state: &State) -> (i64, u8) {
     let mut bucket = state.bucket;
     bucket.advance(NOW);
     (bucket.remaining(), bucket.weight().get())
@@ -146,7 +149,7 @@ fn the_capacity_is_the_most() {
     // A pin of fewer tokens wins over a fuller bucket of any weight.
     let policy = Policy::new(10, MICRO, 1_000).unwrap();
     let small = State::of(
-        Bucket::new(policy, Weight::ONE, 8 * MICRO, 0, NOW),
+        Bucket::new(policy, Weight::ONE, 8 * TOKEN, 0, NOW),
         Some(StoredPolicy { policy, pin: Some(1) }),
     );
     let merged = state(700, 0, 4).join(&small, Join::Weighted);
@@ -188,9 +191,9 @@ fn the_policy_decides_first() {
         ranks.iter().enumerate().flat_map(|(i, w)| ranks[..i].iter().map(move |l| (l, w)))
     {
         for (tokens, others) in [(0, 9), (9, 0), (9, 9)] {
-            let of = |policy: &Option<StoredPolicy>, tokens: u64| {
+            let of = |policy: &Option<StoredPolicy>, tokens: i64| {
                 let numbers = policy.map_or(Policy::DEFAULT, |stored| stored.policy);
-                let bucket = Bucket::new(numbers, Weight::ONE, tokens * MICRO, 0, NOW);
+                let bucket = Bucket::new(numbers, Weight::ONE, tokens * TOKEN, 0, NOW);
                 State::of(bucket, *policy)
             };
             let (a, b) = (of(low, others), of(winner, tokens));

@@ -7,6 +7,7 @@ use claw_core::decimal::Decimal;
 use claw_core::defaults::Defaults;
 use claw_core::merge::{Join, State};
 use claw_core::open::OpenBucket;
+use claw_core::policy::Policy;
 use claw_core::record::{Field, Record};
 use std::collections::BTreeMap;
 
@@ -26,7 +27,7 @@ impl Hash {
     /// A key that `state` was written to.
     pub fn holding(state: &State) -> Self {
         let mut hash = Self::default();
-        hash.write(&OpenBucket::merged(None, state, false, 0).to_record());
+        hash.write(&OpenBucket::merged(None, state, Policy::DEFAULT, false, 0).to_record());
         hash
     }
 
@@ -47,7 +48,7 @@ impl Hash {
     /// Writes what has to be written, as text.
     fn write(&mut self, record: &Record) {
         let texts = [
-            (Field::Tokens, record.tokens.map(|micros| Decimal::new(micros).to_string())),
+            (Field::Tokens, record.tokens.map(|micros| Decimal::signed(micros).to_string())),
             (Field::Timestamp, record.timestamp.map(|us| us.to_string())),
             (Field::Policy, record.policy.map(|stored| stored.to_string())),
             (Field::Weight, record.weight.map(|weight| weight.get().to_string())),
@@ -65,7 +66,10 @@ impl Hash {
     pub fn merge(&mut self, source: &Self, strategy: Join, defaults: &Defaults, now: u64) {
         let local = self.state(defaults, now);
         let merged = local.join(&source.state(defaults, now), strategy);
-        self.write(&OpenBucket::merged(Some(self.read(now)), &merged, false, now).to_record());
+        self.write(
+            &OpenBucket::merged(Some(self.read(now)), &merged, defaults.current(), false, now)
+                .to_record(),
+        );
     }
 
     /// `self` after [`Self::merge`].

@@ -56,6 +56,63 @@ proptest! {
         prop_assert!(exact::agrees(&joined, &a, &b, strategy, &later), "{:?}", joined);
     }
 
+    /// Of any weights, some in debt. (Between three of them the order can decide by how much.)
+    #[test]
+    fn debts_are_merged_the_same_both_ways_and_as_the_contract_says(
+        Family { states: [a, b], .. } in any::in_debt::<2>(),
+        strategy in any::strategy(),
+        later in any::later(),
+    ) {
+        let join = |a: &State, b: &State| a.join(b, strategy);
+        let ab = join(&a, &b);
+        prop_assert!(exact::agrees(&ab, &a, &b, strategy, &later), "{:?}", ab);
+        prop_assert!(same(&ab, &join(&b, &a), &later));
+        prop_assert!(same(&join(&a, &a), &a, &later));
+        prop_assert!(same(&join(&ab, &a), &ab, &later), "{:?}", join(&ab, &a));
+        prop_assert!(same(&join(&ab, &b), &ab, &later), "{:?}", join(&ab, &b));
+        prop_assert!(fits(&ab.bucket));
+    }
+
+    /// But for `weighted` between several weights, the laws hold in debt too.
+    #[test]
+    fn debts_obey_the_laws_of_the_other_strategies(
+        Family { states: [a, b, c], .. } in any::in_debt::<3>(),
+        strategy in prop::sample::select(vec![Join::Max, Join::Min, Join::Lww]),
+        later in any::later(),
+    ) {
+        let join = |a: &State, b: &State| a.join(b, strategy);
+        let ab = join(&a, &b);
+        prop_assert!(same(&join(&ab, &c), &join(&a, &join(&b, &c)), &later));
+        prop_assert!(same(&join(&join(&c, &a), &b), &join(&ab, &c), &later));
+    }
+
+    /// Between states of one policy, `weighted` leaves at least as much owed as either owes, and
+    /// `min` does per share: who is in debt stays in debt.
+    #[test]
+    fn a_merge_forgives_no_debt(
+        Family { states: [a, b, c], .. } in any::plain_in_debt::<3>(),
+        strategy in prop::sample::select(vec![Join::Min, Join::Weighted]),
+    ) {
+        let tokens = |state: &State| {
+            let bucket = advanced(state, NOW).bucket;
+            exact::held(&bucket)
+        };
+        let per_share = |state: &State| match strategy {
+            Join::Min => tokens(state) / exact::q(state.bucket.weight().get()),
+            _ => tokens(state),
+        };
+        let alike = a.bucket.weight() == b.bucket.weight() && b.bucket.weight() == c.bucket.weight();
+        // As all of them are now, so that no line was paid faster than another since.
+        let [a, b, c] = [a, b, c].map(|state| advanced(&state, NOW));
+        for states in [[a, b, c], [c, a, b], [b, c, a]] {
+            let merged = states[0].join(&states[1], strategy).join(&states[2], strategy);
+            let least = states.iter().map(per_share).min().unwrap();
+            if least < exact::q(0) || alike {
+                prop_assert!(per_share(&merged) <= least, "{:?}", merged);
+            }
+        }
+    }
+
     /// A state that stands for another goes the same way in every merge to come.
     #[test]
     fn what_stands_for_another_can_take_its_place(
@@ -155,7 +212,7 @@ proptest! {
         remainder in any::<u64>(),
     ) {
         let defaults = Defaults::new(policy);
-        let tokens = tokens % (policy.capacity_micros() + 1);
+        let tokens = tokens.cast_signed() % (policy.capacity_micros() + 1);
         let before = Bucket::new(policy, weight, tokens, remainder, NOW);
         let record = Record {
             tokens: Some(tokens),
@@ -180,7 +237,7 @@ proptest! {
 #[test]
 fn a_full_bucket_is_the_same_whenever_it_was_touched() {
     let policy = claw_core::policy::Policy::new(100, 1_000_000, 1_000).unwrap();
-    let state = |tokens: u64, seconds_ago: u64, weight: u64| {
+    let state = |tokens: i64, seconds_ago: u64, weight: u64| {
         State::of(
             Bucket::new(
                 policy,

@@ -41,6 +41,7 @@ mod laws;
 mod lost;
 mod memory;
 mod newer;
+mod number;
 #[path = "../random/mod.rs"]
 mod random;
 mod small;

@@ -4,14 +4,13 @@ use crate::any::{self, NOW};
 use crate::hash::{decode, encode};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::codec::{self, MAX_BLOB, Newer};
-use claw_core::limits::MICRO;
 use claw_core::merge::State;
 use claw_core::policy::Policy;
 use proptest::prelude::*;
 use rmpv::Value;
 
 fn state() -> State {
-    State::of(Bucket::new(Policy::DEFAULT, Weight::ONE, MICRO, 0, NOW), None)
+    State::of(Bucket::new(Policy::DEFAULT, Weight::ONE, 1_000_000, 0, NOW), None)
 }
 
 /// Values such as a later version may write: numbers, text, bytes, nested.

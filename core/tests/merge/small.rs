@@ -8,16 +8,19 @@ use claw_core::policy::{Policy, StoredPolicy};
 
 const START: u64 = 1_773_914_400_000_000;
 
+/// In millionths.
+const TOKEN: i64 = MICRO.cast_signed();
+
 /// 4 tokens; 3 in 2 ms, which is no whole number of millionths per microsecond
 /// once a weight divides it.
 fn policy() -> Policy {
     Policy::new(4, 3 * MICRO + 1, 2).unwrap()
 }
 
-fn state(stored: Option<StoredPolicy>, tokens: u64, ms: u64, weight: u64) -> State {
+fn state(stored: Option<StoredPolicy>, tokens: i64, ms: u64, weight: u64) -> State {
     let policy = stored.map_or(policy(), |stored| stored.policy);
     let (weight, at) = (Weight::new(weight).unwrap(), START + ms * 1_000);
-    State::of(Bucket::new(policy, weight, tokens * MICRO, 0, at), stored)
+    State::of(Bucket::new(policy, weight, tokens * TOKEN, 0, at), stored)
 }
 
 /// All with 0..=4 tokens, 0..=2 ms, weights 1..=3.
@@ -102,12 +105,13 @@ fn every_triple_obeys_the_laws() {
 #[test]
 fn other_forms_of_weighted_break_a_law() {
     let policy = Policy::new(12, MICRO, 1_000).unwrap();
-    let made = |micros: u64, weight: u64| {
+    let made = |micros: i64, weight: i64| {
+        let weight = weight.cast_unsigned();
         State::of(Bucket::new(policy, Weight::new(weight).unwrap(), micros, 0, START), None)
     };
     let tokens = |state: &State| state.bucket.tokens();
-    let weight = |state: &State| u64::from(state.bucket.weight().get());
-    let whole = |micros: u64| micros / MICRO * MICRO;
+    let weight = |state: &State| i64::from(state.bucket.weight().get());
+    let whole = |micros: i64| micros / TOKEN * TOKEN;
     let published = |a: &State, b: &State| {
         let greatest = weight(a).max(weight(b));
         made(tokens(a).min(tokens(b)) * greatest, greatest)
@@ -125,8 +129,8 @@ fn other_forms_of_weighted_break_a_law() {
         let winner = if a_wins { a } else { b };
         made(whole(tokens(winner) * greatest / weight(winner)), greatest)
     };
-    let states: Vec<State> = (0..=12_u64)
-        .flat_map(|tokens| (1..=4).map(move |weight| (tokens * MICRO, weight)))
+    let states: Vec<State> = (0..=12_i64)
+        .flat_map(|tokens| (1..=4).map(move |weight| (tokens * TOKEN, weight)))
         .map(|(micros, weight)| made(micros, weight))
         .collect();
     // Whether idempotent, and associative.

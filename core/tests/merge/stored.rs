@@ -21,9 +21,9 @@ fn near_instants() -> impl proptest::strategy::Strategy<Value = [u64; 4]> {
 }
 
 /// Fields as a person may write them: with some left out that say nothing.
-fn person(tokens: Option<u64>, age: u64, weight: Option<u8>, remainder: Option<u64>) -> Hash {
+fn person(tokens: Option<i64>, age: u64, weight: Option<u8>, remainder: Option<u64>) -> Hash {
     let texts = [
-        ("tokens", tokens.map(|micros| Decimal::new(micros).to_string())),
+        ("tokens", tokens.map(|micros| Decimal::signed(micros).to_string())),
         ("timestamp", Some((NOW - age).to_string())),
         ("userWeight", weight.map(|weight| weight.to_string())),
         ("remainder", remainder.map(|remainder| remainder.to_string())),
@@ -37,7 +37,7 @@ fn person(tokens: Option<u64>, age: u64, weight: Option<u8>, remainder: Option<u
 
 fn people() -> impl proptest::strategy::Strategy<Value = Hash> {
     (
-        prop::option::weighted(0.8, any::log_uniform(1_200_000_000)),
+        prop::option::weighted(0.8, any::log_uniform(1_200_000_000).prop_map(u64::cast_signed)),
         any::log_uniform(600_000_000),
         prop::option::of(1..=10_u8),
         prop::option::of(any::<u64>()),
@@ -182,7 +182,7 @@ proptest! {
 #[test]
 fn a_result_that_only_looks_the_same_must_be_written() {
     let policy = Policy::new(100, 1_000_000, 1_000).unwrap();
-    let state = |tokens: u64, seconds_ago: u64| {
+    let state = |tokens: i64, seconds_ago: u64| {
         State::of(
             Bucket::new(policy, Weight::ONE, tokens * 1_000_000, 0, NOW - seconds_ago * 1_000_000),
             None,

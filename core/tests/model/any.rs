@@ -1,11 +1,11 @@
 //! Random policies, buckets, clocks and calls over the full bounds.
 
-use crate::exact::{Exact, Line, Options, Own, Terms, q};
+use crate::exact::{Exact, Line, Options, Own, Terms, Want, q};
 use crate::hash::{Server, parts, policy};
 pub use crate::random::{cases, log_uniform};
 use claw_core::decimal::Decimal;
 use claw_core::limits::{
-    MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS, MAX_WEIGHT,
+    MAX_DEBT, MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS, MAX_WEIGHT,
 };
 use claw_core::policy::StoredPolicy;
 use proptest::prelude::*;
@@ -19,6 +19,8 @@ fn capacity() -> impl Strategy<Value = u64> {
         2 => 1_u64..=1_000,
         1 => Just(1),
         1 => Just(MAX_TOKENS),
+        // What blocks.
+        1 => Just(0),
     ]
 }
 
@@ -81,13 +83,40 @@ pub fn changes() -> impl Strategy<Value = Options> {
     })
 }
 
+/// What it may hold, in millionths of a token, under terms that are not known yet.
+#[derive(Debug, Clone, Copy)]
+enum Held {
+    /// Between nothing and the capacity.
+    Part(u64),
+    /// So much is owed: up to the capacity, or more.
+    Owed(u64),
+}
+
+impl Held {
+    fn of(self, terms: Terms) -> i64 {
+        let capacity = terms.capacity * 1_000_000;
+        match self {
+            Self::Part(part) => (part % (capacity + 1)).cast_signed(),
+            Self::Owed(debt) if debt % 3 == 0 => -debt.min(MAX_DEBT.unsigned_abs()).cast_signed(),
+            Self::Owed(debt) => -(debt % (capacity + 1)).cast_signed(),
+        }
+    }
+}
+
+fn some_held() -> impl Strategy<Value = Held> {
+    prop_oneof![
+        4 => any::<u64>().prop_map(Held::Part),
+        1 => log_uniform(u64::MAX).prop_map(Held::Owed),
+    ]
+}
+
 /// A bucket on the server and in the model, in the same random state.
 pub fn pair() -> impl Strategy<Value = (Server, Exact)> {
     let own = (0..4_u8, terms(), log_uniform(u64::MAX));
     // Up to 20 days behind the first call, or up to 20 days ahead of it.
     let lag = (log_uniform(20 * 86_400_000_000), prop::bool::weighted(0.2));
     let foreign = prop::bool::weighted(0.1);
-    let state = (any::<u64>(), any::<u64>(), lag, weight(), foreign);
+    let state = (some_held(), any::<u64>(), lag, weight(), foreign);
     (terms(), own, prop::option::weighted(0.8, state)).prop_map(
         |(default, (kind, terms, version), state)| {
             let own = match kind {
@@ -96,21 +125,23 @@ pub fn pair() -> impl Strategy<Value = (Server, Exact)> {
                 _ => Own::Pinned(terms),
             };
             let mut exact = Exact { default, bucket: None };
-            let Some((tokens, remainder, (lag, ahead), weight, foreign)) = state else {
+            let Some((some, remainder, (lag, ahead), weight, foreign)) = state else {
                 return (Server::new(default), exact);
             };
             let terms = exact.terms(own);
             let at = if ahead { START + lag } else { START - lag };
             // Where it is full, nothing is held besides.
-            let micros = tokens % (terms.capacity * 1_000_000 + 1);
-            let full = micros == terms.capacity * 1_000_000;
+            let micros = some.of(terms);
+            let full = micros.cast_unsigned() == terms.capacity * 1_000_000;
             let remainder = if full { 0 } else { remainder % parts(policy(terms)) };
             let part = q(remainder) / q(parts(policy(terms)));
             let tokens = (q(micros) + part) / q(1_000_000);
             exact.bucket = Some(Line { tokens, at, weight, own });
 
-            let mut fields =
-                vec![("tokens", Decimal::new(micros).to_string()), ("timestamp", at.to_string())];
+            let mut fields = vec![
+                ("tokens", Decimal::signed(micros).to_string()),
+                ("timestamp", at.to_string()),
+            ];
             if weight != 1 {
                 fields.push(("userWeight", weight.to_string()));
             }
@@ -142,10 +173,10 @@ pub enum Amount {
 }
 
 impl Amount {
-    pub fn of(self, remaining: u64, capacity: u64) -> u64 {
+    pub fn of(self, remaining: i64, capacity: u64) -> u64 {
         match self {
             Self::Exactly(tokens) => tokens,
-            Self::Near(more) => remaining.saturating_add_signed(i64::from(more)),
+            Self::Near(more) => u64::try_from(remaining + i64::from(more)).unwrap_or(0),
             Self::Part(permille) => {
                 u64::try_from(u128::from(capacity) * u128::from(permille) / 1_000).unwrap()
             }
@@ -160,6 +191,49 @@ pub fn amount() -> impl Strategy<Value = Amount> {
         3 => (-2_i8..=2).prop_map(Amount::Near),
         2 => (0_u16..=1_001).prop_map(Amount::Part),
     ]
+}
+
+/// What a call wants when so many tokens are there: mostly it keeps nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanting {
+    pub tokens: Amount,
+    pub partial: bool,
+    /// Reckoned from what is left.
+    pub keep: Option<Amount>,
+}
+
+impl Wanting {
+    pub fn of(self, remaining: i64, capacity: u64) -> Want {
+        let tokens = self.tokens.of(remaining, capacity);
+        let left = remaining - tokens.cast_signed();
+        let keep = self.keep.map_or(0, |keep| keep.of(left, capacity));
+        Want { tokens, partial: self.partial, keep }
+    }
+}
+
+pub fn wanting() -> impl Strategy<Value = Wanting> {
+    (amount(), any::<bool>(), prop::option::weighted(0.3, amount()))
+        .prop_map(|(tokens, partial, keep)| Wanting { tokens, partial, keep })
+}
+
+/// What a settlement finds: how much was reserved, and how much was used.
+#[derive(Debug, Clone, Copy)]
+pub struct Settling {
+    reserved: Amount,
+    used: Amount,
+}
+
+impl Settling {
+    /// What is used is mostly near what can be had, or be owed.
+    pub fn of(self, remaining: i64, capacity: u64) -> (u64, u64) {
+        let reserved = self.reserved.of(remaining, capacity);
+        let near = reserved.cast_signed() + remaining + capacity.cast_signed();
+        (reserved, self.used.of(near, capacity))
+    }
+}
+
+pub fn settling() -> impl Strategy<Value = Settling> {
+    (amount(), amount()).prop_map(|(reserved, used)| Settling { reserved, used })
 }
 
 /// What the clock does between two calls.

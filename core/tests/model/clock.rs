@@ -2,7 +2,7 @@
 //! are missing.
 
 use crate::any::{self, START};
-use crate::exact::{Options, Terms, q};
+use crate::exact::{Options, Terms, all, q};
 use crate::hash::{Server, held, policy};
 use claw_core::bucket::{Bucket, Wait};
 use proptest::prelude::*;
@@ -17,21 +17,21 @@ fn per_second(capacity: u64, refill: u64) -> Terms {
 #[test]
 fn a_step_back_neither_credits_nor_loses() {
     let mut server = Server::new(per_second(10, 1));
-    assert_eq!(server.take(10, NONE, false, START).unwrap().taken, 10);
+    assert_eq!(server.take(all(10), NONE, START).unwrap().taken, 10);
     // The clock is set back by ten seconds: nothing happens until it has caught
     // up, and the waits say so.
     let back = START - 10 * SECOND;
-    let answer = server.take(1, NONE, false, back).unwrap();
+    let answer = server.take(all(1), NONE, back).unwrap();
     assert_eq!((answer.taken, answer.remaining), (0, 0));
     assert_eq!((answer.retry_after, answer.reset_after), (Wait::Ms(11_000), Wait::Ms(20_000)));
-    assert_eq!(server.take(1, NONE, false, START).unwrap().retry_after, Wait::Ms(1_000));
-    assert_eq!(server.take(1, NONE, false, START + SECOND).unwrap().taken, 1);
+    assert_eq!(server.take(all(1), NONE, START).unwrap().retry_after, Wait::Ms(1_000));
+    assert_eq!(server.take(all(1), NONE, START + SECOND).unwrap().taken, 1);
 }
 
 #[test]
 fn a_step_ahead_credits_up_to_the_capacity() {
     let mut server = Server::new(per_second(10, 1));
-    server.take(10, NONE, false, START).unwrap();
+    server.take(all(10), NONE, START).unwrap();
     let answer = server.peek(0, NONE, START + 5 * SECOND).unwrap();
     assert_eq!(answer.remaining, 5);
     let answer = server.peek(0, NONE, START + 5_000_000 * SECOND).unwrap();
@@ -43,9 +43,9 @@ fn a_step_ahead_credits_up_to_the_capacity() {
 #[test]
 fn a_bucket_without_a_timestamp_refills_too() {
     let mut server = Server::with(per_second(1_000, 5), &[("tokens", "0".to_owned())]);
-    let answer = server.take(1, NONE, false, START).unwrap();
+    let answer = server.take(all(1), NONE, START).unwrap();
     assert_eq!((answer.taken, answer.retry_after), (0, Wait::Ms(200)));
-    let answer = server.take(1, NONE, false, START + 200_000).unwrap();
+    let answer = server.take(all(1), NONE, START + 200_000).unwrap();
     assert_eq!(answer.taken, 1, "waited as long as told");
 }
 
@@ -56,9 +56,9 @@ fn a_clock_set_back_behind_a_new_default_loses_nothing() {
     let mut server = Server::new(per_second(10, 1));
     server.defaults.change(policy(per_second(1_000, 1)), START);
     let back = START - SECOND;
-    let answer = server.take(1, NONE, false, back).unwrap();
+    let answer = server.take(all(1), NONE, back).unwrap();
     assert_eq!((answer.capacity, answer.remaining), (1_000, 999));
-    let answer = server.take(1, NONE, false, back).unwrap();
+    let answer = server.take(all(1), NONE, back).unwrap();
     assert_eq!((answer.capacity, answer.remaining), (1_000, 998));
 }
 
@@ -68,7 +68,7 @@ fn a_clock_set_back_behind_a_new_default_credits_at_the_new_rate() {
     let mut server = Server::new(per_second(1_000, 1_000));
     server.defaults.change(policy(per_second(1_000, 0)), START);
     let back = START - SECOND;
-    let answer = server.take(1_000, NONE, false, back).unwrap();
+    let answer = server.take(all(1_000), NONE, back).unwrap();
     assert_eq!((answer.taken, answer.reset_after), (1_000, Wait::Never));
     let answer = server.peek(1, NONE, START).unwrap();
     assert_eq!(answer.remaining, 0, "this bucket never refills");
@@ -105,8 +105,8 @@ proptest! {
                 prop_assert!(held(&bucket) <= (before + gained).min(terms.capacity()));
             }
             let tokens = amount.of(bucket.remaining(), bucket.policy().capacity());
-            let answer = server.take(tokens, NONE, false, now).unwrap();
-            prop_assert_eq!(answer.remaining, bucket.remaining() - answer.taken);
+            let answer = server.take(all(tokens), NONE, now).unwrap();
+            prop_assert_eq!(answer.remaining, bucket.remaining() - answer.taken.cast_signed());
             waits = (answer.retry_after.as_millis(), answer.reset_after.as_millis());
             saved = (answer.taken > 0).then(|| (now, held(&bucket) - q(answer.taken)));
         }

@@ -88,7 +88,7 @@ pub enum Own {
 /// A bucket that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// What it holds at `at`.
+    /// What it holds at `at`; negative in debt.
     pub tokens: Q,
     /// When.
     pub at: u64,
@@ -98,12 +98,32 @@ pub struct Line {
     pub own: Own,
 }
 
+/// What a call wants to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Want {
+    pub tokens: u64,
+    /// Less will do.
+    pub partial: bool,
+    /// What has to be left.
+    pub keep: u64,
+}
+
+/// All of `tokens`.
+pub fn all(tokens: u64) -> Want {
+    Want { tokens, partial: false, keep: 0 }
+}
+
+/// What there is of `tokens`.
+pub fn partial(tokens: u64) -> Want {
+    Want { tokens, partial: true, keep: 0 }
+}
+
 /// A reply; times in milliseconds, -1 for never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reply {
     pub taken: u64,
     pub capacity: u64,
-    pub remaining: u64,
+    pub remaining: i64,
     pub retry_after: i64,
     pub reset_after: i64,
 }
@@ -144,17 +164,10 @@ impl Exact {
     }
 
     /// `CL.TAKE`. A refused one leaves the bucket as it was, but for a policy
-    /// that the call brought: that holds from now on.
-    pub fn take(
-        &mut self,
-        tokens: u64,
-        options: Options,
-        partial: bool,
-        now: u64,
-    ) -> Result<Reply, Ahead> {
-        let (reply, line) = self.try_take(tokens, options, partial, now)?;
-        let changed = self.bucket.as_ref().is_some_and(|old| old.own != line.own);
-        if reply.taken > 0 || changed {
+    /// that the call brought: that holds from now on. Asking for nothing is looking.
+    pub fn take(&mut self, want: Want, options: Options, now: u64) -> Result<Reply, Ahead> {
+        let (reply, line) = self.try_take(want, options, now)?;
+        if reply.taken > 0 || (want.tokens > 0 && self.brings(&line)) {
             self.bucket = Some(line);
         }
         Ok(reply)
@@ -162,32 +175,71 @@ impl Exact {
 
     /// `CL.PEEK`.
     pub fn peek(&self, tokens: u64, options: Options, now: u64) -> Result<Reply, Ahead> {
-        Ok(self.try_take(tokens, options, false, now)?.0)
+        Ok(self.try_take(all(tokens), options, now)?.0)
     }
 
-    fn try_take(
-        &self,
-        tokens: u64,
-        options: Options,
-        partial: bool,
-        now: u64,
-    ) -> Result<(Reply, Line), Ahead> {
+    fn try_take(&self, want: Want, options: Options, now: u64) -> Result<(Reply, Line), Ahead> {
+        let (mut line, terms) = self.ask(options, now)?;
+        // What is kept for others is not there.
+        let there = whole(&line.tokens.clone().max(q(0))).unsigned_abs().saturating_sub(want.keep);
+        let taken = match want.tokens {
+            tokens if tokens <= there => tokens,
+            _ if want.partial => there,
+            _ => 0,
+        };
+        line.tokens -= q(taken);
+        // Who got less than was wanted waits for more, and one token is more.
+        let more = if want.partial { 1 } else { want.tokens };
+        let retry_after =
+            if taken < want.tokens { line.wait(&terms, q(more) + q(want.keep), now) } else { 0 };
+        Ok((Reply { retry_after, ..line.reply(&terms, taken, now) }, line))
+    }
+
+    /// The bucket under the policy that a call brings, unless it is pinned.
+    fn ask(&self, options: Options, now: u64) -> Result<(Line, Terms), Ahead> {
         let mut line = self.open(now)?;
         if let (Some(called), Own::Default | Own::Called(_)) = (options.whole(), line.own) {
             self.switch(&mut line, Own::Called(called), called);
         }
         let terms = self.terms(line.own);
-        let there = whole(&line.tokens);
-        let taken = match tokens {
-            _ if tokens <= there => tokens,
-            _ if partial => there,
-            _ => 0,
+        Ok((line, terms))
+    }
+
+    /// Whether a call has brought another policy than the bucket has; of a missing one, whether
+    /// it blocks it.
+    fn brings(&self, line: &Line) -> bool {
+        match &self.bucket {
+            Some(old) => old.own != line.own,
+            None => matches!(line.own, Own::Called(Terms { capacity: 0, .. })),
+        }
+    }
+
+    /// `CL.SETTLE`: gives back what was not used, or takes what is missing until as much is owed
+    /// as the bucket can hold. `taken` is what was given back or taken.
+    pub fn settle(
+        &mut self,
+        (reserved, used): (u64, u64),
+        options: Options,
+        now: u64,
+    ) -> Result<Reply, Ahead> {
+        let (mut line, terms) = self.ask(options, now)?;
+        let before = line.tokens.clone();
+        let reply = if used <= reserved {
+            line.put_back(&terms, reserved - used, now)
+        } else {
+            let more = used - reserved;
+            let bookable = whole(&(&before + terms.capacity()).max(q(0))).unsigned_abs();
+            let booked = more.min(bookable);
+            line.tokens -= q(booked);
+            let rest = q(more - booked);
+            let retry_after =
+                if rest > q(0) { line.wait(&terms, rest - terms.capacity(), now) } else { 0 };
+            Reply { retry_after, ..line.reply(&terms, booked, now) }
         };
-        line.tokens -= q(taken);
-        let refused = taken == 0 && tokens > 0;
-        let wanted = if partial { 1 } else { tokens };
-        let retry_after = if refused { line.wait(&terms, wanted, now) } else { 0 };
-        Ok((Reply { retry_after, ..line.reply(&terms, taken, now) }, line))
+        if line.tokens != before || self.brings(&line) {
+            self.bucket = Some(line);
+        }
+        Ok(reply)
     }
 
     /// `CL.GIVE`. The policy stays the one the bucket was left with.
@@ -195,10 +247,7 @@ impl Exact {
         let mut line = self.open(now)?;
         let terms = self.terms(line.own);
         let before = line.tokens.clone();
-        line.tokens = (&before + q(tokens)).min(terms.capacity());
-        // Rounded: what went back is counted in whole millionths of a token.
-        let returned = floor(&(&line.tokens * q(1_000_000))) - floor(&(&before * q(1_000_000)));
-        let reply = line.reply(&terms, whole(&millionths(returned)), now);
+        let reply = line.put_back(&terms, tokens, now);
         if line.tokens != before {
             self.bucket = Some(line);
         }
@@ -276,20 +325,29 @@ impl Line {
         self.tokens = self.tokens.clone().min(new.capacity());
     }
 
+    /// Gives back `tokens`, cut at the capacity.
+    fn put_back(&mut self, terms: &Terms, tokens: u64, now: u64) -> Reply {
+        let before = self.tokens.clone();
+        self.tokens = (&before + q(tokens)).min(terms.capacity());
+        // Rounded: what went back is counted in whole millionths of a token.
+        let returned = floor(&(&self.tokens * q(1_000_000))) - floor(&(&before * q(1_000_000)));
+        self.reply(terms, whole(&millionths(returned)).unsigned_abs(), now)
+    }
+
     fn reply(&self, terms: &Terms, taken: u64, now: u64) -> Reply {
         Reply {
             taken,
             capacity: terms.capacity,
             remaining: whole(&self.tokens),
             retry_after: 0,
-            reset_after: self.wait(terms, terms.capacity, now),
+            reset_after: self.wait(terms, terms.capacity(), now),
         }
     }
 
     /// The least whole number of milliseconds after which `tokens` are there.
-    pub fn wait(&self, terms: &Terms, tokens: u64, now: u64) -> i64 {
-        let (missing, rate) = (q(tokens) - &self.tokens, terms.rate(self.weight));
-        if tokens > terms.capacity {
+    fn wait(&self, terms: &Terms, tokens: Q, now: u64) -> i64 {
+        let (missing, rate) = (&tokens - &self.tokens, terms.rate(self.weight));
+        if tokens > terms.capacity() {
             return -1;
         }
         if missing <= q(0) {
@@ -309,7 +367,7 @@ fn floor(amount: &Q) -> BigInt {
     amount.floor().to_integer()
 }
 
-/// Whole tokens in `amount`.
-pub fn whole(amount: &Q) -> u64 {
-    u64::try_from(floor(amount)).expect("amounts are between 0 and the capacity")
+/// Whole tokens in `amount`, rounded down.
+pub fn whole(amount: &Q) -> i64 {
+    i64::try_from(floor(amount)).expect("amounts are between the deepest debt and the capacity")
 }

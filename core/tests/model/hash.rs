@@ -1,7 +1,7 @@
 //! A bucket kept as the text fields of a hash: what the module does around the
 //! crate, without a server.
 
-use crate::exact::{Options, Q, Reply, Terms, q};
+use crate::exact::{Options, Q, Reply, Terms, Want, all, q};
 use claw_core::bucket::{Answer, Bucket, Demand, Weight};
 use claw_core::debits::Region;
 use claw_core::decimal::Decimal;
@@ -67,7 +67,7 @@ impl Server {
     pub fn save(&mut self, opened: &OpenBucket) {
         let record = opened.to_record();
         let texts = [
-            (Field::Tokens, record.tokens.map(|micros| Decimal::new(micros).to_string())),
+            (Field::Tokens, record.tokens.map(|micros| Decimal::signed(micros).to_string())),
             (Field::Timestamp, record.timestamp.map(|us| us.to_string())),
             (Field::Policy, record.policy.map(|stored| stored.to_string())),
             (Field::Weight, record.weight.map(|weight| weight.get().to_string())),
@@ -84,24 +84,33 @@ impl Server {
         assert_eq!(read, Ok(Some(record)), "a record must be read as it was written");
     }
 
-    pub fn take(
-        &mut self,
-        tokens: u64,
-        options: Options,
-        partial: bool,
-        now: u64,
-    ) -> Result<Answer, FieldError> {
+    /// Asking for nothing is looking, which writes nothing.
+    pub fn take(&mut self, want: Want, options: Options, now: u64) -> Result<Answer, FieldError> {
         let mut opened = self.ask(options, now)?;
-        let answer =
-            opened.take(Demand { tokens: tokens, partial, keep: 0 }, now, &alone()).unwrap();
-        if answer.taken > 0 || opened.terms_changed() {
+        let answer = opened.take(demand(want), now, &alone()).unwrap();
+        if answer.taken > 0 || (want.tokens > 0 && opened.terms_changed()) {
             self.save(&opened);
         }
         Ok(answer)
     }
 
     pub fn peek(&self, tokens: u64, options: Options, now: u64) -> Result<Answer, FieldError> {
-        Ok(self.ask(options, now)?.take(Demand::all(tokens), now, &alone()).unwrap())
+        Ok(self.ask(options, now)?.take(demand(all(tokens)), now, &alone()).unwrap())
+    }
+
+    pub fn settle(
+        &mut self,
+        (reserved, used): (u64, u64),
+        options: Options,
+        now: u64,
+    ) -> Result<Answer, FieldError> {
+        let mut opened = self.ask(options, now)?;
+        let before = opened.bucket().tokens();
+        let answer = opened.settle(reserved, used, now, &alone()).unwrap();
+        if opened.bucket().tokens() != before || opened.terms_changed() {
+            self.save(&opened);
+        }
+        Ok(answer)
     }
 
     pub fn give(&mut self, tokens: u64, now: u64) -> Result<Answer, FieldError> {
@@ -138,7 +147,7 @@ impl Server {
 
     pub fn reset(&mut self, now: u64) -> Result<(), FieldError> {
         let mut opened = self.open(now)?;
-        opened.reset(self.defaults.current(), &alone());
+        opened.reset(&alone());
         if opened.terms_changed() {
             self.save(&opened);
         }
@@ -151,6 +160,11 @@ impl Server {
         let foreign = opened.record().is_some_and(|record| record.foreign);
         Ok(self.key.as_ref().map(|_| opened.expiry(foreign, &alone())))
     }
+}
+
+/// The same, as the crate has it.
+pub fn demand(Want { tokens, partial, keep }: Want) -> Demand {
+    Demand { tokens, partial, keep }
 }
 
 /// A server without peers.

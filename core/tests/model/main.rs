@@ -10,6 +10,7 @@
 //! | [`waiting`] | `retry_after` and `reset_after` are exact to the millisecond |
 //! | [`windows`] | what is granted in any window of a history |
 //! | [`refusals`] | a refused call charges nothing, and a peek tells the truth |
+//! | [`settling`] | settlements and debts |
 //! | [`expiry`] | a key does not expire before its bucket is full |
 //! | [`clock`] | clocks that step, and fields that are missing |
 //! | [`text`] | print, parse, print |
@@ -35,6 +36,7 @@ mod random;
 mod refusals;
 mod robust;
 mod sequences;
+mod settling;
 mod text;
 mod waiting;
 mod windows;

@@ -1,7 +1,7 @@
 //! A refused call charges nothing, and a peek tells what a take would do.
 
 use crate::any;
-use crate::exact::Options;
+use crate::exact::{Options, all};
 use crate::hash::alone;
 use claw_core::bucket::Demand;
 use proptest::prelude::*;
@@ -13,12 +13,15 @@ proptest! {
     fn a_refusal_changes_nothing_but_the_credit(
         (server, _) in any::pair(),
         (more, lag) in (any::log_uniform(u64::MAX), any::log_uniform(1 << 45)),
+        keep in prop_oneof![Just(0), any::log_uniform(u64::MAX)],
     ) {
         let now = any::START + lag;
         let before = server.open(now).unwrap();
         let mut after = before.clone();
-        let tokens = before.remaining(&alone()).saturating_add(more.max(1));
-        let answer = after.take(tokens, false, now, &alone()).unwrap();
+        let there = before.remaining(&alone()).max(0).unsigned_abs();
+        let tokens = there.saturating_add(more.max(1)).saturating_sub(keep);
+        let demand = Demand { tokens: tokens.max(1), partial: false, keep };
+        let answer = after.take(demand, now, &alone()).unwrap();
         prop_assert_eq!(answer.taken, 0);
         prop_assert_eq!(answer.remaining, before.remaining(&alone()));
         prop_assert_eq!(after.bucket(), before.bucket());
@@ -44,8 +47,8 @@ proptest! {
         for (tick, more) in refused {
             now = tick.after(now, 0, 0);
             let Ok(opened) = disturbed.ask(options, now) else { continue };
-            let tokens = opened.remaining(&alone()) + more;
-            let answer = disturbed.take(tokens, options, false, now).unwrap();
+            let tokens = opened.remaining(&alone()).max(0).unsigned_abs() + more;
+            let answer = disturbed.take(all(tokens), options, now).unwrap();
             prop_assert_eq!(answer.taken, 0);
         }
         prop_assert_eq!(disturbed.key, server.key);
@@ -65,7 +68,7 @@ proptest! {
         let key = server.key.clone();
         let peeked = server.peek(tokens, options, now).unwrap();
         prop_assert_eq!(&server.key, &key);
-        prop_assert_eq!(peeked, server.take(tokens, options, false, now).unwrap());
+        prop_assert_eq!(peeked, server.take(all(tokens), options, now).unwrap());
     }
 
     /// Take and give back at the same instant, and nothing has happened.
@@ -78,13 +81,13 @@ proptest! {
         let before = server.open(any::START).unwrap().bucket();
         let tokens = amount.of(before.remaining(), before.policy().capacity());
         let mut bucket = before;
-        let taken = bucket.take(Demand { tokens: tokens, partial: true, keep: 0 }, any::START).taken;
+        let taken = bucket.take(Demand { tokens, partial: true, keep: 0 }, any::START).taken;
         let answer = bucket.give(taken, any::START);
         prop_assert_eq!(answer.taken, taken);
         prop_assert_eq!(bucket, before);
         // And more than was taken is cut at the capacity.
         let answer = server.give(u64::MAX, any::START).unwrap();
-        prop_assert_eq!(answer.remaining, answer.capacity);
+        prop_assert_eq!(answer.remaining, answer.capacity.cast_signed());
         prop_assert!(server.open(any::START).unwrap().bucket().is_full());
     }
 }

@@ -8,7 +8,9 @@ use claw_core::bucket::{Bucket, Demand, Wait, Weight};
 use claw_core::decimal;
 use claw_core::defaults::Defaults;
 use claw_core::expiry::Expiry;
-use claw_core::limits::{MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS};
+use claw_core::limits::{
+    MAX_DEBT, MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS,
+};
 use claw_core::open::OpenBucket;
 use claw_core::policy::{Asked, Policy, StoredPolicy};
 use claw_core::record::{Field, Record};
@@ -50,13 +52,14 @@ fn any_u64() -> impl Strategy<Value = u64> {
 
 fn any_record() -> impl Strategy<Value = Record> {
     let option = || prop::option::of(any_u64());
+    let signed = option().prop_map(|number| number.map(u64::cast_signed));
     let stored = (0..3_u8, any::terms(), option()).prop_map(|(kind, terms, version)| match kind {
         0 => None,
         1 => Some(StoredPolicy { policy: policy(terms), pin: None }),
         _ => Some(StoredPolicy { policy: policy(terms), pin: version }),
     });
     let weight = prop::option::of(any::weight());
-    (option(), option(), weight, stored, option(), any::<bool>()).prop_map(
+    (signed, option(), weight, stored, option(), any::<bool>()).prop_map(
         |(tokens, timestamp, weight, policy, remainder, foreign)| {
             let weight = weight.and_then(|weight| Weight::new(u64::from(weight)));
             Record { tokens, timestamp, weight, policy, remainder, foreign, ..Record::default() }
@@ -71,6 +74,11 @@ proptest! {
     fn texts(text in bytes(), now in any_u64()) {
         if let Ok(micros) = decimal::parse(&text) {
             prop_assert!(micros <= MAX_MICRO_TOKENS);
+            prop_assert_eq!(decimal::parse_signed(&text), Ok(micros.cast_signed()));
+        }
+        if let Ok(micros) = decimal::parse_signed(&text) {
+            prop_assert!((-MAX_DEBT..=MAX_MICRO_TOKENS.cast_signed()).contains(&micros));
+            prop_assert_eq!(decimal::parse(&text).is_err(), text.starts_with(b"-"));
         }
         let _ = decimal::whole(&text);
         let _ = decimal::parse_refill(&text);
@@ -94,7 +102,7 @@ proptest! {
 
     #[test]
     fn policies(capacity in any_u64(), refill in any_u64(), interval in any_u64()) {
-        let within = (1..=MAX_TOKENS).contains(&capacity)
+        let within = capacity <= MAX_TOKENS
             && refill <= MAX_MICRO_TOKENS
             && (1..=MAX_INTERVAL_MS).contains(&interval);
         prop_assert_eq!(Policy::new(capacity, refill, interval).is_ok(), within);
@@ -121,22 +129,29 @@ proptest! {
     fn buckets(
         (terms, other, weight) in (any::terms(), any::terms(), any::weight()),
         (tokens, remainder, timestamp) in (any_u64(), any_u64(), any_u64()),
-        calls in prop::collection::vec((0..5_u8, any_u64(), any_u64()), 0..12),
+        calls in prop::collection::vec((0..8_u8, any_u64(), any_u64()), 0..12),
     ) {
         let weight = Weight::new(u64::from(weight)).unwrap();
-        let mut bucket = Bucket::new(policy(terms), weight, tokens, remainder, timestamp);
+        let mut bucket = Bucket::new(policy(terms), weight, tokens.cast_signed(), remainder, timestamp);
         for (call, number, now) in calls {
             // Also without the `advance` that should come before.
             let before = bucket.timestamp();
             match call {
                 0 => bucket.advance(now),
-                1 => drop(bucket.take(number, now.is_multiple_of(2), now)),
+                1 => {
+                    let (partial, keep) = (now.is_multiple_of(2), now % 5);
+                    bucket.take(Demand { tokens: number, partial, keep }, now);
+                }
                 2 => drop(bucket.give(number, now)),
                 3 => bucket.switch(policy(other)),
+                4 => bucket.debit(number),
+                5 => prop_assert!(bucket.bookable() <= 2 * bucket.policy().capacity()),
+                6 => drop(bucket.until_bookable(number, now)),
                 _ => drop(bucket.until(number, now)),
             }
             prop_assert!(bucket.timestamp() >= before);
             prop_assert!(held(&bucket) <= q(bucket.policy().capacity()));
+            prop_assert!(bucket.tokens() >= -MAX_DEBT);
             prop_assert!(bucket.remainder() < parts(bucket.policy()));
             let answer = bucket.answer(number, now);
             prop_assert!(answer.reset_after.as_millis() >= -1);
@@ -159,6 +174,7 @@ proptest! {
             let Options { capacity, refill } = options;
             opened.ask(Asked { capacity, refill }.whole().unwrap());
             opened.take(Demand { tokens: number, partial: true, keep: 0 }, now, &alone()).unwrap();
+            opened.settle(changed, number, now, &alone()).unwrap();
             if let Expiry::At { earliest, latest, set } = opened.expiry(false, &alone()) {
                 prop_assert!(earliest <= set && set <= latest);
             }
@@ -175,7 +191,7 @@ proptest! {
             opened.pin(policy(default), &alone());
             opened.pin(policy(later), &alone());
             prop_assert!(opened.to_record().is_kept());
-            opened.reset(defaults.current(), &alone());
+            opened.reset(&alone());
             let foreign = record.is_some_and(|record| record.foreign);
             prop_assert_eq!(opened.to_record().is_kept(), foreign);
             prop_assert!(held(&opened.bucket()) <= q(opened.bucket().policy().capacity()));

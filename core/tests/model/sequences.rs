@@ -1,7 +1,7 @@
 //! Random histories: after each call the bucket and the model of it agree, to
 //! the last digit of every number.
 
-use crate::any::{self, Amount, START, Tick};
+use crate::any::{self, Amount, START, Settling, Tick, Wanting};
 use crate::exact::{Ahead, Exact, Options, Own, Reply, Terms};
 use crate::hash::{Server, held, parts, policy, reply};
 use claw_core::record::FieldError;
@@ -9,9 +9,10 @@ use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
 enum Call {
-    Take { tokens: Amount, options: Options, partial: bool },
+    Take { wanting: Wanting, options: Options },
     Peek { tokens: Amount, options: Options },
     Give { tokens: Amount },
+    Settle { settling: Settling, options: Options },
     Pin { options: Options, weight: Option<u8> },
     Reset,
     Delete,
@@ -25,20 +26,23 @@ fn calls() -> impl Strategy<Value = Vec<(Tick, Call)>> {
             6 => Just(Options::default()),
             6 => Just(usual),
             1 => any::options(),
-        ];
+        ]
+        .boxed();
         let call = prop_oneof![
-            12 => (any::amount(), options.clone(), any::<bool>()).prop_map(
-                |(tokens, options, partial)| Call::Take { tokens, options, partial }
-            ),
-            3 => (any::amount(), options)
+            12 => (any::wanting(), options.clone())
+                .prop_map(|(wanting, options)| Call::Take { wanting, options }),
+            3 => (any::amount(), options.clone())
                 .prop_map(|(tokens, options)| Call::Peek { tokens, options }),
+            4 => (any::settling(), options)
+                .prop_map(|(settling, options)| Call::Settle { settling, options }),
             3 => any::amount().prop_map(|tokens| Call::Give { tokens }),
             1 => (any::changes(), prop::option::of(any::weight()))
                 .prop_map(|(options, weight)| Call::Pin { options, weight }),
             1 => Just(Call::Reset),
             1 => Just(Call::Delete),
             1 => any::terms().prop_map(|terms| Call::ChangeDefault { terms }),
-        ];
+        ]
+        .boxed();
         prop::collection::vec((any::tick(), call), 1..60)
     })
 }
@@ -63,27 +67,33 @@ fn play(mut server: Server, mut exact: Exact, calls: &[(Tick, Call)]) -> Result<
     for (tick, call) in calls {
         now = tick.after(now, last.retry_after, last.reset_after).max(changed);
         latest = latest.max(now);
-        let of = |amount: &Amount, exact: &Exact| {
-            let own = exact.bucket.as_ref().map_or(Own::Default, |line| line.own);
-            amount.of(last.remaining, exact.terms(own).capacity)
-        };
+        let own = exact.bucket.as_ref().map_or(Own::Default, |line| line.own);
+        let capacity = exact.terms(own).capacity;
+        let of = |amount: &Amount| amount.of(last.remaining, capacity);
         let (got, expected) = match call {
-            Call::Take { tokens, options, partial } => {
-                let tokens = of(tokens, &exact);
+            Call::Take { wanting, options } => {
+                let want = wanting.of(last.remaining, capacity);
                 (
-                    server.take(tokens, *options, *partial, now).map(Some),
-                    exact.take(tokens, *options, *partial, now).map(Some),
+                    server.take(want, *options, now).map(Some),
+                    exact.take(want, *options, now).map(Some),
+                )
+            }
+            Call::Settle { settling, options } => {
+                let settled = settling.of(last.remaining, capacity);
+                (
+                    server.settle(settled, *options, now).map(Some),
+                    exact.settle(settled, *options, now).map(Some),
                 )
             }
             Call::Peek { tokens, options } => {
-                let tokens = of(tokens, &exact);
+                let tokens = of(tokens);
                 (
                     server.peek(tokens, *options, now).map(Some),
                     exact.peek(tokens, *options, now).map(Some),
                 )
             }
             Call::Give { tokens } => {
-                let tokens = of(tokens, &exact);
+                let tokens = of(tokens);
                 (server.give(tokens, now).map(Some), exact.give(tokens, now).map(Some))
             }
             Call::Pin { options, weight } => (

@@ -5,7 +5,7 @@ use crate::any;
 use crate::exact::{Q, q};
 use crate::hash::policy;
 use claw_core::decimal::{self, Decimal};
-use claw_core::limits::{MAX_MICRO_TOKENS, MAX_TIMESTAMP_US};
+use claw_core::limits::{MAX_DEBT, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US};
 use claw_core::policy::{Policy, StoredPolicy};
 use claw_core::timestamp::{self, TimestampError};
 use proptest::prelude::*;
@@ -58,6 +58,12 @@ fn agrees(text: &str) -> Result<(), TestCaseError> {
     prop_assert_eq!(decimal::parse_refill(text.as_bytes()).map(q), refill, "{:?}", text);
     let whole = said.filter(|value| value.is_integer() && *value <= q(u64::MAX));
     prop_assert_eq!(decimal::whole(text.as_bytes()).ok().map(q), whole, "{:?}", text);
+    // The same with a sign, down to the deepest debt.
+    let owed = number(text).map(|value| nearest(value * q(1_000_000)));
+    let owed = owed.filter(|micros| *micros <= q(MAX_DEBT.unsigned_abs()));
+    let signed = format!("-{text}");
+    let read = decimal::parse_signed(signed.as_bytes()).ok();
+    prop_assert_eq!(read.map(|micros| q(micros.unsigned_abs())), owed, "{:?}", signed);
     Ok(())
 }
 
@@ -117,6 +123,15 @@ proptest! {
         // The shortest text there is.
         prop_assert!(text == "0" || !text.starts_with('0') || text.starts_with("0."));
         prop_assert!(places <= 6 && !(places > 0 && text.ends_with('0')));
+    }
+
+    #[test]
+    fn debts_print_parse_print(owed in any::log_uniform(MAX_DEBT.unsigned_abs())) {
+        let micros = -owed.cast_signed();
+        let text = Decimal::signed(micros).to_string();
+        prop_assert_eq!(decimal::parse_signed(text.as_bytes()), Ok(micros));
+        let sign = if owed == 0 { "" } else { "-" };
+        prop_assert_eq!(text, format!("{sign}{}", Decimal::new(owed)));
     }
 
     /// Also those that no field may hold: an error message shows them.

@@ -1,9 +1,9 @@
 //! Who waits exactly as long as told succeeds, and who waits less does not.
 
 use crate::any;
-use crate::exact::{Options, q};
-use crate::hash::{Server, alone, held};
-use claw_core::bucket::{Demand, Wait};
+use crate::exact::{Options, Want, partial, q};
+use crate::hash::{Server, alone, demand, held};
+use claw_core::bucket::Wait;
 use proptest::prelude::*;
 
 const MS: u64 = 1_000;
@@ -14,37 +14,37 @@ proptest! {
     #[test]
     fn waiting_retry_after_succeeds_and_less_does_not(
         (server, _) in any::pair(),
-        amount in any::amount(),
+        wanting in any::wanting(),
         options in any::options(),
-        (empty, partial) in any::<(bool, bool)>(),
+        empty in any::<bool>(),
         lag in any::log_uniform(86_400_000_000),
     ) {
         let mut server = server;
         let now = any::START + lag;
         if empty {
-            server.take(u64::MAX, options, true, now).unwrap();
+            server.take(partial(u64::MAX), options, now).unwrap();
         }
         let opened = server.ask(options, now).unwrap();
-        let tokens = amount.of(opened.remaining(&alone()), opened.bucket().policy().capacity());
-        let first = server.take(tokens, options, partial, now).unwrap();
+        let want = wanting.of(opened.remaining(&alone()), opened.bucket().policy().capacity());
+        let first = server.take(want, options, now).unwrap();
+        // A grant that falls short is told when there is more.
+        prop_assert!(first.taken == want.tokens || first.taken == 0 || want.partial);
+        prop_assert!(first.taken == 0 || first.remaining >= want.keep.cast_signed());
         match first.retry_after {
-            Wait::Ms(0) => {
-                prop_assert!(tokens == 0 || first.taken > 0);
-                prop_assert!(partial || first.taken == tokens);
-            }
+            Wait::Ms(0) => prop_assert_eq!(first.taken, want.tokens),
             Wait::Ms(ms) => {
-                prop_assert_eq!(first.taken, 0);
+                prop_assert!(first.taken < want.tokens);
                 let Some(then) = ms.checked_mul(MS).and_then(|us| now.checked_add(us)) else {
                     return Ok(());
                 };
-                let early = server.clone().take(tokens, options, partial, then - MS);
+                let early = server.clone().take(want, options, then - MS);
                 prop_assert_eq!(early.unwrap().taken, 0);
-                let taken = take_unread(&server, tokens, options, partial, then);
-                prop_assert_eq!(taken, if partial { 1.max(taken) } else { tokens });
+                let taken = take_unread(&server, want, options, then);
+                prop_assert_eq!(taken, if want.partial { 1.max(taken) } else { want.tokens });
             }
             Wait::Never => {
-                prop_assert_eq!(first.taken, 0);
-                let taken = take_unread(&server, tokens, options, partial, u64::MAX);
+                prop_assert!(first.taken < want.tokens);
+                let taken = take_unread(&server, want, options, u64::MAX);
                 prop_assert_eq!(taken, 0);
             }
         }
@@ -60,7 +60,7 @@ proptest! {
         let now = any::START;
         let opened = server.ask(options, now).unwrap();
         let tokens = amount.of(opened.remaining(&alone()), opened.bucket().policy().capacity());
-        let answer = server.take(tokens, options, true, now).unwrap();
+        let answer = server.take(partial(tokens), options, now).unwrap();
         // A refused call without a new policy was not saved: then it is this.
         let bucket = server.ask(options, now).unwrap().bucket();
         let full_at = |now| {
@@ -103,11 +103,6 @@ proptest! {
 
 /// What a call takes at an instant that no clock shows: one after the year 9999
 /// cannot be written and read again.
-fn take_unread(server: &Server, tokens: u64, options: Options, partial: bool, now: u64) -> u64 {
-    server
-        .ask(options, now)
-        .unwrap()
-        .take(Demand { tokens: tokens, partial, keep: 0 }, now, &alone())
-        .unwrap()
-        .taken
+fn take_unread(server: &Server, want: Want, options: Options, now: u64) -> u64 {
+    server.ask(options, now).unwrap().take(demand(want), now, &alone()).unwrap().taken
 }

@@ -2,7 +2,7 @@
 //! no less when somebody takes all there is.
 
 use crate::any::{self, START};
-use crate::exact::{Options, Q, Terms, q, whole};
+use crate::exact::{Options, Q, Terms, all, partial, q, whole};
 use crate::hash::{Server, alone, held};
 use proptest::prelude::*;
 
@@ -19,7 +19,7 @@ fn before_full(server: &Server, rate: &Q, now: u64, permille: u16) -> u64 {
     let bucket = server.open(now).unwrap().bucket();
     let until_full = (q(bucket.policy().capacity()) - held(&bucket)) / rate;
     let year = q(366_u64 * 86_400_000_000);
-    now + whole(&(until_full.min(year) * q(permille) / q(1_000)))
+    now + whole(&(until_full.min(year) * q(permille) / q(1_000))).unsigned_abs()
 }
 
 proptest! {
@@ -29,15 +29,15 @@ proptest! {
     fn no_window_grants_more_than_capacity_and_refill(
         terms in any::terms(),
         weight in any::weight(),
-        history in prop::collection::vec((any::monotone(), any::amount(), any::<bool>()), 1..40),
+        history in prop::collection::vec((any::monotone(), any::wanting()), 1..40),
     ) {
         let mut server = server(terms, weight);
-        let (mut now, mut waits, mut left) = (START, (0, 0), terms.capacity);
+        let (mut now, mut waits, mut left) = (START, (0, 0), terms.capacity.cast_signed());
         let mut granted = vec![];
-        for (tick, amount, partial) in history {
+        for (tick, wanting) in history {
             now = tick.after(now, waits.0, waits.1);
-            let tokens = amount.of(left, terms.capacity);
-            let answer = server.take(tokens, Options::default(), partial, now).unwrap();
+            let want = wanting.of(left, terms.capacity);
+            let answer = server.take(want, Options::default(), now).unwrap();
             waits = (answer.retry_after.as_millis(), answer.reset_after.as_millis());
             left = answer.remaining;
             granted.push((now, answer.taken));
@@ -64,7 +64,7 @@ proptest! {
         let rate = terms.rate(weight);
         let (mut now, mut granted) = (START, q(0));
         let mut take_all = |server: &mut Server, now| {
-                granted += q(server.take(u64::MAX, Options::default(), true, now).unwrap().taken);
+                granted += q(server.take(partial(u64::MAX), Options::default(), now).unwrap().taken);
             let due = terms.capacity() + &rate * q(now - START);
             let bucket = server.open(now).unwrap().bucket();
             prop_assert_eq!(&granted, &due.floor());
@@ -78,31 +78,49 @@ proptest! {
         }
     }
 
-    /// The same with takes, refusals and gifts of any size: what was granted and
-    /// what is held add up to what was there and what came in.
+    /// The same with takes, refusals, gifts and overruns of any size: what was granted and
+    /// booked and what is held add up to what was there and what came in.
     #[test]
     fn nothing_is_lost_or_made(
         terms in any::refilling(),
         weight in any::weight(),
-        calls in prop::collection::vec((0_u16..=1_000, any::amount(), any::<bool>()), 1..40),
+        calls in prop::collection::vec((0_u16..=1_000, any::amount(), 0_u8..5), 1..40),
     ) {
         let mut server = server(terms, weight);
         let rate = terms.rate(weight);
         let (mut now, mut granted) = (START, q(0));
-        for (permille, amount, give) in calls {
+        for (permille, amount, call) in calls {
             now = before_full(&server, &rate, now, permille);
             let bucket = server.open(now).unwrap().bucket();
-            if give {
-                let room = whole(&(terms.capacity() - held(&bucket)));
-                let tokens = amount.of(0, terms.capacity).min(room);
-                let given = server.give(tokens, now).unwrap().taken;
-                prop_assert_eq!(given, tokens);
-                granted -= q(given);
-            } else {
-                let tokens = amount.of(bucket.remaining(), terms.capacity);
-                let answer = server.take(tokens, Options::default(), false, now).unwrap();
-                prop_assert_eq!(answer.taken > 0, tokens > 0 && tokens <= bucket.remaining());
-                granted += q(answer.taken);
+            match call {
+                0 | 1 => {
+                    let room = whole(&(terms.capacity() - held(&bucket))).unsigned_abs();
+                    let tokens = amount.of(0, terms.capacity).min(room);
+                    let given = match call {
+                        0 => server.give(tokens, now),
+                        _ => server.settle((tokens + 7, 7), Options::default(), now),
+                    };
+                    prop_assert_eq!(given.unwrap().taken, tokens);
+                    granted -= q(tokens);
+                }
+                2 => {
+                    let tokens = amount.of(bucket.remaining(), terms.capacity);
+                    let answer = server.settle((7, tokens + 7), Options::default(), now).unwrap();
+                    let booked = answer.taken;
+                    prop_assert!(booked <= tokens);
+                    prop_assert!(held(&bucket) - q(booked) >= -terms.capacity());
+                    // What is not booked would be too much.
+                    let more = held(&bucket) - q(booked) - q(1);
+                    prop_assert!(booked == tokens || more < -terms.capacity());
+                    granted += q(booked);
+                }
+                _ => {
+                    let tokens = amount.of(bucket.remaining(), terms.capacity);
+                    let answer = server.take(all(tokens), Options::default(), now).unwrap();
+                    let there = i64::try_from(tokens).unwrap() <= bucket.remaining();
+                    prop_assert_eq!(answer.taken, if there { tokens } else { 0 });
+                    granted += q(answer.taken);
+                }
             }
             let bucket = server.open(now).unwrap().bucket();
             prop_assert_eq!(
@@ -112,8 +130,7 @@ proptest! {
         }
     }
 
-    /// A bucket never holds more than its capacity, and never less than nothing,
-    /// wherever the clock goes.
+    /// A bucket never holds more than its capacity, wherever the clock goes.
     #[test]
     fn never_above_capacity(
         (server, _) in any::pair(),
@@ -129,10 +146,10 @@ proptest! {
             let tokens = amount.of(opened.remaining(&alone()), opened.bucket().policy().capacity());
             let answer = match give {
                 true => server.give(tokens, now).unwrap(),
-                false => server.take(tokens, options, false, now).unwrap(),
+                false => server.take(all(tokens), options, now).unwrap(),
             };
             waits = (answer.retry_after.as_millis(), answer.reset_after.as_millis());
-            prop_assert!(answer.remaining <= answer.capacity);
+            prop_assert!(answer.remaining <= answer.capacity.cast_signed());
             let bucket = server.open(now).unwrap().bucket();
             prop_assert!(held(&bucket) <= q(bucket.policy().capacity()));
         }

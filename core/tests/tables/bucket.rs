@@ -11,7 +11,7 @@ const MS: u64 = 1_000;
 const START: u64 = 1_773_914_400_000_000;
 
 /// Taken, remaining, `retry_after`, `reset_after`.
-type Row = (u64, u64, i64, i64);
+type Row = (u64, i64, i64, i64);
 
 fn row(answer: Answer) -> Row {
     let Answer { taken, remaining, retry_after, reset_after, .. } = answer;
@@ -22,7 +22,13 @@ fn row(answer: Answer) -> Row {
 enum Call {
     Take(u64),
     Partial(u64),
+    /// So many, and so many are to be left.
+    Keep(u64, u64),
+    /// The same, or fewer.
+    KeepPartial(u64, u64),
     Give(u64),
+    /// So many more were used than taken.
+    Overrun(u64),
 }
 
 /// Plays calls on a full bucket, each at so many milliseconds after the start.
@@ -36,14 +42,26 @@ fn play(policy: Policy, weight: u64, table: &[(u64, Call, Row)]) {
             Call::Partial(tokens) => {
                 bucket.take(Demand { tokens: *tokens, partial: true, keep: 0 }, now)
             }
+            Call::Keep(tokens, keep) => {
+                bucket.take(Demand { tokens: *tokens, partial: false, keep: *keep }, now)
+            }
+            Call::KeepPartial(tokens, keep) => {
+                bucket.take(Demand { tokens: *tokens, partial: true, keep: *keep }, now)
+            }
             Call::Give(tokens) => bucket.give(*tokens, now),
+            Call::Overrun(tokens) => {
+                let booked = (*tokens).min(bucket.bookable());
+                bucket.debit(booked);
+                let retry_after = bucket.until_bookable(tokens - booked, now);
+                Answer { retry_after, ..bucket.answer(booked, now) }
+            }
         };
         assert_eq!(row(answer), *expected, "{call:?} after {ms} ms");
         assert_eq!(answer.capacity, policy.capacity());
     }
 }
 
-use Call::{Give, Partial, Take};
+use Call::{Give, Keep, KeepPartial, Overrun, Partial, Take};
 
 #[test]
 fn ten_tokens_and_two_a_second() {
@@ -76,14 +94,124 @@ fn partial_takes_what_whole_tokens_there_are() {
         1,
         &[
             (0, Partial(4), (4, 6, 0, 2_000)),
-            (0, Partial(100), (6, 0, 0, 5_000)),
+            // Not all of it: the next one is there in half a second.
+            (0, Partial(100), (6, 0, 500, 5_000)),
             // Nothing there: it waits for the first token, not for all of them.
             (0, Partial(100), (0, 0, 500, 5_000)),
             (0, Partial(0), (0, 0, 0, 5_000)),
-            (1_250, Partial(100), (2, 0, 0, 4_750)),
-            (1_500, Partial(100), (1, 0, 0, 5_000)),
+            (1_250, Partial(100), (2, 0, 250, 4_750)),
+            (1_500, Partial(1), (1, 0, 0, 5_000)),
         ],
     );
+}
+
+/// KEEP refuses unless so many remain: a reserve for those who call without it.
+#[test]
+fn what_is_kept_for_others() {
+    play(
+        Policy::new(10, 2_000_000, 1_000).unwrap(),
+        1,
+        &[
+            (0, Keep(3, 7), (3, 7, 0, 1_500)),
+            (0, Keep(1, 7), (0, 7, 500, 1_500)),
+            (0, Keep(1, 6), (1, 6, 0, 2_000)),
+            // Nothing is asked for, so nothing has to remain.
+            (0, Keep(0, 9), (0, 6, 0, 2_000)),
+            (0, Keep(0, 11), (0, 6, 0, 2_000)),
+            (0, Keep(2, 6), (0, 6, 1_000, 2_000)),
+            // Never: together they are more than it holds.
+            (0, Keep(2, 9), (0, 6, -1, 2_000)),
+            (0, Keep(u64::MAX, u64::MAX), (0, 6, -1, 2_000)),
+            (0, KeepPartial(5, 4), (2, 4, 500, 3_000)),
+            (0, KeepPartial(5, 4), (0, 4, 500, 3_000)),
+            (0, KeepPartial(5, 10), (0, 4, -1, 3_000)),
+            (499, KeepPartial(5, 4), (0, 4, 1, 2_501)),
+            (500, KeepPartial(5, 4), (1, 4, 500, 3_000)),
+            (500, Take(4), (4, 0, 0, 5_000)),
+            (500, Keep(1, 6), (0, 0, 3_500, 5_000)),
+        ],
+    );
+}
+
+/// More was used than there was: as much as the capacity can be owed, and is paid for first.
+#[test]
+fn a_debt() {
+    play(
+        Policy::new(10, 2_000_000, 1_000).unwrap(),
+        1,
+        &[
+            (0, Overrun(0), (0, 10, 0, 0)),
+            (0, Overrun(14), (14, -4, 0, 7_000)),
+            (0, Take(0), (0, -4, 0, 7_000)),
+            (0, Take(1), (0, -4, 2_500, 7_000)),
+            (0, Partial(9), (0, -4, 2_500, 7_000)),
+            (0, Keep(1, 2), (0, -4, 3_500, 7_000)),
+            (0, Take(10), (0, -4, 7_000, 7_000)),
+            (0, Take(11), (0, -4, -1, 7_000)),
+            // Rounded down, as everywhere.
+            (250, Take(1), (0, -4, 2_250, 6_750)),
+            (499, Take(1), (0, -4, 2_001, 6_501)),
+            (500, Take(1), (0, -3, 2_000, 6_500)),
+            // The rest could be booked in half a second, and not all that was asked for.
+            (500, Overrun(8), (7, -10, 500, 10_000)),
+            (500, Overrun(1), (0, -10, 500, 10_000)),
+            (500, Overrun(20), (0, -10, 10_000, 10_000)),
+            (500, Overrun(21), (0, -10, -1, 10_000)),
+            (999, Overrun(1), (0, -10, 1, 9_501)),
+            (1_000, Overrun(1), (1, -10, 0, 10_000)),
+            (1_000, Give(4), (4, -6, 0, 8_000)),
+            (4_500, Take(1), (1, 0, 0, 5_000)),
+            (10_000, Take(0), (0, 10, 0, 0)),
+            (10_000, Overrun(11), (11, -1, 0, 5_500)),
+            (10_000, Give(1_000), (11, 10, 0, 0)),
+        ],
+    );
+    // What never refills never pays.
+    play(
+        Policy::new(3, 0, 1_000).unwrap(),
+        1,
+        &[
+            (0, Overrun(9), (6, -3, -1, -1)),
+            (0, Take(1), (0, -3, -1, -1)),
+            (0, Give(4), (4, 1, 0, -1)),
+            (0, Take(1), (1, 0, 0, -1)),
+        ],
+    );
+}
+
+/// Capacity 0 lets nothing through, ever; what is owed is paid for all the same.
+#[test]
+fn what_holds_nothing() {
+    let blocked = Policy::new(0, 2_000_000, 1_000).unwrap();
+    play(
+        blocked,
+        1,
+        &[
+            (0, Take(0), (0, 0, 0, 0)),
+            (0, Take(1), (0, 0, -1, 0)),
+            (0, Partial(1), (0, 0, -1, 0)),
+            (0, Keep(1, 1), (0, 0, -1, 0)),
+            (0, Overrun(1), (0, 0, -1, 0)),
+            (0, Give(5), (0, 0, 0, 0)),
+            (86_400_000, Take(1), (0, 0, -1, 0)),
+        ],
+    );
+    let mut bucket = Bucket::new(blocked, Weight::ONE, -5_000_000, 0, START);
+    assert_eq!(row(bucket.take(Demand::all(1), START)), (0, -5, -1, 2_500));
+    assert!(!bucket.is_full());
+    bucket.advance(START + 2_500 * MS);
+    assert!(bucket.is_full());
+}
+
+/// A lower capacity forgives nothing, however often it comes and goes.
+#[test]
+fn a_debt_outlives_its_policy() {
+    let with = |capacity| Policy::new(capacity, 0, 1_000).unwrap();
+    let mut bucket = Bucket::new(with(100), Weight::ONE, -80_000_000, 0, START);
+    for (capacity, bookable) in [(100, 20), (10, 0), (0, 0), (200, 120), (80, 0), (100, 20)] {
+        bucket.switch(with(capacity));
+        assert_eq!((bucket.remaining(), bucket.bookable()), (-80, bookable), "{capacity}");
+    }
 }
 
 #[test]
@@ -173,7 +301,7 @@ fn a_wait_that_no_reply_can_carry_is_never() {
     let tokens = 292_000_000 - missing;
     for (more, expected) in [(0, Wait::Ms(i64::MAX.unsigned_abs())), (1, Wait::Never)] {
         let ahead = START + (lead_ms + more) * MS;
-        let bucket = Bucket::new(slow(292), Weight::ONE, tokens, 0, ahead);
+        let bucket = Bucket::new(slow(292), Weight::ONE, tokens.cast_signed(), 0, ahead);
         assert_eq!(bucket.until(292, START), expected);
     }
     assert_eq!(Wait::Never.as_seconds(), -1);
@@ -217,7 +345,7 @@ fn the_policy_in_force() {
     }
     // RESET: back to the default.
     let mut opened = OpenBucket::new(key, &defaults, START);
-    opened.reset(default, &alone());
+    opened.reset(&alone());
     let answer = opened.take(Demand::all(0), START, &alone()).unwrap();
     assert_eq!((opened.source(), answer.capacity, answer.remaining), (Default, 100, 36));
     // A missing key is full, whatever the capacity.

@@ -1,7 +1,7 @@
 //! Numbers as languages print them: `digits[.digits][e[+|-]digits]`.
 
 use claw_core::decimal::DecimalError::{self, NotANumber, TooLarge};
-use claw_core::decimal::{Decimal, digits, parse, parse_refill, whole};
+use claw_core::decimal::{Decimal, digits, parse, parse_refill, parse_signed, whole};
 
 #[test]
 fn an_amount_is_read_in_millionths() {
@@ -242,12 +242,51 @@ fn an_amount_is_printed_as_short_as_it_can_be() {
     }
 }
 
+/// A debt has a sign in front, and reaches to 9 * 10^12.
+#[test]
+fn a_debt_is_an_amount_with_a_sign() {
+    let table = [
+        ("-1", Ok(-1_000_000)),
+        ("-0.000001", Ok(-1)),
+        ("-12.5", Ok(-12_500_000)),
+        ("-0", Ok(0)),
+        ("-007", Ok(-7_000_000)),
+        ("5", Ok(5_000_000)),
+        ("1000000000000", Ok(1_000_000_000_000_000_000)),
+        ("1000000000000.000001", Err(TooLarge)),
+        ("-1000000000000.000001", Ok(-1_000_000_000_000_000_001)),
+        ("-9000000000000", Ok(-9_000_000_000_000_000_000)),
+        ("-9000000000000.000001", Err(TooLarge)),
+        ("-18446744073709551616", Err(TooLarge)),
+        ("-0.0000001", Ok(0)),
+        ("-0.0000005", Ok(-1)),
+        ("-", Err(NotANumber)),
+        ("--1", Err(NotANumber)),
+        ("- 1", Err(NotANumber)),
+        ("-+1", Err(NotANumber)),
+        ("-.5", Err(NotANumber)),
+        ("1-", Err(NotANumber)),
+    ];
+    for (text, expected) in table {
+        assert_eq!(parse_signed(text.as_bytes()), expected, "{text:?}");
+    }
+    let table = [
+        (0, "0"),
+        (-1, "-0.000001"),
+        (-1_000_000, "-1"),
+        (-12_500_000, "-12.5"),
+        (-9_000_000_000_000_000_000, "-9000000000000"),
+        (i64::MIN, "-9223372036854.775808"),
+        (i64::MAX, "9223372036854.775807"),
+    ];
+    for (micros, text) in table {
+        assert_eq!(Decimal::signed(micros).to_string(), text);
+    }
+}
+
 #[test]
 fn an_error_says_what_is_wrong() {
-    let table = [
-        (NotANumber, "is not a decimal number of 0 or more"),
-        (TooLarge, "is more than 1000000000000"),
-    ];
+    let table = [(NotANumber, "is not a decimal number"), (TooLarge, "is too large")];
     for (error, text) in table {
         assert_eq!(error.to_string(), text);
     }

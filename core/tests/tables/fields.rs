@@ -109,7 +109,8 @@ fn a_field_that_makes_no_sense_is_an_error() {
     use FieldError::{Debits, Policy, Regions, Remainder, Timestamp, Tokens};
     let table = [
         (Field::Tokens, "many", Tokens(DecimalError::NotANumber)),
-        (Field::Tokens, "-5", Tokens(DecimalError::NotANumber)),
+        (Field::Tokens, "--5", Tokens(DecimalError::NotANumber)),
+        (Field::Tokens, "-9000000000000.000001", Tokens(DecimalError::TooLarge)),
         (Field::Tokens, "1000000000001", Tokens(DecimalError::TooLarge)),
         (Field::Tokens, "1e999999999999", Tokens(DecimalError::TooLarge)),
         (Field::Timestamp, "1773914400000000.5", Timestamp(TimestampError::NotATime)),
@@ -149,7 +150,7 @@ fn the_names_are_the_contracts() {
 /// `HSET b field value ..`, then a look at it after 10 seconds at 5 a second.
 #[test]
 fn a_bucket_that_a_person_makes() {
-    let table: &[(&[(Field, &str)], u64)] = &[
+    let table: &[(&[(Field, &str)], i64)] = &[
         // The contract's own.
         (
             &[
@@ -165,6 +166,9 @@ fn a_bucket_that_a_person_makes() {
             &[(Field::Tokens, "200"), (Field::Timestamp, "1773914400000000"), (Field::Weight, "3")],
             350,
         ),
+        // In debt.
+        (&[(Field::Tokens, "-70"), (Field::Timestamp, "1773914400000000")], -20),
+        (&[(Field::Tokens, "-70"), (Field::Policy, "10 1/1000")], -70),
         // Of its own policy.
         (
             &[

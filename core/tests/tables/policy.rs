@@ -1,7 +1,7 @@
 //! The `policy` field: `capacity refill/interval [pinned [version]]`, with the
 //! capacity in whole tokens and the interval in milliseconds.
 
-use claw_core::limits::MAX_MICRO_TOKENS;
+use claw_core::limits::{MAX_MICRO_TOKENS, MAX_TOKENS};
 use claw_core::policy::{Asked, Policy, PolicyError, PolicyTextError, StoredPolicy};
 
 /// Capacity, refill in millionths, interval in milliseconds, pin.
@@ -22,8 +22,10 @@ fn a_policy_is_read() {
         ("100 100/60000", (100, 100_000_000, 60_000, None)),
         // A bucket that never refills.
         ("100 0/1000", (100, 0, 1_000, None)),
+        // One that blocks.
+        ("0 5/1000", (0, 5_000_000, 1_000, None)),
         // The bounds.
-        ("1 0.000001/1", (1, 1, 1, None)),
+        ("0 0.000001/1", (0, 1, 1, None)),
         (
             "1000000000000 1000000000000/31622400000 pinned 18446744073709551615",
             (1_000_000_000_000, 1_000_000_000_000_000_000, 31_622_400_000, Some(u64::MAX)),
@@ -72,7 +74,6 @@ fn anything_else_is_no_policy() {
         "1000 5/1000 pinned 3 4",
         "1000 5/1000 pinned 18446744073709551616",
         // Out of bounds.
-        "0 5/1000",
         "1000000000001 5/1000",
         "1000 1000000000000.000001/1000",
         "1000 0.0000001/1000",
@@ -95,9 +96,8 @@ fn anything_else_is_no_policy() {
 #[test]
 fn a_policy_is_within_the_bounds() {
     let table: &[(u64, u64, u64, Result<(), PolicyError>)] = &[
-        (1, 0, 1, Ok(())),
+        (0, 0, 1, Ok(())),
         (1_000_000_000_000, 1_000_000_000_000_000_000, 31_622_400_000, Ok(())),
-        (0, 5, 1_000, Err(PolicyError::Capacity)),
         (1_000_000_000_001, 5, 1_000, Err(PolicyError::Capacity)),
         (u64::MAX, 5, 1_000, Err(PolicyError::Capacity)),
         (1, 1_000_000_000_000_000_001, 1_000, Err(PolicyError::Refill)),
@@ -131,7 +131,9 @@ fn what_a_call_brings() {
         (None, Some((MAX_MICRO_TOKENS, 1)), Ok(Some("1000000000000 1000000000000/1"))),
         (None, Some((0, 1_000)), Err(PolicyError::NoCapacity)),
         (Some(7), None, Err(PolicyError::NoRefill)),
-        (Some(0), Some((1, 1)), Err(PolicyError::Capacity)),
+        (Some(0), Some((1_000_000, 1)), Ok(Some("0 1/1"))),
+        (Some(0), Some((0, 1)), Ok(Some("0 0/1"))),
+        (Some(MAX_TOKENS + 1), Some((1, 1)), Err(PolicyError::Capacity)),
         (None, Some((MAX_MICRO_TOKENS + 1, 1)), Err(PolicyError::Capacity)),
         (Some(1), Some((MAX_MICRO_TOKENS + 1, 1)), Err(PolicyError::Refill)),
         (None, Some((1, 0)), Err(PolicyError::Interval)),
@@ -153,6 +155,7 @@ fn what_a_change_leaves_out_stays() {
         (Some(7), None, "7 5/60000"),
         (None, Some((10_000_000, 1_000)), "100 10/1000"),
         (Some(7), Some((0, 1)), "7 0/1"),
+        (Some(0), None, "0 5/60000"),
     ];
     for (capacity, refill, expected) in table {
         let asked = Asked { capacity, refill };
@@ -160,6 +163,6 @@ fn what_a_change_leaves_out_stays() {
         assert_eq!(StoredPolicy { policy, pin: None }.to_string(), expected);
         assert_eq!(asked.is_empty(), capacity.is_none() && refill.is_none());
     }
-    let asked = Asked { capacity: Some(0), refill: None };
+    let asked = Asked { capacity: Some(MAX_TOKENS + 1), refill: None };
     assert_eq!(asked.over(base), Err(PolicyError::Capacity));
 }

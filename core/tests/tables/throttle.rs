@@ -43,7 +43,7 @@ impl Throttle {
         [
             i64::from(limited),
             i64::try_from(answer.capacity).unwrap(),
-            i64::try_from(answer.remaining).unwrap(),
+            answer.remaining.max(0),
             if limited { answer.retry_after.as_seconds() } else { -1 },
             answer.reset_after.as_seconds(),
         ]
