@@ -20,8 +20,9 @@ use redis::{Connection, RedisResult, Value};
 use common::clients::{Clients, KEYS};
 use common::commands::{Commands, names};
 use common::{
-    Account, Books, Content, DATABASES, PATIENCE, TICK, Way, assert_sound, content, in_background,
-    load_function, more_granted, select, send_random, settle, take_all, tokens, under_load,
+    Account, Books, Content, DATABASES, PATIENCE, TICK, Way, assert_equal, assert_sound, content,
+    in_background, load_function, more_granted, select, send_random, settle, take_all, tokens,
+    under_load,
 };
 
 /// Everything that a server has.
@@ -117,6 +118,33 @@ fn a_restart_from_the_append_only_file_ends_equal() {
             assert_comes_back(end(server), &expected, &what("during a rewrite"));
         }
     }
+}
+
+/// What is owed is a field like any other, for replicas and files too.
+#[test]
+fn a_debt_outlives_a_restart() {
+    const OWING: [i64; 5] = [0, 10, -7, -1, -1];
+    let server =
+        Server::builder().config("appendonly", "yes").config("appendfsync", "always").start();
+    let replica = Server::replica_of(&server).start();
+    let mut conn = server.connection();
+    for line in [
+        "CL.TAKE k 6 CAPACITY 10 REFILL 0",
+        "CL.SETTLE k 6 2",
+        "CL.SETTLE k 0 15",
+        "CL.SETTLE slow 0 15 CAPACITY 10 REFILL 1 INTERVAL 31622400000",
+    ] {
+        cmd(&mut conn, line).unwrap();
+    }
+    let expected = state(&server);
+    assert_equal(&server, &replica);
+    assert_eq!(ints(&mut replica.connection(), "CL.PEEK k"), OWING);
+    let server = assert_comes_back(server.kill_9(), &expected, "from the file");
+    cmd(&mut server.connection(), "BGREWRITEAOF").unwrap();
+    wait_for_background(&server);
+    let server = assert_comes_back(server.kill_9(), &expected, "after a rewrite");
+    assert_eq!(ints(&mut server.connection(), "CL.PEEK k"), OWING);
+    assert_eq!(ints(&mut server.connection(), "CL.SETTLE k 0 4")[..3], [3, 10, -10]);
 }
 
 #[test]

@@ -55,6 +55,10 @@ fn a_call_blocks_for_one_interval() {
     assert_eq!((taken, index, each[1]), (0, 1, BLOCKED));
     assert_eq!(int(conn, "EXISTS open"), 0);
     assert!(goes_after(conn, "shut", 600_000));
+    // What never refilled does not begin anew by being blocked.
+    run(conn, &["CL.TAKE quota 5 CAPACITY 5 REFILL 0"]);
+    assert_eq!(five(conn, "CL.TAKE quota 1 CAPACITY 0 REFILL 0"), BLOCKED);
+    assert_eq!(int(conn, "TTL quota"), -1);
     // Afterwards everything is as if it had never been.
     run(conn, &["CL.TAKE short 1 CAPACITY 0 REFILL 5 INTERVAL 40"]);
     eventually(Duration::from_secs(10), Duration::from_millis(1), "the interval to pass", || {

@@ -11,6 +11,7 @@
 
 mod buckets;
 mod calls;
+mod debts;
 mod forms;
 mod functions;
 mod laws;
