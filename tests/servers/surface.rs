@@ -40,7 +40,7 @@ fn table() -> Vec<(&'static str, Answer)> {
     vec![
         ("CL.TAKE a 4 CAPACITY 5 REFILL 0",             five(4, 1, 0, -1)),
         ("CL.TAKE a 2 CAPACITY 5 REFILL 0",             five(0, 1, -1, -1)),
-        ("CL.TAKE a 2 CAPACITY 5 REFILL 0 PARTIAL",     five(1, 0, 0, -1)),
+        ("CL.TAKE a 2 CAPACITY 5 REFILL 0 PARTIAL",     five(1, 0, -1, -1)),
         ("CL.GIVE a 3",                                 five(3, 3, 0, -1)),
         ("CL.PEEK a 2 CAPACITY 5 REFILL 0",             five(2, 1, 0, -1)),
         ("CL.SETTLE a 2 1",                             five(-1, 4, 0, -1)),

@@ -8,10 +8,11 @@ use redis::Connection;
 pub fn run(conn: &mut Connection, round: u32) {
     for n in 0..50 {
         let key = format!("bucket:{{{}}}", n % 10);
-        let line = match (n + round) % 7 {
+        let line = match (n + round) % 8 {
             0 | 1 => format!("CL.TAKE {key} 3 CAPACITY 50 REFILL 0.5 INTERVAL 86400000"),
             2 => format!("CL.TAKE {key} 100 CAPACITY 60 REFILL 1 INTERVAL 86400000 PARTIAL"),
             3 => format!("CL.GIVE {key} 2"),
+            7 => format!("CL.SETTLE {key} 3 90 CAPACITY 50 REFILL 0.5 INTERVAL 86400000"),
             4 => {
                 let policy = "CAPACITY 40 REFILL 3 INTERVAL 86400000";
                 format!("CL.TAKEALL {key} {policy} AND {key}:b {policy}")
