@@ -1,6 +1,6 @@
 //! What is used is booked afterwards, in every region.
 
-use crate::world::{PATIENCE, StopOnDrop, TICK, World};
+use crate::world::{PATIENCE, StopOnDrop, TICK, World, field};
 use claw_testkit::{Random, Server, ask, eventually, info_field, int, ints, run};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::thread;
@@ -180,4 +180,25 @@ fn a_pin_of_nothing_blocks_everywhere() {
         assert_eq!(ints(conn, "CL.TAKE k"), [0, 7, 0, -1, -1], "r{region}");
     }
     world.no_warnings();
+}
+
+/// Whoever is cut off admits a share, and what has been used up of it is no debt.
+#[test]
+fn a_share_that_is_used_up_is_no_debt() {
+    let world = World::start_with(2, Duration::ZERO, &|_, builder| {
+        builder.config("claw.partition-guard", "equal").config("claw.partition-timeout-ms", "500")
+    });
+    let conn = &mut world.connection(0);
+    run(conn, &["CL.POLICY k CAPACITY 10 REFILL 0", "CL.TAKE k 8"]);
+    agree(&world, 2);
+    world.set_cut(0, 1, true);
+    eventually(PATIENCE, TICK, "the half to be all", || field(conn, "sync_share_permille") == 500);
+    // Of 5 that are this region's, 8 are taken, and of 10, 2 are left.
+    assert_eq!(ints(conn, LOOK)[..3], [0, 10, 0]);
+    assert_eq!(ints(conn, "CL.TAKE k")[..3], [0, 10, 0]);
+    assert_eq!(ask::<String>(conn, "HGET k tokens"), "2");
+    // And a debt is what is owed, whatever the share.
+    assert_eq!(ints(conn, "CL.SETTLE k 0 5")[..4], [5, 10, -3, 0]);
+    assert_eq!(ints(conn, LOOK)[..3], [0, 10, -3]);
+    assert_eq!(ask::<String>(conn, "HGET k tokens"), "-3");
 }
