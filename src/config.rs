@@ -142,7 +142,7 @@ impl Parameter {
     /// Least and greatest value of an integer parameter.
     pub(crate) fn bounds(self) -> Option<(i64, i64)> {
         let bounds = match self {
-            Self::MaxTokens => 1..=MAX_TOKENS.cast_signed(),
+            Self::MaxTokens => 0..=MAX_TOKENS.cast_signed(),
             Self::SyncIntervalMs => SYNC_INTERVAL_MS,
             Self::PartitionTimeoutMs => PARTITION_TIMEOUT_MS,
             _ => return None,

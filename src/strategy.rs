@@ -5,7 +5,7 @@ use crate::host::Context;
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::codec::{Fields, RegionStates, number};
 use claw_core::decimal::DecimalError;
-use claw_core::limits::{MAX_LEAD_US, MICRO};
+use claw_core::limits::{self, MAX_LEAD_US};
 use claw_core::merge::{self, State};
 use rmpv::Value;
 use serde::Serialize;
@@ -14,6 +14,9 @@ use std::fmt;
 
 /// The name of [`Strategy::Debit`].
 const DEBIT: &str = "debit";
+
+/// Millionths of a token in one token, of which there may be less than none.
+const MICRO: i64 = limits::MICRO.cast_signed();
 
 /// Longest name of a function.
 const MAX_NAME: usize = 128;
@@ -128,8 +131,8 @@ enum Number {
 
 impl Number {
     fn tokens(micros: i64) -> Self {
-        if micros.unsigned_abs().is_multiple_of(MICRO) {
-            return Self::Whole(micros / MICRO.cast_signed());
+        if micros % MICRO == 0 {
+            return Self::Whole(micros / MICRO);
         }
         #[allow(clippy::cast_precision_loss)]
         Self::Fraction(micros as f64 / MICRO as f64)

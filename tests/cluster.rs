@@ -78,8 +78,10 @@ fn calls_go_where_their_keys_are() {
         ("CL.GIVE k 2", &["k"]),
         ("CL.POLICY k RESET", &["k"]),
         ("CL.THROTTLE k 15 30 60", &["k"]),
-        ("CL.TAKEALL 1 k", &["k"]),
-        ("CL.TAKEALL 3 a b a TOKENS 1 2 3 CAPACITY 9 REFILL 5", &["a", "b", "a"]),
+        ("CL.TAKEALL k", &["k"]),
+        ("CL.TAKEALL a CAPACITY 9 REFILL 5 AND b 2 KEEP 3 AND a 3", &["a", "b", "a"]),
+        ("CL.TAKEALL AND AND and 2 and AND", &["AND", "and", "AND"]),
+        ("CL.SETTLE k 5 7 REFILL 3", &["k"]),
     ] {
         let words: Vec<&str> = call.split(' ').collect();
         let found: Vec<String> =
@@ -92,7 +94,7 @@ fn calls_go_where_their_keys_are() {
     for n in 0..300 {
         let call = match n % 3 {
             0 => format!("CL.TAKE key:{n} 2 CAPACITY 10 REFILL 0"),
-            1 => format!("CL.TAKEALL 1 key:{n} TOKENS 2 CAPACITY 10 REFILL 0"),
+            1 => format!("CL.TAKEALL key:{n} 2 CAPACITY 10 REFILL 0"),
             _ => format!("CL.POLICY key:{n} CAPACITY 8 REFILL 0"),
         };
         cmd(&mut conn, &call).unwrap();
@@ -105,7 +107,7 @@ fn calls_go_where_their_keys_are() {
     assert!(sizes.iter().all(|size| *size > 0), "{sizes:?}");
 
     // Several keys have to be in one slot, as with any command.
-    for (call, key) in [("CL.TAKEALL 2 a b", "a"), ("CL.TAKEALL 3 {t}1 {t}2 b", "{t}")] {
+    for (call, key) in [("CL.TAKEALL a AND b", "a"), ("CL.TAKEALL {t}1 AND {t}2 AND b", "{t}")] {
         // Wherever it is sent.
         for conn in &mut conns[..3] {
             assert!(error(conn, call).starts_with("CROSSSLOT "), "{call}");
@@ -117,14 +119,15 @@ fn calls_go_where_their_keys_are() {
         let refused = conn.route_command(&routed, route).unwrap_err();
         assert!(wire_error(&refused).unwrap().starts_with("CROSSSLOT "), "{call}");
     }
-    // A wrong number of keys is the caller's mistake, and not the cluster's.
-    for numkeys in ["4", "0", "-1", "many", "9223372036854775807"] {
-        let refused = error(&mut conns[0], &format!("CL.TAKEALL {numkeys} a b c"));
-        assert!(refused.starts_with("ERR "), "{numkeys}: {refused}");
+    // What is written wrongly is the caller's mistake, and not the cluster's.
+    for wrong in ["{t} AND", "{t} 1 2", "{t} 1 KEEP AND {t}b", "{t} AND {t}b CAPACITY 5"] {
+        let refused = cmd(&mut conn, &format!("CL.TAKEALL {wrong}")).unwrap_err();
+        assert!(wire_error(&refused).unwrap().starts_with("ERR "), "{wrong}: {refused}");
     }
-    let answer = cmd(&mut conn, "CL.TAKEALL 3 {t}1 {t}2 x{t} CAPACITY 10 REFILL 0").unwrap();
-    let answer: (i64, i64, Vec<Vec<i64>>) = redis::from_redis_value(answer).unwrap();
-    assert_eq!(answer, (1, -1, vec![vec![1, 10, 9, 0, -1]; 3]));
+    let groups = ["{t}1", "{t}2", "x{t}"].map(|key| format!("{key} CAPACITY 10 REFILL 0"));
+    let answer = cmd(&mut conn, &format!("CL.TAKEALL {}", groups.join(" AND "))).unwrap();
+    let answer: (i64, i64, i64, Vec<Vec<i64>>) = redis::from_redis_value(answer).unwrap();
+    assert_eq!(answer, (1, -1, 0, vec![vec![1, 10, 9, 0, -1]; 3]));
 
     // All others send it away, and do nothing.
     let slot = slot_of("{t}");
@@ -134,7 +137,8 @@ fn calls_go_where_their_keys_are() {
     let calls = [
         "CL.TAKE {t}1",
         "CL.GIVE {t}1",
-        "CL.TAKEALL 2 {t}1 {t}2",
+        "CL.SETTLE {t}1 2 3",
+        "CL.TAKEALL {t}1 AND {t}2",
         "CL.POLICY {t}1",
         "CL.POLICY {t}1 RESET",
         "CL.THROTTLE {t}1 15 30 60",
@@ -185,10 +189,10 @@ fn a_slot_on_the_move_is_asked_for() {
     // The old master has the keys until they are moved.
     assert_eq!(ints(&mut conns[from], &format!("CL.TAKE {{t}}1 1 {POLICY}"))[2], 5);
     assert_eq!(error(&mut conns[to], "CL.TAKE {t}1"), moved);
-    for call in ["CL.TAKE {t}3", "CL.PEEK {t}3", "CL.POLICY {t}3", "CL.TAKEALL 2 {t}3 {t}4"] {
+    for call in ["CL.TAKE {t}3", "CL.PEEK {t}3", "CL.POLICY {t}3", "CL.TAKEALL {t}3 AND {t}4"] {
         assert_eq!(error(&mut conns[from], call), ask, "{call}");
     }
-    let both = format!("CL.TAKEALL 2 {{t}}1 {{t}}2 {POLICY}");
+    let both = format!("CL.TAKEALL {{t}}1 {POLICY} AND {{t}}2 {POLICY}");
     cmd(&mut conns[from], &both).unwrap();
     cmd(&mut conns[from], &format!("MIGRATE 127.0.0.1 {} {{t}}1 0 5000", port(to))).unwrap();
 

@@ -135,7 +135,7 @@ mod tests {
             let words = heartbeat.words(me, 0xab, 7, &round(opening, complete));
             String::from_utf8(words.join(&b' ')).unwrap()
         };
-        assert_eq!(words(true, false), "CL.SYNC ROUND 1 me ab 7 1 OPENING HEARS");
+        assert_eq!(words(true, false), "CL.SYNC ROUND 2 me ab 7 1 OPENING HEARS");
         let start = Instants::default();
         let mut peers = Membership::new(PartitionPolicy::Share, 2, u64::MAX, start);
         let said = membership::Round {
@@ -155,17 +155,17 @@ mod tests {
             heartbeat.exchange(peers);
             words(false, true)
         };
-        assert_eq!(tick(&mut peers, 5, 1), "CL.SYNC ROUND 1 me ab 7 1 RATES 5000 5000 HEARS other");
+        assert_eq!(tick(&mut peers, 5, 1), "CL.SYNC ROUND 2 me ab 7 1 RATES 5000 5000 HEARS other");
         // An opening has said nothing that could be answered.
         assert_eq!(
             words(true, false),
-            "CL.SYNC ROUND 1 me ab 7 1 OPENING RATES 5000 5000 HEARS other"
+            "CL.SYNC ROUND 2 me ab 7 1 OPENING RATES 5000 5000 HEARS other"
         );
         assert_eq!(heartbeat.answered(2, &reply("other", "cd")).run.as_deref(), Some(&b"cd"[..]));
         heartbeat.exchange(&mut peers);
         assert_eq!(
             tick(&mut peers, 10, 2),
-            "CL.SYNC ROUND 1 me ab 7 1 RATES 5000 5000 HEARS other"
+            "CL.SYNC ROUND 2 me ab 7 1 RATES 5000 5000 HEARS other"
         );
         words(false, false);
         heartbeat.answered(2, &reply("other", "cd"));
@@ -173,7 +173,7 @@ mod tests {
         heartbeat.set_masters(3);
         assert_eq!(
             tick(&mut peers, 21, 3),
-            "CL.SYNC ROUND 1 me ab 7 3 RATES 5000 7000 HEARS other"
+            "CL.SYNC ROUND 2 me ab 7 3 RATES 5000 7000 HEARS other"
         );
         // A peer without a name is nobody.
         assert_eq!(heartbeat.answered(2, &reply("", "cd")).replica, None);

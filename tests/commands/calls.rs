@@ -14,11 +14,16 @@ pub fn five(conn: &mut Connection, line: &str) -> [i64; 5] {
     ints(conn, line).try_into().unwrap_or_else(|e| panic!("`{line}` answered {e:?}"))
 }
 
-/// The answer to `CL.TAKEALL`: granted, index, and the five numbers of each key.
+/// The answer to `CL.TAKEALL`: granted, index, and the five numbers of each group. The wait for
+/// all is the longest of theirs, and never if one is.
 pub fn takeall(conn: &mut Connection, line: &str) -> (i64, i64, Vec<[i64; 5]>) {
-    let (taken, index, each): (i64, i64, Vec<Vec<i64>>) = ask(conn, line);
-    let each = each.into_iter().map(|numbers| numbers.try_into().expect("five numbers"));
-    (taken, index, each.collect())
+    let (taken, index, wait, each): (i64, i64, i64, Vec<Vec<i64>>) = ask(conn, line);
+    let each: Vec<[i64; 5]> =
+        each.into_iter().map(|numbers| numbers.try_into().expect("five numbers")).collect();
+    let waits = || each.iter().map(|five| five[3]);
+    let longest = if waits().any(|wait| wait < 0) { Some(-1) } else { waits().max() };
+    assert_eq!(Some(wait), longest, "`{line}`: {each:?}");
+    (taken, index, each)
 }
 
 /// The answer to `CL.POLICY`: capacity, refill, interval, weight, pinned; where it comes from

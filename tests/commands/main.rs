@@ -8,6 +8,7 @@
     clippy::unwrap_used
 )]
 
+mod blocked;
 #[path = "../common/buckets.rs"]
 mod buckets;
 mod calls;
@@ -17,6 +18,7 @@ mod numbers;
 mod paper;
 mod policies;
 mod refusals;
+mod settle;
 mod take;
 mod takeall;
 mod temporary;

@@ -25,12 +25,24 @@ const WITHOUT_EFFECT: &[&str] = &[
     "CL.PEEK pinned",
     "CL.PEEK missing",
     "CL.GIVE empty 0",
+    "CL.SETTLE empty 4 4",
+    "CL.SETTLE plain 0 0",
+    "CL.SETTLE full 4 3",
+    "CL.SETTLE missing 4 3",
+    "CL.SETTLE missing 4 4 CAPACITY 7 REFILL 5",
+    "CL.SETTLE pinned 4 4 CAPACITY 50 REFILL 9",
+    "CL.SETTLE deep 0 1",
+    "CL.TAKE deep 1 PARTIAL",
+    "CL.TAKE deep 0",
+    "CL.TAKE plain 999 KEEP 1",
+    "CL.TAKE slow 2 PARTIAL KEEP 5 CAPACITY 5 REFILL 1 INTERVAL 31622400000",
     "CL.GIVE full",
     "CL.GIVE missing 5",
-    "CL.TAKEALL 2 slow empty CAPACITY 5 REFILL 1 0 INTERVAL 31622400000 1000",
-    "CL.TAKEALL 3 plain missing pinned TOKENS 1 1 6",
-    "CL.TAKEALL 2 plain plain TOKENS 900",
-    "CL.TAKEALL 3 plain pinned missing TOKENS 0",
+    "CL.TAKEALL slow CAPACITY 5 REFILL 1 INTERVAL 31622400000 AND empty CAPACITY 5 REFILL 0",
+    "CL.TAKEALL plain 900 KEEP 100 AND missing",
+    "CL.TAKEALL plain AND missing AND pinned 6",
+    "CL.TAKEALL plain 900 AND plain 900",
+    "CL.TAKEALL plain 0 AND pinned 0 AND missing 0",
     "CL.POLICY empty",
     "CL.POLICY plain",
     "CL.POLICY plain RESET",
@@ -54,8 +66,8 @@ const LOOKS: &[&str] = &[
     "CL.TAKE plain 0 CAPACITY 7 REFILL 5",
     "CL.TAKE empty 0",
     "CL.TAKE empty 0 CAPACITY 9 REFILL 3",
-    "CL.TAKEALL 2 plain empty TOKENS 0 CAPACITY 7 REFILL 5",
-    "CL.TAKEALL 1 empty TOKENS 0",
+    "CL.TAKEALL plain 0 CAPACITY 7 REFILL 5 AND empty 0 CAPACITY 7 REFILL 5",
+    "CL.TAKEALL empty 0",
     "CL.THROTTLE plain 3 1 1 0",
 ];
 
@@ -78,6 +90,7 @@ fn without_effect(lines: &[&str]) {
             "CL.TAKE full 1 CAPACITY 2 REFILL 0",
             "CL.GIVE full 1",
             "PERSIST full",
+            "CL.SETTLE deep 0 9 CAPACITY 4 REFILL 0",
         ],
     );
     wait_for_offset(&server, &replica);
@@ -85,7 +98,7 @@ fn without_effect(lines: &[&str]) {
     let mut events = listener.as_pubsub();
     events.psubscribe("__key*__:*").unwrap();
     let mut watcher = server.connection();
-    let keys = ["empty", "slow", "plain", "pinned", "burst", "full", "missing"];
+    let keys = ["empty", "slow", "plain", "pinned", "burst", "full", "deep", "missing"];
     let watch = format!("WATCH {}", keys.join(" "));
 
     let snapshot = |conn: &mut Connection| {

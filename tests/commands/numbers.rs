@@ -20,7 +20,9 @@ fn arguments_may_have_any_form() {
         ("CL.TAKE k 1 REFILL 1e-06 INTERVAL 1.0",           [1, 1, 0, 0, 1_000_000]),
         ("CL.TAKE k 1 REFILL 0.0000005 INTERVAL 1e0",       [1, 1, 0, 0, 1_000_000]),
         ("CL.TAKE k 1e12 REFILL 1e12",                      [1_000_000_000_000, 1_000_000_000_000, 0, 0, 1_000]),
-        ("CL.TAKE k 1e12 PARTIAL CAPACITY 2 REFILL 0",      [2, 2, 0, 0, -1]),
+        ("CL.TAKE k 1e12 PARTIAL CAPACITY 2 REFILL 0",      [2, 2, 0, -1, -1]),
+        ("CL.TAKE k 1.0 KEEP 9e0 CAPACITY 10 REFILL 0",     [1, 10, 9, 0, -1]),
+        ("CL.SETTLE k 1e1 12.0 CAPACITY 10 REFILL 0",       [2, 10, 8, 0, -1]),
         ("CL.PEEK k 5.0 CAPACITY 5 REFILL 0",               [5, 5, 0, 0, -1]),
     ];
     for (line, expected) in table {

@@ -19,7 +19,7 @@ fn a_pinned_policy_wins_then_the_calls_then_the_buckets_then_the_default() {
         assert_eq!(five(conn, line)[1], 50, "`{line}`");
         assert_eq!(fields(conn, "k")["policy"], "50 5/1000", "`{line}`");
     }
-    assert_eq!(takeall(conn, "CL.TAKEALL 1 k").2[0][1], 50);
+    assert_eq!(takeall(conn, "CL.TAKEALL k").2[0][1], 50);
     assert_eq!(policy(conn, "CL.POLICY k"), (50, "5".into(), 1000, 1, 0));
     assert_eq!(five(conn, "CL.PEEK k CAPACITY 60 REFILL 5")[1], 60, "call");
     assert_eq!(five(conn, "CL.PEEK k")[1], 50, "a look stores nothing");
@@ -34,7 +34,7 @@ fn a_pinned_policy_wins_then_the_calls_then_the_buckets_then_the_default() {
         let reply = five(conn, line);
         assert_eq!((reply[1], reply[4]), (70, -1), "`{line}`");
     }
-    assert_eq!(takeall(conn, "CL.TAKEALL 1 k CAPACITY 50 REFILL 5").2[0][1], 70);
+    assert_eq!(takeall(conn, "CL.TAKEALL k CAPACITY 50 REFILL 5").2[0][1], 70);
     assert_eq!(fields(conn, "k")["policy"], "70 0/1000 pinned 1");
     // The default does not show through, either.
     run(conn, &["CONFIG SET claw.max-tokens 5"]);
@@ -44,7 +44,7 @@ fn a_pinned_policy_wins_then_the_calls_then_the_buckets_then_the_default() {
     assert_eq!(five(conn, "CL.PEEK k CAPACITY 50 REFILL 5")[1], 50);
     // An option out of bounds is an error even where a pin overrides it.
     run(conn, &["CL.POLICY k CAPACITY 70"]);
-    assert_eq!(error(conn, "CL.TAKE k CAPACITY 0 REFILL 5"), CAPACITY);
+    assert_eq!(error(conn, "CL.TAKE k CAPACITY -1 REFILL 5"), CAPACITY);
 }
 
 /// CL.POLICY_RO answers as CL.POLICY does that only reads, and says where the policy comes from.
@@ -166,7 +166,7 @@ fn a_change_of_policy_credits_the_old_rate_and_keeps_the_tokens() {
     ];
     for row in rows {
         let (held, age, old, new, least, most) = row;
-        for how in ["CL.TAKE k 1", "CL.TAKE k 500", "CL.POLICY k", "CL.TAKEALL 1 k TOKENS 1"] {
+        for how in ["CL.TAKE k 1", "CL.TAKE k 500", "CL.POLICY k", "CL.TAKEALL k 1"] {
             let at = clock(conn) - age;
             run(conn, &["DEL k", &format!("HSET k tokens {held} timestamp {at}")]);
             call_bytes(conn, &[b"HSET", b"k", b"policy", old.as_bytes()]).unwrap();
@@ -197,7 +197,7 @@ fn a_change_of_policy_credits_the_old_rate_and_keeps_the_tokens() {
 fn a_refused_call_with_a_new_policy_stores_it() {
     let server = Server::start();
     let conn = &mut server.connection();
-    for line in ["CL.TAKE k 9", "CL.TAKEALL 1 k TOKENS 9"] {
+    for line in ["CL.TAKE k 9", "CL.TAKEALL k 9"] {
         run(conn, &["DEL k", "CL.TAKE k 5 CAPACITY 5 REFILL 0"]);
         let refused = format!("{line} CAPACITY 10 REFILL 0 INTERVAL 50");
         run(conn, &[&refused]);
@@ -214,11 +214,7 @@ fn a_refused_call_with_a_new_policy_stores_it() {
     // A missing bucket stays missing.
     run(
         conn,
-        &[
-            "DEL k",
-            "CL.TAKE k 11 CAPACITY 10 REFILL 5",
-            "CL.TAKEALL 1 k TOKENS 11 CAPACITY 10 REFILL 5",
-        ],
+        &["DEL k", "CL.TAKE k 11 CAPACITY 10 REFILL 5", "CL.TAKEALL k 11 CAPACITY 10 REFILL 5"],
     );
     assert_eq!(int(conn, "EXISTS k"), 0);
 }

@@ -1,18 +1,20 @@
 //! Wrong arguments and keys of other types: named in the error, and nothing changed.
 
 use crate::calls::{DAYS_366_MS, TRILLION};
-use claw_testkit::{Server, call_bytes, cmd, digest, error, int, run};
+use claw_testkit::{Server, call_bytes, digest, error, int, run};
 use std::fmt::Display;
 
 const TOKENS: &str = "ERR tokens must be an integer from 0 to 1000000000000";
-pub const CAPACITY: &str = "ERR capacity must be an integer from 1 to 1000000000000";
+pub const CAPACITY: &str = "ERR capacity must be an integer from 0 to 1000000000000";
 
 const REFILL: &str = "ERR refill must be 0 or a number from 0.000001 to 1000000000000";
 
 const INTERVAL: &str = "ERR interval must be an integer from 1 to 31622400000 milliseconds";
 const WEIGHT: &str = "ERR weight must be an integer from 1 to 10";
-const NUMKEYS: &str = "ERR numkeys must be an integer of 1 or more";
-pub const TOO_MANY_KEYS: &str = "ERR numkeys is larger than the number of arguments";
+const KEEP: &str = "ERR KEEP must be an integer from 0 to 1000000000000";
+const RESERVED: &str = "ERR reserved must be an integer from 0 to 1000000000000";
+const USED: &str = "ERR used must be an integer from 0 to 1000000000000";
+const NO_KEY: &str = "ERR a key is missing after 'AND'";
 const LONE_CAPACITY: &str = "ERR option 'CAPACITY' needs 'REFILL'";
 const NO_CAPACITY: &str = "ERR option 'REFILL' with 0 needs 'CAPACITY'";
 const LONE_INTERVAL: &str = "ERR option 'INTERVAL' needs 'REFILL'";
@@ -67,17 +69,15 @@ fn wrong_calls() -> Vec<(Vec<Vec<u8>>, String)> {
         let words = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
         rows.push((words, error.to_string()));
     };
-    for name in ["cl.take", "cl.peek", "cl.give", "cl.policy", "cl.policy_ro"] {
+    for name in ["cl.take", "cl.peek", "cl.give", "cl.policy", "cl.policy_ro", "cl.takeall"] {
         row(name, &format!("ERR wrong number of arguments for '{name}' command"));
     }
-    for line in ["cl.takeall", "cl.takeall 1"] {
-        row(line, &"ERR wrong number of arguments for 'cl.takeall' command");
+    for line in ["cl.settle", "cl.settle K", "cl.settle K 1"] {
+        row(line, &"ERR wrong number of arguments for 'cl.settle' command");
     }
     let unknown = |option: &str| format!("ERR unknown option '{option}'");
     let doubled = |option: &str| format!("ERR option '{option}' is given twice");
     let no_value = |option: &str| format!("ERR option '{option}' needs a value");
-    let length =
-        |option: &str| format!("ERR option '{option}' needs one value, or one for each key");
 
     // Options that a command does not have, known ones of others included.
     row("CL.TAKE K 1 FOO", &unknown("FOO"));
@@ -87,7 +87,7 @@ fn wrong_calls() -> Vec<(Vec<Vec<u8>>, String)> {
     row("CL.TAKE K PARTIAL 5", &unknown("5"));
     row("CL.TAKE K 1 WEIGHT 5", &unknown("WEIGHT"));
     row("CL.TAKE K 1 RESET", &unknown("RESET"));
-    row("CL.TAKE K TOKENS 5", &unknown("TOKENS"));
+    row("CL.TAKE K TOKENS 5", &TOKENS);
     row("CL.TAKE K 1 CAPACITYS 5", &unknown("CAPACITYS"));
     row("CL.TAKE K 1 %s%n", &unknown("%s%n"));
     row("CL.TAKE K 1 a\nb\0c'\\", &unknown("a\\nb\\x00c\\'\\\\"));
@@ -101,59 +101,62 @@ fn wrong_calls() -> Vec<(Vec<Vec<u8>>, String)> {
     row("CL.POLICY K 5", &unknown("5"));
     row("CL.POLICY K PARTIAL", &unknown("PARTIAL"));
     row("CL.POLICY K TOKENS 5", &unknown("TOKENS"));
-    row("CL.TAKEALL 1 K FOO", &unknown("FOO"));
-    row("CL.TAKEALL 1 K PARTIAL", &unknown("PARTIAL"));
-    row("CL.TAKEALL 1 K TOKENS 1 WEIGHT 1", &unknown("WEIGHT"));
-    row("CL.TAKEALL 1 K 2 TOKENS 1", &unknown("2"));
+    row("CL.PEEK K 1 KEEP 1", &unknown("KEEP"));
+    row("CL.GIVE K 1 KEEP 1", &unknown("KEEP"));
+    row("CL.POLICY K KEEP 1", &unknown("KEEP"));
+    for groups in ["K", "L 3 AND K"] {
+        row(&format!("CL.TAKEALL {groups} 1 FOO"), &unknown("FOO"));
+        row(&format!("CL.TAKEALL {groups} PARTIAL"), &unknown("PARTIAL"));
+        row(&format!("CL.TAKEALL {groups} 1 TOKENS 1"), &unknown("TOKENS"));
+        row(&format!("CL.TAKEALL {groups} 1 WEIGHT 1"), &unknown("WEIGHT"));
+        row(&format!("CL.TAKEALL {groups} 1 2"), &unknown("2"));
+        row(&format!("CL.TAKEALL {groups} 1 FOO AND L"), &unknown("FOO"));
+    }
+    row("CL.SETTLE K 1 2 3", &unknown("3"));
+    row("CL.SETTLE K 1 2 PARTIAL", &unknown("PARTIAL"));
+    row("CL.SETTLE K 1 2 KEEP 1", &unknown("KEEP"));
+    row("CL.SETTLE K 1 2 WEIGHT 1", &unknown("WEIGHT"));
 
     // Options given twice, or without a value.
-    for name in ["TAKE", "PEEK", "POLICY"] {
-        row(&format!("CL.{name} K CAPACITY 5 CAPACITY 5"), &doubled("CAPACITY"));
-        row(&format!("CL.{name} K REFILL 5 refill 6"), &doubled("REFILL"));
-        row(&format!("CL.{name} K REFILL 5 INTERVAL 5 INTERVAL 5"), &doubled("INTERVAL"));
+    let calls = ["TAKE K", "PEEK K", "POLICY K", "TAKEALL K", "TAKEALL L AND K", "SETTLE K 1 2"];
+    for call in calls {
+        row(&format!("CL.{call} CAPACITY 5 CAPACITY 5"), &doubled("CAPACITY"));
+        row(&format!("CL.{call} REFILL 5 refill 6"), &doubled("REFILL"));
+        row(&format!("CL.{call} REFILL 5 INTERVAL 5 INTERVAL 5"), &doubled("INTERVAL"));
         for option in ["CAPACITY", "REFILL", "INTERVAL", "REFILL 5 INTERVAL"] {
             let last = option.split(' ').next_back().unwrap();
-            row(&format!("CL.{name} K {option}"), &no_value(last));
+            row(&format!("CL.{call} {option}"), &no_value(last));
         }
-        row(&format!("CL.{name} K INTERVAL 5"), &LONE_INTERVAL);
-        row(&format!("CL.{name} K CAPACITY 5 INTERVAL 5"), &LONE_INTERVAL);
-        row(&format!("CL.{name} K CAPACITY REFILL 5"), &CAPACITY);
+        row(&format!("CL.{call} INTERVAL 5"), &LONE_INTERVAL);
+        row(&format!("CL.{call} CAPACITY 5 INTERVAL 5"), &LONE_INTERVAL);
+        row(&format!("CL.{call} CAPACITY REFILL 5"), &CAPACITY);
     }
+    for call in ["TAKE K", "TAKEALL K", "TAKEALL L AND K"] {
+        row(&format!("CL.{call} KEEP 5 KEEP 5"), &doubled("KEEP"));
+        row(&format!("CL.{call} KEEP"), &no_value("KEEP"));
+    }
+    // The word between groups is no value.
+    row("CL.TAKEALL K KEEP AND L", &no_value("KEEP"));
+    row("CL.TAKEALL K CAPACITY AND L", &no_value("CAPACITY"));
+    row("CL.TAKEALL K 1 AND", &NO_KEY);
+    row("CL.TAKEALL K AND L and", &NO_KEY);
+    row("CL.TAKEALL AND AND", &NO_KEY);
     // A call brings a whole policy or none.
-    for call in ["TAKE K", "PEEK K 1", "TAKEALL 1 K", "TAKEALL 2 K L"] {
+    for call in ["TAKE K", "PEEK K 1", "TAKEALL K", "TAKEALL K 2 AND L 3", "SETTLE K 1 2"] {
         row(&format!("CL.{call} CAPACITY 5"), &LONE_CAPACITY);
         row(&format!("CL.{call} REFILL 0"), &NO_CAPACITY);
         row(&format!("CL.{call} REFILL 0.0 INTERVAL 5"), &NO_CAPACITY);
     }
     row("CL.TAKE K PARTIAL CAPACITY 5", &LONE_CAPACITY);
-    row("CL.TAKEALL 2 K L CAPACITY 5 6", &LONE_CAPACITY);
-    row("CL.TAKEALL 2 K L REFILL 1 0", &NO_CAPACITY);
     row("CL.TAKE K PARTIAL PARTIAL", &doubled("PARTIAL"));
     row("CL.POLICY K WEIGHT 5 WEIGHT 5", &doubled("WEIGHT"));
     row("CL.POLICY K WEIGHT", &no_value("WEIGHT"));
     row("CL.POLICY K RESET RESET", &LONE_RESET);
     row("CL.POLICY K RESET CAPACITY 5", &LONE_RESET);
     row("CL.POLICY K CAPACITY 5 RESET", &unknown("RESET"));
-    for option in ["TOKENS", "CAPACITY", "REFILL"] {
-        row(&format!("CL.TAKEALL 1 K {option} 5 {option} 5"), &doubled(option));
-        row(&format!("CL.TAKEALL 1 K {option}"), &no_value(option));
-        row(&format!("CL.TAKEALL 3 K L M {option} 5 6"), &length(option));
-        row(&format!("CL.TAKEALL 2 K L {option} 5 6 7"), &length(option));
-    }
-    row("CL.TAKEALL 1 K TOKENS CAPACITY 5 REFILL 5", &no_value("TOKENS"));
-    row("CL.TAKEALL 1 K REFILL 5 INTERVAL", &no_value("INTERVAL"));
-    row("CL.TAKEALL 1 K REFILL 5 INTERVAL 5 INTERVAL 5", &doubled("INTERVAL"));
-    row("CL.TAKEALL 3 K L M REFILL 5 INTERVAL 5 6", &length("INTERVAL"));
-    row("CL.TAKEALL 1 K INTERVAL 5", &LONE_INTERVAL);
 
-    // Numbers of keys.
-    let many = " K".repeat(1025);
-    row(&format!("CL.TAKEALL 1025{many}"), &"ERR more than 1024 keys or states in one call");
-    row("CL.TAKEALL 0 K", &NUMKEYS);
-    row("CL.TAKEALL 2 K", &TOO_MANY_KEYS);
-    row("CL.TAKEALL 3 K TOKENS", &TOO_MANY_KEYS);
-    row("CL.TAKEALL 4294967297 K", &TOO_MANY_KEYS);
-    row("CL.TAKEALL 9223372036854775807 K", &TOO_MANY_KEYS);
+    let many = " AND K".repeat(1024);
+    row(&format!("CL.TAKEALL K{many}"), &"ERR more than 1024 keys or states in one call");
 
     // Numbers out of bounds, and what is no number.
     let mut bad = |template: &str, text: &[u8], error: &str| {
@@ -170,8 +173,8 @@ fn wrong_calls() -> Vec<(Vec<Vec<u8>>, String)> {
                 "CL.TAKE K ? CAPACITY 5 REFILL 5",
                 "CL.PEEK K ?",
                 "CL.GIVE K ?",
-                "CL.TAKEALL 1 K TOKENS ?",
-                "CL.TAKEALL 2 K K TOKENS 1 ?",
+                "CL.TAKEALL K ?",
+                "CL.TAKEALL K AND K ?",
             ],
             TRILLION,
             &[],
@@ -183,10 +186,11 @@ fn wrong_calls() -> Vec<(Vec<Vec<u8>>, String)> {
                 "CL.TAKE K 1 REFILL 1 CAPACITY ? PARTIAL",
                 "CL.PEEK K CAPACITY ? REFILL 5",
                 "CL.POLICY K CAPACITY ?",
-                "CL.TAKEALL 2 K K CAPACITY 1 ? REFILL 5",
+                "CL.TAKEALL K AND L CAPACITY ? REFILL 5",
+                "CL.SETTLE K 1 2 CAPACITY ? REFILL 5",
             ],
             TRILLION,
-            &["0", "000"],
+            &[],
             CAPACITY,
         ),
         (
@@ -195,23 +199,26 @@ fn wrong_calls() -> Vec<(Vec<Vec<u8>>, String)> {
                 "CL.TAKE K INTERVAL ? REFILL 1",
                 "CL.PEEK K REFILL 1 INTERVAL ?",
                 "CL.POLICY K REFILL 1 INTERVAL ?",
-                "CL.TAKEALL 2 K K REFILL 1 INTERVAL 1 ?",
+                "CL.TAKEALL K AND L REFILL 1 INTERVAL ?",
+                "CL.SETTLE K 1 2 REFILL 1 INTERVAL ?",
             ],
             DAYS_366_MS,
             &["0"],
             INTERVAL,
         ),
         (&["CL.POLICY K WEIGHT ?", "CL.POLICY K CAPACITY 5 WEIGHT ?"], 10, &["0", "100"], WEIGHT),
-        (&["CL.TAKEALL ? K"], i64::MAX - 1, &["0", "CL.TAKE"], NUMKEYS),
+        (
+            &["CL.TAKE K KEEP ?", "CL.TAKE K 5 PARTIAL KEEP ?", "CL.TAKEALL K AND L KEEP ?"],
+            TRILLION,
+            &[],
+            KEEP,
+        ),
+        (&["CL.SETTLE K ? 5"], TRILLION, &["CAPACITY"], RESERVED),
+        (&["CL.SETTLE K 5 ?", "CL.SETTLE K 5 ? REFILL 1"], TRILLION, &["CAPACITY"], USED),
     ];
     for (templates, max, more, error) in integers {
         for template in *templates {
             for text in no_integers(*max) {
-                // So many keys could be, only not here.
-                let error = match (*error, text.as_slice()) {
-                    (NUMKEYS, b"18446744073709551615" | b"9223372036854775807") => TOO_MANY_KEYS,
-                    (error, _) => error,
-                };
                 bad(template, &text, error);
             }
             for text in *more {
@@ -256,7 +263,8 @@ fn wrong_calls() -> Vec<(Vec<Vec<u8>>, String)> {
         "CL.TAKE K REFILL ?",
         "CL.PEEK K REFILL ? INTERVAL 5",
         "CL.POLICY K REFILL ?",
-        "CL.TAKEALL 2 K K REFILL 1 ?",
+        "CL.TAKEALL K AND L REFILL ?",
+        "CL.SETTLE K 1 2 REFILL ?",
     ] {
         for text in no_refills {
             bad(template, text.as_bytes(), REFILL);
@@ -296,28 +304,6 @@ fn wrong_arguments_are_named_and_change_nothing() {
         assert_eq!(after, before, "{:?}", String::from_utf8_lossy(&words.concat()));
     }
     assert_eq!(server.warnings(), Vec::<String>::new());
-}
-
-/// The keys that ACL and Cluster see are the keys that the command uses: a
-/// number that the server does not read as one is none.
-#[test]
-fn numkeys_is_read_as_the_server_reads_it() {
-    let server = Server::start();
-    let conn = &mut server.connection();
-    let longest = "00000000000000000000000000000001";
-    for (numkeys, read) in [
-        ("1", true),
-        ("01", false),
-        ("001", false),
-        (longest, false),
-        ("+1", false),
-        ("1.0", false),
-    ] {
-        let seen = cmd(conn, &format!("COMMAND GETKEYS CL.TAKEALL {numkeys} k"));
-        let done = cmd(conn, &format!("CL.TAKEALL {numkeys} k"));
-        assert_eq!(seen.is_ok(), read, "numkeys {numkeys}: {seen:?}");
-        assert_eq!(done.is_ok(), read, "numkeys {numkeys}: {done:?}");
-    }
 }
 
 #[test]
@@ -360,10 +346,13 @@ fn a_key_of_another_type_is_refused() {
         "CL.PEEK ?",
         "CL.GIVE ?",
         "CL.GIVE ? 0",
-        "CL.TAKEALL 1 ?",
-        "CL.TAKEALL 2 fine ?",
-        "CL.TAKEALL 2 ? fine",
-        "CL.TAKEALL 3 fine ? missing TOKENS 0",
+        "CL.SETTLE ? 1 2",
+        "CL.SETTLE ? 2 1",
+        "CL.SETTLE ? 0 0",
+        "CL.TAKEALL ?",
+        "CL.TAKEALL fine AND ?",
+        "CL.TAKEALL ? AND fine",
+        "CL.TAKEALL fine 0 AND ? 0 AND missing 0",
         "CL.POLICY ?",
         "CL.POLICY ? CAPACITY 5",
         "CL.POLICY ? WEIGHT 5",

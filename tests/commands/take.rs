@@ -45,9 +45,22 @@ fn a_new_bucket_is_full() {
         ("CL.TAKE k 3 CAPACITY 2 REFILL 0", [0, 2, 2, -1, 0]),
         ("CL.TAKE k 0 CAPACITY 2 REFILL 0", [0, 2, 2, 0, 0]),
         // PARTIAL takes what there is.
-        ("CL.TAKE k 5 CAPACITY 3 REFILL 1 PARTIAL", [3, 3, 0, 0, 3000]),
-        ("CL.TAKE k 1000000000000 PARTIAL", [1000, 1000, 0, 0, 200_000]),
+        ("CL.TAKE k 3 CAPACITY 3 REFILL 1 PARTIAL", [3, 3, 0, 0, 3000]),
+        // Who gets less than asked for learns when there is one more.
+        ("CL.TAKE k 5 CAPACITY 3 REFILL 1 PARTIAL", [3, 3, 0, 1000, 3000]),
+        ("CL.TAKE k 5 CAPACITY 3 REFILL 1 PARTIAL KEEP 1", [2, 3, 1, 1000, 2000]),
+        ("CL.TAKE k 5 CAPACITY 3 REFILL 0 PARTIAL KEEP 1", [2, 3, 1, -1, -1]),
+        ("CL.TAKE k 5 CAPACITY 3 REFILL 1 PARTIAL KEEP 3", [0, 3, 3, -1, 0]),
+        ("CL.TAKE k 1000000000000 PARTIAL", [1000, 1000, 0, 200, 200_000]),
         ("CL.TAKE k 0 PARTIAL", [0, 1000, 1000, 0, 0]),
+        // KEEP is for those who call without it.
+        ("CL.TAKE k 7 CAPACITY 10 REFILL 1 KEEP 3", [7, 10, 3, 0, 7000]),
+        ("CL.TAKE k 7 CAPACITY 10 REFILL 1 KEEP 4", [0, 10, 10, -1, 0]),
+        ("CL.TAKE k 8 keep 3 CAPACITY 10 REFILL 0", [0, 10, 10, -1, 0]),
+        ("CL.TAKE k KEEP 1000000000000", [0, 1000, 1000, -1, 0]),
+        ("CL.TAKE k KEEP 999", [1, 1000, 999, 0, 200]),
+        ("CL.TAKE k 0 KEEP 1000000000000", [0, 1000, 1000, 0, 0]),
+        ("CL.TAKE k KEEP 0", [1, 1000, 999, 0, 200]),
         // The bounds.
         ("CL.TAKE k CAPACITY 1 REFILL 5", [1, 1, 0, 0, 200]),
         ("CL.TAKE k CAPACITY 1000000000000 REFILL 5", [1, max, max - 1, 0, 200]),
@@ -69,7 +82,8 @@ fn a_new_bucket_is_full() {
     for (line, expected) in rows {
         run(conn, &["DEL k"]);
         let peek = line.replacen("TAKE", "PEEK", 1).replacen("take", "peek", 1);
-        if !peek.to_ascii_uppercase().contains("PARTIAL") {
+        let words = peek.to_ascii_uppercase();
+        if !words.contains("PARTIAL") && !words.contains("KEEP") {
             assert_eq!(five(conn, &peek), *expected, "`{peek}`");
             assert_eq!(int(conn, "EXISTS k"), 0, "`{peek}`");
         }
@@ -193,6 +207,8 @@ fn who_waits_exactly_retry_after_succeeds() {
         ("CL.TAKE f 5 CAPACITY 5 REFILL 2000000", 10),
         ("CL.TAKE g 1 CAPACITY 1 REFILL 0.004 INTERVAL 1", 3),
         ("CL.TAKE h 9 CAPACITY 9 REFILL 11 INTERVAL 100 PARTIAL", 10),
+        ("CL.TAKE j 5 CAPACITY 9 REFILL 11 INTERVAL 100 KEEP 3", 10),
+        ("CL.TAKE l 9 CAPACITY 9 REFILL 11 INTERVAL 100 PARTIAL KEEP 8", 10),
         ("CL.TAKE i 1000000000000 CAPACITY 1000000000000 REFILL 1000000000000 INTERVAL 40", 5),
     ];
     for (line, times) in rows {
@@ -257,9 +273,15 @@ fn partial_takes_what_there_is() {
     let rows = [
         ("CL.TAKE k 4 CAPACITY 10 REFILL 0 PARTIAL", [4, 10, 6, 0, -1]),
         ("CL.TAKE k 0 CAPACITY 10 REFILL 0 PARTIAL", [0, 10, 6, 0, -1]),
-        ("CL.TAKE k 20 CAPACITY 10 REFILL 0 PARTIAL", [6, 10, 0, 0, -1]),
+        ("CL.TAKE k 20 CAPACITY 10 REFILL 0 PARTIAL", [6, 10, 0, -1, -1]),
         ("CL.TAKE k 1 CAPACITY 10 REFILL 0 PARTIAL", [0, 10, 0, -1, -1]),
         ("CL.TAKE k 0 CAPACITY 10 REFILL 0 PARTIAL", [0, 10, 0, 0, -1]),
+        // What has to be left is no part of it.
+        ("CL.TAKE l 4 CAPACITY 10 REFILL 0 PARTIAL KEEP 4", [4, 10, 6, 0, -1]),
+        ("CL.TAKE l 4 CAPACITY 10 REFILL 0 PARTIAL KEEP 4", [2, 10, 4, -1, -1]),
+        ("CL.TAKE l 4 CAPACITY 10 REFILL 0 PARTIAL KEEP 4", [0, 10, 4, -1, -1]),
+        ("CL.TAKE l 4 CAPACITY 10 REFILL 0 PARTIAL KEEP 3", [1, 10, 3, -1, -1]),
+        ("CL.TAKE l 4 CAPACITY 10 REFILL 0 PARTIAL", [3, 10, 0, -1, -1]),
     ];
     for (line, expected) in rows {
         assert_eq!(five(conn, line), expected, "`{line}`");

@@ -46,7 +46,7 @@ impl Commands {
     }
 
     fn capacity(&mut self) -> &'static str {
-        self.random.choose(&["1", "2", "5", "5", "20", "20", "100", "1000000000000"])
+        self.random.choose(&["0", "1", "2", "5", "5", "20", "20", "100", "1000000000000"])
     }
 
     fn refill(&mut self) -> &'static str {
@@ -83,6 +83,7 @@ impl Commands {
         if self.random.once_in(4) {
             push(&mut words, ["PARTIAL"]);
         }
+        self.keep(&mut words);
         words
     }
 
@@ -97,26 +98,37 @@ impl Commands {
     }
 
     fn take_all(&mut self) -> Words {
-        let keys = 1 + self.random.below(4);
-        let mut words = vec![b"CL.TAKEALL".to_vec(), keys.to_string().into_bytes()];
-        // A key may be there twice.
-        words.extend((0..keys).map(|_| self.key()));
-        let mut list = |random: &mut Commands, word: &str, value: fn(&mut Commands) -> Vec<u8>| {
-            words.push(word.into());
-            let values = if random.random.once_in(2) { 1 } else { keys };
-            words.extend((0..values).map(|_| value(random)));
-        };
-        if self.random.once_in(2) {
-            list(self, "TOKENS", |random| random.number(5));
-        }
-        if self.random.once_in(3) {
-            list(self, "CAPACITY", |random| random.capacity().into());
-            list(self, "REFILL", |random| random.refill().into());
-            if self.random.once_in(2) {
-                list(self, "INTERVAL", |random| random.interval().into());
+        let mut words = vec![b"CL.TAKEALL".to_vec()];
+        for group in 0..1 + self.random.below(4) {
+            if group > 0 {
+                push(&mut words, ["AND"]);
             }
+            // A key may be there twice, and have two policies, which is wrong.
+            words.push(self.key());
+            if self.random.once_in(2) {
+                words.push(self.number(5));
+            }
+            if self.random.once_in(3) {
+                self.policy(&mut words);
+            }
+            self.keep(&mut words);
         }
         words
+    }
+
+    fn settle(&mut self) -> Words {
+        let mut words = vec![b"CL.SETTLE".to_vec(), self.key(), self.number(8), self.number(16)];
+        if self.random.once_in(3) {
+            self.policy(&mut words);
+        }
+        words
+    }
+
+    fn keep(&mut self, words: &mut Words) {
+        if self.random.once_in(6) {
+            words.push(b"KEEP".to_vec());
+            words.push(self.number(4));
+        }
     }
 
     fn pin(&mut self) -> Words {
@@ -156,7 +168,8 @@ impl Commands {
         let key = self.key();
         let rest: &[&str] = self.random.choose(&[
             &["-1"][..],
-            &["1", "CAPACITY", "0"],
+            &["1", "CAPACITY", "-1", "REFILL", "1"],
+            &["1", "KEEP", "-1"],
             &["1", "CAPACITY", "5"],
             &["1", "REFILL", "0"],
             &["1", "REFILL", "1", "REFILL", "1"],
@@ -174,9 +187,10 @@ impl Commands {
         let mut words = vec![b"HSET".to_vec(), self.key()];
         for _ in 0..1 + self.random.below(3) {
             let (field, value) = match self.random.below(60) {
-                0..21 => {
-                    ("tokens", self.random.choose(&["0", "3", "12.5", "7.000001"]).to_string())
-                }
+                0..21 => (
+                    "tokens",
+                    self.random.choose(&["0", "-2.5", "3", "12.5", "7.000001"]).to_string(),
+                ),
                 21..36 => ("timestamp", self.timestamp()),
                 36..42 => ("userWeight", self.random.choose(&["1", "2", "10"]).to_string()),
                 42..48 => ("policy", self.policy_field()),
@@ -242,7 +256,8 @@ impl Iterator for Commands {
 
     fn next(&mut self) -> Option<Words> {
         Some(match self.random.below(100) {
-            0..45 => self.take(),
+            0..40 => self.take(),
+            40..45 => self.settle(),
             45..56 => self.take_all(),
             56..66 => self.throttle(),
             66..74 => self.give(),

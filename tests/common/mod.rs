@@ -341,9 +341,13 @@ impl Account {
 /// `CL.TAKEALL` of the same number of tokens from each of some accounts.
 pub fn take_all(accounts: &[&Account], tokens: u64) -> Cmd {
     let mut cmd = redis::cmd("CL.TAKEALL");
-    let keys: Vec<&str> = accounts.iter().map(|account| account.key.as_str()).collect();
-    cmd.arg(keys.len()).arg(keys);
-    cmd.arg("TOKENS").arg(tokens).arg("CAPACITY").arg(accounts[0].capacity).arg("REFILL").arg(0);
+    for (index, account) in accounts.iter().enumerate() {
+        if index > 0 {
+            cmd.arg("AND");
+        }
+        cmd.arg(&account.key).arg(tokens);
+        cmd.arg("CAPACITY").arg(account.capacity).arg("REFILL").arg(0);
+    }
     cmd
 }
 

@@ -2,7 +2,7 @@
 
 use crate::calls::{has_categories, words};
 use crate::introspection::ABOUT;
-use claw_testkit::{Server, ask, call, cmd, digest, info_field, int, run};
+use claw_testkit::{Server, ask, call, digest, error, info_field, int, run};
 use std::collections::BTreeSet;
 
 #[test]
@@ -35,11 +35,14 @@ fn acl_guards_keys_and_commands() {
         ("CL.TAKE other:k", "everything both taker dangerous"),
         ("CL.GIVE mine:k", all),
         ("CL.GIVE other:k", "everything both taker dangerous"),
-        ("CL.TAKEALL 2 mine:a mine:b", all),
-        ("CL.TAKEALL 1 other:a", "everything both taker dangerous"),
-        ("CL.TAKEALL 2 mine:a other:b", "everything both taker dangerous"),
-        ("CL.TAKEALL 2 other:a mine:b", "everything both taker dangerous"),
-        ("CL.TAKEALL 3 mine:a mine:b other:c TOKENS 0", "everything both taker dangerous"),
+        ("CL.SETTLE mine:k 2 1", all),
+        ("CL.SETTLE mine:k 2 2", all),
+        ("CL.SETTLE other:k 1 2", "everything both taker dangerous"),
+        ("CL.TAKEALL mine:a AND mine:b", all),
+        ("CL.TAKEALL other:a", "everything both taker dangerous"),
+        ("CL.TAKEALL mine:a AND other:b", "everything both taker dangerous"),
+        ("CL.TAKEALL other:a AND mine:b", "everything both taker dangerous"),
+        ("CL.TAKEALL mine:a 0 AND mine:b 0 AND other:c 0", "everything both taker dangerous"),
         ("CL.POLICY_RO mine:k", "everything reader both mine half taker dangerous"),
         ("CL.POLICY_RO other:k", "everything reader both half taker dangerous"),
         ("CL.POLICY mine:k", "everything both mine half dangerous"),
@@ -74,10 +77,26 @@ fn acl_sees_all_keys_of_takeall() {
     let server = Server::start();
     let conn = &mut server.connection();
     run(conn, &["ACL SETUSER mine on nopass +@all ~mine:*", "AUTH mine any"]);
-    for numkeys in ["2", "02", "002", "+2", "2.0", "0x2", "00000000000000000000000002"] {
-        let line = format!("CL.TAKEALL {numkeys} other:a other:b");
-        assert!(cmd(conn, &line).is_err(), "`{line}`");
+    // The user's own keys are named like what stands between and before them.
+    for line in [
+        "other:a",
+        "mine:a AND other:a",
+        "mine:a and other:a",
+        "mine:a And other:a AND mine:b",
+        "mine:a 1 AND mine:b 0 AND other:a 0",
+        "mine:a CAPACITY 5 REFILL 5 KEEP 1 AND other:a",
+        "mine:a KEEP AND other:a",
+        "mine:a CAPACITY AND REFILL AND other:a",
+        "AND AND mine:a",
+        "mine:a AND AND",
+        "mine:a AND AND AND mine:b",
+        "mine:a AND KEEP 5",
+        "mine:a AND other:a FOO",
+    ] {
+        let refused = error(conn, &format!("CL.TAKEALL {line}"));
+        assert!(refused.starts_with("NOPERM "), "`{line}`: {refused}");
     }
+    assert_eq!(error(conn, "CL.TAKEALL mine:a AND"), "ERR a key is missing after 'AND'");
     run(conn, &["AUTH default any"]);
     assert_eq!(int(conn, "DBSIZE"), 0);
 }
@@ -98,9 +117,9 @@ fn commands_are_in_acl_categories() {
     }
     let rows = [
         ("-@all +@read", "CL.PEEK"),
-        ("-@all +@write", "CL.TAKE CL.GIVE CL.TAKEALL CL.POLICY CL.THROTTLE"),
-        ("-@all +@hash", "CL.TAKE CL.PEEK CL.GIVE CL.TAKEALL CL.POLICY CL.THROTTLE"),
-        ("-@all +@fast", "CL.TAKE CL.PEEK CL.GIVE CL.POLICY CL.THROTTLE"),
+        ("-@all +@write", "CL.TAKE CL.GIVE CL.SETTLE CL.TAKEALL CL.POLICY CL.THROTTLE"),
+        ("-@all +@hash", "CL.TAKE CL.PEEK CL.GIVE CL.SETTLE CL.TAKEALL CL.POLICY CL.THROTTLE"),
+        ("-@all +@fast", "CL.TAKE CL.PEEK CL.GIVE CL.SETTLE CL.POLICY CL.THROTTLE"),
         ("-@all +@slow", "CL.TAKEALL"),
         ("+@all -@write", "CL.PEEK"),
     ];
@@ -108,7 +127,8 @@ fn commands_are_in_acl_categories() {
         "CL.TAKE k",
         "CL.PEEK k",
         "CL.GIVE k",
-        "CL.TAKEALL 1 k",
+        "CL.SETTLE k 1 2",
+        "CL.TAKEALL k",
         "CL.POLICY k",
         "CL.THROTTLE k 1 2 3",
     ];

@@ -42,8 +42,18 @@ pub fn defaults(max_tokens: &str, refill: &str) -> BTreeMap<String, String> {
     .into()
 }
 
-pub fn counters(conn: &mut Connection) -> [i64; 6] {
-    ["taken", "refused", "given", "tokens_taken", "tokens_given", "corrupt"].map(|name| {
+pub fn counters(conn: &mut Connection) -> [i64; 8] {
+    [
+        "taken",
+        "refused",
+        "given",
+        "settled",
+        "tokens_taken",
+        "tokens_given",
+        "tokens_overrun",
+        "corrupt",
+    ]
+    .map(|name| {
         let value = info_field(conn, "claw", &format!("claw_{name}"));
         value.unwrap_or_else(|| panic!("no claw_{name}")).parse().unwrap()
     })

@@ -17,6 +17,7 @@ fn resp3_has_maps() {
             (text("weight"), Value::Int(1)),
             (text("pinned"), Value::Int(pinned)),
             (text("source"), text(if pinned == 1 { "pin" } else { "default" })),
+            (text("pin_remaining_ms"), Value::Int(-pinned)),
         ])
     };
     let rows = [
@@ -28,10 +29,11 @@ fn resp3_has_maps() {
         ("CL.PEEK k 5", five([5, 9, 0, 0, -1])),
         ("CL.GIVE k 1", five([1, 9, 6, 0, -1])),
         (
-            "CL.TAKEALL 2 k k",
+            "CL.TAKEALL k AND k",
             Value::Array(vec![
                 Value::Int(1),
                 Value::Int(-1),
+                Value::Int(0),
                 Value::Array(vec![five([1, 9, 5, 0, -1]), five([1, 9, 4, 0, -1])]),
             ]),
         ),
@@ -44,7 +46,7 @@ fn resp3_has_maps() {
     assert_eq!(error(conn, "CL.TAKE k 1 FOO"), "ERR unknown option 'FOO'");
     // In RESP2 the map is a list of pairs.
     let flat: Vec<Value> = ask(&mut server.connection(), "CL.POLICY k");
-    assert_eq!(flat.len(), 12);
+    assert_eq!(flat.len(), 14);
 }
 
 #[test]

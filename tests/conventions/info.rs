@@ -11,43 +11,53 @@ fn info_counts_what_is_done() {
     let conn = &mut server.connection();
     let version = info_field(conn, "claw", "claw_version");
     assert_eq!(version.as_deref(), Some(env!("CARGO_PKG_VERSION")));
-    assert_eq!(counters(conn), [0; 6]);
-    // What each adds: takes, refusals and gifts, tokens taken and given,
-    // corrupt buckets.
+    assert_eq!(counters(conn), [0; 8]);
+    // What each adds: takes, refusals, gifts and settlements, tokens taken, given and used
+    // beyond what was reserved, corrupt buckets.
     run(conn, &["CL.POLICY k CAPACITY 100 REFILL 0", "HSET bad tokens x"]);
     let rows = [
-        ("CL.TAKE k", [1, 0, 0, 1, 0, 0]),
-        ("CL.TAKE k 7", [1, 0, 0, 7, 0, 0]),
-        ("CL.TAKE k 0", [0, 0, 0, 0, 0, 0]),
-        ("CL.TAKE k 101", [0, 1, 0, 0, 0, 0]),
-        ("CL.PEEK k", [0, 0, 0, 0, 0, 0]),
-        ("CL.PEEK k 101", [0, 0, 0, 0, 0, 0]),
-        ("CL.GIVE k 3", [0, 0, 1, 0, 3, 0]),
-        ("CL.GIVE k 0", [0, 0, 0, 0, 0, 0]),
-        ("CL.GIVE k 9", [0, 0, 1, 0, 5, 0]),
-        ("CL.GIVE k 9", [0, 0, 0, 0, 0, 0]),
-        ("CL.TAKE k 150 PARTIAL", [1, 0, 0, 100, 0, 0]),
-        ("CL.TAKE k 1 PARTIAL", [0, 1, 0, 0, 0, 0]),
-        ("CL.GIVE k 50", [0, 0, 1, 0, 50, 0]),
-        ("CL.TAKEALL 3 k a k TOKENS 1 2 3", [1, 0, 0, 6, 0, 0]),
-        ("CL.TAKEALL 2 a k TOKENS 1 101", [0, 1, 0, 0, 0, 0]),
-        ("CL.TAKEALL 1 k TOKENS 0", [0, 0, 0, 0, 0, 0]),
-        ("CL.THROTTLE t 15 1 31622400", [1, 0, 0, 1, 0, 0]),
-        ("CL.THROTTLE t 15 1 31622400 4", [1, 0, 0, 4, 0, 0]),
-        ("CL.THROTTLE t 15 1 31622400 17", [0, 1, 0, 0, 0, 0]),
-        ("CL.THROTTLE t 15 1 31622400 0", [0, 0, 0, 0, 0, 0]),
-        ("CL.THROTTLE t 15 1 31622400 -1", [0, 0, 1, 0, 1, 0]),
-        ("CL.POLICY k WEIGHT 2", [0, 0, 0, 0, 0, 0]),
-        ("CL.POLICY_RO k", [0, 0, 0, 0, 0, 0]),
+        ("CL.TAKE k", [1, 0, 0, 0, 1, 0, 0, 0]),
+        ("CL.TAKE k 7", [1, 0, 0, 0, 7, 0, 0, 0]),
+        ("CL.TAKE k 0", [0, 0, 0, 0, 0, 0, 0, 0]),
+        ("CL.TAKE k 101", [0, 1, 0, 0, 0, 0, 0, 0]),
+        ("CL.PEEK k", [0, 0, 0, 0, 0, 0, 0, 0]),
+        ("CL.PEEK k 101", [0, 0, 0, 0, 0, 0, 0, 0]),
+        ("CL.GIVE k 3", [0, 0, 1, 0, 0, 3, 0, 0]),
+        ("CL.GIVE k 0", [0, 0, 0, 0, 0, 0, 0, 0]),
+        ("CL.GIVE k 9", [0, 0, 1, 0, 0, 5, 0, 0]),
+        ("CL.GIVE k 9", [0, 0, 0, 0, 0, 0, 0, 0]),
+        ("CL.TAKE k 150 PARTIAL", [1, 0, 0, 0, 100, 0, 0, 0]),
+        ("CL.TAKE k 1 PARTIAL", [0, 1, 0, 0, 0, 0, 0, 0]),
+        ("CL.GIVE k 50", [0, 0, 1, 0, 0, 50, 0, 0]),
+        ("CL.TAKEALL k AND a 2 AND k 3", [1, 0, 0, 0, 6, 0, 0, 0]),
+        ("CL.TAKEALL a AND k 101", [0, 1, 0, 0, 0, 0, 0, 0]),
+        ("CL.TAKEALL k 0", [0, 0, 0, 0, 0, 0, 0, 0]),
+        ("CL.TAKE k 1 KEEP 100", [0, 1, 0, 0, 0, 0, 0, 0]),
+        ("CL.SETTLE k 5 2", [0, 0, 0, 1, 0, 3, 0, 0]),
+        ("CL.SETTLE k 5 5", [0, 0, 0, 0, 0, 0, 0, 0]),
+        ("CL.SETTLE k 5 9", [0, 0, 0, 1, 0, 0, 4, 0]),
+        // What is booked counts, and not what was asked for.
+        ("CL.SETTLE debt 0 9 CAPACITY 4 REFILL 0", [0, 0, 0, 1, 0, 0, 8, 0]),
+        ("CL.SETTLE debt 0 9", [0, 0, 0, 0, 0, 0, 0, 0]),
+        ("CL.SETTLE debt 9 0", [0, 0, 0, 1, 0, 8, 0, 0]),
+        ("CL.SETTLE debt 9 0", [0, 0, 0, 0, 0, 0, 0, 0]),
+        ("CL.THROTTLE t 15 1 31622400", [1, 0, 0, 0, 1, 0, 0, 0]),
+        ("CL.THROTTLE t 15 1 31622400 4", [1, 0, 0, 0, 4, 0, 0, 0]),
+        ("CL.THROTTLE t 15 1 31622400 17", [0, 1, 0, 0, 0, 0, 0, 0]),
+        ("CL.THROTTLE t 15 1 31622400 0", [0, 0, 0, 0, 0, 0, 0, 0]),
+        ("CL.THROTTLE t 15 1 31622400 -1", [0, 0, 1, 0, 0, 1, 0, 0]),
+        ("CL.POLICY k WEIGHT 2", [0, 0, 0, 0, 0, 0, 0, 0]),
+        ("CL.POLICY_RO k", [0, 0, 0, 0, 0, 0, 0, 0]),
         // Errors are none of these, except for what a bucket holds.
-        ("CL.TAKE", [0, 0, 0, 0, 0, 0]),
-        ("CL.TAKE k 1 FOO", [0, 0, 0, 0, 0, 0]),
-        ("CL.TAKE bad", [0, 0, 0, 0, 0, 1]),
-        ("CL.PEEK bad", [0, 0, 0, 0, 0, 1]),
-        ("CL.TAKEALL 2 k bad", [0, 0, 0, 0, 0, 1]),
-        ("CL.POLICY bad", [0, 0, 0, 0, 0, 1]),
+        ("CL.TAKE", [0, 0, 0, 0, 0, 0, 0, 0]),
+        ("CL.TAKE k 1 FOO", [0, 0, 0, 0, 0, 0, 0, 0]),
+        ("CL.TAKE bad", [0, 0, 0, 0, 0, 0, 0, 1]),
+        ("CL.PEEK bad", [0, 0, 0, 0, 0, 0, 0, 1]),
+        ("CL.TAKEALL k AND bad", [0, 0, 0, 0, 0, 0, 0, 1]),
+        ("CL.SETTLE bad 1 2", [0, 0, 0, 0, 0, 0, 0, 1]),
+        ("CL.POLICY bad", [0, 0, 0, 0, 0, 0, 0, 1]),
     ];
-    let mut expected = [0; 6];
+    let mut expected = [0; 8];
     for (line, more) in rows {
         let wrong = line == "CL.TAKE" || line.ends_with("FOO") || line.contains("bad");
         assert_eq!(cmd(conn, line).is_err(), wrong, "`{line}`");

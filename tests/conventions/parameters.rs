@@ -12,6 +12,7 @@ fn parameters_are_set_and_read() {
     let conn = &mut server.connection();
     assert_eq!(parameters(conn), defaults("1000", "5"));
     let rows = [
+        ("claw.max-tokens 0", "0", "5"),
         ("claw.max-tokens 1", "1", "5"),
         ("claw.max-tokens 1000000000000", "1000000000000", "5"),
         ("CLAW.Max-Tokens 50", "50", "5"),
@@ -38,11 +39,11 @@ fn a_bad_value_of_a_parameter_is_refused_with_the_reason() {
     let server = Server::start();
     let conn = &mut server.connection();
     run(conn, &["CONFIG SET claw.max-tokens 70 claw.refill-rate-per-sec 0.7"]);
-    let range = "argument must be between 1 and 1000000000000 inclusive";
+    let range = "argument must be between 0 and 1000000000000 inclusive";
     let integer = "argument couldn't be parsed into an integer";
     let refill = "refill must be 0 or a number from 0.000001 to 1000000000000";
     let rows: &[(&str, &[&str], &str)] = &[
-        ("claw.max-tokens", &["0", "-1", "1000000000001", "9223372036854775807"], range),
+        ("claw.max-tokens", &["-1", "1000000000001", "9223372036854775807"], range),
         ("claw.max-tokens", &["", "x", "1.5", "1e3", "5gb", "9223372036854775808", " 1"], integer),
         (
             "claw.refill-rate-per-sec",
@@ -137,7 +138,7 @@ fn rewritten_parameters_outlive_a_restart() {
             "CONFIG SET claw.refill-rate-per-sec 5",
             defaults("50", "5"),
         ),
-        (&["max-tokens", "50"], "CONFIG SET claw.max-tokens 50", defaults("50", "5")),
+        (&["max-tokens", "0"], "CONFIG SET claw.refill-rate-per-sec 6", defaults("0", "6")),
     ];
     for (args, set, expected) in rows {
         let server = Server::builder().module_args(args.iter().copied()).start();

@@ -1,12 +1,12 @@
 //! What the hash of a bucket may look like, and when it expires.
 
-use crate::grammar::{MAX_INTERVAL_MS, MAX_TOKENS, decimal, ensure, number, refill};
+use crate::grammar::{MAX_INTERVAL_MS, MAX_TOKENS, ensure, number, refill, signed};
 use crate::resp::{Reply, words};
 
 const MAX_LEAD_US: u64 = 30 * 24 * 3_600 * 1_000_000;
 /// 9999-12-30T22:00:00.999999Z
 const LATEST_US: u64 = 253_402_207_200_999_999;
-const MICRO: u128 = 1_000_000;
+const MICRO: i128 = 1_000_000;
 /// Later than this nothing expires.
 const LATEST_EXPIRY_US: u128 = u64::MAX as u128;
 
@@ -85,7 +85,7 @@ impl State {
             let of_name = |(n, _): &&(&Reply, &Reply)| n.bytes() == Some(name.as_bytes());
             config.iter().find(of_name).and_then(|(_, value)| value.bytes()).unwrap_or_default()
         };
-        let capacity = number(value("claw.max-tokens"), 1, MAX_TOKENS);
+        let capacity = number(value("claw.max-tokens"), 0, MAX_TOKENS);
         let refill = refill(value("claw.refill-rate-per-sec"));
         let (Some(capacity), Some(refill)) = (capacity, refill) else {
             return Err(format!("the configured policy is impossible: {config:?}"));
@@ -117,7 +117,7 @@ impl State {
                 faults.push(name)
             }
         };
-        note("tokens", bad(tokens, &|text| decimal(text).is_some()));
+        note("tokens", bad(tokens, &|text| signed(text).is_some()));
         note("timestamp", bad(timestamp, &|text| self.time(text).is_some()));
         note("userWeight", bad(weight, &|text| number(text, 1, 10).is_some()));
         note("policy", bad(policy, &|text| parse(text).is_some()));
@@ -142,9 +142,9 @@ impl State {
         let own = self.fields[3].as_deref().and_then(parse);
         let policy = own.unwrap_or(self.default);
         ensure(capacity as u64 == policy.capacity, "the capacity is not that of the policy")?;
-        ensure((0..=capacity).contains(&remaining), "remaining is not within 0..=capacity")?;
+        ensure(remaining <= capacity, "remaining is above the capacity")?;
         ensure((reset == 0) == (remaining == capacity), "reset_after is 0 only when full")?;
-        let tokens = self.fields[0].as_deref().and_then(decimal);
+        let tokens = self.fields[0].as_deref().and_then(signed).map(i128::from);
         let Some(tokens) = tokens else {
             // The default may have been smaller in between.
             let full = own.is_none() || remaining == capacity;
@@ -152,16 +152,16 @@ impl State {
         };
         // An earlier, smaller default may have cut a bucket without a policy of its own.
         if own.is_some() {
-            let least = tokens.min(capacity as u64 * 1_000_000) / 1_000_000;
-            ensure(remaining as u64 >= least, "tokens were lost")?;
+            let least = tokens.min(i128::from(capacity) * MICRO).div_euclid(MICRO);
+            ensure(i128::from(remaining) >= least, "tokens were lost")?;
             let then = self.fields[1].as_deref().and_then(|text| self.time(text));
             let elapsed = self.now.saturating_sub(then.unwrap_or(self.now));
             let weight = self.fields[2].as_deref().map_or(1, |w| number(w, 1, 10).unwrap_or(1));
             let rate = u128::from(policy.refill) * u128::from(weight);
             // The remainder is less than a millionth.
             let credit = rate * u128::from(elapsed) / u128::from(policy.interval_us) + 1;
-            let most = (u128::from(tokens) + credit) / MICRO;
-            ensure(remaining as u128 <= most, "tokens were made")?;
+            let most = (tokens + credit as i128).div_euclid(MICRO);
+            ensure(i128::from(remaining) <= most, "tokens were made")?;
         }
         Ok(())
     }
@@ -169,16 +169,16 @@ impl State {
     /// Checks a bucket that a call wrote: from what there was before it, it took
     /// so many tokens (or gave, if negative). `self` is what there is now.
     pub fn check_moved(&self, before: &State, tokens: i64, capacity: i64) -> Result<(), String> {
-        let held = i128::from(capacity) * 1_000_000;
+        let held = i128::from(capacity) * MICRO;
         let [_, timestamp, weight, policy, _] = &before.fields;
         let then = timestamp.as_deref().and_then(|text| before.time(text));
         let now = self.fields[1].as_deref().and_then(|text| self.time(text)).ok_or("no time")?;
         let policy = policy.as_deref().and_then(parse);
-        let had = match (before.fields[0].as_deref().and_then(decimal), policy) {
+        let had = match (before.fields[0].as_deref().and_then(signed), policy) {
             // What is missing is full, whatever the capacity.
             _ if before.missing => held,
-            (None, None) if then.is_none() => i128::from(before.default.capacity) * 1_000_000,
-            (None, Some(policy)) => i128::from(policy.capacity) * 1_000_000,
+            (None, None) if then.is_none() => i128::from(before.default.capacity) * MICRO,
+            (None, Some(policy)) => i128::from(policy.capacity) * MICRO,
             // Nobody here knows what the default was in between.
             (_, None) => return Ok(()),
             (Some(micros), Some(policy)) => {
@@ -186,12 +186,11 @@ impl State {
                 let elapsed = now.saturating_sub(then.unwrap_or(now));
                 let rate = u128::from(policy.refill) * u128::from(weight);
                 let credit = rate * u128::from(elapsed) / u128::from(policy.interval_us);
-                let most = u128::from(policy.capacity) * MICRO;
-                (u128::from(micros) + credit).min(most) as i128
+                (i128::from(micros) + credit as i128).min(i128::from(policy.capacity) * MICRO)
             }
         };
-        let left = (had.min(held) - i128::from(tokens) * 1_000_000).min(held);
-        let found = self.fields[0].as_deref().and_then(decimal).ok_or("no tokens")?;
+        let left = (had.min(held) - i128::from(tokens) * MICRO).min(held);
+        let found = self.fields[0].as_deref().and_then(signed).ok_or("no tokens")?;
         // The remainder is a part of a millionth.
         let fits = (left..=left + 1).contains(&i128::from(found));
         ensure(fits, &format!("{left} millionths ought to be left"))
@@ -207,23 +206,38 @@ impl State {
 
     /// Checks a bucket that a command has just written, leaving `remaining` of
     /// `capacity` tokens.
-    pub fn check_written(&self, capacity: i64, remaining: i64) -> Result<(), String> {
+    pub fn check_written(
+        &self,
+        before: &State,
+        capacity: i64,
+        remaining: i64,
+    ) -> Result<(), String> {
         let faults = self.faults();
         ensure(faults.is_empty(), &format!("{faults:?} cannot be understood"))?;
         let [tokens, timestamp, weight, policy, remainder] = &self.fields;
-        let tokens = tokens.as_deref().and_then(decimal).ok_or("no tokens")?;
+        let tokens = tokens.as_deref().and_then(signed).ok_or("no tokens")?;
         let timestamp = timestamp.as_deref().and_then(|text| number(text, 0, LATEST_US));
         let timestamp = timestamp.ok_or("no timestamp in microseconds")?;
         let weight = weight.as_deref().and_then(|text| number(text, 1, 10)).unwrap_or(1);
+        let had = |state: &State| state.fields[3].as_deref().and_then(parse);
         let policy = policy.as_deref().and_then(parse).unwrap_or(self.default);
         let remainder = remainder.as_deref().and_then(|r| number(r, 0, u64::MAX)).unwrap_or(0);
 
-        let held = capacity as u64 * 1_000_000;
+        let held = capacity * 1_000_000;
         ensure(policy.capacity == capacity as u64, "the stored capacity is another")?;
         ensure(tokens <= held, "more tokens than the capacity")?;
-        ensure(tokens / 1_000_000 == remaining as u64, "the stored tokens are others")?;
+        ensure(tokens.div_euclid(1_000_000) == remaining, "the stored tokens are others")?;
         ensure(tokens < held || remainder == 0, "more than the capacity by a remainder")?;
 
+        // What did not refill before, and does not now, has the expiry that its user wants. Nobody
+        // here knows what the default was when it was left.
+        let was_dry = had(before).is_none_or(|policy| policy.refill == 0);
+        if policy.refill == 0 && !before.missing && was_dry {
+            let same = self.expires_ms == before.expires_ms;
+            if same || had(before).is_some() {
+                return ensure(same, "another expiry than its user's");
+            }
+        }
         if policy.pinned || weight != 1 || self.foreign {
             return ensure(self.expires_ms.is_none(), "what is kept does not expire");
         }
@@ -237,7 +251,13 @@ impl State {
                 (units, refill) => Some(units.div_ceil(refill)),
             }
         };
-        let missing = held - tokens;
+        let missing = (held - tokens) as u64;
+        let by_a_call = had(self).is_some();
+        if policy.capacity == 0 && by_a_call && missing == 0 {
+            let end = (u128::from(timestamp) + u128::from(policy.interval_us)).div_ceil(1_000);
+            let expires = self.expires_ms.map(u128::from);
+            return ensure(expires == Some(end), "blocked for another time than the interval");
+        }
         let (Some(least), Some(most)) = (us_for(missing, part), us_for(missing, 0)) else {
             return ensure(self.expires_ms.is_none(), "what never fills does not expire");
         };
@@ -269,7 +289,7 @@ fn parse(text: &[u8]) -> Option<Policy> {
         _ => return None,
     };
     Some(Policy {
-        capacity: number(capacity, 1, MAX_TOKENS)?,
+        capacity: number(capacity, 0, MAX_TOKENS)?,
         refill: refill(&rate[..slash])?,
         interval_us: number(&rate[slash + 1..], 1, MAX_INTERVAL_MS)? * 1_000,
         pinned,

@@ -413,6 +413,10 @@ fn audit(queued: &[Expect], items: &[Reply]) -> Result<bool, String> {
     // A refused call that brings no policy writes nothing.
     let (moved, refused) = match *shape {
         Shape::Take { policy, .. } => (first, first == 0 && !policy),
+        Shape::Settle { reserved, used, .. } if first < 0 => (used as i64 - reserved as i64, false),
+        Shape::Settle { reserved, used, policy } => {
+            (first, first == 0 && used >= reserved && !policy)
+        }
         Shape::Give { tokens } => (if first > 0 { -(tokens as i64) } else { 0 }, false),
         Shape::Throttle { quantity } if quantity > 0 && first == 0 => (quantity, false),
         Shape::Throttle { .. } => (0, false),
@@ -420,7 +424,7 @@ fn audit(queued: &[Expect], items: &[Reply]) -> Result<bool, String> {
     };
     let checked = if moved != 0 {
         after
-            .check_written(capacity, remaining)
+            .check_written(&before, capacity, remaining)
             .and_then(|()| after.check_moved(&before, moved, capacity))
     } else if refused {
         after.check_untouched(&before)

@@ -1,13 +1,15 @@
 //! What a call may look like, and what its answer must look like: the contract
 //! written down a second time, without a look at the module.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use crate::resp::Reply;
 
 pub const MAX_TOKENS: u64 = 1_000_000_000_000;
 pub const MAX_INTERVAL_MS: u64 = 31_622_400_000;
 const MAX_PERIOD_S: u64 = 31_622_400;
+/// No bucket owes more.
+const MAX_DEBT: u64 = 9_000_000_000_000;
 /// An error is one line, and quotes no more than the beginning of a long value.
 const LONGEST_ERROR: usize = 1_000;
 const QUOTED: usize = 64;
@@ -18,24 +20,38 @@ pub enum Shape {
     /// An error, and nothing is changed.
     Refused,
     Take {
-        tokens: u64,
-        partial: bool,
+        demand: Demand,
         /// The call brings a policy.
         policy: bool,
     },
     Give {
         tokens: u64,
     },
-    /// `torn`: a key is named twice, with lists that may give it two policies,
-    /// which is an error.
+    Settle {
+        reserved: u64,
+        used: u64,
+        /// The call brings a policy.
+        policy: bool,
+    },
+    /// `torn`: a key is given two policies, which is an error.
     All {
-        tokens: Vec<u64>,
+        demands: Vec<Demand>,
         torn: bool,
     },
     Policy,
     Throttle {
         quantity: i64,
     },
+}
+
+/// What is wanted of a bucket.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Demand {
+    tokens: u64,
+    /// Less will do.
+    partial: bool,
+    /// So many have to be left.
+    keep: u64,
 }
 
 /// Digits and nothing else.
@@ -87,13 +103,25 @@ pub fn number(text: &[u8], min: u64, max: u64) -> Option<u64> {
 
 /// An amount in millionths, the nearest; of two the greater.
 pub fn decimal(text: &[u8]) -> Option<u64> {
+    decimal_up_to(text, MAX_TOKENS)
+}
+
+/// The same, with or without a sign.
+pub fn signed(text: &[u8]) -> Option<i64> {
+    match text.strip_prefix(b"-") {
+        Some(owed) => Some(-(decimal_up_to(owed, MAX_DEBT)? as i64)),
+        None => Some(decimal(text)? as i64),
+    }
+}
+
+fn decimal_up_to(text: &[u8], most: u64) -> Option<u64> {
     let (whole, places) = plain(text)?;
     let places = format!("{places:0<7}");
     let up = u64::from(places.as_bytes()[6] >= b'5');
     let micros = format!("{whole}{}", &places[..6]);
-    digits(micros.as_bytes(), 0, MAX_TOKENS * 1_000_000)
+    digits(micros.as_bytes(), 0, most * 1_000_000)
         .map(|micros| micros + up)
-        .filter(|micros| *micros <= MAX_TOKENS * 1_000_000)
+        .filter(|micros| *micros <= most * 1_000_000)
 }
 
 /// A refill: an amount that is not rounded to 0.
@@ -108,12 +136,31 @@ pub fn shape(args: &[Vec<u8>]) -> Shape {
 }
 
 /// The keys of a call, if it is one.
-pub fn keys(args: &[Vec<u8>]) -> &[Vec<u8>] {
+pub fn keys(args: &[Vec<u8>]) -> Vec<&[u8]> {
+    let rest: Vec<&[u8]> = args[1..].iter().map(Vec::as_slice).collect();
     if !args[0].eq_ignore_ascii_case(b"CL.TAKEALL") {
-        return args.get(1..2).unwrap_or_default();
+        return rest.into_iter().take(1).collect();
     }
-    let count = args.get(1).and_then(|n| digits(n, 1, 1 << 20)).unwrap_or(0) as usize;
-    args.get(2..2 + count).unwrap_or_default()
+    groups(&rest).into_iter().filter_map(|group| group.first().copied()).collect()
+}
+
+/// What stands between the words `AND`. The first of each group is a key, whatever it says.
+fn groups<'a, 'b>(mut rest: &'b [&'a [u8]]) -> Vec<&'b [&'a [u8]]> {
+    let mut groups = Vec::new();
+    loop {
+        let and = |word: &&[u8]| word.eq_ignore_ascii_case(b"AND");
+        let next = rest.iter().skip(1).position(and).map(|place| place + 1);
+        match next {
+            Some(at) if !rest.is_empty() => {
+                groups.push(&rest[..at]);
+                rest = &rest[at + 1..];
+            }
+            _ => {
+                groups.push(rest);
+                return groups;
+            }
+        }
+    }
 }
 
 /// Whether a command may be called where only reading is allowed.
@@ -124,8 +171,15 @@ pub fn reads_only(args: &[Vec<u8>]) -> bool {
 fn accepted(args: &[&[u8]]) -> Option<Shape> {
     let name = args[0].to_ascii_uppercase();
     match name.as_slice() {
-        b"CL.TAKE" => take(args, &["CAPACITY", "REFILL", "INTERVAL", "PARTIAL"]),
+        b"CL.TAKE" => take(args, &["CAPACITY", "REFILL", "INTERVAL", "PARTIAL", "KEEP"]),
         b"CL.PEEK" => take(args, &["CAPACITY", "REFILL", "INTERVAL"]),
+        b"CL.SETTLE" => {
+            let reserved = number(args.get(2)?, 0, MAX_TOKENS)?;
+            let used = number(args.get(3)?, 0, MAX_TOKENS)?;
+            let given = options(&args[4..], &["CAPACITY", "REFILL", "INTERVAL"])?;
+            let policy = policy_of(&given)?.is_some();
+            Some(Shape::Settle { reserved, used, policy })
+        }
         b"CL.GIVE" => match args.get(1..)? {
             [_] => Some(Shape::Give { tokens: 1 }),
             [_, tokens] => Some(Shape::Give { tokens: number(tokens, 0, MAX_TOKENS)? }),
@@ -149,29 +203,45 @@ fn accepted(args: &[&[u8]]) -> Option<Shape> {
 }
 
 fn is_option(word: &[u8]) -> bool {
-    ["CAPACITY", "REFILL", "INTERVAL", "PARTIAL", "WEIGHT", "RESET", "TOKENS"]
+    ["CAPACITY", "REFILL", "INTERVAL", "PARTIAL", "KEEP", "WEIGHT", "FOR", "RESET"]
         .iter()
         .any(|option| word.eq_ignore_ascii_case(option.as_bytes()))
 }
 
 fn take(args: &[&[u8]], allowed: &[&str]) -> Option<Shape> {
-    let mut rest = args.get(2..)?;
+    let (demand, policy) = wanted(args.get(1..)?, allowed)?;
+    Some(Shape::Take { demand, policy: policy.is_some() })
+}
+
+/// Capacity, refill and interval.
+type Policy = [u64; 3];
+
+/// What a key, tokens and options ask for.
+fn wanted(group: &[&[u8]], allowed: &[&str]) -> Option<(Demand, Option<Policy>)> {
+    let mut rest = group.get(1..)?;
     let mut tokens = 1;
     if let Some(first) = rest.first().filter(|first| !is_option(first)) {
         tokens = number(first, 0, MAX_TOKENS)?;
         rest = &rest[1..];
     }
     let given = options(rest, allowed)?;
-    let has = |option| given.iter().any(|(name, _)| *name == option);
-    let never = given.contains(&("REFILL", 0));
-    is_whole(has("CAPACITY"), has("REFILL"), never).then_some(())?;
-    Some(Shape::Take { tokens, partial: has("PARTIAL"), policy: has("REFILL") })
+    let value = |option| given.iter().find(|(name, _)| *name == option).map(|(_, value)| *value);
+    let partial = value("PARTIAL").is_some();
+    let keep = value("KEEP").unwrap_or(0);
+    Some((Demand { tokens, partial, keep }, policy_of(&given)?))
 }
 
-/// Whether a call may bring a policy of these parts: a whole one or none. What never refills
-/// (`never`) does not say how much it holds.
-fn is_whole(capacity: bool, refill: bool, never: bool) -> bool {
-    if capacity { refill } else { !never }
+/// The policy that a call brings: a whole one or none. What never refills does not say how much
+/// it holds.
+fn policy_of(given: &[(&str, u64)]) -> Option<Option<Policy>> {
+    let value = |option| given.iter().find(|(name, _)| *name == option).map(|(_, value)| *value);
+    match (value("CAPACITY"), value("REFILL"), value("INTERVAL").unwrap_or(1_000)) {
+        (None, None, _) => Some(None),
+        (Some(_), None, _) | (None, Some(0), _) => None,
+        (capacity, Some(refill), interval) => {
+            Some(Some([capacity.unwrap_or(refill.div_ceil(1_000_000)), refill, interval]))
+        }
+    }
 }
 
 /// The options with their values; `None` if they are no options.
@@ -200,8 +270,7 @@ fn options<'a>(mut rest: &[&[u8]], allowed: &[&'a str]) -> Option<Vec<(&'a str, 
 
 fn option_value(option: &str, value: &[u8]) -> Option<u64> {
     match option {
-        "TOKENS" => number(value, 0, MAX_TOKENS),
-        "CAPACITY" => number(value, 1, MAX_TOKENS),
+        "KEEP" | "CAPACITY" => number(value, 0, MAX_TOKENS),
         "REFILL" => refill(value),
         "INTERVAL" => number(value, 1, MAX_INTERVAL_MS),
         "WEIGHT" => number(value, 1, 10),
@@ -226,48 +295,20 @@ fn throttle(args: &[&[u8]]) -> Option<Shape> {
 }
 
 fn take_all(args: &[&[u8]]) -> Option<Shape> {
-    let numkeys = args.get(1)?;
-    // The server finds the keys by this number too, for ACL and for Cluster,
-    // and reads no leading zero.
-    if numkeys.first() == Some(&b'0') {
+    let groups = groups(args.get(1..)?);
+    if groups.len() > 1_024 {
         return None;
     }
-    let count = usize::try_from(digits(numkeys, 1, u64::MAX)?).ok()?;
-    let mut rest = args.get(2..)?;
-    if count > rest.len() || count > 1_024 {
-        return None;
-    }
-    rest = &rest[count..];
-    let mut seen: Vec<&str> = Vec::new();
-    let mut tokens = vec![1; count];
-    let (mut lists, mut never) = (false, false);
-    while let Some((word, tail)) = rest.split_first() {
-        let allowed = ["TOKENS", "CAPACITY", "REFILL", "INTERVAL"];
-        let option = allowed.into_iter().find(|o| word.eq_ignore_ascii_case(o.as_bytes()))?;
-        if seen.contains(&option) {
-            return None;
+    let mut policies: HashMap<&[u8], Policy> = HashMap::new();
+    let (mut demands, mut torn) = (Vec::new(), false);
+    for group in groups {
+        let (demand, policy) = wanted(group, &["CAPACITY", "REFILL", "INTERVAL", "KEEP"])?;
+        demands.push(demand);
+        if let Some(policy) = policy {
+            torn |= *policies.entry(group[0]).or_insert(policy) != policy;
         }
-        seen.push(option);
-        let len = tail.iter().position(|value| is_option(value)).unwrap_or(tail.len());
-        let values: Vec<u64> =
-            tail[..len].iter().map(|value| option_value(option, value)).collect::<Option<_>>()?;
-        if len == 0 || (len != 1 && len != count) {
-            return None;
-        }
-        lists |= len > 1 && option != "TOKENS";
-        never |= option == "REFILL" && values.contains(&0);
-        if option == "TOKENS" {
-            tokens = (0..count).map(|i| values[if len == 1 { 0 } else { i }]).collect();
-        }
-        rest = &tail[len..];
     }
-    if seen.contains(&"INTERVAL") && !seen.contains(&"REFILL") {
-        return None;
-    }
-    is_whole(seen.contains(&"CAPACITY"), seen.contains(&"REFILL"), never).then_some(())?;
-    let names = &args[2..2 + count];
-    let twice = names.iter().collect::<HashSet<_>>().len() < count;
-    Some(Shape::All { tokens, torn: twice && lists })
+    Some(Shape::All { demands, torn })
 }
 
 /// Checks the answer to a call, wherever the call was made: directly, in a
@@ -276,7 +317,8 @@ pub fn check(args: &[Vec<u8>], shape: &Shape, reply: &Reply) -> Result<(), Strin
     match (shape, reply) {
         (_, Reply::Error(line)) => check_error(args, shape, line),
         (Shape::Refused, _) => Err("this has to be refused".into()),
-        (Shape::Take { tokens, partial, .. }, _) => taken(&five(reply)?, *tokens, *partial),
+        (Shape::Take { demand, .. }, _) => taken(&five(reply)?, demand),
+        (Shape::Settle { reserved, used, .. }, _) => settled(&five(reply)?, *reserved, *used),
         (Shape::Give { tokens }, _) => {
             let [taken, capacity, remaining, retry, reset] = five(reply)?;
             levels(capacity, remaining, reset)?;
@@ -285,7 +327,11 @@ pub fn check(args: &[Vec<u8>], shape: &Shape, reply: &Reply) -> Result<(), Strin
         }
         (Shape::Throttle { quantity }, _) => {
             let [limited, capacity, remaining, retry, reset] = five(reply)?;
-            levels(capacity, remaining, reset)?;
+            ensure(remaining >= 0, "it knows of no debt")?;
+            // Where nothing fits in, a debt does not show.
+            if capacity > 0 || reset == 0 {
+                levels(capacity, remaining, reset)?;
+            }
             match limited {
                 0 => ensure(retry == -1, "not limited, so there is nothing to wait for"),
                 1 => {
@@ -295,7 +341,8 @@ pub fn check(args: &[Vec<u8>], shape: &Shape, reply: &Reply) -> Result<(), Strin
                 _ => Err("limited is 0 or 1".into()),
             }
         }
-        (Shape::All { tokens, .. }, _) => all(reply, tokens),
+        (Shape::All { torn: true, .. }, _) => Err("a key has two policies".into()),
+        (Shape::All { demands, .. }, _) => all(reply, demands),
         (Shape::Policy, _) => policy(reply),
     }
 }
@@ -319,7 +366,7 @@ fn check_error(args: &[Vec<u8>], shape: &Shape, line: &str) -> Result<(), String
         return ensure(matches!(shape, Shape::All { torn: true, .. }), "no key has two policies");
     }
     let named = about_field.is_some_and(|rest| {
-        keys(args).iter().any(|key| rest.starts_with(&quoted(key)))
+        keys(args).into_iter().any(|key| rest.starts_with(&quoted(key)))
             && ["tokens", "timestamp", "userWeight", "policy", "remainder"]
                 .iter()
                 .any(|field| rest.contains(&format!(": field '{field}' holds '")))
@@ -340,56 +387,83 @@ fn five(reply: &Reply) -> Result<[i64; 5], String> {
 }
 
 fn levels(capacity: i64, remaining: i64, reset: i64) -> Result<(), String> {
-    ensure((1..=MAX_TOKENS as i64).contains(&capacity), "capacity out of bounds")?;
-    ensure((0..=capacity).contains(&remaining), "remaining is not within 0..=capacity")?;
+    ensure((0..=MAX_TOKENS as i64).contains(&capacity), "capacity out of bounds")?;
+    let possible = -(MAX_DEBT as i64)..=capacity;
+    ensure(possible.contains(&remaining), "remaining is above the capacity, or too deep")?;
     ensure(reset >= -1, "reset_after is below -1")?;
     ensure((reset == 0) == (remaining == capacity), "reset_after is 0 when full, and only then")
 }
 
-fn taken(answer: &[i64; 5], tokens: u64, partial: bool) -> Result<(), String> {
+fn taken(answer: &[i64; 5], demand: &Demand) -> Result<(), String> {
     let [taken, capacity, remaining, retry, reset] = *answer;
-    let tokens = tokens as i64;
+    let Demand { partial, .. } = *demand;
+    let [tokens, keep] = [demand.tokens, demand.keep].map(|tokens| tokens as i64);
     levels(capacity, remaining, reset)?;
     ensure(retry >= -1, "retry_after is below -1")?;
     ensure((0..=tokens).contains(&taken), "took more than was asked for")?;
+    ensure(taken == 0 || remaining >= keep, "left less than was to be kept")?;
     if taken == tokens {
         return ensure(retry == 0, "granted, so there is nothing to wait for");
     }
-    if partial && taken > 0 {
-        ensure(remaining == 0, "left tokens that were asked for")?;
-        return ensure(retry == 0, "granted, so there is nothing to wait for");
-    }
-    ensure(taken == 0, "took a part")?;
-    let least = if partial { 1 } else { tokens };
-    ensure(remaining < least, "refused although there was enough")?;
+    ensure(taken == 0 || partial, "took a part")?;
+    ensure(taken == 0 || remaining == keep, "left tokens that were asked for")?;
+    let needed = keep + if partial { 1 } else { tokens };
+    ensure(remaining < needed, "refused although there was enough")?;
     ensure(retry != 0, "refused without a wait")?;
-    ensure(least <= capacity || retry == -1, "a wait for more than the bucket holds")?;
+    ensure(needed <= capacity || retry == -1, "a wait for more than the bucket holds")?;
     ensure(retry == -1 || reset == -1 || retry <= reset, "waits longer than until full")
 }
 
-fn all(reply: &Reply, tokens: &[u64]) -> Result<(), String> {
+fn settled(answer: &[i64; 5], reserved: u64, used: u64) -> Result<(), String> {
+    let [booked, capacity, remaining, retry, reset] = *answer;
+    let asked = used as i64 - reserved as i64;
+    levels(capacity, remaining, reset)?;
+    if asked <= 0 {
+        ensure((asked..=0).contains(&booked), "gave back more than was not used")?;
+        ensure(booked == asked || remaining >= capacity, "there was room to give back more")?;
+        return ensure(retry == 0, "giving does not wait");
+    }
+    ensure((0..=asked).contains(&booked), "booked more than was used")?;
+    ensure(booked == 0 || remaining >= -capacity, "owes more than the capacity")?;
+    let rest = asked - booked;
+    if rest == 0 {
+        return ensure(retry == 0, "all is booked, so there is nothing to wait for");
+    }
+    ensure(remaining <= -capacity, "there was room to book more")?;
+    ensure(retry == -1 || retry > 0, "not all is booked, without a wait")?;
+    ensure(rest <= 2 * capacity || retry == -1, "a wait for more than can be owed")?;
+    ensure(retry == -1 || reset == -1 || retry <= reset, "waits longer than until full")
+}
+
+fn all(reply: &Reply, demands: &[Demand]) -> Result<(), String> {
     let Reply::Array(items) = reply else { return Err("not an array".into()) };
-    let [Reply::Int(granted), Reply::Int(index), Reply::Array(answers)] = items.as_slice() else {
-        return Err("not two integers and an array".into());
+    let [Reply::Int(granted), Reply::Int(index), Reply::Int(wait), Reply::Array(answers)] =
+        items.as_slice()
+    else {
+        return Err("not three integers and an array".into());
     };
-    ensure(answers.len() == tokens.len(), "not one answer for each key")?;
+    ensure(answers.len() == demands.len(), "not one answer for each group")?;
     let answers = answers.iter().map(five).collect::<Result<Vec<_>, _>>()?;
     for [taken, capacity, remaining, retry, reset] in &answers {
         levels(*capacity, *remaining, *reset)?;
         ensure(*retry >= -1, "retry_after is below -1")?;
         ensure(*granted == 1 || *taken == 0, "refused, but took")?;
     }
+    let waits = || answers.iter().map(|answer| answer[3]);
+    let longest = if waits().any(|wait| wait == -1) { Some(-1) } else { waits().max() };
+    ensure(longest == Some(*wait), "the wait for all is not the longest")?;
+    let refusing = waits().position(|wait| wait != 0);
     match granted {
         1 => {
-            ensure(*index == -1, "granted, but a key refuses")?;
-            let right =
-                |(answer, tokens): (&[i64; 5], &u64)| answer[0] == *tokens as i64 && answer[3] == 0;
-            ensure(answers.iter().zip(tokens).all(right), "did not take what was asked for")
+            ensure(*index == -1 && *wait == 0, "granted, but a group refuses")?;
+            let right = |(answer, demand): (&[i64; 5], &Demand)| {
+                let kept = demand.tokens == 0 || answer[2] >= demand.keep as i64;
+                answer[0] == demand.tokens as i64 && kept
+            };
+            ensure(answers.iter().zip(demands).all(right), "did not take what was asked for")
         }
         0 => {
-            let answer = usize::try_from(*index).ok().and_then(|index| answers.get(index));
-            let answer = answer.ok_or("the refusing key is none of the call's")?;
-            ensure(answer[3] != 0, "the refusing key need not be waited for")
+            ensure(usize::try_from(*index).ok() == refusing, "another group is the first to refuse")
         }
         _ => Err("granted is 0 or 1".into()),
     }
@@ -397,7 +471,7 @@ fn all(reply: &Reply, tokens: &[u64]) -> Result<(), String> {
 
 fn policy(reply: &Reply) -> Result<(), String> {
     let pairs = reply.pairs().ok_or("not a map")?;
-    ensure(pairs.len() == 6, "not six names")?;
+    ensure(pairs.len() == 7, "not seven names")?;
     // A script that speaks RESP3 puts them into an order of its own.
     let value = |name: &str| {
         let pair = pairs.iter().find(|(n, _)| n.bytes() == Some(name.as_bytes()));
@@ -407,12 +481,15 @@ fn policy(reply: &Reply) -> Result<(), String> {
         Reply::Int(n) if u64::try_from(*n).is_ok_and(|n| range.contains(&n)) => Ok(()),
         other => Err(format!("{name} is {other:?}")),
     };
-    int("capacity", 1..=MAX_TOKENS)?;
+    int("capacity", 0..=MAX_TOKENS)?;
     int("interval", 1..=MAX_INTERVAL_MS)?;
     int("weight", 1..=10)?;
     int("pinned", 0..=1)?;
     let pinned = matches!(value("pinned")?, Reply::Int(1));
     let source = value("source")?.bytes().unwrap_or_default();
+    // What ends by itself is pinned by nobody in this traffic.
+    let remains = Reply::Int(if pinned { -1 } else { 0 });
+    ensure(*value("pin_remaining_ms")? == remains, "another end of the pin")?;
     let known =
         if pinned { source == b"pin" } else { [&b"bucket"[..], b"default"].contains(&source) };
     ensure(known, "the source is another")?;

@@ -8,7 +8,7 @@ const WRITERS: &[&str] = &[
     "CL.TAKE pinned",
     "CL.TAKE absent 1 CAPACITY 5 REFILL 5",
     "CL.GIVE pinned",
-    "CL.TAKEALL 2 pinned absent",
+    "CL.TAKEALL pinned AND absent",
     "CL.POLICY pinned",
     "CL.POLICY pinned CAPACITY 7",
     "CL.POLICY pinned RESET",

@@ -65,6 +65,12 @@ const NUMBERS: &[&str] = &[
     ".5",
     "0.5",
     "-0.5",
+    "-12.000001",
+    "-1000000000000",
+    "-9000000000000",
+    "-9000000000000.000001",
+    "-",
+    "-.5",
     "1.0",
     "1.000000",
     "1.0000000",
@@ -112,6 +118,9 @@ const POLICIES: &[&str] = &[
     "1000000000000 1000000000000/1 pinned 18446744073709551615",
     "1000000000000 0.000001/31622400000",
     "10 0/1000",
+    "0 5/1000",
+    "0 0/1000",
+    "0 5/1000 pinned 3",
     "10 0/1 pinned 0",
     "3 1/7 pinned 2",
     "0010 0005.500000/01000 pinned 007",
@@ -135,7 +144,6 @@ const POLICIES: &[&str] = &[
     "10 5/1000 pinned -1",
     "10 5/1000 pinned 1 2",
     "10 5/1000 pinned 18446744073709551616",
-    "0 5/1000",
     "10 5/0",
     "10 5/31622400001",
     "1000000000001 5/1000",
@@ -166,6 +174,9 @@ const KEYS: &[&[u8]] = &[
     b"CAPACITY",
     b"RESET",
     b"TOKENS",
+    b"KEEP",
+    b"AND",
+    b"and",
     b"*",
     b"1",
     b"-1",
@@ -242,9 +253,10 @@ pub fn field_text(rng: &mut Rng, field: &str) -> Vec<u8> {
         "tokens" if rng.percent(60) => {
             let places = rng.below(7);
             let whole = rng.any_size() % 2_000;
+            let sign = if rng.once_in(4) { "-" } else { "" };
             match places {
-                0 => whole.to_string().into_bytes(),
-                _ => format!("{whole}.{}", digits(rng, places)).into_bytes(),
+                0 => format!("{sign}{whole}").into_bytes(),
+                _ => format!("{sign}{whole}.{}", digits(rng, places)).into_bytes(),
             }
         }
         "remainder" if rng.percent(60) => (rng.any_size() % 1_000_000).to_string().into_bytes(),

@@ -62,6 +62,9 @@ const CALLS: &[&str] = &[
     "CL.TAKE",
     "CL.PEEK",
     "CL.GIVE",
+    "CL.GIVE",
+    "CL.SETTLE",
+    "CL.SETTLE",
     "CL.TAKEALL",
     "CL.POLICY",
     "CL.THROTTLE",
@@ -207,7 +210,11 @@ impl Traffic {
         let text = |n: u64| n.to_string().into_bytes();
         match name {
             "CL.THROTTLE" => {
-                args.extend([text(capacity(rng) - 1), text(capacity(rng)), text(period(rng))]);
+                args.extend([
+                    text(capacity(rng).max(1) - 1),
+                    text(capacity(rng).max(1)),
+                    text(period(rng)),
+                ]);
                 if rng.percent(50) {
                     let sign = rng.pick(&["", "-"]);
                     args.push(format!("{sign}{}", tokens(rng)).into_bytes());
@@ -222,6 +229,12 @@ impl Traffic {
                     args.extend(weight);
                 }
             }
+            "CL.SETTLE" => {
+                args.extend([text(tokens(rng)), text(tokens(rng))]);
+                if rng.percent(40) {
+                    self.policy_options(&mut args);
+                }
+            }
             _ => {
                 if rng.percent(70) {
                     args.push(text(tokens(rng)));
@@ -229,8 +242,11 @@ impl Traffic {
                 if name != "CL.GIVE" && rng.percent(40) {
                     self.policy_options(&mut args);
                 }
-                if name == "CL.TAKE" && self.rng.percent(20) {
-                    args.push(b"PARTIAL".to_vec());
+                if name == "CL.TAKE" {
+                    if self.rng.percent(20) {
+                        args.push(b"PARTIAL".to_vec());
+                    }
+                    self.keep(&mut args);
                 }
             }
         }
@@ -262,29 +278,27 @@ impl Traffic {
     }
 
     fn take_all(&mut self, count: usize) -> Args {
-        let mut args = vec![b"CL.TAKEALL".to_vec(), count.to_string().into_bytes()];
-        let keys: Vec<_> = (0..count).map(|_| self.key()).collect();
-        args.extend(keys);
-        let rng = &mut self.rng;
-        let mut list = |rng: &mut Rng, option: &str, value: fn(&mut Rng) -> Vec<u8>| {
-            let len = if rng.percent(50) { 1 } else { count };
-            args.push(option.as_bytes().to_vec());
-            args.extend((0..len).map(|_| value(rng)));
-        };
-        if rng.percent(60) {
-            list(rng, "TOKENS", |rng| tokens(rng).to_string().into_bytes());
-        }
-        let whole = rng.percent(25);
-        if whole || rng.percent(5) {
-            list(rng, "CAPACITY", |rng| capacity(rng).to_string().into_bytes());
-        }
-        if whole || rng.percent(10) {
-            list(rng, "REFILL", refill);
-            if rng.percent(50) {
-                list(rng, "INTERVAL", |rng| interval(rng).to_string().into_bytes());
+        let mut args = vec![b"CL.TAKEALL".to_vec()];
+        for group in 0..count {
+            if group > 0 {
+                args.push(self.rng.pick(&["AND", "and", "And"]).as_bytes().to_vec());
             }
+            args.push(self.key());
+            if self.rng.percent(60) {
+                args.push(tokens(&mut self.rng).to_string().into_bytes());
+            }
+            if self.rng.percent(25) && count < 50 {
+                self.policy_options(&mut args);
+            }
+            self.keep(&mut args);
         }
         args
+    }
+
+    fn keep(&mut self, args: &mut Args) {
+        if self.rng.percent(10) {
+            args.extend([b"KEEP".to_vec(), tokens(&mut self.rng).to_string().into_bytes()]);
+        }
     }
 
     fn mutate(&mut self, args: &mut Args) {
@@ -296,6 +310,9 @@ impl Traffic {
             "WEIGHT",
             "RESET",
             "TOKENS",
+            "KEEP",
+            "AND",
+            "and",
             "CAPACIT",
             "partial",
             "REFILL ",
@@ -446,7 +463,10 @@ impl Traffic {
             0 => ("ACL DRYRUN default", Expect::Anything),
             1 => ("COMMAND GETKEYSANDFLAGS", Expect::Anything),
             _ if shape == Shape::Refused => ("COMMAND GETKEYS", Expect::Anything),
-            _ => ("COMMAND GETKEYS", Expect::Keys(grammar::keys(&call).to_vec())),
+            _ => ("COMMAND GETKEYS", {
+                let keys = grammar::keys(&call).into_iter().map(<[u8]>::to_vec);
+                Expect::Keys(keys.collect())
+            }),
         };
         let mut args = words(command);
         args.extend(call);
@@ -589,7 +609,7 @@ fn tokens(rng: &mut Rng) -> u64 {
 
 fn capacity(rng: &mut Rng) -> u64 {
     match rng.below(8) {
-        0 => 1,
+        0 => rng.below(2) as u64,
         1..4 => 10,
         4 => 1_000,
         5 | 6 => 1 + rng.any_size() % grammar::MAX_TOKENS,

@@ -25,7 +25,7 @@ register('list', function() return pack({1, 2}) end)
 register('no_tokens', function() return pack({timestamp = 1}) end)
 register('nan', function() return pack({tokens = 0/0}) end)
 register('infinite', function() return pack({tokens = 1/0}) end)
-register('negative', function() return pack({tokens = -1}) end)
+register('owing', function() return pack({tokens = -1000.000001}) end)
 register('above', function() return pack({tokens = 1000.000001}) end)
 register('far_above', function() return pack({tokens = 1e300}) end)
 register('tokens_text', function() return pack({tokens = '5'}) end)
@@ -90,7 +90,7 @@ pub fn what_functions_return_is_checked() {
     let conn = &mut server.connection();
     load(conn, BAD);
     run(conn, &["HSET k tokens 7 timestamp 1", "HSET s tokens 3 timestamp 1 userWeight 2"]);
-    let no_number = "it returned tokens that are no number of 0 or more";
+    let no_number = "it returned tokens that are no number";
     let no_weight = "it returned a userWeight that is not 1 to 10";
     let no_record = "it did not return cmsgpack.pack of one table";
     let above = "it returned more tokens than the capacity";
@@ -117,7 +117,7 @@ pub fn what_functions_return_is_checked() {
         ("no_tokens",     "it returned no tokens"),
         ("nan",           no_number),
         ("infinite",      no_number),
-        ("negative",      no_number),
+        ("owing",         "it returned tokens that owe more than the capacity"),
         ("tokens_text",   no_number),
         ("above",         above),
         ("weight_0",      no_weight),

@@ -36,8 +36,9 @@ fn bad_arguments_change_nothing() {
         ("CL.MERGE k FIELDS tokens 5 timestamp", "ERR FIELDS needs a value for each field"),
         ("CL.MERGE k FIELDS userWeight 2", "ERR FIELDS needs 'tokens'"),
         ("CL.MERGE k FIELDS STRATEGY max", "ERR FIELDS needs 'tokens'"),
-        ("CL.MERGE k FIELDS tokens many", "ERR field 'tokens' is 'many', which is not a decimal number of 0 or more"),
-        ("CL.MERGE k FIELDS tokens -1", "ERR field 'tokens' is '-1', which is not a decimal number of 0 or more"),
+        ("CL.MERGE k FIELDS tokens many", "ERR field 'tokens' is 'many', which is not a decimal number"),
+        ("CL.MERGE k FIELDS tokens --1", "ERR field 'tokens' is '--1', which is not a decimal number"),
+        ("CL.MERGE k FIELDS tokens -9000000000001", "ERR field 'tokens' is '-9000000000001', which is too large"),
         ("CL.MERGE k FIELDS tokens 1 userWeight 0", "ERR field 'userWeight' is '0', which is not an integer from 1 to 10"),
         ("CL.MERGE k FIELDS tokens 1 userWeight 11", "ERR field 'userWeight' is '11', which is not an integer from 1 to 10"),
         ("CL.MERGE k FIELDS tokens 1 timestamp soon", "ERR field 'timestamp' is 'soon', which is neither unix microseconds nor an RFC 3339 time"),
@@ -74,12 +75,12 @@ fn a_bad_source_refuses_the_whole() {
     let conn = &mut server.connection();
     run(conn, &["HSET k tokens 5 timestamp 1", "HSET good tokens 3 timestamp 1"]);
     run(conn, &["HSET corrupt tokens many", "SET text hello", "HSET newer tokens 1 newer junk"]);
-    let corrupt = "ERR bucket 'corrupt': field 'tokens' holds 'many', which is not a decimal number of 0 or more";
+    let corrupt =
+        "ERR bucket 'corrupt': field 'tokens' holds 'many', which is not a decimal number";
     let wrong = "WRONGTYPE Operation against a key holding the wrong kind of value";
     let newer = "ERR bucket 'newer': field 'newer' cannot be read";
     // What a hash holds that is no bucket is not shown to who may only merge it.
-    let source =
-        "ERR bucket 'corrupt': field 'tokens' holds what is not a decimal number of 0 or more";
+    let source = "ERR bucket 'corrupt': field 'tokens' holds what is not a decimal number";
     let rows = [("corrupt", source, corrupt), ("text", wrong, wrong), ("newer", newer, newer)];
     for (bad, as_source, why) in rows {
         for strategy in STRATEGIES {
@@ -111,15 +112,17 @@ fn a_bad_source_refuses_the_whole() {
         (cut, malformed.into()),
         (&longer, malformed.into()),
         (&huge, "is longer than 8192 bytes".into()),
-        (b"\x83\xa1v\x01\xa6tokens\xff\xa9timestamp\x01", no_number("tokens")),
-        (b"\x83\xa1v\x01\xa6tokens\xa15\xa9timestamp\x01", no_number("tokens")),
+        (b"\x83\xa1v\x01\xa6tokens\xa15\xa9timestamp\x01", "holds a field 'tokens' that is no whole number".into()),
         (b"\x84\xa1v\x01\xa6tokens\x05\xa6tokens\x05\xa9timestamp\x01", "holds the field 'tokens' twice".into()),
         (b"\x84\xa1v\x01\xa6tokens\x05\xa9timestamp\x01\xa6policy\x05", "holds a field 'policy' that is no map".into()),
+        (b"\x83\xa1v\x01\xa6tokens\x05\xa9timestamp\xff", no_number("timestamp")),
+        (b"\x83\xa1v\x01\xa6tokens\xd3\x80\x00\x00\x00\x00\x00\x00\x00\xa9timestamp\x01", bounds("tokens")),
         (b"\x83\xa1v\x01\xa6tokens\xcf\xff\xff\xff\xff\xff\xff\xff\xff\xa9timestamp\x01", bounds("tokens")),
+        (b"\x83\xa1v\x01\xa6tokens\xcf\x7f\xff\xff\xff\xff\xff\xff\xff\xa9timestamp\x01", bounds("tokens")),
         (b"\x83\xa1v\x01\xa6tokens\x05\xa9timestamp\xcf\xff\xff\xff\xff\xff\xff\xff\xff", bounds("timestamp")),
         (b"\x84\xa1v\x01\xa6tokens\x05\xa9timestamp\x01\xa6weight\x00", bounds("weight")),
         (b"\x84\xa1v\x01\xa6tokens\x05\xa9timestamp\x01\xa6weight\x0b", bounds("weight")),
-        (b"\x84\xa1v\x01\xa6tokens\x05\xa9timestamp\x01\xa6policy\x83\xa8capacity\x00\xa6refill\x01\xa8interval\x01", bounds("policy")),
+        (b"\x84\xa1v\x01\xa6tokens\x05\xa9timestamp\x01\xa6policy\x83\xa8capacity\x01\xa6refill\x01\xa8interval\x00", bounds("policy")),
     ];
     for (bad, why) in table {
         let shown = bad.escape_ascii().to_string();

@@ -110,7 +110,7 @@ fn rounds_of_many_names_leave_room() {
     let (conn, other) = (&mut world.connection(0), &mut world.connection(1));
     run(conn, &["CL.TAKE k 1 CAPACITY 100 REFILL 0"]);
     for n in 0..14 {
-        run(conn, &[&format!("CL.SYNC ROUND 1 n{n} x 1 1")]);
+        run(conn, &[&format!("CL.SYNC ROUND 2 n{n} x 1 1")]);
     }
     // They stay in the bucket until there is need of the room.
     run(conn, &["CL.TAKE k 1 CAPACITY 100 REFILL 0"]);

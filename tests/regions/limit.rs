@@ -139,7 +139,7 @@ fn what_is_given_back_is_given_back_everywhere() {
 }
 
 impl World {
-    fn spent_and_given(&self, key: &str) -> (u64, u64) {
+    pub fn spent_and_given(&self, key: &str) -> (u64, u64) {
         let entries = self.entries(key);
         let sum = |of: fn(&claw_core::debits::Counter) -> u64| {
             entries.values().map(of).sum::<u64>() / 1_000_000

@@ -27,6 +27,7 @@ mod refusing;
 mod restart;
 mod rotation;
 mod settings;
+mod settle;
 mod slow;
 mod soak;
 mod strategies;

@@ -49,6 +49,9 @@ fn regions_that_live_through_everything() {
             // Short enough to be loaded soon.
             .config("auto-aof-rewrite-min-size", "4mb")
             .config("hash-max-listpack-value", "512")
+            // What a pin leaves behind is soon full again.
+            .config("claw.max-tokens", "7")
+            .config("claw.refill-rate-per-sec", "7")
             .config("claw.partition-guard", "equal")
             .config("claw.partition-timeout-ms", "1000")
     });
@@ -262,7 +265,8 @@ fn mix(conn: &mut Connection, region: usize, number: u64) -> redis::RedisResult<
     Ok(answers.iter().map(|answer| answer.0).sum())
 }
 
-/// All regions know exactly what each has acknowledged; then the bucket is filled.
+/// All regions know exactly what each has acknowledged; then the bucket is filled, and refills, so
+/// that it goes.
 fn balance(world: &World, book: &str, books: &[Books; REGIONS]) {
     let known = world.entries(book);
     for (region, books) in books.iter().enumerate() {
@@ -281,4 +285,7 @@ fn balance(world: &World, book: &str, books: &[Books; REGIONS]) {
             there.get("r0").is_none_or(|counter| counter.refunded > 0)
         })
     });
+    for region in 0..REGIONS {
+        run(&mut world.connection(region), &[&format!("CL.TAKE {book} 1 CAPACITY 5 REFILL 5")]);
+    }
 }

@@ -127,7 +127,9 @@ impl World {
 
     /// The sum of all tokens taken and not given back, as every region knows it.
     pub fn spent(&self, key: &str) -> u64 {
-        self.entries(key).values().map(|entry| (entry.spent - entry.refunded) / 1_000_000).sum()
+        let entries = self.entries(key);
+        let sum = |of: fn(&Counter) -> u64| entries.values().map(of).sum::<u64>();
+        (sum(|counter| counter.spent) - sum(|counter| counter.refunded)) / 1_000_000
     }
 
     /// Tokens left, as each region sees them.
@@ -230,7 +232,11 @@ pub fn client(server: &Server, take: &str, per_second: f64, told: &Told, stop: &
     let mut due = Instant::now();
     while !stop.load(SeqCst) {
         let [taken, capacity, remaining, ..] = ints(conn, take)[..] else { panic!("five numbers") };
-        assert!((0..=capacity).contains(&remaining), "{remaining} of {capacity}");
+        // What several took at once may be more than there was.
+        assert!(
+            remaining <= capacity && (taken == 0 || remaining >= 0),
+            "{remaining} of {capacity}"
+        );
         let counter = if taken == 1 { &told.granted } else { &told.refused };
         counter.fetch_add(1, SeqCst);
         let now = Instant::now();
@@ -248,7 +254,7 @@ pub fn sampler(server: &Server, key: &str, capacity: f64, stop: &AtomicBool) {
     let conn = &mut server.connection();
     while !stop.load(SeqCst) {
         let tokens: Option<f64> = ask(conn, &format!("HGET {key} tokens"));
-        assert!(tokens.is_none_or(|tokens| (0.0..=capacity).contains(&tokens)), "{tokens:?}");
+        assert!(tokens.is_none_or(|tokens| tokens <= capacity), "{tokens:?}");
         thread::sleep(Duration::from_millis(5));
     }
 }

@@ -52,7 +52,8 @@ fn replicas_answer_peeks_and_refuse_writers() {
             assert!((last[wait]..=first[wait]).contains(&answer[wait]), "{line}: {answer:?}");
         }
     }
-    for line in ["CL.PEEK broken", "CL.PEEK text", "CL.PEEK never 1 CAPACITY 0 REFILL 5", "CL.PEEK"]
+    for line in
+        ["CL.PEEK broken", "CL.PEEK text", "CL.PEEK never 1 CAPACITY -1 REFILL 5", "CL.PEEK"]
     {
         assert_eq!(error(&mut theirs, line), error(&mut ours, line));
     }
@@ -72,7 +73,9 @@ fn replicas_answer_peeks_and_refuse_writers() {
         "CL.TAKE never 0",
         "CL.TAKE missing",
         "CL.GIVE never",
-        "CL.TAKEALL 2 never slow",
+        "CL.SETTLE never 1 2",
+        "CL.SETTLE never 2 2",
+        "CL.TAKEALL never AND slow",
         "CL.POLICY never",
         "CL.POLICY never CAPACITY 5",
         "CL.POLICY never RESET",

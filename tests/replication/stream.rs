@@ -110,6 +110,23 @@ fn a_call_is_one_unit_of_effects() {
         (&["HSET a tokens timestamp"], &[&take(1, "a")]),
         (&["HSET a tokens timestamp"], &["CL.GIVE a"]),
         (&["HSET a tokens timestamp"], &[&take(200_000, "a")]),
+        (&["HSET a tokens timestamp"], &["CL.SETTLE a 4 3"]),
+        (&["HSET a tokens timestamp"], &["CL.SETTLE a 3 4"]),
+        (&[], &["CL.SETTLE a 3 3"]),
+        // A bucket in debt takes longer to be full.
+        (
+            &["HSET debt tokens timestamp policy", "PEXPIREAT debt"],
+            &[&format!("CL.SETTLE debt 0 1900000 {BIG}")],
+        ),
+        (&["HSET debt tokens timestamp"], &["CL.SETTLE debt 0 900000"]),
+        (&[], &["CL.SETTLE debt 0 900000"]),
+        // A call that blocks is remembered, for one interval.
+        (
+            &["HSET block tokens timestamp policy", "PEXPIREAT block"],
+            &["CL.TAKE block 1 CAPACITY 0 REFILL 1 INTERVAL 86400000"],
+        ),
+        (&[], &["CL.TAKE block 1"]),
+        (&["HSET block tokens timestamp policy", "PERSIST block"], &["CL.POLICY block CAPACITY 0"]),
         (&[], &[&take(400_000, "a")]),
         (&["HSET a tokens timestamp", "PEXPIREAT a"], &[&(take(400_000, "a") + " PARTIAL")]),
         (&[], &[&take(400_000, "a")]),
@@ -141,14 +158,14 @@ fn a_call_is_one_unit_of_effects() {
                 "HSET y tokens timestamp policy",
                 "PEXPIREAT y",
             ],
-            &[&format!("CL.TAKEALL 3 x y x TOKENS 300000 {BIG}")],
+            &[&format!("CL.TAKEALL x 300000 {BIG} AND y 300000 {BIG} AND x 300000 {BIG}")],
         ),
         (
             &["HSET x tokens timestamp", "HSET y tokens timestamp"],
-            &[&format!("CL.TAKEALL 2 x y {BIG}")],
+            &[&format!("CL.TAKEALL x {BIG} AND y {BIG}")],
         ),
-        (&[], &[&format!("CL.TAKEALL 2 x y TOKENS 1 900000 {BIG}")]),
-        (&["HSET y tokens timestamp"], &[&format!("CL.TAKEALL 2 x y TOKENS 0 5 {BIG}")]),
+        (&[], &[&format!("CL.TAKEALL x {BIG} AND y 900000 {BIG}")]),
+        (&["HSET y tokens timestamp"], &[&format!("CL.TAKEALL x 0 {BIG} AND y 5 {BIG}")]),
         (&["HSET x tokens timestamp", "HSET y tokens timestamp"], &[&take(1, "x"), &take(1, "y")]),
         (&["HSET x tokens timestamp"], &[&take(1, "x"), &take(900_000, "y"), "CL.PEEK x"]),
         // Tokens come with the part of a millionth that they cannot express.
@@ -229,9 +246,13 @@ fn what_changes_nothing_replicates_nothing() {
         "CL.TAKE missing 1001",
         "CL.TAKE missing 6 CAPACITY 5 REFILL 5",
         "CL.TAKE missing 0",
-        "CL.TAKEALL 2 half empty CAPACITY 5 REFILL 0",
-        "CL.TAKEALL 3 half missing half TOKENS 1 1 2 CAPACITY 5 REFILL 0",
-        "CL.TAKEALL 2 half missing TOKENS 0 CAPACITY 5 REFILL 0",
+        "CL.TAKEALL half CAPACITY 5 REFILL 0 AND empty",
+        "CL.TAKE half 1 KEEP 2",
+        "CL.SETTLE half 3 3",
+        "CL.SETTLE missing 3 3 CAPACITY 5 REFILL 5",
+        "CL.SETTLE missing 3 2",
+        "CL.TAKEALL half AND missing CAPACITY 5 REFILL 0 AND half 2",
+        "CL.TAKEALL half 0 AND missing 0 CAPACITY 5 REFILL 0",
         "CL.THROTTLE slow 0 1 86400",
         "CL.THROTTLE slow 0 1 86400 0",
         "CL.THROTTLE missing 0 1 86400 2",
@@ -247,15 +268,18 @@ fn what_changes_nothing_replicates_nothing() {
         "CL.POLICY missing WEIGHT 1",
         "CL.POLICY pinned CAPACITY 5 REFILL 0",
         "CL.TAKE broken",
-        "CL.TAKEALL 2 half broken CAPACITY 5 REFILL 0",
+        "CL.TAKEALL half AND broken",
+        "CL.SETTLE broken 1 2",
         "CL.POLICY broken CAPACITY 3",
         "CL.TAKE text",
-        "CL.TAKEALL 2 half text CAPACITY 5 REFILL 0",
+        "CL.TAKEALL half AND text",
+        "CL.SETTLE text 1 2",
         "CL.TAKE half many",
-        "CL.POLICY half CAPACITY 0",
+        "CL.POLICY half CAPACITY -1",
     ] {
         let words: Words = line.split(' ').map(Into::into).collect();
-        let wrong = ["broken", "text", "many", "CAPACITY 0"].iter().any(|part| line.contains(part));
+        let wrong =
+            ["broken", "text", "many", "CAPACITY -1"].iter().any(|part| line.contains(part));
         for way in Way::ALL {
             for answer in send(&mut conn, way, &[vec![words.clone()]]) {
                 let refused = matches!(answer, Value::ServerError(_));

@@ -10,7 +10,8 @@ const COMMANDS: &[(&str, i64, bool, bool)] = &[
     ("cl.take", -2, true, true),
     ("cl.peek", -2, false, true),
     ("cl.give", -2, true, true),
-    ("cl.takeall", -3, true, true),
+    ("cl.settle", -4, true, true),
+    ("cl.takeall", -2, true, true),
     ("cl.policy", -2, true, true),
     ("cl.policy_ro", 2, false, true),
     ("cl.throttle", -5, true, true),
@@ -48,7 +49,8 @@ pub fn keys_are_found(server: &str) {
     let table = [
         ("CL.TAKE a 1 CAPACITY 2 REFILL 5",                "a"),
         ("CL.PEEK a",                             "a"),
-        ("CL.TAKEALL 3 a b c TOKENS 1 2 3",       "a b c"),
+        ("CL.SETTLE a 2 1",                       "a"),
+        ("CL.TAKEALL a AND b 2 AND AND 3",        "a b AND"),
         ("CL.MERGE a FROM 2 b c STRATEGY min",    "a b c"),
         ("CL.MERGE a FIELDS tokens 1",            "a"),
         ("CL.THROTTLE a 15 30 60",                "a"),
@@ -64,8 +66,8 @@ pub fn acl_guards_commands_and_keys(server: &str) {
     let conn = &mut node.connection();
     run(conn, &["ACL SETUSER app on >secret ~limit:* +cl.take +cl.takeall"]);
     let app = &mut node.connection();
-    run(app, &["AUTH app secret", "CL.TAKE limit:a", "CL.TAKEALL 2 limit:a limit:b"]);
-    for line in ["CL.TAKE other", "CL.TAKEALL 2 limit:a other", "CL.GIVE limit:a"] {
+    run(app, &["AUTH app secret", "CL.TAKE limit:a", "CL.TAKEALL limit:a AND limit:b"]);
+    for line in ["CL.TAKE other", "CL.TAKEALL limit:a AND other", "CL.GIVE limit:a"] {
         assert!(error(app, line).starts_with("NOPERM "), "{line}");
     }
 

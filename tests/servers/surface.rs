@@ -43,16 +43,22 @@ fn table() -> Vec<(&'static str, Answer)> {
         ("CL.TAKE a 2 CAPACITY 5 REFILL 0 PARTIAL",     five(1, 0, 0, -1)),
         ("CL.GIVE a 3",                                 five(3, 3, 0, -1)),
         ("CL.PEEK a 2 CAPACITY 5 REFILL 0",             five(2, 1, 0, -1)),
-        ("CL.TAKEALL 2 b c CAPACITY 5 REFILL 0 TOKENS 2 6", List(vec![
-            Int(0), Int(1), List(vec![five(0, 5, 0, 0), five(0, 5, -1, 0)])])),
-        ("CL.TAKEALL 2 b c CAPACITY 5 REFILL 0 TOKENS 2 3", List(vec![
-            Int(1), Int(-1), List(vec![five(2, 3, 0, -1), five(3, 2, 0, -1)])])),
+        ("CL.SETTLE a 2 1",                             five(-1, 4, 0, -1)),
+        ("CL.SETTLE a 1 7",                             five(6, -2, 0, -1)),
+        ("CL.SETTLE a 0 9",                             five(3, -5, -1, -1)),
+        ("CL.TAKE a 1 PARTIAL KEEP 1",                  five(0, -5, -1, -1)),
+        ("CL.TAKEALL b 2 CAPACITY 5 REFILL 0 AND c 6 CAPACITY 5 REFILL 0", List(vec![
+            Int(0), Int(1), Int(-1), List(vec![five(0, 5, 0, 0), five(0, 5, -1, 0)])])),
+        ("CL.TAKEALL b 2 CAPACITY 5 REFILL 0 AND c 3 CAPACITY 5 REFILL 0", List(vec![
+            Int(1), Int(-1), Int(0), List(vec![five(2, 3, 0, -1), five(3, 2, 0, -1)])])),
         ("CL.POLICY b CAPACITY 5 REFILL 0 WEIGHT 2",    map([
             ("capacity", Int(5)), ("refill", text("0")), ("interval", Int(1000)),
-            ("weight", Int(2)), ("pinned", Int(1)), ("source", text("pin"))])),
+            ("weight", Int(2)), ("pinned", Int(1)), ("source", text("pin")),
+            ("pin_remaining_ms", Int(-1))])),
         ("CL.POLICY_RO nobody",                         map([
             ("capacity", Int(1000)), ("refill", text("5")), ("interval", Int(1000)),
-            ("weight", Int(1)), ("pinned", Int(0)), ("source", text("default"))])),
+            ("weight", Int(1)), ("pinned", Int(0)), ("source", text("default")),
+            ("pin_remaining_ms", Int(0))])),
         ("CL.MERGE d FROM 1 c STRATEGY min",            ints(&[1, 5, 2])),
         ("CL.MERGE d FROM 1 c STRATEGY min",            ints(&[0, 5, 2])),
         ("CL.STATE d",                                  Something),
@@ -144,7 +150,9 @@ fn answers(conn: &mut Connection) {
     let refused = [
         ("CL.TAKE",               "ERR wrong number of arguments for 'cl.take' command"),
         ("CL.TAKE text",          "WRONGTYPE Operation against a key holding the wrong kind of value"),
-        ("CL.TAKE a 1 CAPACITY 0 REFILL 5", "ERR "),
+        ("CL.TAKE a 1 CAPACITY -1 REFILL 5", "ERR "),
+        ("CL.SETTLE a 1", "ERR wrong number of arguments "),
+        ("CL.TAKEALL a AND", "ERR a key is missing after 'AND'"),
         ("CL.MERGE a FROM 1 b STRATEGY none", "ERR "),
         ("CL.SYNC NOW",           "ERR region sync is off"),
     ];
@@ -180,7 +188,7 @@ pub fn parameters_and_info(server: &str) {
     let parameters: BTreeMap<String, String> = ask(conn, "CONFIG GET claw.max* claw.refill*");
     let set = [("claw.max-tokens", "7"), ("claw.refill-rate-per-sec", "0.5")];
     assert_eq!(parameters, set.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
-    let refusal = error(conn, "CONFIG SET claw.max-tokens 0");
+    let refusal = error(conn, "CONFIG SET claw.max-tokens -1");
     assert!(refusal.contains("claw.max-tokens"), "{refusal}");
     let taken: Vec<i64> = ask(conn, "CL.TAKE a 8");
     assert_eq!(taken[..3], [0, 7, 7]);

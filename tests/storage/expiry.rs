@@ -10,7 +10,10 @@ use std::time::Duration;
 fn full_at(conn: &mut Connection, key: &str) -> (u128, u128) {
     let found = fields(conn, key);
     let words: Vec<&str> = found["policy"].split([' ', '/']).collect();
-    let missing = micros(words[0]) - micros(&found["tokens"]);
+    let missing = match found["tokens"].strip_prefix('-') {
+        Some(owed) => micros(words[0]) + micros(owed),
+        None => micros(words[0]) - micros(&found["tokens"]),
+    };
     let interval_us = words[2].parse::<u128>().unwrap() * 1000;
     let rest = found.get("remainder").map_or(0, |rest| rest.parse::<u128>().unwrap());
     // The remainder is over 2520 times the interval.
@@ -34,13 +37,26 @@ fn a_bucket_expires_some_time_after_it_is_full() {
         "1000000000000 CAPACITY 1000000000000 REFILL 1",
     ];
     for args in rows {
-        for name in ["CL.TAKE k", "CL.TAKEALL 1 k TOKENS"] {
+        for name in ["CL.TAKE k", "CL.TAKEALL k"] {
             run(conn, &["DEL k", &format!("{name} {args}")]);
             let (full, wait) = full_at(conn, "k");
             let expires = u128::try_from(int(conn, "PEXPIRETIME k")).expect("an expiry");
             let latest = (full + wait / 2 + 2_000_000).div_ceil(1000);
             assert_eq!(expires, latest, "{name} {args}");
         }
+    }
+    // A debt has to be paid before the bucket can be full.
+    for args in [
+        "0 2000 CAPACITY 1000 REFILL 5",
+        "3 5 CAPACITY 1 REFILL 1 INTERVAL 1",
+        "0 20 CAPACITY 10 REFILL 0.3",
+        "0 2000000000000 CAPACITY 1000000000000 REFILL 1",
+    ] {
+        let args = args.replace("0 2000000000000", "0 1000000000000");
+        run(conn, &["DEL k", &format!("CL.SETTLE k {args}")]);
+        let (full, wait) = full_at(conn, "k");
+        let expires = u128::try_from(int(conn, "PEXPIRETIME k")).expect("an expiry");
+        assert_eq!(expires, (full + wait / 2 + 2_000_000).div_ceil(1000), "CL.SETTLE k {args}");
     }
     // Half a million years are for ever.
     for args in [
@@ -77,9 +93,8 @@ fn what_has_to_be_remembered_does_not_expire() {
             ("CL.TAKE k", true),
             ("CL.TAKE k CAPACITY 50 REFILL 0", false),
             ("CL.TAKE k CAPACITY 50 REFILL 0", false),
-            ("CL.GIVE k 1", false),
-            ("CL.GIVE k 1", true),
-            ("CL.TAKE k CAPACITY 50 REFILL 0", false),
+            // Full, it never was to go by itself.
+            ("CL.GIVE k 2", false),
             ("CL.TAKE k CAPACITY 50 REFILL 1", true),
         ],
         &[
@@ -89,7 +104,7 @@ fn what_has_to_be_remembered_does_not_expire() {
         ],
         &[("CL.POLICY k CAPACITY 5", false)],
         &[("CL.POLICY k WEIGHT 5", false)],
-        &[("CL.TAKEALL 1 k", true), ("CL.TAKEALL 1 k CAPACITY 9 REFILL 0", false)],
+        &[("CL.TAKEALL k", true), ("CL.TAKEALL k CAPACITY 9 REFILL 0", false)],
         &[("HSET k userWeight 3 tokens 5", false), ("CL.TAKE k", false)],
         &[("HSET k userWeight 1 tokens 5", false), ("CL.TAKE k", true)],
     ];
@@ -139,6 +154,55 @@ fn an_expiry_set_by_hand_is_repaired_by_the_next_granted_take() {
     assert_eq!(int(conn, "PEXPIRETIME k"), set);
 }
 
+/// What never refills would never go. Whoever wants it to says so, and no call takes that back.
+#[test]
+fn a_bucket_that_never_refills_keeps_the_expiry_of_its_user() {
+    let server = Server::start();
+    let conn = &mut server.connection();
+    let at = 33_333_333_333_333;
+    for begin in [
+        "CL.TAKE k 2 CAPACITY 10 REFILL 0",
+        "CL.POLICY k CAPACITY 10 REFILL 0",
+        "CL.SETTLE k 0 12 CAPACITY 10 REFILL 0",
+        "HSET k tokens 4 policy 10~0/1000",
+    ] {
+        let begin: Vec<String> = begin.split(' ').map(|word| word.replace('~', " ")).collect();
+        run(conn, &["DEL k"]);
+        claw_testkit::call(conn, &begin).unwrap();
+        assert_eq!(int(conn, "PEXPIRETIME k"), -1, "{begin:?}");
+        run(conn, &[&format!("PEXPIREAT k {at}")]);
+        for line in [
+            "CL.TAKE k",
+            "CL.TAKE k 99",
+            "CL.GIVE k 3",
+            "CL.SETTLE k 5 6",
+            "CL.SETTLE k 0 99",
+            "CL.TAKEALL k AND k",
+            "CL.GIVE k 99",
+            "CL.TAKE k 1 CAPACITY 20 REFILL 0",
+            "CL.POLICY k CAPACITY 5",
+            "CL.POLICY k WEIGHT 3",
+            "CL.POLICY k CAPACITY 6 REFILL 0 INTERVAL 7",
+            "CL.TAKE k",
+            "HSET k mine 1",
+            "CL.TAKE k",
+        ] {
+            run(conn, &[line]);
+            assert_eq!(int(conn, "PEXPIRETIME k"), at, "{begin:?}, {line}");
+        }
+    }
+    // Its own, from the time when it refilled, it loses once.
+    run(conn, &["DEL k", "CL.TAKE k 5 CAPACITY 10 REFILL 1"]);
+    assert!(int(conn, "PTTL k") > 0);
+    run(conn, &["CL.TAKE k 1 CAPACITY 10 REFILL 0"]);
+    assert_eq!(int(conn, "PTTL k"), -1);
+    run(conn, &[&format!("PEXPIREAT k {at}"), "CL.TAKE k"]);
+    assert_eq!(int(conn, "PEXPIRETIME k"), at);
+    // And has one again when it refills again.
+    run(conn, &["CL.TAKE k 1 CAPACITY 10 REFILL 1"]);
+    assert!((1..100_000).contains(&int(conn, "PTTL k")));
+}
+
 #[test]
 fn no_bucket_expires_before_it_is_full() {
     let server = Server::start();
@@ -159,10 +223,13 @@ fn no_bucket_expires_before_it_is_full() {
 fn idle_buckets_go_by_themselves() {
     let server = Server::start();
     let conn = &mut server.connection();
+    let fast = "CAPACITY 10 REFILL 2000 INTERVAL 7";
     for n in 0..200 {
         for line in [
             format!("CL.TAKE a{n} 5 CAPACITY 10 REFILL 1000"),
-            format!("CL.TAKEALL 3 b{n} c{n} d{n} CAPACITY 10 20 30 REFILL 2000 INTERVAL 7"),
+            format!(
+                "CL.TAKEALL b{n} {fast} AND c{n} {fast} AND d{n} CAPACITY 30 REFILL 9 INTERVAL 1"
+            ),
             format!("CL.THROTTLE e{n} 5 1000 1"),
             format!("CL.TAKE f{n} 6 CAPACITY 10 REFILL 5 INTERVAL 1"),
             format!("CL.GIVE f{n} 3"),

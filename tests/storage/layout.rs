@@ -37,7 +37,7 @@ fn a_person_can_read_a_bucket() {
             &["CL.POLICY k WEIGHT 3", "CL.POLICY k WEIGHT 1"],
             &[("tokens", "1000"), ("userWeight", "1")],
         ),
-        (&["CL.TAKEALL 1 k CAPACITY 3 REFILL 5"], &[("tokens", "2"), ("policy", "3 5/1000")]),
+        (&["CL.TAKEALL k CAPACITY 3 REFILL 5"], &[("tokens", "2"), ("policy", "3 5/1000")]),
         (&["CL.THROTTLE k 15 30 60"], &[("tokens", "15"), ("policy", "16 30/60000")]),
         // A call without a policy leaves the bucket its own; without one there is nothing to store.
         (
@@ -160,7 +160,7 @@ fn a_server_without_the_module_loads_the_data() {
                 "CL.TAKE b 2 CAPACITY 10 REFILL 0.0005",
                 "CL.POLICY c CAPACITY 10 REFILL 0 WEIGHT 3",
                 "CL.TAKE c 4",
-                "CL.TAKEALL 3 a d d REFILL 7 INTERVAL 30000000",
+                "CL.TAKEALL a REFILL 7 INTERVAL 30000000 AND d REFILL 7 INTERVAL 30000000 AND d REFILL 7 INTERVAL 30000000",
                 "CL.THROTTLE e 15 30 600000",
                 "HSET c note x",
             ],
