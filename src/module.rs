@@ -2,13 +2,13 @@
 
 use crate::config::Settings;
 use crate::error::Error;
-use crate::host::{Global, Listeners, OwnedStr, Pacer};
+use crate::host::{Global, Listeners, OwnedStr, Pacer, ServerInfo};
 use crate::regions::Regions;
 use crate::stats::Stats;
 use crate::store::Store;
 use crate::upkeep::Upkeep;
 use redis_module::raw;
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::ptr;
 
 /// Everything that lives as long as the module is loaded.
@@ -29,6 +29,8 @@ pub(crate) struct Module {
     pub(crate) listeners: Listeners,
     /// Work that goes on faster than the server's cron.
     pub(crate) pacer: Pacer,
+    /// How many commands the server had done when it loaded the module, until its cron comes.
+    loaded_after: Cell<Option<u64>>,
     lent: RefCell<Option<OwnedStr>>,
 }
 
@@ -50,6 +52,7 @@ impl Module {
             upkeep: RefCell::default(),
             listeners: Listeners::default(),
             pacer: Pacer::default(),
+            loaded_after: Cell::new(commands_done()),
             lent: RefCell::new(None),
         };
         CURRENT.install(module);
@@ -59,6 +62,17 @@ impl Module {
     /// Frees the state at unload time.
     pub(crate) fn remove() {
         CURRENT.remove();
+    }
+
+    /// Whether the server is still at the command, or the start, that loads the module: so
+    /// nobody has used it.
+    pub(crate) fn is_being_loaded(&self) -> bool {
+        self.loaded_after.get().is_some_and(|before| commands_done() == Some(before))
+    }
+
+    /// The server goes on with something else.
+    pub(crate) fn has_loaded(&self) {
+        self.loaded_after.set(None);
     }
 
     /// The configuration as it is now.
@@ -77,4 +91,8 @@ impl Module {
             Err(_) => ptr::null_mut(),
         }
     }
+}
+
+fn commands_done() -> Option<u64> {
+    ServerInfo::read(c"stats")?.number(c"total_commands_processed")
 }

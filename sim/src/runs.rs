@@ -22,6 +22,10 @@ pub enum Trouble {
     Steps,
     /// Tokens are given back.
     GiveBacks,
+    /// Most calls are settled after the work: it used less than was taken for it, or more.
+    Settlements,
+    /// The same, and links are cut for long.
+    SettlementsInCuts(PartitionPolicy),
     /// Buckets are evicted as soon as they are full.
     Forget,
     /// Buckets expire.
@@ -64,12 +68,15 @@ pub enum Trouble {
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::None,
         Self::Network,
         Self::Clocks,
         Self::Steps,
         Self::GiveBacks,
+        Self::Settlements,
+        Self::SettlementsInCuts(PartitionPolicy::Equal),
+        Self::SettlementsInCuts(PartitionPolicy::Share),
         Self::Forget,
         Self::Expiry,
         Self::Restarts,
@@ -102,6 +109,14 @@ impl Trouble {
             Self::Clocks => "clocks apart, at different speeds",
             Self::Steps => "clocks set ahead and back",
             Self::GiveBacks => "give-backs",
+            Self::Settlements => "settlements, under and over",
+            Self::SettlementsInCuts(PartitionPolicy::Off) => "settlements, long cuts, guard off",
+            Self::SettlementsInCuts(PartitionPolicy::Equal) => {
+                "settlements, long cuts, guard equal"
+            }
+            Self::SettlementsInCuts(PartitionPolicy::Share) => {
+                "settlements, long cuts, guard share"
+            }
             Self::Forget => "full buckets evicted",
             Self::Expiry => "keys expire",
             Self::Restarts => "restarts",
@@ -130,7 +145,12 @@ impl Trouble {
     fn is_long(self) -> bool {
         matches!(
             self,
-            Self::Cuts(_) | Self::Gaps | Self::SlowRestarts | Self::Refusals | Self::Suspensions
+            Self::Cuts(_)
+                | Self::SettlementsInCuts(_)
+                | Self::Gaps
+                | Self::SlowRestarts
+                | Self::Refusals
+                | Self::Suspensions
         ) || self.is_equal()
     }
 
@@ -140,6 +160,7 @@ impl Trouble {
         matches!(
             self,
             Self::Cuts(PartitionPolicy::Equal)
+                | Self::SettlementsInCuts(PartitionPolicy::Equal)
                 | Self::SlowRestarts
                 | Self::Refusals
                 | Self::Suspensions
@@ -156,12 +177,18 @@ impl Trouble {
             Self::None
                 | Self::Clocks
                 | Self::GiveBacks
+                | Self::Settlements
                 | Self::Expiry
                 | Self::Restarts
                 | Self::Losses
                 | Self::Promotions
                 | Self::Away
         )
+    }
+
+    /// Whether calls are settled.
+    fn settles(self) -> bool {
+        matches!(self, Self::Settlements | Self::SettlementsInCuts(_))
     }
 
     fn loses_state(self) -> bool {
@@ -191,6 +218,8 @@ pub struct Outcome {
     pub spread_bound: u64,
     /// The most keys that were kept, against how many might have been, where it was counted.
     pub kept: (u64, u64),
+    /// Whole tokens that were used, and booked, beyond what was admitted.
+    pub overrun: u64,
 }
 
 /// What did not hold.
@@ -263,7 +292,9 @@ impl Run {
             _ => policy(&mut random),
         };
         let guard = match trouble {
-            Trouble::Cuts(guard) | Trouble::Bursts(guard) => guard,
+            Trouble::Cuts(guard) | Trouble::SettlementsInCuts(guard) | Trouble::Bursts(guard) => {
+                guard
+            }
             Trouble::Gaps => PartitionPolicy::Equal,
             trouble if trouble.is_equal() => PartitionPolicy::Equal,
             _ => random.one(&PartitionPolicy::ALL),
@@ -369,6 +400,14 @@ impl Run {
     fn plan_call(&mut self, at: u64, place: usize) {
         let name = self.some_name(self.names);
         let tokens = self.random.one(&[1, 1, 1, 1, 3]);
+        if self.trouble.settles() && self.random.permille(700) {
+            // Mostly a little more or less than was thought; now and then far more than there is.
+            let capacity = self.world.config.policy.capacity();
+            let most = self.random.one(&[tokens, 2 * tokens, 2 * tokens, 3 * capacity]);
+            let (used, us) = (self.random.of(0, most), self.random.of(0, 2 * SECOND));
+            let work = Happening::Work { name, reserved: tokens, used, us };
+            return self.world.plan(at, place, work);
+        }
         self.world.plan(at, place, Happening::Take(name, tokens));
         if self.trouble == Trouble::GiveBacks && self.random.permille(150) {
             let later = at + self.random.of(0, SECOND);
@@ -392,9 +431,13 @@ impl Run {
 
     fn plan_trouble(&mut self) {
         match self.trouble {
-            Trouble::None | Trouble::Clocks | Trouble::GiveBacks | Trouble::Expiry => {}
+            Trouble::None
+            | Trouble::Clocks
+            | Trouble::GiveBacks
+            | Trouble::Settlements
+            | Trouble::Expiry => {}
             Trouble::Network => self.plan_cuts(5),
-            Trouble::Cuts(_) => self.plan_cuts(100),
+            Trouble::Cuts(_) | Trouble::SettlementsInCuts(_) => self.plan_cuts(100),
             Trouble::Gaps => self.plan_gaps(),
             Trouble::SlowRestarts | Trouble::Refusals | Trouble::Suspensions => self.plan_outages(),
             Trouble::Memory => self.plan_peaks(),
@@ -687,7 +730,7 @@ impl Run {
         };
         let mut allowed = bound(self.most, config.regions, unknown, lag);
         allowed += bound(self.most, 1, 0, self.ahead);
-        if self.trouble == Trouble::GiveBacks {
+        if self.trouble == Trouble::GiveBacks || self.trouble.settles() {
             // What is given back when the bucket is full, as one bucket would see it,
             // may come in elsewhere when it is not.
             let others = u64::try_from(config.regions - 1).unwrap_or(u64::MAX);
@@ -722,8 +765,8 @@ impl Run {
             return Err(format!("regions differ by {spread} millionths, {spread_bound} may be"));
         }
         self.all_full()?;
-        let kept = self.world.kept;
-        Ok(Outcome { excess: most, bound: allowed, spread, spread_bound, kept })
+        let (kept, overrun) = (self.world.kept, self.world.overrun);
+        Ok(Outcome { excess: most, bound: allowed, spread, spread_bound, kept, overrun })
     }
 
     /// After a quiet exchange all hold the same, within what is returned; and all that have the
@@ -803,7 +846,7 @@ impl Run {
         // Capacity and the deepest debt, at the slowest rate there is.
         let empty = fill_us(self.most).max(60 * SECOND) + self.ahead;
         let regions = u64::try_from(config.regions).unwrap_or(u64::MAX);
-        self.world.wait(empty * (regions + 1) + 2 * regions * config.timeout_us);
+        self.world.wait(empty * 2 * regions + 2 * regions * config.timeout_us);
         for place in 0..config.regions {
             let wall = self.world.wall(place);
             for name in 1..=self.names {

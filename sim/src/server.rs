@@ -3,7 +3,7 @@
 
 use claw_core::bucket::Demand;
 use claw_core::codec::{self, Besides, DebitsText, Names, Wire};
-use claw_core::debits::{self, Debits, Region};
+use claw_core::debits::{self, Debits, Region, Version};
 use claw_core::defaults::Defaults;
 use claw_core::limits::MICRO;
 use claw_core::membership::{Instants, Membership, PartitionPolicy, Round, Statement};
@@ -268,6 +268,17 @@ impl Server {
         }
     }
 
+    /// The deepest debt, in millionths: a full bucket, and of each other region one that it
+    /// admitted, one that it booked, and what came in there unseen.
+    fn most_debt(&self) -> i128 {
+        let policy = self.config.policy;
+        let refilled = wide(policy.refill()) * wide(self.config.timeout_us);
+        let refilled = refilled / wide(policy.interval_us().get()) + 1;
+        let capacity = i128::from(policy.capacity_micros());
+        let others = i128::try_from(self.config.regions - 1).unwrap_or(i128::MAX);
+        capacity + others * (2 * capacity + refilled)
+    }
+
     fn mode(&self) -> SyncMode {
         match self.config.method {
             Method::Debit => SyncMode::Counters,
@@ -287,6 +298,10 @@ impl Server {
         }
         let bucket = plan.bucket;
         assert!(bucket.tokens() <= bucket.policy().capacity_micros(), "above its capacity");
+        if opened.terms().version == Version::default() {
+            // Under another policy more may have been owed.
+            assert!(-i128::from(bucket.tokens()) <= self.most_debt(), "a debt beyond all bounds");
+        }
         let present = opened.record().and_then(|_| self.keys.get(&name)?.expires);
         let expiry = opened.expiry(false, &self.region);
         let expires = expiry.move_from(present).unwrap_or(present);
@@ -309,12 +324,53 @@ impl Server {
         noted
     }
 
+    /// Books what was used where `reserved` tokens were taken before: whole tokens booked beyond
+    /// them, or millionths given back. Returns what is noted, too.
+    pub fn settle(
+        &mut self,
+        name: Name,
+        (reserved, used): (u64, u64),
+        wall: u64,
+    ) -> (Settled, Option<Noted>) {
+        if used <= reserved {
+            let settle = |opened: &mut OpenBucket, region: &Region| {
+                opened.settle(reserved, used, wall, region).expect("there is room");
+            };
+            let (given, noted) = self.give_back(name, wall, settle);
+            return (Settled::Given(given), noted);
+        }
+        let mut opened = self.open(name, wall);
+        let before = opened.bucket().tokens();
+        let answer = opened.settle(reserved, used, wall, &self.region).expect("there is room");
+        if answer.taken == 0 {
+            return (Settled::Booked(0), None);
+        }
+        let (after, policy) = (opened.bucket().tokens(), opened.bucket().policy());
+        assert!(after >= before.min(-policy.capacity_micros()), "more than the capacity is owed");
+        let noted = self.save(name, &mut opened);
+        if let Some(acknowledged) = self.acknowledged_now(name, &opened) {
+            acknowledged.0 += answer.taken * MICRO;
+        }
+        (Settled::Booked(answer.taken), noted)
+    }
+
     /// Gives tokens back; millionths of how much that really was.
     /// Returns what is noted, too.
     pub fn give(&mut self, name: Name, tokens: u64, wall: u64) -> (u64, Option<Noted>) {
+        self.give_back(name, wall, |opened, region| {
+            opened.give(tokens, wall, region).expect("there is room");
+        })
+    }
+
+    fn give_back(
+        &mut self,
+        name: Name,
+        wall: u64,
+        give: impl FnOnce(&mut OpenBucket, &Region),
+    ) -> (u64, Option<Noted>) {
         let mut opened = self.open(name, wall);
         let before = opened.as_shared().map(|shared| shared.counter(self.id).refunded);
-        opened.give(tokens, wall, &self.region).expect("there is room");
+        give(&mut opened, &self.region);
         let counter = opened.as_shared().map(|shared| shared.counter(self.id)).unwrap_or_default();
         // A new epoch begins with what this call gave back.
         let given = match before {
@@ -490,9 +546,22 @@ impl Server {
     }
 }
 
+/// What a settlement came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// So many tokens more were booked.
+    Booked(u64),
+    /// So many millionths went back.
+    Given(u64),
+}
+
 /// The keys of a server at some moment.
 #[derive(Debug, Clone)]
 pub struct Backup(BTreeMap<Name, Slot>);
+
+fn wide(number: u64) -> i128 {
+    number.into()
+}
 
 fn noted(note: &Note, debits: Option<&[u8]>) -> Noted {
     [note.to_bytes().as_bytes(), debits.unwrap_or_default()].concat().into()

@@ -6,7 +6,7 @@
 //! there is. A round that arrived whole is complete.
 
 use crate::random::Random;
-use crate::server::{Backup, Config, Method, Name, Noted, Sent, Server};
+use crate::server::{Backup, Config, Method, Name, Noted, Sent, Server, Settled};
 use claw_core::expiry::MOST_LINGER_US;
 use claw_core::membership::{self, Instants, PartitionPolicy, Progress, Statement, WHOLE};
 use claw_core::merge::Join;
@@ -64,6 +64,20 @@ pub struct Clock {
 pub enum Happening {
     /// Somebody wants tokens.
     Take(Name, u64),
+    /// Somebody wants tokens for some work, and says what it used when it is done, so many
+    /// microseconds later. If they are refused, it is not done.
+    Work {
+        /// Of which key.
+        name: Name,
+        /// How many tokens.
+        reserved: u64,
+        /// How many it will have used.
+        used: u64,
+        /// How long it takes.
+        us: u64,
+    },
+    /// Somebody took so many tokens and used so many.
+    Settle(Name, u64, u64),
     /// Somebody gives tokens back.
     Give(Name, u64),
     /// Somebody pins a policy.
@@ -203,6 +217,8 @@ pub struct World {
     pub admitted: Admitted,
     /// How many calls were refused.
     pub refused: u64,
+    /// How many tokens were booked beyond what was admitted.
+    pub overrun: u64,
     /// How long something admitted here has been unknown there, at most.
     pub lag: u64,
     /// What was not as it had to be when somebody looked.
@@ -250,6 +266,7 @@ impl World {
             now: 0,
             admitted: Admitted::new(),
             refused: 0,
+            overrun: 0,
             lag: 0,
             wrong: Vec::new(),
             most_keys: usize::MAX,
@@ -497,7 +514,12 @@ impl World {
         let wall = self.wall(place);
         let calls = matches!(
             happening,
-            Happening::Take(..) | Happening::Give(..) | Happening::Pin(..) | Happening::Grants(_)
+            Happening::Take(..)
+                | Happening::Work { .. }
+                | Happening::Settle(..)
+                | Happening::Give(..)
+                | Happening::Pin(..)
+                | Happening::Grants(_)
         );
         if calls && self.is_out_of_memory(place) {
             self.refused += 1;
@@ -525,6 +547,28 @@ impl World {
                 } else {
                     self.refused += 1;
                 }
+            }
+            Happening::Work { name, reserved, used, us } => {
+                if let Some(noted) = server.take(name, reserved, wall) {
+                    let micros = i64::try_from(reserved * SECOND).unwrap_or(i64::MAX);
+                    self.admitted.entry(name).or_default().push((self.now, micros));
+                    changed = Some((name, noted));
+                    self.plan(self.now + us, place, Happening::Settle(name, reserved, used));
+                } else {
+                    self.refused += 1;
+                }
+            }
+            Happening::Settle(name, reserved, used) => {
+                let (settled, noted) = server.settle(name, (reserved, used), wall);
+                match settled {
+                    Settled::Given(micros) => {
+                        let given = i64::try_from(micros).expect("it is small");
+                        self.admitted.entry(name).or_default().push((self.now, -given));
+                    }
+                    // What was used beyond what was admitted is no admission.
+                    Settled::Booked(tokens) => self.overrun += tokens,
+                }
+                changed = noted.map(|noted| (name, noted));
             }
             Happening::Give(name, tokens) => {
                 let (given, noted) = server.give(name, tokens, wall);

@@ -26,6 +26,14 @@ fn demand_below_the_rate_is_never_refused() {
     }
 }
 
+/// What is checked of settlements is checked with debts.
+#[test]
+fn more_is_used_than_was_taken() {
+    let overrun = |seed| runs::run(Trouble::Settlements, seed).map(|outcome| outcome.overrun);
+    assert!((0..4).all(|seed| overrun(seed).is_ok_and(|tokens| tokens > 100)));
+    assert_eq!(runs::run(Trouble::None, 0).map(|outcome| outcome.overrun), Ok(0));
+}
+
 /// The same seed is the same run, and another one is another.
 #[test]
 fn a_run_can_be_looked_at_again() {

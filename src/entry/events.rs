@@ -58,6 +58,7 @@ unsafe extern "C" fn time(
     // SAFETY: the event's context.
     unsafe {
         in_event(ctx, |ctx| {
+            ctx.module().has_loaded();
             if !ctx.is_loading() {
                 ctx.module().listeners.look(ctx);
                 upkeep::tick(ctx, ctx.is_primary());

@@ -110,6 +110,12 @@ fn bad_arguments_are_refused_and_the_server_goes_on() {
         assert_eq!(parameters(conn), BTreeMap::new(), "{args}");
         assert!(!ask::<String>(conn, "INFO everything").contains("# claw"), "{args}");
     }
+    // In a transaction the server takes it back as well.
+    let path = module_path();
+    let loadex = format!("MODULE LOADEX {} CONFIG claw.bogus 1", path.to_str().unwrap());
+    run(conn, &["MULTI", &loadex, "PING"]);
+    let _ = cmd(conn, "EXEC");
+    assert_eq!(parameters(conn), BTreeMap::new());
     // The next good one works.
     load(conn, "max-tokens 9").unwrap();
     assert_eq!(parameters(conn), defaults("9", "5"));

@@ -15,9 +15,9 @@ fn a_region_of_another_version_is_refused_and_named() {
         builder.config("claw.partition-timeout-ms", "500").config("claw.partition-guard", "equal")
     });
     let conns = &mut [world.connection(0), world.connection(1)];
-    let [old, new] = [b"ROUND\r\n$1\r\n1\r\n", b"ROUND\r\n$1\r\n2\r\n"];
-    world.set_misheard(0, 1, Some([old, new]));
-    let refused = "region 'r1' speaks version 1 of region sync, not '2'";
+    let [ours, later] = [b"ROUND\r\n$1\r\n2\r\n", b"ROUND\r\n$1\r\n3\r\n"];
+    world.set_misheard(0, 1, Some([ours, later]));
+    let refused = "region 'r1' speaks version 2 of region sync, not '3'";
     eventually(PATIENCE, TICK, "both to know", || {
         let [peer, heard] = [(0, "peers"), (1, "heard")].map(|(region, list)| {
             let all = status(&mut conns[region], list);

@@ -176,8 +176,7 @@ fn bounds() {
         ("tokens", i64::MIN.into(), Err(OutOfBounds("tokens"))),
         ("tokens", (MAX_MICRO_TOKENS + 1).into(), Err(OutOfBounds("tokens"))),
         ("tokens", i64::MAX.into(), Err(OutOfBounds("tokens"))),
-        // It is no number of 64 bits with a sign.
-        ("tokens", u64::MAX.into(), Err(BlobError::Malformed)),
+        ("tokens", u64::MAX.into(), Err(OutOfBounds("tokens"))),
         ("timestamp", 0.into(), Ok(())),
         ("timestamp", (NOW + 30 * DAY).into(), Ok(())),
         ("timestamp", (NOW + 30 * DAY + 1).into(), Err(OutOfBounds("timestamp"))),
@@ -226,12 +225,13 @@ fn wrong_types() {
     ];
     for value in odd {
         for field in ["v", "tokens", "timestamp", "remainder", "weight"] {
-            if field == "tokens" && value == (-1).into() {
+            if field == "tokens" && [Value::from(-1), Value::from(-2.0)].contains(&value) {
                 // That is a debt.
                 continue;
             }
             let blob = but(&[(field, value.clone())]);
-            assert_eq!(verdict(&blob), Err(Wrong(field, NUMBER)), "{field} {value}");
+            let number = if field == "tokens" { "whole number" } else { NUMBER };
+            assert_eq!(verdict(&blob), Err(Wrong(field, number)), "{field} {value}");
         }
         if value != Value::Nil {
             let blob = but(&[("policy", value.clone())]);
@@ -333,7 +333,6 @@ fn languages_encode_alike() {
         ("weight".into(), 2.into()),
         ("policy".into(), policy),
         ("debits".into(), debits),
-        ("debt".into(), 0.into()),
         ("fraction".into(), 0.into()),
         ("version".into(), Value::Array(vec![4.into(), "a".into()])),
     ]);
