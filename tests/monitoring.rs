@@ -81,14 +81,9 @@ fn prometheus_sees_what_info_claw_says() {
     let port = free_port();
     let mut command = Command::new(exporter);
     command
-        .args([
-            "-redis.addr",
-            &server.url(),
-            "-redis.user",
-            "exporter",
-            "-redis.password",
-            "secret",
-        ])
+        .env("REDIS_USER", "exporter")
+        .env("REDIS_PASSWORD", "secret")
+        .args(["-redis.addr", &server.url()])
         .args(["-web.listen-address", &format!("127.0.0.1:{port}"), "-script"])
         .arg(example("claw.lua"));
     let _exporter = Started(quiet(command));
