@@ -9,7 +9,8 @@ set -euo pipefail
 wants=("${@:-build}")
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# One line per need: what proves that it is there, then its package by manager.
+# One line per need: what proves that it is there, then its package by manager,
+# `-` where that has none: tests that need it are left out there, and say so.
 missing=()
 compose=
 need() { # need CHECK APT DNF APK PACMAN BREW
@@ -75,6 +76,8 @@ for want in "${wants[@]}"; do
             python3-venv python3 python3 python python
         need 'have node' nodejs nodejs nodejs nodejs node
         need 'have npm' npm npm npm npm node
+        need 'have prometheus && have promtool' prometheus - prometheus prometheus prometheus
+        need 'have prometheus-redis-exporter || have redis_exporter' prometheus-redis-exporter - - - -
         ;;
     docker) # an engine, Compose, and what makes images where there is no registry
         compose=yes
@@ -142,7 +145,7 @@ column() { # the N-th word of every missing entry
     for entry in "${missing[@]}"; do
         read -ra words <<<"$entry"
         echo "${words[$1]}"
-    done | sort -u | tr '\n' ' '
+    done | grep -vx -- - | sort -u | tr '\n' ' ' || true
 }
 
 if have apt-get; then
@@ -171,11 +174,23 @@ else
     update=(true)
 fi
 
-# Debian's redis-server starts a service on port 6379. Only the program is needed:
-# a service that was not there before is stopped, one that was is left alone.
-service() { [ -d /run/systemd/system ] && systemctl cat redis-server.service >/dev/null 2>&1; }
-theirs=
-if service; then theirs=yes; fi
+if [ -z "${packages// /}" ]; then
+    provide_compose
+    exit 0
+fi
+
+# Debian's redis-server starts a service on port 6379, and so do others. Only the
+# programs are needed: a service that was not there before is stopped, one that was
+# is left alone.
+services=(redis-server prometheus prometheus-redis-exporter)
+present() { # of these services
+    local service
+    [ -d /run/systemd/system ] || return 0
+    for service in "${services[@]}"; do
+        if systemctl cat "$service.service" >/dev/null 2>&1; then echo "$service"; fi
+    done
+}
+theirs=$(present)
 
 echo "setup.sh: installing: $packages" >&2
 log=$(mktemp)
@@ -187,9 +202,9 @@ if ! { "${update[@]}" && "${install[@]}" $packages; } >"$log" 2>&1; then
     exit 1
 fi
 rm -f "$log"
-if [ -z "$theirs" ] && service; then
-    "${as_root[@]}" systemctl disable --now redis-server.service >/dev/null 2>&1 ||
-        echo "setup.sh: could not stop the service redis-server, which was just installed" >&2
-fi
+for service in $(comm -13 <(sort <<<"$theirs") <(present | sort)); do
+    "${as_root[@]}" systemctl disable --now "$service.service" >/dev/null 2>&1 ||
+        echo "setup.sh: could not stop the service $service, which was just installed" >&2
+done
 check_versions
 provide_compose

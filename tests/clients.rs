@@ -1,29 +1,42 @@
 //! The client examples, run against a real server the way their readers run them.
 //!
 //! Each takes from a bucket of 3 tokens until it is refused, waits as long as it
-//! was told to, and takes once more. What they need is installed below Cargo's
-//! target directory. Where a language or its package registry is missing, the
-//! test says `SKIPPED` and passes; with `CI` set in the environment it fails.
+//! was told to, and takes once more. The others make a tour of what differs from
+//! library to library, alone and in a cluster, under the ACL rules of docs/clients.md.
+//! What they need is installed below Cargo's target directory. Where a language or
+//! its package registry is missing, the test says `SKIPPED` and passes; with `CI`
+//! set in the environment it fails.
 #![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
-use claw_testkit::{Server, info_field, skipped};
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-use std::{fs, thread};
+#[path = "common/programs.rs"]
+mod programs;
 
-/// Far more than an installation or an example takes.
-const INSTALL: Duration = Duration::from_secs(300);
-const RUN: Duration = Duration::from_secs(120);
+use claw_testkit::{Cluster, Server, ask, info_field, int, redis_version, run as send};
+use programs::{INSTALL, RUN, install, run};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
 /// The interval in which the examples' bucket gains one token, in milliseconds.
 const INTERVAL_MS: u64 = 2000;
 
 #[test]
 fn python() {
+    if let Some(place) = python_installed() {
+        let python = place.join("bin/python");
+        check(Command::new(&python).arg(example("python").join("take.py")));
+        tour("redis-py", || {
+            let mut command = Command::new(&python);
+            command.arg(example("python").join("tour.py"));
+            command
+        });
+    }
+}
+
+fn python_installed() -> Option<PathBuf> {
     let dir = example("python");
     let requirements = fs::read_to_string(dir.join("requirements.txt")).unwrap();
-    let installed = install("python", &requirements, |place| {
+    install("clients/python", &requirements, |place| {
         run(Command::new("python3").args(["-m", "venv"]).arg(place), INSTALL)?;
         run(
             Command::new(place.join("bin/pip"))
@@ -31,10 +44,7 @@ fn python() {
                 .arg(dir.join("requirements.txt")),
             INSTALL,
         )
-    });
-    if let Some(place) = installed {
-        check(Command::new(place.join("bin/python")).arg(dir.join("take.py")));
-    }
+    })
 }
 
 #[test]
@@ -42,17 +52,27 @@ fn node() {
     let dir = example("node");
     let lock = fs::read_to_string(dir.join("package-lock.json")).unwrap();
     assert!(!lock.contains("://"), "package-lock.json names a registry");
-    let installed = install("node", &lock, |place| {
+    let installed = install("clients/node", &lock, |place| {
         fs::create_dir_all(place).unwrap();
-        for file in ["package.json", "package-lock.json", "take.mjs"] {
+        for file in ["package.json", "package-lock.json"] {
             fs::copy(dir.join(file), place.join(file)).unwrap();
         }
         run(Command::new("node").arg("--version"), RUN)?;
         run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(place), INSTALL)
     });
     if let Some(place) = installed {
-        fs::copy(dir.join("take.mjs"), place.join("take.mjs")).unwrap();
+        // Beside what they import.
+        for file in ["take.mjs", "tour.mjs", "ioredis.mjs"] {
+            fs::copy(dir.join(file), place.join(file)).unwrap();
+        }
         check(Command::new("node").arg(place.join("take.mjs")));
+        for (library, file) in [("node-redis", "tour.mjs"), ("ioredis", "ioredis.mjs")] {
+            tour(library, || {
+                let mut command = Command::new("node");
+                command.arg(place.join(file));
+                command
+            });
+        }
     }
 }
 
@@ -60,12 +80,71 @@ fn node() {
 fn rust() {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(&cargo);
-    build.args(["build", "--quiet", "--locked", "--example", "take"]);
+    build.args(["build", "--quiet", "--locked", "--example", "take", "--example", "tour"]);
     build.current_dir(env!("CARGO_MANIFEST_DIR"));
-    run(&mut build, INSTALL).expect("the example is built");
-    let mut take = Command::new(&cargo);
-    take.args(["run", "--quiet", "--locked", "--example", "take", "--"]);
-    check(take.current_dir(env!("CARGO_MANIFEST_DIR")));
+    run(&mut build, INSTALL).expect("the examples are built");
+    let program = |name| {
+        let mut command = Command::new(&cargo);
+        command.args(["run", "--quiet", "--locked", "--example", name, "--"]);
+        command.current_dir(env!("CARGO_MANIFEST_DIR"));
+        command
+    };
+    check(&mut program("take"));
+    tour("redis-rs", || program("tour"));
+}
+
+/// Runs a tour of what differs from library to library, alone and in a cluster, with
+/// no more rights than docs/clients.md says: with those that are needed it succeeds, and
+/// with those that it tries besides nothing is refused.
+fn tour(library: &str, program: impl Fn() -> Command) {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/clients.md"));
+    let page = page.unwrap();
+    let alone = Server::start();
+    let cluster = Cluster::start(3, 0);
+    for (mode, nodes) in [("alone", std::slice::from_ref(&alone)), ("cluster", cluster.nodes())] {
+        let row = format!("| {library} | {mode} | ");
+        let row = page.lines().find_map(|line| line.strip_prefix(&row)).expect("a row");
+        let cells = row.trim_end_matches(" |").split(" | ");
+        let rules: Vec<String> = cells.map(|cell| cell.replace(['`', '\\'], "")).collect();
+        let [needed, besides] = rules.as_slice() else { panic!("{library}, {mode}: {row}") };
+        for (rules, quiet) in [(needed.clone(), false), (format!("{needed} {besides}"), true)] {
+            for node in nodes {
+                let conn = &mut node.connection();
+                // Redis 7.0 has neither the command nor, for that reason, the rule.
+                let has_setinfo = redis_version(conn) >= (7, 2);
+                let words = rules.split_whitespace().filter(|word| word.starts_with('+'));
+                let words = words.filter(|rule| has_setinfo || *rule != "+client|setinfo");
+                let rules: String = words.map(|word| format!(" {word}")).collect();
+                let user = "ACL SETUSER app reset on >secret ~tour:*";
+                let commands = "+cl.take +cl.policy +cl.state +cl.merge";
+                let user = format!("{user} {commands}{rules}");
+                send(conn, &["ACL LOG RESET", "CONFIG RESETSTAT", "FLUSHALL", &user]);
+            }
+            let port = nodes.first().expect("a node").port();
+            let mut command = program();
+            command.env("REDIS_URL", format!("redis://app:secret@127.0.0.1:{port}"));
+            if mode == "cluster" {
+                command.env("CLUSTER", "yes");
+            }
+            let printed = run(&mut command, RUN).unwrap_or_else(|why| panic!("{rules}: {why}"));
+            assert_eq!(
+                printed,
+                "20 taken\n5 at most, 2.5 more in a second\nmerged with itself, 0 changed\n",
+                "{library}, {mode}"
+            );
+            let mut buckets = 0;
+            for node in nodes {
+                let conn = &mut node.connection();
+                buckets += int(conn, "DBSIZE");
+                // Every call went where its key is.
+                let errors: String = ask(conn, "INFO errorstats");
+                assert!(!errors.contains("MOVED"), "{library}, {mode}: {errors}");
+                let refused: Vec<redis::Value> = ask(conn, "ACL LOG");
+                assert!(!quiet || refused.is_empty(), "{library}, {mode}: {refused:?}");
+            }
+            assert_eq!(buckets, 20, "{library}, {mode}");
+        }
+    }
 }
 
 /// Runs an example and compares what it printed with what the server counted.
@@ -103,69 +182,4 @@ fn number(line: &str, before: &str, after: &str) -> u64 {
 
 fn example(language: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/clients").join(language)
-}
-
-/// Installs what `pins` names, unless the same is there already, and returns the
-/// place; `None` when it cannot be done here.
-fn install(
-    language: &str,
-    pins: &str,
-    install: impl FnOnce(&Path) -> Result<String, String>,
-) -> Option<PathBuf> {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients").join(language);
-    let stamp = place.join("installed");
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == pins) {
-        return Some(place);
-    }
-    let _ = fs::remove_dir_all(&place);
-    match install(&place) {
-        Ok(_) => {
-            fs::write(stamp, pins).unwrap();
-            Some(place)
-        }
-        Err(why) => {
-            skipped(&format!("the {language} example"), &why);
-            None
-        }
-    }
-}
-
-/// Runs a program to its end and returns what it printed.
-fn run(command: &mut Command, timeout: Duration) -> Result<String, String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let args: Vec<&OsStr> = command.get_args().collect();
-    let shown = format!("{name} {}", args.join(OsStr::new(" ")).to_string_lossy());
-    // Files rather than pipes, which would fill while we wait.
-    let [out, err] = ["stdout", "stderr"].map(output_file);
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(fs::File::create(&out).unwrap())
-        .stderr(fs::File::create(&err).unwrap())
-        .spawn()
-        .map_err(|error| format!("{shown}: {error}"))?;
-    let deadline = Instant::now() + timeout;
-    let status = loop {
-        match child.try_wait().expect("a child can be waited for") {
-            Some(status) => break status,
-            None if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
-            None => {
-                child.kill().expect("a child can be killed");
-                break child.wait().expect("a child can be waited for");
-            }
-        }
-    };
-    let printed = fs::read_to_string(out).unwrap();
-    if status.success() {
-        return Ok(printed);
-    }
-    let complaint = fs::read_to_string(err).unwrap();
-    Err(format!("{shown} ended with {status}:\n{printed}{complaint}"))
-}
-
-/// A file of this test's own: the thread is named after the test.
-fn output_file(stream: &str) -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
-    fs::create_dir_all(&dir).unwrap();
-    let thread = thread::current();
-    dir.join(format!("{}.{stream}", thread.name().unwrap_or("main")))
 }

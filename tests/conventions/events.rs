@@ -188,6 +188,26 @@ fn tracking_clients_hear_of_changes_only() {
     }
 }
 
+/// A bucket refills without being written: what was looked up is out of date, and nobody says so.
+#[test]
+fn tracking_clients_do_not_hear_of_refills() {
+    let server = slow_server().start();
+    let conn = &mut server.connection();
+    let mut listener = server.connection();
+    let id = int(&mut listener, "CLIENT ID");
+    let mut events = listener.as_pubsub();
+    let channel = "__redis__:invalidate";
+    events.subscribe(channel).unwrap();
+    let mut tracker = server.connection();
+    run(&mut tracker, &[&format!("CLIENT TRACKING ON REDIRECT {id}")]);
+    run(conn, &["CL.TAKE k 1000 CAPACITY 1000 REFILL 1 INTERVAL 1"]);
+    let seen = ints(&mut tracker, "CL.PEEK k 0");
+    eventually(PATIENCE, TICK, "the bucket to gain", || ints(conn, "CL.PEEK k 0")[2] > seen[2]);
+    assert_eq!(until_now(conn, &mut events, channel), []);
+    run(conn, &["CL.TAKE k"]);
+    assert_eq!(until_now(conn, &mut events, channel).len(), 1);
+}
+
 #[test]
 fn a_transaction_fails_only_if_its_bucket_has_changed() {
     let server = slow_server().start();

@@ -2,7 +2,7 @@
 
 use crate::buckets::{Line, random_bucket};
 use crate::calls::{STRATEGIES, merge_state, now_us, state, still_server};
-use claw_testkit::{Random, Server, ask, digest, fields, ints, run};
+use claw_testkit::{Random, Server, ask, call, digest, fields, ints, run};
 use redis::{ConnectionLike, Pipeline, Value};
 
 /// A state carries all there is, to another server and back.
@@ -26,6 +26,26 @@ fn states_travel_without_loss() {
     let before = digest(a);
     state(a, "k");
     assert_eq!(digest(a), before);
+}
+
+/// Every server makes these bytes of this bucket, and this bucket of these bytes: so states
+/// pass from each that this was run on to each other.
+#[test]
+fn a_state_is_the_same_on_every_server() {
+    const STATE: &[u8] = b"\x86\xa1v\x01\xa6tokens\xce\x00n\xa0P\
+        \xa9timestamp\xcf\x00\x06aA\xa3AT\x00\
+        \xa9remainder\x00\xa6weight\x02\
+        \xa6policy\x84\xa8capacity\x0a\xa6refill\xce\x00&%\xa0\
+        \xa8interval\xcd\xea`\xa3pin\x03";
+    let server = still_server();
+    let conn = &mut server.connection();
+    let made = "HSET k tokens 7.25 timestamp 1795784400000000 userWeight 2 \
+                policy 10,2.5/60000,pinned,3";
+    let made: Vec<String> = made.split_whitespace().map(|word| word.replace(',', " ")).collect();
+    call(conn, &made).unwrap();
+    assert_eq!(state(conn, "k"), STATE, "{}", STATE.escape_ascii());
+    assert_eq!(merge_state(conn, "to", &[STATE.to_vec()], "lww")[0], 1);
+    assert_eq!(state(conn, "to"), STATE);
 }
 
 /// Fields of later versions are kept, joined, and handed on.
