@@ -289,7 +289,7 @@ impl Bucket {
     /// have been advanced to `now`.
     pub fn give(&mut self, tokens: u64, now: u64) -> Answer {
         let before = self.tokens;
-        self.tokens = self.tokens.saturating_add(micros(tokens));
+        self.tokens = self.tokens.saturating_add_unsigned(tokens.saturating_mul(MICRO));
         self.cut();
         self.answer(self.tokens.abs_diff(before) / MICRO, now)
     }

@@ -10,7 +10,7 @@ import { createRequire } from 'node:module';
 // is loaded itself: imports would come first.
 const require = createRequire(import.meta.url);
 const commands = require('@ioredis/commands/built/commands.json');
-for (const name of ['take', 'give', 'policy', 'merge', 'throttle']) {
+for (const name of ['take', 'give', 'settle', 'policy', 'takeall', 'merge', 'throttle']) {
   commands[`cl.${name}`] = { arity: -2, flags: ['write'], keyStart: 1, keyStop: 1, step: 1 };
 }
 for (const name of ['peek', 'policy_ro', 'state']) {
