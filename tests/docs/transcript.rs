@@ -236,7 +236,7 @@ fn replay_block(server: &Server, fence: &Fence) -> Result<(), String> {
         input.push('\n');
     }
     let output = redis_cli(server, &input);
-    let mut printed = output.lines().map(str::trim_end);
+    let mut printed = output.lines().map(str::trim_end).filter(|line| !is_duration(line));
 
     let (mut command, mut before) = ("", "");
     for (at, told) in fence.lines.iter().enumerate() {
@@ -256,6 +256,12 @@ fn replay_block(server: &Server, fence: &Fence) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("{}: not told of: {rest:#?}", fence.line + fence.lines.len())),
     }
+}
+
+/// What redis-cli adds to an answer that took half a second or more: `(0.54s)`.
+fn is_duration(line: &str) -> bool {
+    let seconds = line.strip_prefix('(').and_then(|line| line.strip_suffix("s)"));
+    seconds.is_some_and(|seconds| seconds.parse::<f64>().is_ok())
 }
 
 fn redis_cli(server: &Server, input: &str) -> String {
