@@ -27,7 +27,8 @@ fail() {
 module=$1
 shift
 [ "${module#/}" != "$module" ] || fail "$module is not an absolute path"
-client=${REDIS_CLI:-$(command -v redis-cli || command -v valkey-cli)}
+client=${REDIS_CLI:-$(command -v redis-cli || command -v valkey-cli)} ||
+    fail "redis-cli is missing"
 options=("$@")
 # An error reply is an error here.
 cli() { "$client" ${options[@]+"${options[@]}"} -e "$@"; }

@@ -7,6 +7,7 @@ use claw_core::codec::{Fields, RegionStates, number};
 use claw_core::decimal::DecimalError;
 use claw_core::limits::{self, MAX_LEAD_US};
 use claw_core::merge::{self, State};
+use claw_core::policy::Policy;
 use rmpv::Value;
 use serde::Serialize;
 use std::ffi::CString;
@@ -89,12 +90,18 @@ impl Strategy {
     /// Folds the states of all regions in the order of their names: whatever the function is,
     /// regions that have the same states come to the same bucket. No clock of this server is in
     /// it. No key may be open.
-    pub(crate) fn fold(&self, ctx: &Context<'_>, states: &RegionStates) -> Result<State, Error> {
+    pub(crate) fn fold(
+        &self,
+        ctx: &Context<'_>,
+        states: &RegionStates,
+        default: Policy,
+    ) -> Result<State, Error> {
         let moment = states.values().map(|state| state.bucket.timestamp()).max().unwrap_or(0);
-        let mut states = states.values();
-        let mut view = *states.next().ok_or(Error::NoSource)?;
+        // A pin that has ended by then pins nothing any more.
+        let mut states = states.values().map(|state| state.past_pin(moment, default));
+        let mut view = states.next().ok_or(Error::NoSource)?;
         for state in states {
-            view = self.merge(ctx, &view, state, moment)?;
+            view = self.merge(ctx, &view, &state, moment)?;
         }
         Ok(view)
     }
@@ -186,9 +193,13 @@ fn call(
     let winner = local.join(remote, merge::Join::Max);
     let policy = winner.bucket.policy();
 
+    const OWES: &[u8] = b"it returned tokens that owe more than the capacity";
     let tokens = field("tokens")?.ok_or_else(|| failed(b"it returned no tokens"))?;
     let tokens = match number::amount(&tokens) {
         Ok(tokens) if tokens <= policy.capacity_micros() => tokens,
+        Err(DecimalError::TooLarge) if tokens.as_f64().is_some_and(|tokens| tokens < 0.0) => {
+            return Err(failed(OWES));
+        }
         Ok(_) | Err(DecimalError::TooLarge) => return Err(Error::AboveCapacity(name.into())),
         Err(DecimalError::NotANumber) => {
             return Err(failed(b"it returned tokens that are no number"));
@@ -197,7 +208,7 @@ fn call(
     // One region owes no more than its capacity; several may do together.
     let deepest = policy.capacity_micros().saturating_neg();
     if tokens < deepest.min(local.bucket.tokens()).min(remote.bucket.tokens()) {
-        return Err(failed(b"it returned tokens that owe more than the capacity"));
+        return Err(failed(OWES));
     }
     let timestamp = match field("timestamp")? {
         None => now,
@@ -218,12 +229,13 @@ fn call(
     // What came in and is returned unchanged keeps what a double cannot carry.
     let unchanged = [local, remote].into_iter().find(|state| {
         let kept = state.bucket;
-        state.policy == winner.policy
+        (state.policy, state.temporary, kept.policy()) == (winner.policy, winner.temporary, policy)
             && kept.weight() == weight
             && kept.timestamp() == timestamp
             && as_returned(kept.tokens()) == Some(tokens)
     });
-    Ok(unchanged.copied().unwrap_or(State::of(bucket, winner.policy)))
+    let returned = State::of(bucket, winner.policy).pinned_by(winner.temporary);
+    Ok(unchanged.copied().unwrap_or(returned))
 }
 
 /// What is read of tokens that a function was given and returned.

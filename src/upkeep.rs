@@ -250,12 +250,15 @@ fn fold_again(ctx: &Context<'_>, name: Str<'_>, strategy: &Strategy) -> Result<(
         return Ok(());
     };
     // No key is open while the function runs.
-    let view = strategy.fold(ctx, states)?;
+    let view = strategy.fold(ctx, states, store::default_policy(ctx)?)?;
     let key = Key::open_write(ctx, name);
     let record = store::load(ctx, &key, now)?;
     if record.is_some() {
-        let default = store::default_policy(ctx)?;
-        store::save(ctx, &key, &mut OpenBucket::merged(record, &view, default, true, now))?;
+        let mut opened = {
+            let settings = ctx.module().settings()?;
+            OpenBucket::merged(record, &view, settings.defaults(), true, now)
+        };
+        store::save(ctx, &key, &mut opened)?;
     }
     Ok(())
 }

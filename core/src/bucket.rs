@@ -93,7 +93,7 @@ impl Demand {
     /// What it gets where `remaining` whole tokens are; `None` when it is refused.
     #[must_use]
     pub fn granted(&self, remaining: i64) -> Option<u64> {
-        let there = u64::try_from(remaining).unwrap_or(0).saturating_sub(self.keep);
+        let there = remaining.max(0).cast_unsigned().saturating_sub(self.keep);
         let granted = if self.partial { self.tokens.min(there) } else { self.tokens };
         (self.tokens == 0 || (1..=there).contains(&granted)).then_some(granted)
     }

@@ -151,8 +151,11 @@ impl Terms {
         // A bucket pinned before it was shared has no other version.
         let pins = [pinned.and_then(|stored| stored.pin), self.temporary.map(|pin| pin.version)];
         let number = pins.into_iter().flatten().fold(self.version.number, u64::max);
-        let policy = self.temporary.map(|pin| pin.policy).or(pinned.map(|stored| stored.policy));
-        let numbers = policy.map(|p| (p.capacity(), p.refill(), p.interval_ms()));
+        // A temporary pin of the same version is the same one, ended here or there.
+        let numbers = pinned.map(|stored| {
+            let policy = stored.policy;
+            (policy.capacity(), policy.refill(), policy.interval_ms())
+        });
         (number, self.version.origin, numbers, self.weight)
     }
 }

@@ -98,7 +98,26 @@ impl State {
     /// The same with a temporary pin, whose policy the bucket has.
     #[must_use]
     pub fn pinned_by(self, temporary: Option<Temporary>) -> Self {
+        debug_assert!(
+            temporary.is_none_or(|pin| pin.policy == self.bucket.policy()),
+            "a bucket has the policy in force"
+        );
         Self { temporary, ..self }
+    }
+
+    /// The same, beneath a temporary pin that has ended at `now` (unix microseconds), credited up
+    /// to its end; `default` is the default policy.
+    #[must_use]
+    pub fn past_pin(&self, now: u64, default: Policy) -> Self {
+        match self.temporary {
+            Some(ended) if ended.until <= now => {
+                let mut bucket = self.bucket;
+                bucket.advance(ended.until);
+                bucket.switch(self.policy.map_or(default, |stored| stored.policy));
+                Self { bucket, temporary: None, ..*self }
+            }
+            _ => *self,
+        }
     }
 
     /// Whether both hold the same at every instant from `now` on, and say the

@@ -280,6 +280,10 @@ impl OpenBucket {
         if let Some(home) = home {
             bucket.settle_in(home);
         }
+        // One laid before the bucket was shared, which outlives the field that says it.
+        if let Some(temporary) = self.record.as_ref().and_then(|stored| stored.temporary) {
+            bucket.raise_version(temporary.version);
+        }
         self.kind = Kind::Shared(bucket);
         self.begin_with(policy, defaults, now);
     }
@@ -299,7 +303,7 @@ impl OpenBucket {
     pub fn merged(
         record: Option<Record>,
         state: &State,
-        default: Policy,
+        defaults: &Defaults,
         from_peers: bool,
         now: u64,
     ) -> Self {
@@ -312,8 +316,10 @@ impl OpenBucket {
             }
         };
         let temporary = state.temporary;
-        let policy = record.as_ref().and_then(|record| record.policy);
-        let was_dry = policy.map_or(default, |stored| stored.policy).refill() == 0;
+        let (default, was_dry) = (
+            defaults.current(),
+            record.as_ref().is_some_and(|record| record.is_dry(defaults, now)),
+        );
         Self {
             received: from_peers,
             temporary,
@@ -463,7 +469,7 @@ impl OpenBucket {
     /// Whether a call that needs `tokens` of it is refused; one that needs none never is.
     #[must_use]
     pub fn lacks(&self, tokens: u64, region: &Region) -> bool {
-        tokens > 0 && u64::try_from(self.remaining(region)).unwrap_or(0) < tokens
+        Demand::all(tokens).granted(self.remaining(region)).is_none()
     }
 
     /// What a call that needs `tokens` of it answers when it is refused.
@@ -632,6 +638,9 @@ impl OpenBucket {
         self.weigh(terms.weight);
         if let Kind::Shared(bucket) = &mut self.kind {
             bucket.set_version(terms.version);
+            if let Some(temporary) = terms.temporary {
+                bucket.raise_version(temporary.version);
+            }
         }
     }
 
@@ -694,7 +703,9 @@ impl OpenBucket {
             Kind::Local(bucket) => (bucket.weight(), bucket.is_full(), None),
             Kind::Shared(bucket) => (bucket.weight(), bucket.is_full(), Some(bucket.version())),
         };
-        let known = record.debits.as_ref().map(|debits| debits.version).unwrap_or_default();
+        let mut known = record.debits.as_ref().map(|debits| debits.version).unwrap_or_default();
+        // What follows from the field by itself is no change.
+        known.number = known.number.max(record.temporary.map_or(0, |pin| pin.version));
         (record.timestamp.is_none() && !full)
             || self.policy != record.policy
             || self.temporary != record.temporary_at(self.now)
@@ -816,11 +827,14 @@ impl OpenBucket {
         };
         // What holds nothing is full as soon as it owes nothing, and is to block for an interval.
         let interval = beneath.interval_us().get();
-        if self.is_blocked_by_call() && wait.is_some_and(|us| us <= interval.into()) {
-            return Expiry::exactly(timestamp.saturating_add(interval));
-        }
         // The state of a region that a function folds is told like counters are.
         let lingers = self.as_shared().is_some() || self.regions.is_some();
+        if self.is_blocked_by_call() && wait.is_some_and(|us| us <= interval.into()) {
+            return match lingers {
+                true => Expiry::new(timestamp, Some(interval.into()), true, self.now),
+                false => Expiry::exactly(timestamp.saturating_add(interval)),
+            };
+        }
         Expiry::new(timestamp, wait, lingers, self.now)
     }
 

@@ -543,6 +543,11 @@ impl SharedBucket {
         self.version = version;
     }
 
+    /// Notes that there was a change of this number, if it was a later one.
+    pub(crate) fn raise_version(&mut self, number: u64) {
+        self.version.number = self.version.number.max(number);
+    }
+
     /// Whole tokens that can be taken at this share of the limit, rounded down; negative in debt,
     /// and not before: what has been taken beyond a share is not owed.
     #[must_use]
@@ -745,7 +750,16 @@ impl SharedBucket {
         let amount = |micros: u128| wide::times(wide::signed(micros), whole);
         let owed = if same { level_before.max(sent.level) } else { level_before };
         if fresh {
-            self.level = if same { sent.level } else { 0 };
+            self.level = match remote.temporary {
+                _ if same => sent.level,
+                // It may have ended on the way.
+                Some(_) => {
+                    let mut sent = sent.clone();
+                    sent.switch(self.policy());
+                    sent.level
+                }
+                None => 0,
+            };
         } else {
             let slack_of = |shared: &Self, id: Option<ReplicaId>| {
                 let account = id.and_then(|id| shared.account(id));

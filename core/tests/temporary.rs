@@ -321,6 +321,52 @@ fn regions_fix_the_end_once() {
     assert_eq!((a.end(), a.open(now).source()), (None, PolicySource::Default));
 }
 
+/// What has ended here does not come back from where it has not yet.
+#[test]
+fn an_ended_pin_does_not_come_back() {
+    // Laid in a region that has peers, or before there were any.
+    for laid_alone in [false, true] {
+        let mut a = Copy { region: region("a", 1), record: None };
+        let mut b = Copy { region: region("b", 2), record: None };
+        if laid_alone {
+            let defaults = Defaults::new(base());
+            let mut alone = OpenBucket::new(None, &defaults, NOW);
+            alone.pin_for(Policy::new(10, MICRO, 1_000).unwrap(), 60_000, &Region::default());
+            a.record = Some(written(&mut alone));
+        } else {
+            a.pin_for(1, 60_000, NOW);
+        }
+        // Half a second on the way.
+        b.receive(&a.note(NOW), "a", NOW, NOW + SECOND / 2);
+        assert_eq!(b.end(), Some(NOW + 60 * SECOND + SECOND / 2), "{laid_alone}");
+        // Ended here, and not there.
+        let sent = NOW + 60 * SECOND + SECOND / 4;
+        let mut opened = a.open(sent);
+        assert_eq!(opened.take(Demand::all(1), sent, &a.region).unwrap().taken, 1);
+        a.record = Some(written(&mut opened));
+        a.receive(&b.note(sent), "b", sent, sent + SECOND / 10);
+        assert_eq!((a.end(), a.open(sent).source()), (None, PolicySource::Default), "{laid_alone}");
+        b.receive(&a.note(sent), "a", sent, sent + SECOND / 5);
+        assert_eq!(b.open(NOW + 61 * SECOND).source(), PolicySource::Default, "{laid_alone}");
+        a.receive(&b.note(NOW + 61 * SECOND), "b", NOW + 61 * SECOND, NOW + 62 * SECOND);
+        assert_eq!(a.open(NOW + 62 * SECOND).source(), PolicySource::Default, "{laid_alone}");
+    }
+}
+
+/// What was taken under a pin that has ended on the way is not forgotten.
+#[test]
+fn what_was_taken_under_an_ended_pin_stays_taken() {
+    let mut a = Copy { region: region("a", 1), record: None };
+    let mut b = Copy { region: region("b", 2), record: None };
+    a.pin_for(0, 1_000, NOW);
+    let mut opened = a.open(NOW);
+    assert_eq!(opened.take(Demand::all(10), NOW, &a.region).unwrap().taken, 10);
+    a.record = Some(written(&mut opened));
+    let (note, sent) = (a.note(NOW), NOW + 3 * SECOND);
+    b.receive(&note, "a", sent, sent);
+    assert_eq!(b.open(sent).bucket().tokens(), 0);
+}
+
 /// What was long on the way, and has ended since, pins nothing.
 #[test]
 fn a_pin_that_has_ended_is_not_taken_over() {

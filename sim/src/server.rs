@@ -504,10 +504,7 @@ impl Server {
             None => sent,
             Some(record) => record.state(&self.defaults, wall).join(&sent, strategy),
         };
-        self.save(
-            name,
-            &mut OpenBucket::merged(record, &merged, self.defaults.current(), true, wall),
-        )
+        self.save(name, &mut OpenBucket::merged(record, &merged, &self.defaults, true, wall))
     }
 
     /// A peer was heard.

@@ -162,8 +162,10 @@ pub(super) fn merge_states(
         if from_peer && record.as_ref().is_some_and(|record| !record.is_bucket()) {
             return Err(Error::Foreign(name.as_bytes().into()));
         }
-        let default = store::default_policy(ctx)?;
-        let mut opened = OpenBucket::merged(record, &merged.state, default, from_peer, now);
+        let mut opened = {
+            let settings = ctx.module().settings()?;
+            OpenBucket::merged(record, &merged.state, settings.defaults(), from_peer, now)
+        };
         // A new key gets the field only if there is something to keep in it.
         let wanted = newer_before.is_some() || !merged.newer.is_empty();
         let newer = newer_after.filter(|after| wanted && newer_before.as_ref() != Some(after));
@@ -293,8 +295,13 @@ impl Stored {
             }
             Some(debits) => {
                 let stored = policy.map(|stored| stored.policy);
-                let temporary = state.temporary.map(|pin| pin.policy);
-                let policy = temporary.or(stored).or(default).unwrap_or(defaults.current());
+                let in_force = state.temporary.map(|pin| pin.policy);
+                let policy = in_force.or(stored).or(default).unwrap_or(defaults.current());
+                // Beneath a pin that has ended it is as it was credited to that.
+                let (tokens, policy) = match (record.temporary, state.temporary) {
+                    (Some(_), None) => (state.bucket.tokens(), state.bucket.policy()),
+                    _ => (tokens, policy),
+                };
                 if tokens > policy.capacity_micros() {
                     return Err(refused(BlobError::OutOfBounds("tokens")));
                 }

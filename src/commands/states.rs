@@ -189,11 +189,13 @@ fn fold(
     let changed = known != Some(&states);
     if changed {
         // No key is open while the function runs.
-        let view = strategy.fold(ctx, &states)?;
+        let view = strategy.fold(ctx, &states, store::default_policy(ctx)?)?;
         let key = Key::open_write(ctx, name);
         let record = store::load(ctx, &key, now)?;
-        let default = store::default_policy(ctx)?;
-        let mut opened = OpenBucket::merged(record, &view, default, true, now);
+        let mut opened = {
+            let settings = ctx.module().settings()?;
+            OpenBucket::merged(record, &view, settings.defaults(), true, now)
+        };
         opened.set_regions(states);
         store::save(ctx, &key, &mut opened)?;
         ctx.module().stats.merged.add(1);

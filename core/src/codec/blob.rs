@@ -86,7 +86,7 @@ pub struct Besides {
 /// | `weight` | 1..=10 |
 /// | `policy` | map of `capacity` (tokens), `refill` (millionths), `interval` (ms) and, when pinned, `pin` (its version); absent on the default policy |
 /// | `temporary` | while a temporary pin is in force: the same map of it, `pin` and `until` (its end, unix microseconds) |
-/// | `default` | in a shared bucket without `policy`, and in the field `regions`: the same map, of the policy in force |
+/// | `default` | in a shared bucket without `policy` and `temporary`, and in the field `regions`: the same map, of the policy in force |
 /// | `debits` | in a shared bucket: map of replica to array of epoch, spent and refunded (millionths) |
 /// | `fraction` | in a shared bucket: see [`Debits`] |
 /// | `version` | in a shared bucket: array of number and origin of the last change of policy or weight |
@@ -100,7 +100,7 @@ pub fn encode(state: &State, besides: &Besides) -> Result<Vec<u8>, BlobError> {
         stored: state.policy,
         temporary: state.temporary,
         counted: besides.debits.as_ref(),
-        default: besides.debits.is_some() && state.policy.is_none(),
+        default: besides.debits.is_some() && state.policy.is_none() && state.temporary.is_none(),
         newer: &besides.newer,
     };
     write_blob(&blob, &mut bytes)?;
@@ -111,7 +111,8 @@ pub fn encode(state: &State, besides: &Besides) -> Result<Vec<u8>, BlobError> {
 pub(super) fn encode_in_force(state: &State) -> Result<Vec<u8>, BlobError> {
     let mut bytes = Vec::new();
     let State { bucket, policy: stored, temporary, .. } = *state;
-    let (counted, default, newer) = (None, stored.is_none(), &Newer::new());
+    let default = stored.is_none() && temporary.is_none();
+    let (counted, newer) = (None, &Newer::new());
     let blob = Blob { bucket, stored, temporary, counted, default, newer };
     write_blob(&blob, &mut bytes)?;
     Ok(bytes)

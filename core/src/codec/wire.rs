@@ -210,6 +210,8 @@ pub fn decode_wire<'a>(
     if !in_order(&debits.accounts) || !debits.accounts.iter().all(sane) {
         return Err(BlobError::OutOfBounds("debits"));
     }
+    // Until when the policy was in force that it refilled at.
+    let credited = temporary.map_or(*sent, |(until, ..)| until.min(*sent));
     let (beneath, temporary) = match temporary {
         None => (policy, None),
         Some((until, version, beneath)) => {
@@ -230,7 +232,7 @@ pub fn decode_wire<'a>(
     remote.temporary = temporary;
     remote.bucket.set(&Bucket::new(policy, weight, tokens, 0, timestamp), debits);
     if form & REFILLING != 0 {
-        remote.bucket.advance(*sent, nobody);
+        remote.bucket.advance(credited, nobody);
     }
     Ok(remote)
 }

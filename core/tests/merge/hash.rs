@@ -27,7 +27,9 @@ impl Hash {
     /// A key that `state` was written to.
     pub fn holding(state: &State) -> Self {
         let mut hash = Self::default();
-        hash.write(&OpenBucket::merged(None, state, Policy::DEFAULT, false, 0).to_record());
+        hash.write(
+            &OpenBucket::merged(None, state, &Defaults::new(Policy::DEFAULT), false, 0).to_record(),
+        );
         hash
     }
 
@@ -67,8 +69,7 @@ impl Hash {
         let local = self.state(defaults, now);
         let merged = local.join(&source.state(defaults, now), strategy);
         self.write(
-            &OpenBucket::merged(Some(self.read(now)), &merged, defaults.current(), false, now)
-                .to_record(),
+            &OpenBucket::merged(Some(self.read(now)), &merged, defaults, false, now).to_record(),
         );
     }
 
