@@ -10,7 +10,7 @@ use std::fmt;
 /// Why a text is not an amount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecimalError {
-    /// Something else than a number of 0 or more, or a fraction where a whole number is wanted.
+    /// Something else than a number, or a fraction where a whole number is wanted.
     NotANumber,
     /// More than 10^12, or below minus [`MAX_DEBT`], or than 64 bits hold where a whole number is
     /// wanted.
@@ -42,8 +42,8 @@ pub fn parse(text: &[u8]) -> Result<u64, DecimalError> {
     amount(text, MAX_MICRO_TOKENS)
 }
 
-/// Reads an amount that may have a sign `-`, as [`parse`] does; the least value is minus
-/// [`MAX_DEBT`].
+/// Reads an amount that may have a sign `-`, as [`parse`] does: what is halfway between two
+/// becomes the one that is further from 0. The least value is minus [`MAX_DEBT`].
 ///
 /// # Errors
 /// See [`DecimalError`].

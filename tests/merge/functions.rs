@@ -369,3 +369,32 @@ pub fn transactions() {
     assert!(matches!(&answers[5], Value::Array(_)));
     assert_eq!(held(conn, "k"), "tokens 2");
 }
+
+/// A function decides tokens, and not policies: a pin for a time stays, with its end, whichever
+/// side has it and whether the function returns a state as it was or another.
+#[test]
+fn a_pin_for_a_time_stays() {
+    let server = still_server();
+    let conn = &mut server.connection();
+    load(conn, BAD);
+    load(
+        conn,
+        r"#!lua name=fewer
+redis.register_function({function_name = 'fewer', flags = {'no-writes'}, callback = function(_, args)
+  local a, b = cmsgpack.unpack(args[1]), cmsgpack.unpack(args[2])
+  return a.tokens < b.tokens and args[1] or args[2]
+end})",
+    );
+    for function in ["fewer", "tenths"] {
+        for pinned in ["k", "other"] {
+            run(conn, &["FLUSHALL", "CL.TAKE k 3", "CL.TAKE other 4"]);
+            run(conn, &[&format!("CL.POLICY {pinned} CAPACITY 10 REFILL 1 FOR 60000")]);
+            let temporary = fields(conn, pinned)["temporary"].clone();
+            run(conn, &[&format!("CL.MERGE k FROM 1 other STRATEGY fn:{function}")]);
+            let merged = fields(conn, "k");
+            assert_eq!(merged.get("temporary"), Some(&temporary), "{function}, {pinned}");
+            assert_eq!(merged.get("policy"), None, "{function}, {pinned}");
+            assert_eq!(ints(conn, "CL.PEEK k")[1], 10, "{function}, {pinned}");
+        }
+    }
+}
