@@ -55,3 +55,29 @@ fn changes_at_once_converge() {
         assert_eq!(policy(&world, 0)[1], format!("2{round}"));
     }
 }
+
+/// What is pinned for a time in one region holds in all of them, and ends in each by itself.
+#[test]
+fn a_pin_for_a_time_ends_everywhere() {
+    let world = World::start(3, Duration::ZERO);
+    run(&mut world.connection(1), &["CL.POLICY k CAPACITY 50 REFILL 5"]);
+    agree(&world, ["50", "5", "1000", "1", "1"]);
+    run(&mut world.connection(0), &["CL.POLICY k CAPACITY 10 REFILL 1 FOR 3000"]);
+    agree(&world, ["10", "1", "1000", "1", "1"]);
+    // Nobody has more of it left than there was, and a renewal reaches all.
+    let left = |region: usize| policy(&world, region)[13].parse::<i64>().unwrap();
+    assert!((0..3).all(|region| left(region) <= 3_000));
+    run(&mut world.connection(2), &["CL.POLICY k REFILL 2 FOR 3000"]);
+    agree(&world, ["10", "2", "1000", "1", "1"]);
+    for region in 0..3 {
+        run(&mut world.connection(region), &["CL.TAKE k"]);
+    }
+    // What lay beneath is there again, and stays while states go to and fro.
+    agree(&world, ["50", "5", "1000", "1", "1"]);
+    for region in 0..3 {
+        run(&mut world.connection(region), &["CL.TAKE k"]);
+        assert_eq!(left(region), -1);
+    }
+    world.wait_until_quiet();
+    agree(&world, ["50", "5", "1000", "1", "1"]);
+}
