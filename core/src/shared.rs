@@ -742,6 +742,10 @@ impl SharedBucket {
                 let account =
                     self.account_mut(0, &writer.id()).ok_or_else(|| Internal::new(NO_ROOM))?;
                 account.counter = Counter { epoch, ..own };
+                if outlived {
+                    // Nor has the sender, whose level this is.
+                    add(&mut unknown, own.spent);
+                }
                 outcome.changed = true;
                 outcome.rebroadcast |= outlived;
             }

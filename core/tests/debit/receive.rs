@@ -325,3 +325,31 @@ fn a_leap_of_our_own_epochs() {
     };
     assert!(told(MAX_OWN_EPOCH) && !told(MAX_OWN_EPOCH + 1));
 }
+
+/// A key that came from elsewhere has lost its counters. What is taken of it then, in an epoch
+/// below that which the peers know, is unknown to them: their level does not undo it.
+#[test]
+fn what_was_taken_in_an_outlived_epoch_stays_missing() {
+    let policy = Policy::new(100, 0, 1_000).unwrap();
+    let (here, there) = ("here".parse().unwrap(), peer(0));
+    let writer = Writer::new(here, 7);
+    let peers = cut(0, 2, START);
+    let mut bucket = SharedBucket::full(policy, Weight::ONE, START);
+    bucket.debit(None, 2 * MICRO).unwrap();
+    bucket.debit(Some(&writer), MICRO).unwrap();
+    let counted = |id, epoch, tokens| Account {
+        id,
+        counter: Counter { epoch, spent: tokens * MICRO, refunded: 0 },
+        slack: None,
+    };
+    let mut accounts = vec![counted(here, 5 << 20 | 9, 2), counted(there, 1 << 20 | 1, 1)];
+    accounts.sort_by_key(|account| account.id);
+    let line = claw_core::bucket::Bucket::new(policy, Weight::ONE, 97_000_000, 0, START);
+    let sent = SharedBucket::new(&line, Debits { accounts, ..Debits::default() });
+    let remote = Remote { from: Some(there), bucket: sent, stored: None, temporary: None };
+    let outcome = bucket.receive(false, &remote, Some(&writer), &peers).unwrap();
+    assert!(outcome.rebroadcast);
+    assert_eq!(bucket.remaining(WHOLE), 96);
+    assert!(bucket.counter(here).epoch > 5 << 20 | 9);
+    assert_eq!(bucket.counter(here).spent, MICRO);
+}
