@@ -13,6 +13,7 @@
 #             what depends on the server, on Redis 8.6, Valkey 9.1 and Redict 7.3
 # make images container-tests
 #             the Docker images, and the tests that need Docker
+# make plots  the pictures of the documentation, of real runs
 # make dist   the archives of a release, in target/dist
 # make simulate  thousands of random runs of regions that share limits;
 #             RUNS=n of each kind, SEED=n the first of them
@@ -31,7 +32,7 @@ BENCH_OPTIONS = $(if $(AGAINST),--against "$(AGAINST)") $(BENCH)
 
 export REDIS_CLAW_MODULE ?= $(abspath $(MODULE))
 
-.PHONY: build demo regions run test lint unit server-tests newer-server-tests container-tests images dist bench bench-sync microbench \
+.PHONY: build demo regions run test lint unit server-tests newer-server-tests container-tests images plots dist bench bench-sync microbench \
 	simulate soak fuzz clean
 
 build:
@@ -92,6 +93,9 @@ container-tests:
 			'scripts/with-docker.sh make container-tests starts one for the time being.' >&2; \
 		[ -z "$$CI" ]; \
 	fi
+
+plots: build
+	scripts/plot-bucket.py $(SERVER) "$(REDIS_CLAW_MODULE)"
 
 images:
 	@scripts/images.sh
