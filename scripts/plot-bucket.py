@@ -20,10 +20,10 @@ POLICY = ["CAPACITY", "10", "REFILL", "2"]
 CALLS = [
     (0.5, ["CL.TAKE", "k", "6", *POLICY]),
     (1.7, ["CL.TAKE", "k", "5", *POLICY]),
-    (2.9, ["CL.TAKE", "k", "9", *POLICY]),
-    (5.0, ["CL.SETTLE", "k", "5", "12"]),
+    (3.6, ["CL.TAKE", "k", "9", *POLICY]),
+    (5.2, ["CL.SETTLE", "k", "5", "15"]),
 ]
-SECONDS, LEAST, MOST = 10.0, -5, 11
+SECONDS, LEAST, MOST = 11.0, -5, 11
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 760, 340, 44, 20, 16, 40
 
 
@@ -118,7 +118,7 @@ def draw(points, calls):
     out.append(f'<path d="M{line}" fill="none" stroke="#06c" stroke-width="2"/>')
     for place, (at, words, five) in enumerate(calls):
         shown = " ".join(word for word in words if word != "k" and word not in POLICY)
-        high = TOP + 14 + 34 * (place % 3)
+        high = TOP + 14 + 34 * (place % 2)
         after = min(tokens for when, tokens in points if at <= when < at + 0.1)
         colour = "#a00" if five[0] == 0 else "#222"
         out.append(
