@@ -82,8 +82,8 @@ pub struct OpenBucket {
     fresh: bool,
     /// The default policy.
     default: Policy,
-    /// It did not refill under the policy it was left with.
-    was_dry: bool,
+    /// The module had given its key no expiry, since it did not refill.
+    was_bare: bool,
     /// It is what it is by states that were received, and not by what was done here.
     received: bool,
     /// Other regions are to be told of that all the same.
@@ -181,7 +181,7 @@ impl OpenBucket {
             now,
             fresh: record.is_none(),
             default: Policy::DEFAULT,
-            was_dry: false,
+            was_bare: false,
             received: false,
             rebroadcast: false,
             record,
@@ -290,7 +290,7 @@ impl OpenBucket {
 
     fn begin_with(&mut self, policy: Option<StoredPolicy>, defaults: &Defaults, now: u64) {
         (self.policy, self.now, self.default) = (policy, now, defaults.current());
-        self.was_dry = self.record.as_ref().is_some_and(|stored| stored.is_dry(defaults, now));
+        self.was_bare = self.record.as_ref().is_some_and(|stored| stored.is_bare(defaults, now));
         self.temporary = self.record.as_ref().and_then(|stored| stored.temporary_at(now));
         self.regions = self.record.as_ref().and_then(|record| record.regions.clone());
         (self.admitted, self.fresh) = (0, self.record.is_none());
@@ -316,15 +316,15 @@ impl OpenBucket {
             }
         };
         let temporary = state.temporary;
-        let (default, was_dry) = (
+        let (default, was_bare) = (
             defaults.current(),
-            record.as_ref().is_some_and(|record| record.is_dry(defaults, now)),
+            record.as_ref().is_some_and(|record| record.is_bare(defaults, now)),
         );
         Self {
             received: from_peers,
             temporary,
             default,
-            was_dry,
+            was_bare,
             ..Self::of(kind, state.policy, record, now)
         }
     }
@@ -494,8 +494,9 @@ impl OpenBucket {
             return answer;
         };
         let (share, lasts) = (region.peers.share(), until.saturating_sub(now));
-        let ends_before = |wait: Wait| wait > Wait::Ms(lasts / US_PER_MS);
         let end = Wait::Ms(lasts.div_ceil(US_PER_MS.get()));
+        // At its end it pins no more.
+        let ends_before = |wait: Wait| wait >= end;
         let (mut retry_after, mut reset_after) = (answer.retry_after, answer.reset_after);
         if ends_before(retry_after) {
             retry_after = retry(&after, share).max(end);
@@ -813,8 +814,8 @@ impl OpenBucket {
     #[must_use]
     pub fn expiry(&self, foreign: bool, region: &Region) -> Expiry {
         let beneath = self.beneath();
-        if beneath.refill() == 0 && self.was_dry {
-            return Expiry::Own;
+        if beneath.refill() == 0 && (self.was_bare || !self.is_blocked_by_call()) {
+            return if self.was_bare { Expiry::Own } else { Expiry::Never };
         }
         if self.is_kept(foreign) {
             return Expiry::Never;

@@ -3,7 +3,7 @@
 use crate::decimal::{self, Decimal};
 use crate::limits::{
     DEFAULT_CAPACITY, DEFAULT_INTERVAL_MS, DEFAULT_REFILL, MAX_INTERVAL_MS, MAX_MICRO_TOKENS,
-    MAX_TIMESTAMP_US, MAX_TOKENS, MICRO, MIN_INTERVAL_MS,
+    MAX_TIMESTAMP_US, MAX_TOKENS, MAX_VERSION, MICRO, MIN_INTERVAL_MS,
 };
 use std::fmt;
 use std::num::NonZeroU64;
@@ -210,7 +210,7 @@ impl Temporary {
         };
         let integer = |digits| integer(digits).map_err(|_| TemporaryTextError);
         let (until, version) = (integer(until)?, integer(version)?);
-        if until > MAX_TIMESTAMP_US {
+        if until > MAX_TIMESTAMP_US || version > MAX_VERSION {
             return Err(TemporaryTextError);
         }
         Ok(Self { policy, until, version })

@@ -367,8 +367,14 @@ impl Sources {
 /// A bucket written out as `field value ..`, as HGETALL prints it. Fields that
 /// are the user's own are passed over.
 fn fields(args: &mut Args<'_>, now: u64) -> Result<Record, Error> {
-    const KNOWN: [Field; 5] =
-        [Field::Tokens, Field::Timestamp, Field::Weight, Field::Policy, Field::Remainder];
+    const KNOWN: [Field; 6] = [
+        Field::Tokens,
+        Field::Timestamp,
+        Field::Weight,
+        Field::Policy,
+        Field::Temporary,
+        Field::Remainder,
+    ];
     let mut record = Record::default();
     while let Some(name) = args.peek().filter(|next| !is_word(*next, b"STRATEGY")) {
         args.next();

@@ -178,3 +178,45 @@ fn what_is_refused_changes_nothing() {
     assert_eq!(error(conn, "CL.TAKE k"), expected);
     assert_eq!(fields(conn, "k")["temporary"], "soon");
 }
+
+/// An expiry that the module has set goes with what it was set for: it ends no pin and begins no
+/// quota anew.
+#[test]
+fn no_pin_and_no_quota_goes_by_an_old_expiry() {
+    let server = Server::start();
+    let conn = &mut server.connection();
+    let blocked = "CL.TAKE k 1 CAPACITY 0 REFILL 0 INTERVAL 60000";
+    let full = "CL.TAKE k 1 CAPACITY 5 REFILL 1000";
+    let pinned = "CL.POLICY k CAPACITY 100 REFILL 0 FOR 60000";
+    // What is done first, then, and whether the key still has an expiry.
+    let rows = [
+        (blocked, "CL.POLICY k CAPACITY 0 REFILL 0", -1..=-1),
+        (blocked, "CL.POLICY k CAPACITY 0 REFILL 1 FOR 3600000", 3_600_000..=i64::MAX),
+        (blocked, "CL.TAKE k 1 CAPACITY 5 REFILL 0", -1..=-1),
+        (full, "CL.TAKE k 6 CAPACITY 5 REFILL 0", -1..=-1),
+        (full, "CL.SETTLE k 1 0 CAPACITY 5 REFILL 0", -1..=-1),
+        (full, "CL.POLICY k CAPACITY 3 REFILL 0", -1..=-1),
+        (pinned, "CL.SETTLE k 0 0 CAPACITY 100 REFILL 0", -1..=-1),
+    ];
+    for (first, then, expected) in rows {
+        run(conn, &["FLUSHALL", first]);
+        assert!(int(conn, "PTTL k") > 0, "`{first}`");
+        run(conn, &[then]);
+        let left = int(conn, "PTTL k");
+        assert!(expected.contains(&left), "`{first}`, `{then}`: {left}");
+    }
+}
+
+/// At its end a pin pins no more: a wait that is as long is not enough.
+#[test]
+fn a_wait_as_long_as_the_pin_is_past_it() {
+    let server = Server::start();
+    let conn = &mut server.connection();
+    run(conn, &["CL.TAKE k 5 CAPACITY 5 REFILL 1"]);
+    run(conn, &["MULTI", "CL.POLICY k CAPACITY 100 REFILL 10 FOR 1000", "CL.TAKE k 10"]);
+    let replies: Vec<Value> = ask(conn, "EXEC");
+    let refused: Vec<i64> = redis::from_redis_value(replies[1].clone()).unwrap();
+    // 10 tokens are there when the pin ends, and cut at 5 in that instant.
+    assert_eq!(refused[..2], [0, 100]);
+    assert!(refused[3] == -1 || refused[3] < 1_000, "{refused:?}");
+}

@@ -231,12 +231,16 @@ impl State {
 
         // What did not refill before, and does not now, has the expiry that its user wants. Nobody
         // here knows what the default was when it was left.
-        let was_dry = had(before).is_none_or(|policy| policy.refill == 0);
-        if policy.refill == 0 && !before.missing && was_dry {
+        let blocks = |policy: &Policy| policy.capacity == 0 && !policy.pinned;
+        let was_bare = had(before).is_none_or(|policy| policy.refill == 0 && !blocks(&policy));
+        if policy.refill == 0 && !before.missing && was_bare {
             let same = self.expires_ms == before.expires_ms;
             if same || had(before).is_some() {
                 return ensure(same, "another expiry than its user's");
             }
+        }
+        if policy.refill == 0 && !had(self).is_some_and(|policy| blocks(&policy)) {
+            return ensure(self.expires_ms.is_none(), "what never refills does not expire");
         }
         if policy.pinned || weight != 1 || self.foreign {
             return ensure(self.expires_ms.is_none(), "what is kept does not expire");

@@ -146,24 +146,25 @@ proptest! {
             later.advance(us);
             later.is_full()
         };
+        let blocks = bucket.policy().capacity() == 0 && matches!(own, Own::Called(_));
+        let dry = bucket.policy().refill() == 0;
         match server.expiry(now).unwrap() {
             None => prop_assert!(server.key.is_none()),
-            // It never refilled.
-            Some(Expiry::Own) => prop_assert_eq!(bucket.policy().refill(), 0),
+            // It never refilled, and no call has blocked it for a time.
+            Some(Expiry::Own) => prop_assert!(dry && !blocks),
             Some(Expiry::Never) => {
-                prop_assert_ne!(bucket.policy().refill(), 0);
+                prop_assert!(!dry || blocks);
                 prop_assert!(kept || !full_at(u64::MAX) || slow(&bucket));
             }
             Some(Expiry::At { earliest, latest, set }) => {
                 prop_assert!(!kept);
-                prop_assert_ne!(bucket.policy().refill(), 0);
+                prop_assert!(!dry || blocks);
                 prop_assert!(earliest <= set && set <= latest);
                 // The bucket is what a missing key would be, and was not before.
                 let Some(then) = earliest.checked_mul(1_000) else { return Ok(()) };
                 let mut expired = bucket;
                 expired.advance(then);
                 prop_assert_eq!(expired, Bucket::full(bucket.policy(), weight, then));
-                let blocks = bucket.policy().capacity() == 0 && matches!(own, Own::Called(_));
                 let interval = if blocks { bucket.policy().interval_us().get() } else { 0 };
                 let remembered = bucket.timestamp() + interval;
                 prop_assert!(remembered <= then);
