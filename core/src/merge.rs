@@ -23,7 +23,7 @@
 //! A debt is owed once, whatever the weight: `weighted` does not multiply it. It is paid faster at
 //! a greater weight, so that two lines of which one is below 0 are not parallel, and are compared
 //! at the later of their timestamps. Of three states that differ in weight and age, and of which
-//! two are in debt, the order of merging can then decide by how much; all else is a join.
+//! one is in debt, the order of merging can then decide by how much; all else is a join.
 
 use crate::bucket::{Bucket, Weight, parts};
 use crate::limits::SHARES;
