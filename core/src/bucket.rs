@@ -108,7 +108,7 @@ impl Demand {
         }
     }
 
-    /// How many have to be there for a caller who was granted `taken` to get more: none if it
+    /// How many have to be there for a caller who got `taken`, perhaps none, to get more: none if it
     /// got all.
     #[must_use]
     pub fn needs_after(&self, taken: u64) -> u64 {
@@ -264,12 +264,10 @@ impl Bucket {
 
     /// Takes what is demanded, or nothing. The bucket must have been advanced to `now`.
     pub fn take(&mut self, demand: Demand, now: u64) -> Answer {
-        let (taken, missing) = match demand.granted(self.remaining()) {
-            None => (0, demand.needs()),
-            Some(granted) => (granted, demand.needs_after(granted)),
-        };
+        let taken = demand.granted(self.remaining()).unwrap_or(0);
         self.debit(taken);
-        Answer { retry_after: self.until(missing, now), ..self.answer(taken, now) }
+        let retry_after = self.until(demand.needs_after(taken), now);
+        Answer { retry_after, ..self.answer(taken, now) }
     }
 
     /// Takes `tokens` whole tokens, whatever there is.

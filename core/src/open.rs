@@ -395,8 +395,7 @@ impl OpenBucket {
             }
         };
         self.admitted = self.admitted.saturating_add(answer.taken);
-        let needed =
-            if answer.taken == 0 { demand.needs() } else { demand.needs_after(answer.taken) };
+        let needed = demand.needs_after(answer.taken);
         Ok(self.past_pin(answer, now, region, |bucket, share| bucket.until(needed, now, share)))
     }
 
