@@ -141,17 +141,24 @@ fn keyspace_events_are_those_of_the_servers_own_commands() {
     assert_eq!(names.join(" "), "expired new hset expire");
 }
 
+/// Where the server tells what a tracking client has to forget.
+const INVALIDATED: &str = "__redis__:invalidate";
+
+/// A client that is told what another one, which tracks what it reads, has to forget.
+fn tracking(server: &Server) -> (Connection, Connection) {
+    let (mut listener, mut tracker) = (server.connection(), server.connection());
+    let id = int(&mut listener, "CLIENT ID");
+    run(&mut tracker, &[&format!("CLIENT TRACKING ON REDIRECT {id}")]);
+    (listener, tracker)
+}
+
 #[test]
 fn tracking_clients_hear_of_changes_only() {
     let server = slow_server().start();
     let conn = &mut server.connection();
-    let mut listener = server.connection();
-    let id = int(&mut listener, "CLIENT ID");
+    let (mut listener, mut tracker) = tracking(&server);
     let mut events = listener.as_pubsub();
-    let channel = "__redis__:invalidate";
-    events.subscribe(channel).unwrap();
-    let mut tracker = server.connection();
-    run(&mut tracker, &[&format!("CLIENT TRACKING ON REDIRECT {id}")]);
+    events.subscribe(INVALIDATED).unwrap();
 
     // What changes k, and what does not.
     let rows = [
@@ -180,7 +187,7 @@ fn tracking_clients_hear_of_changes_only() {
         for (line, expected) in rows {
             run(&mut tracker, &[look]);
             run(conn, &[line]);
-            let heard = until_now(conn, &mut events, channel);
+            let heard = until_now(conn, &mut events, INVALIDATED);
             let k = Value::Array(vec![Value::BulkString(b"k".to_vec())]);
             let expected = if expected { vec![k] } else { vec![] };
             assert_eq!(heard, expected, "`{line}` after `{look}`");
@@ -193,19 +200,15 @@ fn tracking_clients_hear_of_changes_only() {
 fn tracking_clients_do_not_hear_of_refills() {
     let server = slow_server().start();
     let conn = &mut server.connection();
-    let mut listener = server.connection();
-    let id = int(&mut listener, "CLIENT ID");
+    let (mut listener, mut tracker) = tracking(&server);
     let mut events = listener.as_pubsub();
-    let channel = "__redis__:invalidate";
-    events.subscribe(channel).unwrap();
-    let mut tracker = server.connection();
-    run(&mut tracker, &[&format!("CLIENT TRACKING ON REDIRECT {id}")]);
+    events.subscribe(INVALIDATED).unwrap();
     run(conn, &["CL.TAKE k 1000 CAPACITY 1000 REFILL 1 INTERVAL 1"]);
     let seen = ints(&mut tracker, "CL.PEEK k 0");
     eventually(PATIENCE, TICK, "the bucket to gain", || ints(conn, "CL.PEEK k 0")[2] > seen[2]);
-    assert_eq!(until_now(conn, &mut events, channel), []);
+    assert_eq!(until_now(conn, &mut events, INVALIDATED), []);
     run(conn, &["CL.TAKE k"]);
-    assert_eq!(until_now(conn, &mut events, channel).len(), 1);
+    assert_eq!(until_now(conn, &mut events, INVALIDATED).len(), 1);
 }
 
 #[test]
