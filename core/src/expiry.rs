@@ -12,7 +12,7 @@ use crate::bucket::US_PER_MS;
 pub enum Expiry {
     /// Something in it has to be kept, or it never fills.
     Never,
-    /// It never fills, and did not when it was written: what expiry it has is its user's.
+    /// It never refills, and the module gave it no expiry before either: what it has is its user's.
     Own,
     /// From `earliest` on, in unix milliseconds; `set` is a good choice when the
     /// present expiry is not between `earliest` and `latest`.

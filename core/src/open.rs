@@ -805,7 +805,7 @@ impl OpenBucket {
 
     /// Whether a policy that a call brought grants nothing.
     fn is_blocked_by_call(&self) -> bool {
-        self.policy.is_some_and(|stored| !stored.is_pinned() && stored.policy.capacity() == 0)
+        self.policy.is_some_and(StoredPolicy::blocks_for_a_time)
     }
 
     /// When the key may expire, with the bucket as it is now. `foreign` says that the hash has

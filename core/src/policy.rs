@@ -123,6 +123,12 @@ impl StoredPolicy {
         self.pin.is_some()
     }
 
+    /// Whether a call brought it, and it grants nothing: it is remembered for an interval.
+    #[must_use]
+    pub fn blocks_for_a_time(self) -> bool {
+        !self.is_pinned() && self.policy.capacity() == 0
+    }
+
     /// Reads the text of a `policy` field. `pinned` without a version is version 0.
     ///
     /// # Errors

@@ -199,10 +199,9 @@ impl Record {
     /// expiry it has is its user's. A block by a call has one, and so has a temporary pin.
     #[must_use]
     pub fn is_bare(&self, defaults: &Defaults, now: u64) -> bool {
-        let blocked = |own: StoredPolicy| !own.is_pinned() && own.policy.capacity() == 0;
         self.policy_beneath(defaults, self.timestamp.unwrap_or(now)).refill() == 0
             && self.temporary.is_none()
-            && !self.policy.is_some_and(blocked)
+            && !self.policy.is_some_and(StoredPolicy::blocks_for_a_time)
     }
 
     /// Whether the hash has any field of a bucket. One that has none is somebody else's.
