@@ -24,6 +24,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("claw-sync", &["claw-core"]),
     ("claw-sim", &["claw-core"]),
     ("claw-bench", &["claw-testkit"]),
+    ("claw-edge", &["claw-core"]),
     ("claw-testkit", &[]),
 ];
 
@@ -69,6 +70,7 @@ const UNSAFE: &[(&str, &[&str])] = &[
     ("core/src", &[]),
     ("sim/src", &[]),
     ("sync/src", &[]),
+    ("edge/src", &[]),
     // The module API.
     ("src", &["src/host", "src/entry"]),
 ];
@@ -197,6 +199,11 @@ fn the_module_has_no_circle_of_modules() {
 #[test]
 fn sync_has_no_circle_of_modules() {
     no_circles("sync/src");
+}
+
+#[test]
+fn edge_has_no_circle_of_modules() {
+    no_circles("edge/src");
 }
 
 #[test]

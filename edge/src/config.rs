@@ -1,0 +1,86 @@
+//! Every setting of the service: a flag, and an environment variable of the same name.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Parser;
+
+/// Decides over HTTP and gRPC whether a request may pass, by token buckets in Redis.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "claw-edge", version)]
+pub struct Config {
+    /// Servers with the module redis-claw: redis:// or rediss:// URLs
+    #[arg(long, env, value_delimiter = ',', default_value = "redis://127.0.0.1:6379")]
+    pub redis_url: Vec<String>,
+
+    /// Where the rating API and forward authentication listen
+    #[arg(long, env, default_value = "0.0.0.0:8080")]
+    pub http_addr: SocketAddr,
+
+    /// Where the Envoy rate limit service listens
+    #[arg(long, env, default_value = "0.0.0.0:8081")]
+    pub grpc_addr: SocketAddr,
+
+    /// Where metrics, probes and the pages for operators are
+    #[arg(long, env, default_value = "127.0.0.1:9102")]
+    pub ops_addr: SocketAddr,
+
+    /// Tokens that the whole service may take at once
+    #[arg(long, env)]
+    pub capacity: Option<String>,
+
+    /// Tokens that it gains in every interval
+    #[arg(long, env)]
+    pub refill: Option<String>,
+
+    /// The interval: 500ms, 1s, 1m, 1h, 1d
+    #[arg(long, env, default_value = "1s", value_parser = duration)]
+    pub interval: Duration,
+
+    /// Tokens that each user may take at once
+    #[arg(long, env)]
+    pub user_capacity: Option<String>,
+
+    /// Tokens that each user gains in every interval
+    #[arg(long, env)]
+    pub user_refill: Option<String>,
+
+    /// The interval of the user's refill
+    #[arg(long, env, default_value = "1s", value_parser = duration)]
+    pub user_interval: Duration,
+
+    /// How long a decision may wait for Redis
+    #[arg(long, env, default_value = "50ms", value_parser = duration)]
+    pub decision_timeout: Duration,
+
+    /// How long open requests may take to end after SIGTERM
+    #[arg(long, env, default_value = "15s", value_parser = duration)]
+    pub drain: Duration,
+
+    /// Threads that serve; 0 = one for each processor
+    #[arg(long, env, default_value_t = 0)]
+    pub workers: usize,
+}
+
+/// Reads a length of time: a whole number and a unit, `500ms`, `1s`, `1m`, `1h`, `1d`.
+///
+/// # Errors
+/// Says what is read instead.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let units = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(units);
+    let ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(format!("'{text}' has no unit: 500ms, 1s, 1m, 1h, 1d")),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(ms))
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("'{text}' is no length of time: 500ms, 1s, 1m, 1h, 1d"))
+}

@@ -1,0 +1,50 @@
+//! What all workers share.
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Service {
+    /// The settings.
+    pub config: Config,
+    /// The limits in force. They are replaced as a whole.
+    pub limits: ArcSwap<Limits>,
+    /// What is counted.
+    pub metrics: Metrics,
+    ending: watch::Sender<bool>,
+}
+
+impl Service {
+    /// A service that has yet to listen.
+    #[must_use]
+    pub fn new(config: Config, limits: Limits) -> Self {
+        Self {
+            config,
+            limits: ArcSwap::from_pointee(limits),
+            metrics: Metrics::default(),
+            ending: watch::Sender::new(false),
+        }
+    }
+
+    /// Tells the service to end.
+    pub fn end(&self) {
+        self.ending.send_replace(true);
+    }
+
+    /// Whether the service has been told to end.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        *self.ending.borrow()
+    }
+
+    /// Waits until the service has been told to end.
+    pub async fn ended(&self) {
+        // The sender is in `self`, so it lives as long as this waits.
+        let _ = self.ending.subscribe().wait_for(|ending| *ending).await;
+    }
+}
