@@ -8,6 +8,7 @@ use claw_core::open::Refusal;
 use claw_core::policy::PolicyError;
 use claw_core::record::{Field, FieldError};
 use claw_core::replica::{ReplicaId, ReplicaIdError};
+use claw_core::rules::RulesError;
 use claw_core::throttle::ThrottleError;
 use claw_sync::PeerError;
 use std::ffi::CString;
@@ -95,6 +96,8 @@ pub(crate) enum Error {
     ReplicaId { id: Box<str>, why: ReplicaIdError },
     /// `claw.peers` cannot be understood.
     Peers(PeerError),
+    /// `claw.policies` cannot be understood.
+    Policies(RulesError),
     /// `claw.sync-keys` is empty or too long.
     SyncKeys,
     /// A file name is too long, or no name.
@@ -264,6 +267,9 @@ impl Error {
                 format!("replica-id {} {why}", Quoted(id.as_bytes()))
             }
             Self::Peers(why) => format!("peers: {why}"),
+            Self::Policies(RulesError { number, entry, why }) => {
+                format!("policies: entry {number} {} {why}", Quoted(entry.as_bytes()))
+            }
             Self::SyncKeys => "sync-keys must be a pattern of 1 to 256 bytes".to_owned(),
             Self::FileName => "a file name must be of at most 4096 bytes, without NUL".to_owned(),
             Self::UnknownGuard(name) => {
