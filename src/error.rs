@@ -144,6 +144,8 @@ pub(crate) enum Quantity {
     Budget,
     Seed,
     Rate,
+    /// The fingerprint of the rules of `claw.policies`.
+    Rules,
     Sent,
     Masters,
     SyncInterval,
@@ -178,6 +180,9 @@ impl fmt::Display for Quantity {
             }
             Self::Samples => f.write_str("samples must be an integer from 1 to 20000"),
             Self::Budget => f.write_str("budget must be an integer from 1 to 10000 milliseconds"),
+            Self::Rules => {
+                f.write_str("a fingerprint of rules must be a hexadecimal number of 64 bits")
+            }
             Self::Rate => write!(f, "a rate must be an integer from 0 to {}", u64::MAX),
             Self::Sent => write!(f, "sent must be an integer from 0 to {}", u64::MAX),
             Self::Masters => write!(f, "masters must be an integer from 1 to {}", u16::MAX),
@@ -408,6 +413,7 @@ mod tests {
             (Error::SyncOff("why"), "ERR region sync is off: why"),
             (Error::Debit("why"), "ERR strategy debit: why"),
             (Error::TooManyReplicas, "ERR more than 16 replicas in one bucket"),
+            (range(Quantity::Rules), "ERR a fingerprint of rules must be a hexadecimal number of 64 bits"),
             (range(Quantity::Rate), "ERR a rate must be an integer from 0 to 18446744073709551615"),
             (range(Quantity::Sent), "ERR sent must be an integer from 0 to 18446744073709551615"),
             (range(Quantity::Masters), "ERR masters must be an integer from 1 to 65535"),

@@ -14,7 +14,7 @@ pub const MAX_PATTERN: usize = 256;
 
 /// The rules in force: which policy holds for which keys. Of the rules that fit a key, the one
 /// that names it without a `*` counts, else the one with the longest prefix.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// By prefix, and the one without a `*` after the one with it.
     sorted: Box<[Rule]>,
@@ -61,6 +61,13 @@ fn head(text: &[u8]) -> u128 {
         first.copy_from_slice(text);
     }
     u128::from_be_bytes(first)
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        let fingerprint = Fingerprint::new().0;
+        Self { sorted: Box::default(), text: Box::default(), fingerprint }
+    }
 }
 
 impl Rules {

@@ -142,3 +142,40 @@ fn without_peers_buckets_stay_as_they_are() {
         "ERR region sync is off: claw.replica-id and claw.peers are not both set"
     );
 }
+
+/// Each region admits by its own rules, and every status names whose differ.
+#[test]
+fn regions_with_other_rules_are_named() {
+    let world = World::start_with(2, Duration::ZERO, &|region, builder| {
+        builder.config_args("claw.policies", [["api:* 100 0/1000", "api:* 50 0/1000"][region]])
+    });
+    let (conn, other) = (&mut world.connection(0), &mut world.connection(1));
+    let rules = |conn: &mut redis::Connection, expected: &str| {
+        eventually(PATIENCE, TICK, expected, || {
+            let heard = status(conn, "heard");
+            heard.len() == 1 && heard[0]["rules"] == expected
+        });
+    };
+    for conn in [&mut *conn, &mut *other] {
+        rules(conn, "differ");
+        assert_eq!(field(conn, "sync_peers_rules_differ"), 1);
+    }
+    // What is counted is the same everywhere, and neither policy is sent.
+    run(conn, &["CL.TAKE api:k 30"]);
+    eventually(PATIENCE, TICK, "what was taken elsewhere", || {
+        ints(other, "CL.PEEK api:k 0")[1..3] == [50, 20]
+    });
+    assert_eq!(ints(conn, "CL.PEEK api:k 0")[1..3], [100, 70]);
+    for conn in [&mut *conn, &mut *other] {
+        assert_eq!(int(conn, "HEXISTS api:k policy"), 0);
+    }
+    // The same rules, written otherwise.
+    claw_testkit::call(other, &["CONFIG", "SET", "claw.policies", " api:*  1e2 0/1000;"]).unwrap();
+    for conn in [&mut *conn, &mut *other] {
+        rules(conn, "same");
+        assert_eq!(field(conn, "sync_peers_rules_differ"), 0);
+    }
+    eventually(PATIENCE, TICK, "the same tokens", || {
+        ints(other, "CL.PEEK api:k 0")[1..3] == [100, 20]
+    });
+}
