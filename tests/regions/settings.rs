@@ -160,12 +160,16 @@ fn regions_with_other_rules_are_named() {
         rules(conn, "differ");
         assert_eq!(field(conn, "sync_peers_rules_differ"), 1);
     }
-    // What is counted is the same everywhere, and neither policy is sent.
+    // What is taken is counted in both, each of its own limit, and no policy is stored. Where a
+    // region first hears of a key that has another limit there, the bucket begins full.
     run(conn, &["CL.TAKE api:k 30"]);
+    eventually(PATIENCE, TICK, "the key", || int(other, "EXISTS api:k") == 1);
+    assert_eq!(ints(other, "CL.PEEK api:k 0")[1..3], [50, 50]);
+    run(conn, &["CL.TAKE api:k 10"]);
     eventually(PATIENCE, TICK, "what was taken elsewhere", || {
-        ints(other, "CL.PEEK api:k 0")[1..3] == [50, 20]
+        ints(other, "CL.PEEK api:k 0")[1..3] == [50, 40]
     });
-    assert_eq!(ints(conn, "CL.PEEK api:k 0")[1..3], [100, 70]);
+    assert_eq!(ints(conn, "CL.PEEK api:k 0")[1..3], [100, 60]);
     for conn in [&mut *conn, &mut *other] {
         assert_eq!(int(conn, "HEXISTS api:k policy"), 0);
     }
@@ -175,7 +179,8 @@ fn regions_with_other_rules_are_named() {
         rules(conn, "same");
         assert_eq!(field(conn, "sync_peers_rules_differ"), 0);
     }
+    run(conn, &["CL.TAKE api:k 1"]);
     eventually(PATIENCE, TICK, "the same tokens", || {
-        ints(other, "CL.PEEK api:k 0")[1..3] == [100, 20]
+        ints(other, "CL.PEEK api:k 0")[1..3] == [100, 59]
     });
 }
