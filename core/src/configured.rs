@@ -136,34 +136,58 @@ impl ConfiguredFor<'_> {
         now.max(self.all.since)
     }
 
+    /// Whether the present table has held from `instant` on, as mostly.
+    #[inline(always)]
+    fn is_steady_since(&self, instant: u64) -> bool {
+        instant >= self.all.since
+    }
+
     /// Whether the present policy has held from `instant` on.
     #[must_use]
     pub fn holds_since(&self, instant: u64) -> bool {
-        self.changes(instant).all(|(policy, _)| policy == self.policy)
+        self.is_steady_since(instant)
+            || self.changes(instant).all(|(policy, _)| policy == self.policy)
     }
 
     /// The policy that held at `instant`.
+    #[inline(always)]
     #[must_use]
     pub fn at(&self, instant: u64) -> Policy {
+        if self.is_steady_since(instant) { self.policy } else { self.was_at(instant) }
+    }
+
+    #[cold]
+    fn was_at(&self, instant: u64) -> Policy {
         self.changes(instant).next().map_or(self.policy, |(policy, _)| policy)
     }
 
     /// Credits a bucket that follows the configuration up to `now`, each stretch
     /// of time at the policy that held in it, and leaves it on the current one.
+    #[inline(always)]
     pub(crate) fn advance(&self, bucket: &mut Bucket, now: u64) {
-        for (policy, until) in self.changes(bucket.timestamp()) {
-            bucket.switch(policy);
-            bucket.advance(until.min(now));
+        if !self.is_steady_since(bucket.timestamp()) {
+            self.catch_up(bucket, now);
         }
         bucket.switch(self.policy);
         bucket.advance(now);
     }
 
-    /// [`Self::advance`] for a bucket that regions share.
-    pub(crate) fn advance_shared(&self, bucket: &mut SharedBucket, now: u64, peers: &Membership) {
+    /// Credits what was gained under earlier tables.
+    #[cold]
+    fn catch_up(&self, bucket: &mut Bucket, now: u64) {
         for (policy, until) in self.changes(bucket.timestamp()) {
             bucket.switch(policy);
-            bucket.advance(until.min(now), peers);
+            bucket.advance(until.min(now));
+        }
+    }
+
+    /// [`Self::advance`] for a bucket that regions share.
+    pub(crate) fn advance_shared(&self, bucket: &mut SharedBucket, now: u64, peers: &Membership) {
+        if !self.is_steady_since(bucket.timestamp()) {
+            for (policy, until) in self.changes(bucket.timestamp()) {
+                bucket.switch(policy);
+                bucket.advance(until.min(now), peers);
+            }
         }
         bucket.switch(self.policy);
         bucket.advance(now, peers);
@@ -172,9 +196,7 @@ impl ConfiguredFor<'_> {
     /// The earlier policies that ended after `start`, oldest first.
     fn changes(&self, start: u64) -> impl Iterator<Item = (Policy, u64)> {
         let all = self.all;
-        // Mostly the present table has held all the while.
-        let earlier = if start < all.since { all.earlier.len() } else { 0 };
-        let ended = all.earlier.iter().take(earlier).filter(move |(_, until)| start < *until);
+        let ended = all.earlier.iter().filter(move |(_, until)| start < *until);
         ended.map(|(table, until)| (table.policy_of(self.key), *until))
     }
 }
