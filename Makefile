@@ -10,7 +10,8 @@
 # make fuzz   coverage-guided fuzzing of the pure crate, FUZZ seconds a target;
 #             needs a nightly toolchain and cargo-fuzz
 # make newer-server-tests
-#             what depends on the server, on Redis 8.6, Valkey 9.1 and Redict 7.3
+#             what depends on the server, on Redis 8.6, Valkey 9.1 and Redict 7.3, and
+#             what passes between these, Redis 8.0, Valkey 8.1 and this system's Redis
 # make images container-tests
 #             the Docker images, and the tests that need Docker
 # make plots  the pictures of the documentation, of real runs
