@@ -76,12 +76,12 @@ def draw(header, ratios):
         bars.append(text(16, y + TITLE - 13, title))
         y += TITLE
         for name, (median, least, greatest) in rows:
-            colour = "blue-fill" if name.startswith(OURS) else "grey-fill"
+            colour = "bar" if name.startswith(OURS) else "other-bar"
             bars.append(text(LEFT - 8, y + 13, name, anchor="end"))
             bars.append(bar(LEFT, y + 2, x(median) - LEFT, ROW - 7, colour))
             shown = f"{median:.2f}"
             if least < greatest:
-                bars.append(line([(x(least), y + 9), (x(greatest), y + 9)], "axis", 1.5))
+                bars.append(line([(x(least), y + 9), (x(greatest), y + 9)], "spread", 1.5))
                 shown += f" ({least:.2f} to {greatest:.2f})"
             bars.append(text(x(greatest) + 6, y + 13, shown))
             told.append(f"{name} {shown}")

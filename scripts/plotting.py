@@ -26,7 +26,9 @@ COLOURS = [
     ("orange-fill", "fill", "#b35900", "#f0a04b"),
     ("green-fill", "fill", "#1a7f37", "#56d364"),
     ("red-fill", "fill", "#aa0000", "#ff7b72"),
-    ("grey-fill", "fill", "#8c8c8c", "#6e7681"),
+    ("bar", "fill", "#0066cc", "#1f6feb"),
+    ("other-bar", "fill", "#8c8c8c", "#6e7681"),
+    ("spread", "stroke", "#111111", "#ffffff"),
 ]
 
 
