@@ -1,9 +1,13 @@
 //! What is counted, in the text format of Prometheus. No label names a user.
 
+pub mod redis;
+
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+
+use self::redis::RedisMetrics;
 
 /// Where a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -47,6 +51,10 @@ pub struct Metrics {
     pub requests: Family<Request, Counter>,
     /// Requests that a limit refused.
     pub rate_limited: Family<LimitName, Counter>,
+    /// Connections that were closed at once, since there were too many.
+    pub connections_refused: Counter,
+    /// The way to Redis.
+    pub redis: RedisMetrics,
 }
 
 impl Default for Metrics {
@@ -56,7 +64,14 @@ impl Default for Metrics {
         registry.register("requests", "Requests by route and result", requests.clone());
         let rate_limited = Family::default();
         registry.register("rate_limited", "Requests that a limit refused", rate_limited.clone());
-        Self { registry, requests, rate_limited }
+        let connections_refused = Counter::default();
+        registry.register(
+            "connections_refused",
+            "Connections closed at once, since MAX_CONNECTIONS were open",
+            connections_refused.clone(),
+        );
+        let redis = RedisMetrics::registered(&mut registry);
+        Self { registry, requests, rate_limited, connections_refused, redis }
     }
 }
 
