@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::limits::OnFault;
+
 /// Decides over HTTP and gRPC whether a request may pass, by token buckets in Redis.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "claw-edge", version)]
@@ -51,6 +53,10 @@ pub struct Config {
     #[arg(long, env, default_value = "1s", value_parser = duration)]
     pub user_interval: Duration,
 
+    /// What the limits above decide when Redis cannot be asked: open lets pass, closed refuses
+    #[arg(long, env, value_enum, default_value_t = OnFault::Open)]
+    pub on_fault: OnFault,
+
     /// How long a decision may wait for Redis
     #[arg(long, env, default_value = "50ms", value_parser = duration)]
     pub decision_timeout: Duration,
@@ -82,6 +88,10 @@ pub struct Config {
     /// Connections to HTTP_ADDR and GRPC_ADDR that may be open at once; more are closed
     #[arg(long, env, default_value_t = 16_384)]
     pub max_connections: usize,
+
+    /// How long a client may take to send a request, or to take anything of what it is sent
+    #[arg(long, env, default_value = "30s", value_parser = duration)]
+    pub client_timeout: Duration,
 
     /// How long after SIGTERM new connections are still served, so that balancers notice; part of DRAIN
     #[arg(long, env, default_value = "2s", value_parser = duration)]

@@ -45,7 +45,7 @@ pub enum Mode {
 }
 
 /// What a limit decides when the server cannot be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnFault {
     /// The request passes.
     Open,

@@ -23,7 +23,8 @@ pub fn limits(config: &Config) -> Result<Limits, String> {
         config.user_interval,
     )?;
     let limit = |name: &str, policy: Option<Policy>| {
-        policy.map(|policy| Arc::new(Limit::new(name.to_owned(), policy)))
+        let on_fault = config.on_fault;
+        policy.map(|policy| Arc::new(Limit { on_fault, ..Limit::new(name.to_owned(), policy) }))
     };
     Ok(Limits { service: limit("service", service), user: limit("user", user) })
 }
