@@ -52,15 +52,16 @@ pub fn serve(service: Service) -> io::Result<()> {
     let threads: Vec<thread::JoinHandle<io::Result<()>>> = (0..workers)
         .map(|index| {
             let service = Arc::clone(&service);
+            let redis = Redis::new(&service.config, Arc::clone(&service.health))
+                .map_err(io::Error::other)?;
+            let app = App { service, redis };
             let door = Door {
                 http: listen(http)?,
                 ops: (index == 0).then(|| listen(ops)).transpose()?,
                 room: Arc::clone(&room),
                 ops_room: Arc::clone(&ops_room),
             };
-            thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || work(service, door))
+            thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(app, door))
         })
         .collect::<io::Result<_>>()?;
     runtime()?.block_on(wait_for_end(&service))?;
@@ -85,32 +86,37 @@ async fn wait_for_end(service: &Service) -> io::Result<()> {
             tokio::select! {
                 () = sleep(service.config.drain_notice.min(service.config.drain)) => {}
                 _ = interrupt.recv() => {}
+                () = service.draining() => {}
             }
         }
         _ = interrupt.recv() => {}
+        () = service.draining() => {}
     }
     service.drain();
     Ok(())
 }
 
 /// One worker's life.
-fn work(service: Arc<Service>, door: Door) -> io::Result<()> {
-    let redis =
-        Redis::new(&service.config, Arc::clone(&service.health)).map_err(io::Error::other)?;
-    let app = App { service, redis };
-    runtime()?.block_on(async {
-        app.redis.connect();
-        let serve = async |listener, router: Router, room| {
-            let handler = TowerToHyperService::new(router);
-            connections::serve(listener, handler, room, Arc::clone(&app.service)).await
-        };
-        let ops = async {
-            match door.ops {
-                Some(ops) => serve(ops, http::ops::router(app.clone()), door.ops_room).await,
-                None => Ok(()),
-            }
-        };
-        tokio::try_join!(serve(door.http, http::router(app.clone()), door.room), ops)?;
-        Ok(())
-    })
+fn work(app: App, door: Door) -> io::Result<()> {
+    // One that cannot go on ends all, rather than leave its share of the connections alone.
+    let service = Arc::clone(&app.service);
+    let result = runtime().and_then(|runtime| runtime.block_on(serve_all(app, door)));
+    service.drain();
+    result
+}
+
+async fn serve_all(app: App, door: Door) -> io::Result<()> {
+    app.redis.connect();
+    let serve = async |listener, router: Router, room| {
+        let handler = TowerToHyperService::new(router);
+        connections::serve(listener, handler, room, Arc::clone(&app.service)).await
+    };
+    let ops = async {
+        match door.ops {
+            Some(ops) => serve(ops, http::ops::router(app.clone()), door.ops_room).await,
+            None => Ok(()),
+        }
+    };
+    tokio::try_join!(serve(door.http, http::router(app.clone()), door.room), ops)?;
+    Ok(())
 }

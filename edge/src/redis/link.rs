@@ -279,6 +279,14 @@ impl Inner {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if locked(&self.state).circuit.is_open() {
+            self.health.left(&self.name);
+        }
+    }
+}
+
 /// One command's place among those that wait.
 struct InFlight<'a>(&'a AtomicUsize);
 
