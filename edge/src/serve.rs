@@ -13,7 +13,7 @@ use std::thread;
 use axum::Router;
 use hyper_util::service::TowerToHyperService;
 use tokio::runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
@@ -47,6 +47,12 @@ pub fn serve(service: Service) -> io::Result<()> {
     for address in [http, ops] {
         check_free(address)?;
     }
+    let runtime = runtime()?;
+    // Before anybody can see that the service is there, and end it.
+    let signals = {
+        let _context = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
     let room = Arc::new(Semaphore::new(connections(service.config.max_connections)));
     let ops_room = Arc::new(Semaphore::new(OPS_CONNECTIONS));
     let threads: Vec<thread::JoinHandle<io::Result<()>>> = (0..workers)
@@ -64,7 +70,7 @@ pub fn serve(service: Service) -> io::Result<()> {
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(app, door))
         })
         .collect::<io::Result<_>>()?;
-    runtime()?.block_on(wait_for_end(&service))?;
+    runtime.block_on(wait_for_end(&service, signals));
     for thread in threads {
         thread.join().map_err(|_| io::Error::other("a worker panicked"))??;
     }
@@ -77,9 +83,7 @@ fn runtime() -> io::Result<runtime::Runtime> {
 
 /// Waits for a signal to end, and passes it on. After SIGTERM the service says that it ends
 /// before it begins to: whoever sends it requests needs time to notice.
-async fn wait_for_end(service: &Service) -> io::Result<()> {
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+async fn wait_for_end(service: &Service, (mut terminate, mut interrupt): (Signal, Signal)) {
     tokio::select! {
         _ = terminate.recv() => {
             service.end();
@@ -93,7 +97,6 @@ async fn wait_for_end(service: &Service) -> io::Result<()> {
         () = service.draining() => {}
     }
     service.drain();
-    Ok(())
 }
 
 /// One worker's life.
