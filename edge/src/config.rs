@@ -85,6 +85,10 @@ pub struct Config {
     #[arg(long, env)]
     pub local_refusals: bool,
 
+    /// Tokens taken ahead, by each worker, for a key that is asked for all the time: 4 to 64; 0 = none
+    #[arg(long, env, default_value_t = 0, value_parser = lease)]
+    pub lease: u64,
+
     /// Connections to HTTP_ADDR and GRPC_ADDR that may be open at once; more are closed
     #[arg(long, env, default_value_t = 16_384)]
     pub max_connections: usize,
@@ -119,4 +123,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .and_then(|number| number.checked_mul(ms))
         .map(Duration::from_millis)
         .ok_or_else(|| format!("'{text}' is no length of time: 500ms, 1s, 1m, 1h, 1d"))
+}
+
+fn lease(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(tokens @ (0 | 4..=64)) => Ok(tokens),
+        _ => Err(format!("'{text}' is not 0, and not 4 to 64")),
+    }
 }

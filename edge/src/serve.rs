@@ -120,6 +120,8 @@ async fn serve_all(app: App, door: Door) -> io::Result<()> {
             None => Ok(()),
         }
     };
-    tokio::try_join!(serve(door.http, http::router(app.clone()), door.room), ops)?;
-    Ok(())
+    let served =
+        tokio::try_join!(serve(door.http, http::router(app.clone()), door.room), ops).map(|_| ());
+    app.redis.end().await;
+    served
 }

@@ -14,7 +14,10 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::thread;
 
-use common::{Edge, server};
+use claw_testkit::{ask, eventually};
+use common::{Edge, PATIENCE, TICK, server};
+
+const SIGTERM: i32 = 15;
 
 const CLIENTS: usize = 128;
 const TOKENS: u64 = 1000;
@@ -94,4 +97,35 @@ fn two_limits_in_one_command_are_exact() {
     let settings = [("CAPACITY", "100000"), ("REFILL", "0")];
     let told = drain_through_two_edges(&settings);
     assert_eq!(told.granted, TOKENS);
+}
+
+#[test]
+fn leases_are_exact_and_given_back() {
+    let told = drain_through_two_edges(&[("LEASE", "64")]);
+    assert_eq!(told.granted, TOKENS);
+
+    // What nobody wants goes back, by itself and at the end of the service.
+    for ends in [false, true] {
+        let server = server();
+        let mut edge = Edge::limiting(&server.url(), 10_000, 0)
+            .env("LEASE", "64")
+            .env("DECISION_TIMEOUT", "10s")
+            .env("DRAIN_NOTICE", "0ms")
+            .start();
+        let mut client = edge.client();
+        let mut granted = 0;
+        eventually(PATIENCE, TICK, "tokens to be taken ahead", || {
+            granted += (0..20).filter(|_| client.rate("ann").status == 200).count() as u64;
+            edge.metric("operator_redis_leased_total", "") > 0
+        });
+        drop(client);
+        if ends {
+            edge.signal(SIGTERM);
+            assert!(edge.wait().success());
+        }
+        eventually(PATIENCE, TICK, "tokens to be given back", || {
+            let left: u64 = ask(&mut server.connection(), "HGET token_bucket:ann tokens");
+            left == 10_000 - granted
+        });
+    }
 }
