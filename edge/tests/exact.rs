@@ -13,8 +13,9 @@ mod common;
 use std::collections::HashSet;
 use std::sync::Mutex;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use claw_testkit::{ask, eventually};
+use claw_testkit::{ask, eventually, run};
 use common::{Edge, PATIENCE, TICK, server};
 
 const SIGTERM: i32 = 15;
@@ -90,6 +91,34 @@ fn takes_that_share_a_command_are_exact_and_each_is_told_what_is_left() {
 fn refusals_without_asking_are_exact() {
     let told = drain_through_two_edges(&[("LOCAL_REFUSALS", "true")]);
     assert_eq!(told.granted, TOKENS);
+}
+
+#[test]
+fn a_refusal_is_repeated_without_asking_until_tokens_come_back() {
+    let server = server();
+    let edge = Edge::limiting(&server.url(), 1, 1)
+        .env("LOCAL_REFUSALS", "true")
+        .env("WORKERS", "1")
+        .env("DECISION_TIMEOUT", "10s")
+        .start();
+    let mut client = edge.client();
+    assert_eq!(client.rate("ann").status, 200);
+    let refused_locally = || edge.metric("operator_redis_local_refusals_total", "");
+    eventually(PATIENCE, TICK, "a refusal without asking", || {
+        let response = client.rate("ann");
+        assert_eq!(response.status, 429);
+        let retry_after: u64 = response.field("retry-after").unwrap().parse().unwrap();
+        assert!((3500..=3600).contains(&retry_after), "{retry_after}");
+        refused_locally() > 0
+    });
+    for _ in 0..3 {
+        run(&mut server.connection(), &["CL.GIVE token_bucket:ann 1"]);
+        // The server tells of it. A second would be too long for that.
+        let given = Instant::now();
+        eventually(PATIENCE, TICK, "the token", || client.rate("ann").status == 200);
+        assert!(given.elapsed() < Duration::from_millis(900), "{:?}", given.elapsed());
+        assert_eq!(client.rate("ann").status, 429);
+    }
 }
 
 #[test]

@@ -204,10 +204,14 @@ fn an_error_of_the_server_is_no_reason_to_leave_it() {
 #[test]
 fn an_idle_connection_that_the_server_closes_costs_no_decision() {
     let server = server();
-    let edge = Edge::limiting(&server.url(), 100, 0).start();
-    for round in 0..10 {
-        let mut control = server.connection();
-        let _: i64 = ask(&mut control, "CLIENT KILL TYPE normal SKIPME yes");
+    let relay = Relay::to(server.port());
+    let edge = Edge::limiting(&relay.url(), 100, 0).env("WORKERS", "1").start();
+    assert_eq!(edge.rate("ann").number("ratelimit", "r="), Some(99));
+    for round in 1..10 {
+        let connections = relay.connections();
+        let _: i64 = ask(&mut server.connection(), "CLIENT KILL TYPE normal SKIPME yes");
+        // Made before anybody has to wait for it.
+        eventually(PATIENCE, TICK, "another connection", || relay.connections() > connections);
         let response = edge.rate("ann");
         assert_eq!(response.number("ratelimit", "r="), Some(99 - round), "round {round}");
     }
@@ -238,4 +242,39 @@ fn a_password_is_read_again_at_each_connection() {
         assert_eq!(edge.logged(secret), 0, "{}", edge.log());
         assert!(!String::from_utf8(edge.ops("/metrics").body).unwrap().contains(secret));
     }
+}
+
+#[test]
+fn who_goes_away_leaves_nobody_waiting() {
+    let server = server();
+    let relay = Relay::to(server.port());
+    let edge = Edge::limiting(&relay.url(), 100, 0)
+        .env("WORKERS", "1")
+        .env("DECISION_TIMEOUT", "10s")
+        .start();
+    assert_eq!(edge.rate("ann").number("ratelimit", "r="), Some(99));
+    let takes = relay.takes();
+    relay.delay(Duration::from_millis(300));
+    let body = r#"{"user_id":"ann","item_id":"book","rating":4}"#;
+    let request = format!(
+        "POST /rating HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let [mut leader, mut waiting, mut gone] = [(); 3].map(|()| edge.client());
+    leader.send(request.as_bytes()).unwrap();
+    eventually(PATIENCE, TICK, "the leader's take", || relay.takes() == takes + 1);
+    for client in [&mut waiting, &mut gone] {
+        client.send(request.as_bytes()).unwrap();
+    }
+    eventually(PATIENCE, TICK, "both to wait", || {
+        edge.metric("operator_redis_coalesced_total", "") == 2
+    });
+    drop(leader);
+    drop(gone);
+    assert_eq!(waiting.response().unwrap().status, 200);
+    // The leader's token is spent. Of him who left while he waited it depends on when that
+    // was seen.
+    let left = edge.rate("ann").number("ratelimit", "r=").unwrap();
+    assert!((95..=96).contains(&left), "{left}");
 }
