@@ -1,9 +1,12 @@
 //! Every setting of the service: a flag, and an environment variable of the same name.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{ArgAction, Parser};
+
+use crate::access::{Networks, Secret};
 
 /// Decides over HTTP and gRPC whether a request may pass, by token buckets in Redis.
 #[derive(Clone, Debug, Parser)]
@@ -60,6 +63,57 @@ pub struct Config {
     /// Threads that serve; 0 = one for each processor
     #[arg(long, env, default_value_t = 0)]
     pub workers: usize,
+
+    /// The token that callers of /v1 and of DELETE /users have to show; without any, only
+    /// callers on this machine are answered. Better in API_TOKEN_FILE: flags can be seen by
+    /// others
+    #[arg(long, env, hide_env_values = true)]
+    pub api_token: Option<Secret>,
+
+    /// A file with such tokens, one on each line
+    #[arg(long, env)]
+    pub api_token_file: Option<PathBuf>,
+
+    /// What all keys of /v1 begin with
+    #[arg(long, env, default_value = "v1:")]
+    pub key_prefix: String,
+
+    /// Whether callers of /v1 may bring policies of their own
+    #[arg(long, env, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    pub allow_policies: bool,
+
+    /// Proxies whose X-Forwarded-For is believed: addresses and networks, 10.0.0.0/8
+    #[arg(long, env, default_value = "", hide_default_value = true)]
+    pub trusted_proxies: Networks,
+
+    /// The header that names the user to /auth. The proxy has to set it or to remove it
+    #[arg(long, env)]
+    pub user_header: Option<String>,
+
+    /// Whether the older RateLimit-Limit, RateLimit-Remaining and RateLimit-Reset are sent too
+    #[arg(long, env, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    pub older_fields: bool,
+
+    /// The longest body of a request, in bytes
+    #[arg(long, env, default_value_t = 16_384)]
+    pub max_body: usize,
+
+    /// What this region is called in ratings: letters, digits, _, . and -, at most 64
+    #[arg(long, env, default_value = "local", value_parser = region)]
+    pub region: String,
+
+    /// How many ratings the outbox keeps, about, for those who follow it
+    #[arg(long, env, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
+    pub ratings_outbox: u64,
+}
+
+/// Reads the name of a region. No other letters: each region has to order names alike.
+fn region(text: &str) -> Result<String, String> {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || "_.-".contains(letter);
+    if text.is_empty() || text.len() > 64 || !text.chars().all(fits) {
+        return Err("a region is named by 1 to 64 letters, digits, _, . and -".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// Reads a length of time: a whole number and a unit, `500ms`, `1s`, `1m`, `1h`, `1d`.

@@ -2,8 +2,10 @@
 
 pub mod environment;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::http::HeaderMap;
 use claw_core::decimal::Decimal;
 use claw_core::policy::Policy;
 
@@ -79,6 +81,27 @@ fn arguments(policy: Policy) -> Vec<Vec<u8>> {
     ]
 }
 
+/// What is known of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Where it came in: `rating`, `auth`.
+    pub route: &'a str,
+    /// Its method.
+    pub method: &'a str,
+    /// Its path, without the query.
+    pub path: &'a str,
+    /// The host that it is for.
+    pub host: &'a str,
+    /// Who sent it.
+    pub client: Option<IpAddr>,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// Its body, where that is JSON.
+    pub body: Option<&'a serde_json::Value>,
+    /// The user that it is for.
+    pub user: Option<&'a str>,
+}
+
 /// The limits in force.
 #[derive(Debug, Default)]
 pub struct Limits {
@@ -89,18 +112,29 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What a rating of `user` is charged.
+    /// What a request is charged.
     #[must_use]
-    pub fn of_rating(&self, user: &str) -> Vec<Charge> {
+    pub fn of_request(&self, facts: &Facts<'_>) -> Vec<Charge> {
         let mut charges = Vec::new();
         if let Some(limit) = &self.service {
             let key = b"claw:service".as_slice().into();
             charges.push(Charge { limit: Arc::clone(limit), key, cost: 1 });
         }
-        if let Some(limit) = &self.user {
+        let user = match (facts.user, facts.client) {
+            (Some(user), _) => Some(user.to_owned()),
+            (None, Some(client)) => Some(format!("ip:{client}")),
+            (None, None) => None,
+        };
+        if let (Some(limit), Some(user)) = (&self.user, user) {
             let key = [b"token_bucket:", user.as_bytes()].concat().into();
             charges.push(Charge { limit: Arc::clone(limit), key, cost: 1 });
         }
         charges
+    }
+
+    /// The limit of this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<Arc<Limit>> {
+        [&self.service, &self.user].into_iter().flatten().find(|limit| limit.name == name).cloned()
     }
 }

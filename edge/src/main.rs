@@ -14,8 +14,9 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let config = Config::parse();
     let served = environment::limits(&config)
+        .and_then(|limits| Service::new(config, limits))
         .map_err(std::io::Error::other)
-        .and_then(|limits| serve(Service::new(config, limits)));
+        .and_then(serve);
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

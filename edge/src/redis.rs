@@ -84,6 +84,39 @@ impl Redis {
         self.call(&command).await.map(answer)
     }
 
+    /// `CL.PEEK`.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn peek(&self, charge: &Charge) -> Result<Answer, Fault> {
+        let mut command = redis::cmd("CL.PEEK");
+        group(&mut command, charge);
+        self.call(&command).await.map(answer)
+    }
+
+    /// `CL.GIVE`.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn give(&self, charge: &Charge) -> Result<Answer, Fault> {
+        let mut command = redis::cmd("CL.GIVE");
+        command.arg(&*charge.key).arg(charge.cost);
+        self.call(&command).await.map(answer)
+    }
+
+    /// `CL.SETTLE`: `reserved` tokens were taken, and `charge` is what was used.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn settle(&self, charge: &Charge, reserved: u64) -> Result<Answer, Fault> {
+        let mut command = redis::cmd("CL.SETTLE");
+        command.arg(&*charge.key).arg(reserved).arg(charge.cost);
+        for argument in &charge.limit.arguments {
+            command.arg(argument);
+        }
+        self.call(&command).await.map(answer)
+    }
+
     /// `CL.TAKEALL`.
     ///
     /// # Errors
@@ -102,7 +135,10 @@ impl Redis {
     }
 
     /// Sends `command` and waits for its reply, within the deadline.
-    async fn call<T: redis::FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
+    ///
+    /// # Errors
+    /// When there is no answer, or an error.
+    pub async fn call<T: redis::FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
         timeout(self.shared.deadline, self.ask(command)).await.map_err(|_| Fault::Deadline)?
     }
 

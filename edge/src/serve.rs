@@ -18,7 +18,7 @@ use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
-use crate::http::{self, App};
+use crate::http::{self, App, OfPeer};
 use crate::redis::Redis;
 use crate::service::Service;
 
@@ -80,7 +80,7 @@ fn listen(address: SocketAddr) -> io::Result<StdListener> {
 /// One worker's life.
 fn work(service: Arc<Service>, http: StdListener, ops: Option<StdListener>) -> io::Result<()> {
     let redis = Redis::new(&service.config).map_err(io::Error::other)?;
-    let app = App { service, redis };
+    let app = App::new(service, redis);
     runtime()?.block_on(async {
         let pages = async {
             match ops {
@@ -100,9 +100,9 @@ async fn accept(listener: StdListener, router: Router, service: &Service) -> io:
     let mut server = Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Too many open files, most likely: give those that are open time to end.
                     tracing::warn!(%error, "a connection was not accepted");
@@ -113,7 +113,7 @@ async fn accept(listener: StdListener, router: Router, service: &Service) -> io:
             () = service.ended() => break,
         };
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
+        let service = TowerToHyperService::new(OfPeer::new(router.clone(), peer.ip()));
         let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = open.watch(connection);
         tokio::spawn(async move {

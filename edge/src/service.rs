@@ -3,6 +3,7 @@
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use crate::access::Tokens;
 use crate::config::Config;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -12,6 +13,8 @@ use crate::metrics::Metrics;
 pub struct Service {
     /// The settings.
     pub config: Config,
+    /// What callers of the API have to show.
+    pub tokens: Tokens,
     /// The limits in force. They are replaced as a whole.
     pub limits: ArcSwap<Limits>,
     /// What is counted.
@@ -21,14 +24,18 @@ pub struct Service {
 
 impl Service {
     /// A service that has yet to listen.
-    #[must_use]
-    pub fn new(config: Config, limits: Limits) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// When the file of tokens cannot be read.
+    pub fn new(config: Config, limits: Limits) -> Result<Self, String> {
+        let tokens = Tokens::load(config.api_token_file.as_deref(), config.api_token.as_ref())?;
+        Ok(Self {
             config,
+            tokens,
             limits: ArcSwap::from_pointee(limits),
             metrics: Metrics::default(),
             ending: watch::Sender::new(false),
-        }
+        })
     }
 
     /// Tells the service to end.

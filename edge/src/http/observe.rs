@@ -1,0 +1,40 @@
+//! What is done with every request, around its handler: it gets an id, it is counted, its time is
+//! taken, and its problem is written out.
+
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::problem::Problem;
+use super::{App, request_id};
+use crate::metrics::{Labels, Outcome, Route};
+
+/// Hands the request on, and completes the response.
+pub async fn observe(
+    State((app, route)): State<(App, Route)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let begin = Instant::now();
+    let id = request_id::of(request.headers());
+    let mut response = next.run(request).await;
+    let outcome = match response.extensions_mut().remove::<Problem>() {
+        Some(mut problem) => {
+            let id = id.to_str().unwrap_or_default();
+            if problem.status.is_server_error() {
+                tracing::warn!(id, ?route, status = problem.status.as_u16(), problem.detail);
+            }
+            problem.instance = format!("urn:request:{id}");
+            *response.body_mut() = problem.body();
+            problem.outcome
+        }
+        None => Outcome::Allowed,
+    };
+    response.headers_mut().insert(request_id::HEADER, id);
+    let metrics = &app.service.metrics;
+    metrics.requests.get_or_create(&Labels { route, result: outcome }).inc();
+    metrics.took(route, begin.elapsed());
+    response
+}
