@@ -1,9 +1,13 @@
 //! Every setting of the service: a flag, and an environment variable of the same name.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use clap::builder::BoolishValueParser;
+
+use crate::client::Network;
 
 /// Decides over HTTP and gRPC whether a request may pass, by token buckets in Redis.
 #[derive(Clone, Debug, Parser)]
@@ -60,6 +64,30 @@ pub struct Config {
     /// Threads that serve; 0 = one for each processor
     #[arg(long, env, default_value_t = 0)]
     pub workers: usize,
+
+    /// A file of named limits
+    #[arg(long, env)]
+    pub config: Option<PathBuf>,
+
+    /// Descriptor files of envoyproxy/ratelimit: a folder, or one file
+    #[arg(long, env)]
+    pub rls_config: Option<PathBuf>,
+
+    /// What the keys of limits begin with
+    #[arg(long, env, default_value = "claw:")]
+    pub key_prefix: String,
+
+    /// Proxies whose X-Forwarded-For is believed: 10.0.0.0/8, fd00::/8, ..
+    #[arg(long, env, value_delimiter = ',')]
+    pub trusted_proxies: Vec<Network>,
+
+    /// Whether several descriptor files may have one domain
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub merge_domain_config: bool,
+
+    /// Whether every limit of descriptor files is a quota
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub quota_mode: bool,
 }
 
 /// Reads a length of time: a whole number and a unit, `500ms`, `1s`, `1m`, `1h`, `1d`.

@@ -3,6 +3,8 @@
 //! | module | what |
 //! |--------|------|
 //! | [`config`] | every setting: flag, environment variable, default |
+//! | [`proto`] | the messages of Envoy's rate limit service |
+//! | [`client`] | who sent a request, behind proxies |
 //! | [`limits`] | which limits a request falls under, and what each may be |
 //! | [`decide`] | pure: charges and the server's answers become a verdict |
 //! | [`redis`] | the connection that decides: deadlines, circuit, coalescing |
@@ -13,11 +15,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod config;
 pub mod decide;
 pub mod http;
 pub mod limits;
 pub mod metrics;
+pub mod proto;
 pub mod redis;
 pub mod serve;
 pub mod service;

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Number, json};
@@ -10,6 +11,7 @@ use serde_json::{Number, json};
 use super::problem::Problem;
 use super::{App, fields};
 use crate::decide::{Plan, Verdict};
+use crate::limits::{self, Facts};
 use crate::metrics::{LimitName, Outcome, Request, Route};
 
 /// The body.
@@ -27,7 +29,11 @@ pub struct Rating {
 }
 
 /// Answers 200 with the rating, or 429.
-pub async fn rate(State(app): State<App>, body: Result<Json<Rating>, JsonRejection>) -> Response {
+pub async fn rate(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Result<Json<Rating>, JsonRejection>,
+) -> Response {
     let Json(rating) = match body {
         Ok(rating) => rating,
         Err(error) => {
@@ -35,7 +41,17 @@ pub async fn rate(State(app): State<App>, body: Result<Json<Rating>, JsonRejecti
             return Problem::invalid(error.body_text()).into_response();
         }
     };
-    let charges = app.service.limits.load().of_rating(&rating.user_id);
+    let facts = Facts {
+        route: limits::Route::Rating,
+        method: "POST",
+        path: "/rating",
+        host: "",
+        client: None,
+        headers: &headers,
+        body: None,
+        user: Some(&rating.user_id),
+    };
+    let charges = app.service.limits.load().of_request(&facts);
     let verdict = app.redis.decide(Plan::new(charges)).await;
     count(&app, if verdict.allowed { Outcome::Allowed } else { Outcome::Limited });
     let mut response = if verdict.allowed {
