@@ -88,6 +88,34 @@ pub struct Config {
     /// Whether every limit of descriptor files is a quota
     #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
     pub quota_mode: bool,
+
+    /// Whether Envoy is told to let every request pass, whatever the limits say
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub shadow_mode: bool,
+
+    /// Whether responses to clients get the three fields below
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub limit_response_headers_enabled: bool,
+
+    /// The field that has the limit with least left
+    #[arg(long, env, default_value = "RateLimit-Limit")]
+    pub limit_limit_header: String,
+
+    /// The field that has what is left of it
+    #[arg(long, env, default_value = "RateLimit-Remaining")]
+    pub limit_remaining_header: String,
+
+    /// The field that has the seconds until it has more
+    #[arg(long, env, default_value = "RateLimit-Reset")]
+    pub limit_reset_header: String,
+
+    /// Whether Envoy's other filters get the descriptors and the metadata of their limits
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub response_dynamic_metadata: bool,
+
+    /// How long a connection of Envoy's is used, about; 0s = for ever
+    #[arg(long, env, default_value = "24h", value_parser = duration)]
+    pub grpc_max_connection_age: Duration,
 }
 
 /// Reads a length of time: a whole number and a unit, `500ms`, `1s`, `1m`, `1h`, `1d`.

@@ -9,6 +9,7 @@
 //! | [`decide`] | pure: charges and the server's answers become a verdict |
 //! | [`redis`] | the connection that decides: deadlines, circuit, coalescing |
 //! | [`http`] | the rating API, forward authentication, and the pages for operators |
+//! | [`rls`] | Envoy's rate limit service, over gRPC |
 //! | [`metrics`] | what is counted |
 //! | [`service`] | what all workers share |
 //! | [`serve`] | workers, listeners, and the end of the service |
@@ -23,5 +24,6 @@ pub mod limits;
 pub mod metrics;
 pub mod proto;
 pub mod redis;
+pub mod rls;
 pub mod serve;
 pub mod service;

@@ -1,6 +1,10 @@
 //! What is counted, in the text format of Prometheus. No label names a user.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
@@ -10,6 +14,8 @@ use prometheus_client::registry::Registry;
 pub enum Route {
     /// `POST /rating` and `/ratings`.
     Rating,
+    /// `ShouldRateLimit`.
+    Rls,
 }
 
 /// What became of it.
@@ -21,6 +27,8 @@ pub enum Outcome {
     Limited,
     /// It could not be read.
     Invalid,
+    /// The server that decides could not be asked.
+    Unavailable,
 }
 
 /// The labels of a request.
@@ -39,6 +47,59 @@ pub struct LimitName {
     pub limit: String,
 }
 
+/// What a limit of a descriptor file said of some hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HitResult {
+    /// They passed.
+    WithinLimit,
+    /// They passed, and more than 80 % of the limit are taken.
+    NearLimit,
+    /// They were refused.
+    OverLimit,
+    /// They would have been refused, but the limit only watches.
+    ShadowMode,
+}
+
+impl EncodeLabelValue for HitResult {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        encoder.write_str(match self {
+            Self::WithinLimit => "within_limit",
+            Self::NearLimit => "near_limit",
+            Self::OverLimit => "over_limit",
+            Self::ShadowMode => "shadow_mode",
+        })
+    }
+}
+
+/// The labels of hits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Hits {
+    /// The limit's path in the configuration.
+    pub limit: String,
+    /// What it said.
+    pub result: HitResult,
+}
+
+/// Names of limits in [`Metrics::hits`]. `detailed_metric` and `value_to_metric` make names of
+/// what clients send; those beyond so many are counted together, as `other`.
+const MOST_NAMES: usize = 10_000;
+
+/// What became of reading the limits again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum ReloadResult {
+    /// They are in force.
+    Applied,
+    /// A file is wrong: those before it stay in force.
+    Refused,
+}
+
+/// The label of a reload.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reload {
+    /// What became of it.
+    pub result: ReloadResult,
+}
+
 /// All metrics of the service.
 #[derive(Debug)]
 pub struct Metrics {
@@ -47,6 +108,12 @@ pub struct Metrics {
     pub requests: Family<Request, Counter>,
     /// Requests that a limit refused.
     pub rate_limited: Family<LimitName, Counter>,
+    /// Hits by limit of a descriptor file and by what it said.
+    pub hits: Family<Hits, Counter>,
+    /// Names that [`Metrics::hits`] has.
+    names: RwLock<HashSet<Arc<str>>>,
+    /// Whether the limits could be read, each time that they were.
+    pub reloads: Family<Reload, Counter>,
 }
 
 impl Default for Metrics {
@@ -56,11 +123,40 @@ impl Default for Metrics {
         registry.register("requests", "Requests by route and result", requests.clone());
         let rate_limited = Family::default();
         registry.register("rate_limited", "Requests that a limit refused", rate_limited.clone());
-        Self { registry, requests, rate_limited }
+        let hits = Family::default();
+        registry.register("limit_hits", "Hits of limits of descriptor files", hits.clone());
+        let reloads = Family::default();
+        registry.register("config_reloads", "Times that limits were read", reloads.clone());
+        let names = RwLock::default();
+        Self { registry, requests, rate_limited, hits, names, reloads }
     }
 }
 
 impl Metrics {
+    /// Counts a request that a limit refused.
+    pub fn count_limited(&self, limit: &str) {
+        self.rate_limited.get_or_create(&LimitName { limit: limit.to_owned() }).inc();
+    }
+
+    /// Counts `hits` of a limit of a descriptor file.
+    pub fn count_hits(&self, limit: &Arc<str>, result: HitResult, hits: u64) {
+        let limit = if self.has_name(limit) { limit.to_string() } else { "other".to_owned() };
+        self.hits.get_or_create(&Hits { limit, result }).inc_by(hits);
+    }
+
+    /// Whether a name is one of those that are counted apart.
+    fn has_name(&self, name: &Arc<str>) -> bool {
+        let known = |names: &HashSet<Arc<str>>| names.contains(name);
+        if known(&self.names.read().unwrap_or_else(PoisonError::into_inner)) {
+            return true;
+        }
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        if names.len() < MOST_NAMES {
+            names.insert(Arc::clone(name));
+        }
+        known(&names)
+    }
+
     /// The exposition.
     ///
     /// # Errors

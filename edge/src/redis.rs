@@ -84,6 +84,16 @@ impl Redis {
         self.call(&command).await.map(answer)
     }
 
+    /// `CL.GIVE`.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn give(&self, charge: &Charge) -> Result<Answer, Fault> {
+        let mut command = redis::cmd("CL.GIVE");
+        command.arg(&*charge.key).arg(charge.cost);
+        self.call(&command).await.map(answer)
+    }
+
     /// `CL.TAKEALL`.
     ///
     /// # Errors
