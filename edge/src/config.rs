@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser};
+use clap::Parser;
+use clap::builder::BoolishValueParser;
 
-use crate::access::{Networks, Secret};
+use crate::access::Secret;
+use crate::client::Network;
 
 /// Decides over HTTP and gRPC whether a request may pass, by token buckets in Redis.
 #[derive(Clone, Debug, Parser)]
@@ -64,6 +66,58 @@ pub struct Config {
     #[arg(long, env, default_value_t = 0)]
     pub workers: usize,
 
+    /// A file of named limits
+    #[arg(long, env)]
+    pub config: Option<PathBuf>,
+
+    /// Descriptor files of envoyproxy/ratelimit: a folder, or one file
+    #[arg(long, env)]
+    pub rls_config: Option<PathBuf>,
+
+    /// What the keys of limits begin with
+    #[arg(long, env, default_value = "claw:")]
+    pub key_prefix: String,
+
+    /// Proxies whose X-Forwarded-For is believed: 10.0.0.0/8, fd00::/8, ..
+    #[arg(long, env, value_delimiter = ',')]
+    pub trusted_proxies: Vec<Network>,
+
+    /// Whether several descriptor files may have one domain
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub merge_domain_config: bool,
+
+    /// Whether every limit of descriptor files is a quota
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub quota_mode: bool,
+
+    /// Whether Envoy is told to let every request pass, whatever the limits say
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub shadow_mode: bool,
+
+    /// Whether responses to clients get the three fields below
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub limit_response_headers_enabled: bool,
+
+    /// The field that has the limit with least left
+    #[arg(long, env, default_value = "RateLimit-Limit")]
+    pub limit_limit_header: String,
+
+    /// The field that has what is left of it
+    #[arg(long, env, default_value = "RateLimit-Remaining")]
+    pub limit_remaining_header: String,
+
+    /// The field that has the seconds until it has more
+    #[arg(long, env, default_value = "RateLimit-Reset")]
+    pub limit_reset_header: String,
+
+    /// Whether Envoy's other filters get the descriptors and the metadata of their limits
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub response_dynamic_metadata: bool,
+
+    /// How long a connection of Envoy's is used, about; 0s = for ever
+    #[arg(long, env, default_value = "24h", value_parser = duration)]
+    pub grpc_max_connection_age: Duration,
+
     /// The token that callers of /v1 and of DELETE /users have to show; without any, only
     /// callers on this machine are answered. Better in API_TOKEN_FILE: flags can be seen by
     /// others
@@ -74,24 +128,16 @@ pub struct Config {
     #[arg(long, env)]
     pub api_token_file: Option<PathBuf>,
 
-    /// What all keys of /v1 begin with
-    #[arg(long, env, default_value = "v1:")]
-    pub key_prefix: String,
-
     /// Whether callers of /v1 may bring policies of their own
-    #[arg(long, env, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
     pub allow_policies: bool,
-
-    /// Proxies whose X-Forwarded-For is believed: addresses and networks, 10.0.0.0/8
-    #[arg(long, env, default_value = "", hide_default_value = true)]
-    pub trusted_proxies: Networks,
 
     /// The header that names the user to /auth. The proxy has to set it or to remove it
     #[arg(long, env)]
     pub user_header: Option<String>,
 
     /// Whether the older RateLimit-Limit, RateLimit-Remaining and RateLimit-Reset are sent too
-    #[arg(long, env, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
     pub older_fields: bool,
 
     /// The longest body of a request, in bytes

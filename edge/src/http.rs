@@ -23,6 +23,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, any, delete, get, post};
 use tower_service::Service as TowerService;
 
+use crate::client;
 use crate::metrics::Route;
 use crate::ratings::Ratings;
 use crate::redis::Redis;
@@ -50,10 +51,7 @@ impl App {
     /// Who sent a request, past the proxies that are believed.
     #[must_use]
     pub fn client(&self, peer: Peer, headers: &HeaderMap) -> IpAddr {
-        let forwarded = headers.get_all("x-forwarded-for").iter().rev();
-        // What is no text ends the search, as any other nonsense does.
-        let forwarded = forwarded.map(|value| value.to_str().unwrap_or("?"));
-        self.service.config.trusted_proxies.client(peer.0, forwarded)
+        client::address(peer.0, headers, &self.service.config.trusted_proxies)
     }
 }
 
@@ -134,4 +132,15 @@ where
 pub fn peer(request: &Request) -> Result<Peer, problem::Problem> {
     let peer = request.extensions().get::<Peer>().copied();
     peer.ok_or_else(|| problem::Problem::internal("a connection without a peer"))
+}
+
+/// The host that a request is for, without a port.
+#[must_use]
+pub fn host(named: Option<&str>) -> &str {
+    let named = named.unwrap_or_default();
+    match named.rsplit_once(':') {
+        // In an IPv6 address there are more of them.
+        Some((host, _)) if !host.contains(':') || host.ends_with(']') => host,
+        _ => named,
+    }
 }

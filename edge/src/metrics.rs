@@ -1,6 +1,8 @@
 //! What is counted, in the text format of Prometheus. No label names a user.
 
+use std::collections::HashSet;
 use std::fmt::{self, Write};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
@@ -45,6 +47,8 @@ label! {
         Settle = "settle",
         /// `/auth`.
         Auth = "auth",
+        /// `ShouldRateLimit`.
+        Rls = "rls",
         /// The address for operators.
         Ops = "ops",
         /// Nothing is there.
@@ -63,14 +67,14 @@ label! {
         Invalid = "invalid",
         /// The caller may not ask.
         Denied = "denied",
-        /// It could not be done: Redis did not answer.
-        Failed = "failed",
+        /// The server that decides could not be asked.
+        Unavailable = "unavailable",
     }
 }
 
 /// The labels of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Labels {
+pub struct Request {
     /// Where it came in.
     pub route: Route,
     /// What became of it.
@@ -91,6 +95,50 @@ pub struct LimitName {
     pub limit: String,
 }
 
+label! {
+    /// What a limit of a descriptor file said of some hits.
+    HitResult {
+        /// They passed.
+        WithinLimit = "within_limit",
+        /// They passed, and more than 80 % of the limit are taken.
+        NearLimit = "near_limit",
+        /// They were refused.
+        OverLimit = "over_limit",
+        /// They would have been refused, but the limit only watches.
+        ShadowMode = "shadow_mode",
+    }
+}
+
+/// The labels of hits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Hits {
+    /// The limit's path in the configuration.
+    pub limit: String,
+    /// What it said.
+    pub result: HitResult,
+}
+
+/// Names of limits in [`Metrics::hits`]. `detailed_metric` and `value_to_metric` make names of
+/// what clients send; those beyond so many are counted together, as `other`.
+const MOST_NAMES: usize = 10_000;
+
+label! {
+    /// What became of reading the limits again.
+    ReloadResult {
+        /// They are in force.
+        Applied = "applied",
+        /// A file is wrong: those before it stay in force.
+        Refused = "refused",
+    }
+}
+
+/// The label of a reload.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reload {
+    /// What became of it.
+    pub result: ReloadResult,
+}
+
 /// Seconds. Most answers take less than a millisecond, and none much longer than a decision may
 /// wait for Redis.
 const BUCKETS: [f64; 12] =
@@ -101,10 +149,16 @@ const BUCKETS: [f64; 12] =
 pub struct Metrics {
     registry: Registry,
     /// Requests by route and result.
-    pub requests: Family<Labels, Counter>,
+    pub requests: Family<Request, Counter>,
     /// Requests that a limit refused.
     pub rate_limited: Family<LimitName, Counter>,
     durations: Family<RouteLabel, Histogram>,
+    /// Hits by limit of a descriptor file and by what it said.
+    pub hits: Family<Hits, Counter>,
+    /// Names that [`Metrics::hits`] has.
+    names: RwLock<HashSet<Arc<str>>>,
+    /// Whether the limits could be read, each time that they were.
+    pub reloads: Family<Reload, Counter>,
 }
 
 impl Default for Metrics {
@@ -117,7 +171,12 @@ impl Default for Metrics {
         let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> _);
         let help = "Time from the head of a request to that of its response";
         registry.register_with_unit("request_duration", help, Unit::Seconds, durations.clone());
-        Self { registry, requests, rate_limited, durations }
+        let hits = Family::default();
+        registry.register("limit_hits", "Hits of limits of descriptor files", hits.clone());
+        let reloads = Family::default();
+        registry.register("config_reloads", "Times that limits were read", reloads.clone());
+        let names = RwLock::default();
+        Self { registry, requests, rate_limited, durations, hits, names, reloads }
     }
 }
 
@@ -125,6 +184,30 @@ impl Metrics {
     /// Notes how long a request took.
     pub fn took(&self, route: Route, duration: Duration) {
         self.durations.get_or_create(&RouteLabel { route }).observe(duration.as_secs_f64());
+    }
+
+    /// Counts a request that a limit refused.
+    pub fn count_limited(&self, limit: &str) {
+        self.rate_limited.get_or_create(&LimitName { limit: limit.to_owned() }).inc();
+    }
+
+    /// Counts `hits` of a limit of a descriptor file.
+    pub fn count_hits(&self, limit: &Arc<str>, result: HitResult, hits: u64) {
+        let limit = if self.has_name(limit) { limit.to_string() } else { "other".to_owned() };
+        self.hits.get_or_create(&Hits { limit, result }).inc_by(hits);
+    }
+
+    /// Whether a name is one of those that are counted apart.
+    fn has_name(&self, name: &Arc<str>) -> bool {
+        let known = |names: &HashSet<Arc<str>>| names.contains(name);
+        if known(&self.names.read().unwrap_or_else(PoisonError::into_inner)) {
+            return true;
+        }
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        if names.len() < MOST_NAMES {
+            names.insert(Arc::clone(name));
+        }
+        known(&names)
     }
 
     /// All of it in Prometheus' text format, version 0.0.4, which every scraper reads.
@@ -194,6 +277,7 @@ fn in_seconds(name: &str, number: u64) -> (String, String) {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 mod tests {
     use super::*;
 

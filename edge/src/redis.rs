@@ -174,6 +174,9 @@ fn group(command: &mut Cmd, charge: &Charge) {
     for argument in &charge.limit.arguments {
         command.arg(argument);
     }
+    if charge.limit.keep > 0 {
+        command.arg("KEEP").arg(charge.limit.keep);
+    }
 }
 
 fn answer([taken, capacity, remaining, retry_after_ms, reset_after_ms]: [i64; 5]) -> Answer {

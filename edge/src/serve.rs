@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::http::{self, App, OfPeer};
 use crate::redis::Redis;
+use crate::rls;
 use crate::service::Service;
 
 /// Serves until SIGTERM or SIGINT, and lets open requests end.
@@ -37,10 +38,11 @@ pub fn serve(service: Service) -> io::Result<()> {
             let service = Arc::clone(&service);
             // The address is taken here, so that one that is in use ends the service at once.
             let listener = listen(service.config.http_addr)?;
+            let grpc = listen(service.config.grpc_addr)?;
             let ops = (index == 0).then(|| listen(service.config.ops_addr)).transpose()?;
             thread::Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || work(service, listener, ops))
+                .spawn(move || work(service, listener, grpc, ops))
         })
         .collect::<io::Result<_>>()?;
     runtime()?.block_on(wait_for_end(&service))?;
@@ -78,7 +80,12 @@ fn listen(address: SocketAddr) -> io::Result<StdListener> {
 }
 
 /// One worker's life.
-fn work(service: Arc<Service>, http: StdListener, ops: Option<StdListener>) -> io::Result<()> {
+fn work(
+    service: Arc<Service>,
+    http: StdListener,
+    grpc: StdListener,
+    ops: Option<StdListener>,
+) -> io::Result<()> {
     let redis = Redis::new(&service.config).map_err(io::Error::other)?;
     let app = App::new(service, redis);
     runtime()?.block_on(async {
@@ -88,7 +95,12 @@ fn work(service: Arc<Service>, http: StdListener, ops: Option<StdListener>) -> i
                 None => Ok(()),
             }
         };
-        tokio::try_join!(accept(http, http::router(app.clone()), &app.service), pages).map(|_| ())
+        tokio::try_join!(
+            accept(http, http::router(app.clone()), &app.service),
+            rls::server::accept(grpc, Arc::clone(&app.service), app.redis.clone()),
+            pages,
+        )
+        .map(|_| ())
     })
 }
 

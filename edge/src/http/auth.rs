@@ -2,6 +2,8 @@
 //! Caddy's forward_auth hand on the refusal as it is. nginx's auth_request turns 429 into 500, so
 //! it asks for another status: `/auth?deny_status=403`.
 
+use std::borrow::Cow;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -9,28 +11,32 @@ use axum::response::{IntoResponse, Response};
 use super::problem::Problem;
 use super::{App, body, limited};
 use crate::decide::Plan;
-use crate::limits::Facts;
+use crate::limits::{Facts, Route, rule};
 
 /// Answers 200, or the refusal.
 pub async fn decide(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let deny_status = deny_status(request.uri().query().unwrap_or_default())?;
     let headers = request.headers();
     let client = app.client(super::peer(&request)?, headers);
-    let user = app.service.config.user_header.as_deref();
-    let user = user.and_then(|name| text(headers, name));
-    if let Some(user) = user {
-        body::check_name("the header of the user", user)?;
-    }
+    let named = app.service.config.user_header.as_deref().and_then(|name| text(headers, name));
+    let user = match named {
+        Some(user) => {
+            body::check_name("the header of the user", user)?;
+            Cow::Borrowed(user)
+        }
+        // Whoever names no user is told apart by his address, and not let through for that.
+        None => Cow::Owned(format!("client:{}", rule::network(client))),
+    };
     let uri = text(headers, "x-forwarded-uri").unwrap_or_else(|| request.uri().path());
     let facts = Facts {
-        route: "auth",
+        route: Route::Auth,
         method: text(headers, "x-forwarded-method").unwrap_or(request.method().as_str()),
-        path: uri.split(['?', '#']).next().unwrap_or_default(),
-        host: text(headers, "x-forwarded-host").or(text(headers, "host")).unwrap_or_default(),
+        path: uri,
+        host: super::host(text(headers, "x-forwarded-host").or(text(headers, "host"))),
         client: Some(client),
         headers,
         body: None,
-        user,
+        user: Some(&user),
     };
     let charges = app.service.limits.load().of_request(&facts);
     let verdict = app.redis.decide(Plan::new(charges)).await;
@@ -67,6 +73,7 @@ fn deny_status(query: &str) -> Result<StatusCode, Problem> {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 mod tests {
     use super::*;
 

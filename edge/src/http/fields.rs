@@ -163,6 +163,7 @@ fn push_string(list: &mut String, text: &str) {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 mod tests {
     use std::sync::Arc;
 
@@ -174,7 +175,7 @@ mod tests {
     fn outcome(name: &str, policy: (u64, u64, u64), answer: [i64; 5]) -> Outcome {
         let (capacity, refill, interval_ms) = policy;
         let policy = Policy::new(capacity, refill, interval_ms).unwrap();
-        let limit = Arc::new(Limit::new(name.to_owned(), policy));
+        let limit = Arc::new(Limit::new(name.to_owned(), policy, Vec::new()));
         let [taken, capacity, remaining, retry_after_ms, reset_after_ms] = answer;
         let answer = Answer { taken, capacity, remaining, retry_after_ms, reset_after_ms };
         Outcome {

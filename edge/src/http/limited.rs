@@ -6,7 +6,6 @@ use axum::response::{IntoResponse, Response};
 use super::problem::Problem;
 use super::{App, fields};
 use crate::decide::Verdict;
-use crate::metrics::LimitName;
 
 /// The problem of a request that is refused: 429 if a limit is over, 503 if those that refuse
 /// could not be asked. Counts them.
@@ -15,8 +14,7 @@ pub fn refusal(app: &App, verdict: &Verdict) -> Problem {
     let refusing: Vec<String> =
         verdict.refusing().map(|outcome| outcome.charge.limit.name.clone()).collect();
     for limit in &refusing {
-        let limit = LimitName { limit: limit.clone() };
-        app.service.metrics.rate_limited.get_or_create(&limit).inc();
+        app.service.metrics.count_limited(limit);
     }
     if !verdict.refusing().any(|outcome| outcome.answer.is_some()) {
         return Problem::reduced_capacity(refusing);

@@ -9,7 +9,7 @@ use axum::response::Response;
 
 use super::problem::Problem;
 use super::{App, request_id};
-use crate::metrics::{Labels, Outcome, Route};
+use crate::metrics::{self, Outcome, Route};
 
 /// Hands the request on, and completes the response.
 pub async fn observe(
@@ -21,20 +21,19 @@ pub async fn observe(
     let id = request_id::of(request.headers());
     let mut response = next.run(request).await;
     let outcome = match response.extensions_mut().remove::<Problem>() {
-        Some(mut problem) => {
+        Some(problem) => {
             let id = id.to_str().unwrap_or_default();
             if problem.status.is_server_error() {
                 tracing::warn!(id, ?route, status = problem.status.as_u16(), problem.detail);
             }
-            problem.instance = format!("urn:request:{id}");
-            *response.body_mut() = problem.body();
+            *response.body_mut() = problem.body(id);
             problem.outcome
         }
         None => Outcome::Allowed,
     };
     response.headers_mut().insert(request_id::HEADER, id);
-    let metrics = &app.service.metrics;
-    metrics.requests.get_or_create(&Labels { route, result: outcome }).inc();
-    metrics.took(route, begin.elapsed());
+    let counted = &app.service.metrics;
+    counted.requests.get_or_create(&metrics::Request { route, result: outcome }).inc();
+    counted.took(route, begin.elapsed());
     response
 }

@@ -1,57 +1,60 @@
 //! Errors as RFC 9457 has them: `application/problem+json`.
 
-use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::v1::Bucket;
 use crate::metrics::Outcome;
 
-/// What went wrong, for programs and for people. [`IntoResponse`] leaves the body to be written by
-/// [`super::observe`], which knows the request's id.
-#[derive(Clone, Debug, Serialize)]
+/// What went wrong. [`IntoResponse`] leaves the body to be written by [`super::observe`], which
+/// knows the request's id.
+#[derive(Clone, Debug)]
 pub struct Problem {
-    /// A URI that names the kind.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    /// The kind in words.
-    pub title: &'static str,
+    kind: Kind,
     /// The status code of the response.
-    #[serde(serialize_with = "number")]
     pub status: StatusCode,
     /// What was wrong this time.
     pub detail: String,
-    /// This occurrence: `urn:request:` and the request's id.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub instance: String,
     /// The limits that refused, by name.
-    #[serde(rename = "violated-policies", skip_serializing_if = "Vec::is_empty")]
-    pub violated_policies: Vec<String>,
+    violated_policies: Vec<String>,
     /// What the bucket holds, where one was asked for.
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub bucket: Option<super::v1::Bucket>,
+    pub bucket: Option<Box<Bucket>>,
     /// How the request is counted.
-    #[serde(skip)]
     pub outcome: Outcome,
 }
 
-fn number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u16(status.as_u16())
+/// Problems that programs can tell apart by more than their status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    QuotaExceeded,
+    ReducedCapacity,
+}
+
+/// What programs and people are told.
+#[derive(Debug, Serialize)]
+struct Body<'a> {
+    /// A URI that names the kind.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The kind in words.
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    /// This occurrence: `urn:request:` and the request's id.
+    instance: String,
+    #[serde(rename = "violated-policies", skip_serializing_if = "<[String]>::is_empty")]
+    violated_policies: &'a [String],
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    bucket: Option<&'a Bucket>,
 }
 
 impl Problem {
     /// One that its status says all about.
     fn plain(status: StatusCode, detail: String, outcome: Outcome) -> Self {
-        Self {
-            kind: "about:blank",
-            title: status.canonical_reason().unwrap_or_default(),
-            status,
-            detail,
-            instance: String::new(),
-            violated_policies: Vec::new(),
-            bucket: None,
-            outcome,
-        }
+        let violated_policies = Vec::new();
+        Self { kind: Kind::Plain, status, detail, violated_policies, bucket: None, outcome }
     }
 
     /// A request that cannot be read, or has no sense.
@@ -75,21 +78,20 @@ impl Problem {
     /// The server that everything is in could not be asked.
     #[must_use]
     pub fn unavailable(detail: impl Into<String>) -> Self {
-        Self::plain(StatusCode::SERVICE_UNAVAILABLE, detail.into(), Outcome::Failed)
+        Self::plain(StatusCode::SERVICE_UNAVAILABLE, detail.into(), Outcome::Unavailable)
     }
 
     /// A mistake of this program.
     #[must_use]
     pub fn internal(detail: impl Into<String>) -> Self {
-        Self::plain(StatusCode::INTERNAL_SERVER_ERROR, detail.into(), Outcome::Failed)
+        Self::plain(StatusCode::INTERNAL_SERVER_ERROR, detail.into(), Outcome::Unavailable)
     }
 
     /// Limits refuse.
     #[must_use]
     pub fn quota_exceeded(limits: Vec<String>) -> Self {
         Self {
-            kind: "https://iana.org/assignments/http-problem-types#quota-exceeded",
-            title: "Request cannot be satisfied as assigned quota has been exceeded",
+            kind: Kind::QuotaExceeded,
             violated_policies: limits,
             ..Self::plain(StatusCode::TOO_MANY_REQUESTS, String::new(), Outcome::Limited)
         }
@@ -99,24 +101,38 @@ impl Problem {
     #[must_use]
     pub fn reduced_capacity(limits: Vec<String>) -> Self {
         Self {
-            kind: "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
-            title: "Request cannot be satisfied due to temporary server capacity constraints",
+            kind: Kind::ReducedCapacity,
             detail: "the server that keeps the limits cannot be reached".to_owned(),
             violated_policies: limits,
-            ..Self::plain(StatusCode::SERVICE_UNAVAILABLE, String::new(), Outcome::Failed)
+            ..Self::plain(StatusCode::SERVICE_UNAVAILABLE, String::new(), Outcome::Unavailable)
         }
     }
 
-    /// The body.
-    #[must_use]
-    pub fn body(&self) -> Body {
-        match serde_json::to_vec(self) {
-            Ok(mut text) => {
-                text.push(b'\n');
-                Body::from(text)
-            }
-            Err(_) => Body::empty(),
-        }
+    /// The body, of the request with this id.
+    pub fn body(&self, id: &str) -> axum::body::Body {
+        let (kind, title) = match self.kind {
+            Kind::Plain => ("about:blank", self.status.canonical_reason().unwrap_or("Error")),
+            Kind::QuotaExceeded => (
+                "https://iana.org/assignments/http-problem-types#quota-exceeded",
+                "Request cannot be satisfied as assigned quota has been exceeded",
+            ),
+            Kind::ReducedCapacity => (
+                "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+                "Request cannot be satisfied due to temporary server capacity constraints",
+            ),
+        };
+        let body = Body {
+            kind,
+            title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            instance: format!("urn:request:{id}"),
+            violated_policies: &self.violated_policies,
+            bucket: self.bucket.as_deref(),
+        };
+        let mut text = serde_json::to_vec(&body).unwrap_or_default();
+        text.push(b'\n');
+        text.into()
     }
 }
 

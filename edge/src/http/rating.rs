@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::problem::Problem;
 use super::{App, body, limited, v1};
 use crate::decide::{Plan, Verdict};
-use crate::limits::Facts;
+use crate::limits::{Facts, Route};
 use crate::ratings::{self, HIGHEST};
 use crate::redis::Fault;
 
@@ -62,18 +62,19 @@ pub async fn rate(State(app): State<App>, request: Request) -> Result<Response, 
     body::check_name("user_id", &rating.user_id)?;
     body::check_name("item_id", &rating.item_id)?;
     let micros = micros(rating.rating.get())?;
+    let limits = app.service.limits.load_full();
+    let value = limits.read_bodies().then(|| body::parse(&text)).transpose()?;
     let facts = Facts {
-        route: "rating",
+        route: Route::Rating,
         method: "POST",
         path: "/rating",
-        host: headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default(),
+        host: super::host(headers.get("host").and_then(|host| host.to_str().ok())),
         client: Some(client),
         headers: &headers,
-        body: None,
+        body: value.as_ref(),
         user: Some(&rating.user_id),
     };
-    let charges = app.service.limits.load().of_request(&facts);
-    let verdict = app.redis.decide(Plan::new(charges)).await;
+    let verdict = app.redis.decide(Plan::new(limits.of_request(&facts))).await;
     if !verdict.allowed {
         return Ok(limited::respond(&app, &verdict, ()));
     }

@@ -186,13 +186,10 @@ fn bucket(
     cost: u64,
 ) -> Result<Charge, Problem> {
     body::check_text("key", key, LONGEST_KEY)?;
-    let prefix = &app.service.config.key_prefix;
-    let (limit, identity) = match (limit, policy) {
+    let limit = match (limit, policy) {
         (Some(name), None) => {
             let limit = app.service.limits.load().named(name);
-            let limit = limit.ok_or_else(|| Problem::invalid("there is no limit of this name"))?;
-            let identity = escape(&limit.name);
-            (limit, identity)
+            limit.ok_or_else(|| Problem::invalid("there is no limit of this name"))?
         }
         (None, Some(_)) if !app.service.config.allow_policies => {
             return Err(Problem::denied(
@@ -200,24 +197,22 @@ fn bucket(
                 "callers may not bring policies: name a limit of the configuration",
             ));
         }
-        (None, Some(policy)) => {
-            let limit = Limit::new("policy".to_owned(), policy.read()?);
-            // No name has a sign that escape() escapes.
-            let (capacity, refill, interval) =
-                (limit.policy.capacity(), limit.policy.refill(), limit.policy.interval_ms());
-            (Arc::new(limit), format!(":{capacity}/{refill}/{interval}"))
-        }
+        (None, Some(policy)) => Arc::new(policy.limit(&app.service.config.key_prefix)?),
         _ => return Err(Problem::invalid("either limit or policy is needed")),
     };
-    Ok(Charge { limit, key: format!("{prefix}{identity}:{key}").into_bytes().into(), cost })
-}
-
-/// The name of a limit without the sign that parts it from the caller's key.
-fn escape(name: &str) -> String {
-    name.replace('%', "%25").replace(':', "%3A")
+    let key = limit.key(Some(key.as_bytes()));
+    Ok(Charge { limit, key, cost })
 }
 
 impl PolicyBody {
+    /// A limit of this policy alone.
+    fn limit(&self, prefix: &str) -> Result<Limit, Problem> {
+        let policy = self.read()?;
+        let (capacity, refill) = (policy.capacity(), policy.refill());
+        let base = format!("{prefix}policy/{capacity}/{refill}/{}", policy.interval_ms());
+        Ok(Limit::new("policy".to_owned(), policy, base.into_bytes()))
+    }
+
     fn read(&self) -> Result<Policy, Problem> {
         let capacity = decimal::whole(self.capacity.get().as_bytes())
             .map_err(|_| Problem::invalid("policy.capacity has to be a whole number"))?;
@@ -254,7 +249,7 @@ fn decided(app: &App, verdict: &Verdict) -> Response {
         let body = Allowed { allowed: true, blind: verdict.blind, bucket };
         return limited::respond(app, verdict, Json(body));
     }
-    let problem = Problem { bucket, ..limited::refusal(app, verdict) };
+    let problem = Problem { bucket: bucket.map(Box::new), ..limited::refusal(app, verdict) };
     limited::with_fields(app, verdict, problem.into_response())
 }
 
