@@ -24,7 +24,7 @@ pub fn refusal(app: &App, verdict: &Verdict) -> Problem {
         None => "more than it ever grants was asked for".to_owned(),
     };
     let detail = format!("refused by {}: {wait}", refusing.join(", "));
-    Problem { detail, ..Problem::quota_exceeded(refusing) }
+    Problem::quota_exceeded(refusing, detail)
 }
 
 /// The response to a request that was decided: `passed`, or the refusal, with the fields of both.

@@ -19,7 +19,7 @@ pub struct Problem {
     /// The limits that refused, by name.
     violated_policies: Vec<String>,
     /// What the bucket holds, where one was asked for.
-    pub bucket: Option<Box<Bucket>>,
+    bucket: Option<Box<Bucket>>,
     /// How the request is counted.
     pub outcome: Outcome,
 }
@@ -89,12 +89,18 @@ impl Problem {
 
     /// Limits refuse.
     #[must_use]
-    pub fn quota_exceeded(limits: Vec<String>) -> Self {
+    pub fn quota_exceeded(limits: Vec<String>, detail: String) -> Self {
         Self {
             kind: Kind::QuotaExceeded,
             violated_policies: limits,
-            ..Self::plain(StatusCode::TOO_MANY_REQUESTS, String::new(), Outcome::Limited)
+            ..Self::plain(StatusCode::TOO_MANY_REQUESTS, detail, Outcome::Limited)
         }
+    }
+
+    /// Tells what a bucket holds.
+    #[must_use]
+    pub fn with_bucket(self, bucket: Option<Bucket>) -> Self {
+        Self { bucket: bucket.map(Box::new), ..self }
     }
 
     /// Limits that could not be asked refuse.

@@ -249,7 +249,7 @@ fn decided(app: &App, verdict: &Verdict) -> Response {
         let body = Allowed { allowed: true, blind: verdict.blind, bucket };
         return limited::respond(app, verdict, Json(body));
     }
-    let problem = Problem { bucket: bucket.map(Box::new), ..limited::refusal(app, verdict) };
+    let problem = limited::refusal(app, verdict).with_bucket(bucket);
     limited::with_fields(app, verdict, problem.into_response())
 }
 
