@@ -233,6 +233,8 @@ impl Domain {
         if !steps.iter().any(says_value) {
             return Arc::clone(&leaf.path);
         }
+        // The reference writes the line before an empty value in this case alone.
+        let is_whole = leaf.is_detailed && steps.iter().all(|step| step.shared().is_none());
         let mut name = self.name.clone();
         for (entry, step) in entries.iter().zip(steps) {
             let value = match (step.shared(), step.by) {
@@ -244,7 +246,7 @@ impl Domain {
             };
             name.push('.');
             name.push_str(&entry.key);
-            if !value.is_empty() {
+            if is_whole || !value.is_empty() {
                 name.push('_');
                 name.push_str(value);
             }
