@@ -81,7 +81,6 @@ fn build(app: App, routes: Vec<(&'static str, Route, MethodRouter<App>)>) -> Rou
     let seen = |route| from_fn_with_state((app.clone(), route), observe::observe);
     let mut router = Router::new();
     for (path, route, handlers) in routes {
-        let handlers = handlers.fallback(problem::method_not_allowed);
         router = router.route(path, handlers.layer(seen(route)));
     }
     let unknown = any(problem::not_found).layer(seen(Route::Unknown));

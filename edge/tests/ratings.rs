@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use claw_testkit::{Server, ask, eventually, fields, run};
-use common::http::{Response, get, post, send};
+use common::api::{Response, get, post, send};
 use common::{Edge, PATIENCE, TICK};
 use proptest::prelude::*;
 use proptest::sample::Index;

@@ -4,8 +4,9 @@
 use std::time::Instant;
 
 use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
 use super::{App, request_id};
@@ -20,6 +21,13 @@ pub async fn observe(
     let begin = Instant::now();
     let id = request_id::of(request.headers());
     let mut response = next.run(request).await;
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        // The router's own: it has `Allow`, and no body.
+        let detail = "this path is for other methods: see Allow";
+        let allow = response.headers_mut().remove(header::ALLOW);
+        response = Problem::wrong(StatusCode::METHOD_NOT_ALLOWED, detail).into_response();
+        response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
+    }
     let outcome = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => {
             let id = id.to_str().unwrap_or_default();

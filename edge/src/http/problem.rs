@@ -160,8 +160,3 @@ impl IntoResponse for Problem {
 pub async fn not_found() -> Problem {
     Problem::wrong(StatusCode::NOT_FOUND, "there is nothing at this path")
 }
-
-/// Something is there, but for other methods. The router adds `Allow`.
-pub async fn method_not_allowed() -> Problem {
-    Problem::wrong(StatusCode::METHOD_NOT_ALLOWED, "this path is for other methods: see Allow")
-}

@@ -10,7 +10,7 @@
     clippy::unwrap_used
 )]
 
-pub mod http;
+pub mod api;
 pub mod rls;
 
 use std::fs::{self, File};
