@@ -52,7 +52,7 @@ run: build
 test: lint unit server-tests newer-server-tests container-tests
 
 lint:
-	@scripts/setup.sh build test
+	@scripts/setup.sh build test edge
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 

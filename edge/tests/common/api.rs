@@ -1,10 +1,12 @@
 //! A client that sends what it is told to, also what no sane one would.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
 
 use serde_json::Value;
 use sfv::{BareItem, List, ListEntry, Parser};
+use socket2::{Domain, Socket, Type};
 
 use super::PATIENCE;
 
@@ -75,19 +77,27 @@ impl Response {
 
 /// Sends a request and waits for the response. `Content-Length` and `Connection` are added.
 pub fn send(port: u16, method: &str, path: &str, fields: &[(&str, &str)], body: &str) -> Response {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
-    for (name, value) in fields {
-        head += &format!("{name}: {value}\r\n");
-    }
+    let mut head = head(method, path, fields);
     if !body.is_empty() {
         head += &format!("content-length: {}\r\n", body.len());
     }
     raw(port, &[head.as_bytes(), b"\r\n", body.as_bytes()].concat())
 }
 
+fn head(method: &str, path: &str, fields: &[(&str, &str)]) -> String {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
+    for (name, value) in fields {
+        head += &format!("{name}: {value}\r\n");
+    }
+    head
+}
+
 /// Sends bytes and reads a response until the other side closes.
 pub fn raw(port: u16, bytes: &[u8]) -> Response {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    exchange(TcpStream::connect(("127.0.0.1", port)).unwrap(), bytes)
+}
+
+fn exchange(mut stream: TcpStream, bytes: &[u8]) -> Response {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     // Whoever refuses may close before all of it is sent.
     let _ = stream.write_all(bytes);
@@ -134,4 +144,36 @@ pub fn post(port: u16, path: &str, body: &str) -> Response {
 /// `GET`.
 pub fn get(port: u16, path: &str) -> Response {
     send(port, "GET", path, &[], "")
+}
+
+/// Sends a request from another address of this machine, such as 127.0.0.2.
+pub fn get_from(address: &str, port: u16, path: &str, fields: &[(&str, &str)]) -> Response {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(address.parse().unwrap(), 0).into()).unwrap();
+    socket.connect(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+    let head = head("GET", path, fields) + "\r\n";
+    exchange(socket.into(), head.as_bytes())
+}
+
+/// A service that answers every request with the head that it got. Returns its port.
+pub fn echo() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            // Nobody may be left to hear of it.
+            let _ = stream.and_then(|stream| answer(stream));
+        }
+    });
+    port
+}
+
+fn answer(stream: TcpStream) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head)? > 0 {}
+    let length = head.len();
+    let response =
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{head}");
+    stream.get_mut().write_all(response.as_bytes())
 }
