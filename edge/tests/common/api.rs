@@ -97,7 +97,8 @@ pub fn raw(port: u16, bytes: &[u8]) -> Response {
     exchange(TcpStream::connect(("127.0.0.1", port)).unwrap(), bytes)
 }
 
-fn exchange(mut stream: TcpStream, bytes: &[u8]) -> Response {
+/// Sends bytes and reads a response until the other side closes.
+pub fn exchange(mut stream: TcpStream, bytes: &[u8]) -> Response {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     // Whoever refuses may close before all of it is sent.
     let _ = stream.write_all(bytes);
