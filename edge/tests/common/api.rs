@@ -163,7 +163,7 @@ pub fn echo() -> u16 {
     thread::spawn(move || {
         for stream in listener.incoming() {
             // Nobody may be left to hear of it.
-            let _ = stream.and_then(|stream| answer(stream));
+            let _ = stream.and_then(answer);
         }
     });
     port
