@@ -29,7 +29,7 @@ fn whose_bucket_it_is() {
     let mut conn = server.connection();
     type Fields<'a> = &'a [(&'a str, &'a str)];
     #[rustfmt::skip]
-    let table: [(&[(&str, &str)], &str, Fields<'_>, &str); 11] = [
+    let table: [(Fields<'_>, &str, Fields<'_>, &str); 11] = [
         // settings, peer, headers, key
         (&[], "127.0.0.1", &[],                                   "token_bucket:client:127.0.0.1"),
         (&[], "127.0.0.3", &[("x-forwarded-for", "203.0.113.9")], "token_bucket:client:127.0.0.3"),
