@@ -65,9 +65,9 @@ pub struct Config {
     #[arg(long, env, default_value_t = 0)]
     pub workers: usize,
 
-    /// A file of named limits
-    #[arg(long, env)]
-    pub config: Option<PathBuf>,
+    /// Files of named limits
+    #[arg(long, env, value_delimiter = ',')]
+    pub config: Vec<PathBuf>,
 
     /// Descriptor files of envoyproxy/ratelimit: a folder, or one file
     #[arg(long, env)]

@@ -6,6 +6,8 @@
 //! | [`proto`] | the messages of Envoy's rate limit service |
 //! | [`client`] | who sent a request, behind proxies |
 //! | [`limits`] | which limits a request falls under, and what each may be |
+//! | [`check`] | `claw-edge check`: files of limits, as they are understood |
+//! | [`reload`] | limits that change while requests are decided |
 //! | [`decide`] | pure: charges and the server's answers become a verdict |
 //! | [`redis`] | the connection that decides: deadlines, circuit, coalescing |
 //! | [`http`] | the rating API, forward authentication, and the pages for operators |
@@ -16,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod client;
 pub mod config;
 pub mod decide;
@@ -24,6 +27,7 @@ pub mod limits;
 pub mod metrics;
 pub mod proto;
 pub mod redis;
+pub mod reload;
 pub mod rls;
 pub mod serve;
 pub mod service;

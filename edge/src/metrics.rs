@@ -85,12 +85,21 @@ pub struct Hits {
 const MOST_NAMES: usize = 10_000;
 
 /// What became of reading the limits again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReloadResult {
     /// They are in force.
     Applied,
     /// A file is wrong: those before it stay in force.
     Refused,
+}
+
+impl EncodeLabelValue for ReloadResult {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        encoder.write_str(match self {
+            Self::Applied => "applied",
+            Self::Refused => "refused",
+        })
+    }
 }
 
 /// The label of a reload.

@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::http::{self, App};
 use crate::redis::Redis;
+use crate::reload;
 use crate::rls;
 use crate::service::Service;
 
@@ -63,6 +64,7 @@ async fn wait_for_end(service: &Service) -> io::Result<()> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        failed = reload::watch(service) => failed?,
     }
     service.end();
     Ok(())

@@ -22,7 +22,7 @@ fn load(files: &[&str], flags: &[&str]) -> Result<Limits, Mistake> {
         text: (*text).to_owned(),
     };
     let descriptors = files.iter().enumerate().map(source).collect();
-    Sources { named: None, descriptors }.limits(&config)
+    Sources { named: Vec::new(), descriptors }.limits(&config)
 }
 
 const WALK: &str = "
