@@ -1,5 +1,7 @@
 //! What is counted, in the text format of Prometheus. No label names a user.
 
+pub mod redis;
+
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,6 +10,8 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEn
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+
+use self::redis::RedisMetrics;
 
 /// Where a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -123,6 +127,10 @@ pub struct Metrics {
     names: RwLock<HashSet<Arc<str>>>,
     /// Whether the limits could be read, each time that they were.
     pub reloads: Family<Reload, Counter>,
+    /// Connections that were closed at once, since there were too many.
+    pub connections_refused: Counter,
+    /// The way to Redis.
+    pub redis: RedisMetrics,
 }
 
 impl Default for Metrics {
@@ -137,7 +145,14 @@ impl Default for Metrics {
         let reloads = Family::default();
         registry.register("config_reloads", "Times that limits were read", reloads.clone());
         let names = RwLock::default();
-        Self { registry, requests, rate_limited, hits, names, reloads }
+        let connections_refused = Counter::default();
+        registry.register(
+            "connections_refused",
+            "Connections closed at once, since MAX_CONNECTIONS were open",
+            connections_refused.clone(),
+        );
+        let redis = RedisMetrics::registered(&mut registry);
+        Self { registry, requests, rate_limited, hits, names, reloads, connections_refused, redis }
     }
 }
 

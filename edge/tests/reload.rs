@@ -1,7 +1,8 @@
 //! Limits that change while requests are decided: no request is dropped, and a bad file changes
 //! nothing.
 
-#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 mod common;
 
@@ -25,11 +26,7 @@ fn limit(requests: u32) -> String {
 
 /// A service whose limits are what `folder` has.
 fn start(redis: &Server, folder: &Path) -> Edge {
-    Edge::start(&[
-        ("REDIS_URL", &redis.url()),
-        ("DECISION_TIMEOUT", "5s"),
-        ("RLS_CONFIG", folder.to_str().unwrap()),
-    ])
+    Edge::builder(&redis.url()).env("DECISION_TIMEOUT", "5s").env("RLS_CONFIG", folder).start()
 }
 
 /// Waits until a look is answered so.
@@ -45,8 +42,12 @@ async fn wait_for(client: &Client, expected: &str) {
     }
 }
 
-const APPLIED: &str = r#"operator_config_reloads_total{result="applied"}"#;
-const REFUSED: &str = r#"operator_config_reloads_total{result="refused"}"#;
+const HUP: i32 = 1;
+
+/// How often limits were read again, with this result.
+fn reloads(edge: &Edge, result: &str) -> u64 {
+    edge.metric("operator_config_reloads_total", result)
+}
 
 #[tokio::test]
 async fn no_request_is_dropped_while_limits_change() {
@@ -79,7 +80,7 @@ async fn no_request_is_dropped_while_limits_change() {
     for task in load {
         task.await.unwrap();
     }
-    assert_eq!(edge.metric(APPLIED), 2);
+    assert_eq!(reloads(&edge, "applied"), 2);
 }
 
 #[tokio::test]
@@ -90,7 +91,7 @@ async fn a_bad_file_changes_nothing() {
     let edge = start(&redis, dir.path());
     let client = Client::new(edge.grpc);
     fs::write(&file, limit(7).replace("unit: day", "unit: dya")).unwrap();
-    claw_testkit::eventually(PATIENCE, TICK, "it is refused", || edge.metric(REFUSED) == 1);
+    claw_testkit::eventually(PATIENCE, TICK, "it is refused", || reloads(&edge, "refused") == 1);
     let told = format!("{}:4: 'dya' is no unit of a rate limit", file.display());
     assert!(edge.log().contains(&told), "{told}");
     wait_for(&client, "OK: ok 5 of 5/day").await;
@@ -98,10 +99,10 @@ async fn a_bad_file_changes_nothing() {
     fs::create_dir(&file).unwrap();
     fs::write(file.join("e.yaml"), limit(9)).unwrap();
     wait_for(&client, "OK: ok 9 of 9/day").await;
-    assert_eq!((edge.metric(APPLIED), edge.metric(REFUSED)), (1, 1));
+    assert_eq!((reloads(&edge, "applied"), reloads(&edge, "refused")), (1, 1));
     // A signal reads them at once, changed or not.
-    edge.signal("HUP");
-    claw_testkit::eventually(PATIENCE, TICK, "it is read", || edge.metric(APPLIED) == 2);
+    edge.signal(HUP);
+    claw_testkit::eventually(PATIENCE, TICK, "it is read", || reloads(&edge, "applied") == 2);
 }
 
 #[tokio::test]
