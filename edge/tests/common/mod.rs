@@ -5,6 +5,7 @@
 pub mod http;
 pub mod relay;
 pub mod rls;
+pub mod tools;
 
 use std::fs::File;
 use std::path::PathBuf;
