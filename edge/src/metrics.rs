@@ -3,7 +3,7 @@
 pub mod redis;
 
 use std::collections::HashSet;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
@@ -13,26 +13,43 @@ use prometheus_client::registry::Registry;
 
 use self::redis::RedisMetrics;
 
-/// Where a request came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Route {
-    /// `POST /rating` and `/ratings`.
-    Rating,
-    /// `ShouldRateLimit`.
-    Rls,
+/// A closed set of values of a label, each with its text.
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$of:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$of])* $variant,)* }
+
+        impl EncodeLabelValue for $name {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+                encoder.write_str(match self { $(Self::$variant => $text,)* })
+            }
+        }
+    };
 }
 
-/// What became of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Outcome {
-    /// It passed.
-    Allowed,
-    /// A limit refused it.
-    Limited,
-    /// It could not be read.
-    Invalid,
-    /// The server that decides could not be asked.
-    Unavailable,
+label! {
+    /// Where a request came in.
+    Route {
+        /// `POST /rating` and `/ratings`.
+        Rating = "rating",
+        /// `ShouldRateLimit`.
+        Rls = "rls",
+    }
+}
+
+label! {
+    /// What became of it.
+    Outcome {
+        /// It passed.
+        Allowed = "allowed",
+        /// A limit refused it.
+        Limited = "limited",
+        /// It could not be read.
+        Invalid = "invalid",
+        /// The server that decides could not be asked.
+        Unavailable = "unavailable",
+    }
 }
 
 /// The labels of a request.
@@ -51,27 +68,17 @@ pub struct LimitName {
     pub limit: String,
 }
 
-/// What a limit of a descriptor file said of some hits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum HitResult {
-    /// They passed.
-    WithinLimit,
-    /// They passed, and more than 80 % of the limit are taken.
-    NearLimit,
-    /// They were refused.
-    OverLimit,
-    /// They would have been refused, but the limit only watches.
-    ShadowMode,
-}
-
-impl EncodeLabelValue for HitResult {
-    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
-        encoder.write_str(match self {
-            Self::WithinLimit => "within_limit",
-            Self::NearLimit => "near_limit",
-            Self::OverLimit => "over_limit",
-            Self::ShadowMode => "shadow_mode",
-        })
+label! {
+    /// What a limit of a descriptor file said of some hits.
+    HitResult {
+        /// They passed.
+        WithinLimit = "within_limit",
+        /// They passed, and more than 80 % of the limit are taken.
+        NearLimit = "near_limit",
+        /// They were refused.
+        OverLimit = "over_limit",
+        /// They would have been refused, but the limit only watches.
+        ShadowMode = "shadow_mode",
     }
 }
 
@@ -88,21 +95,13 @@ pub struct Hits {
 /// what clients send; those beyond so many are counted together, as `other`.
 const MOST_NAMES: usize = 10_000;
 
-/// What became of reading the limits again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ReloadResult {
-    /// They are in force.
-    Applied,
-    /// A file is wrong: those before it stay in force.
-    Refused,
-}
-
-impl EncodeLabelValue for ReloadResult {
-    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
-        encoder.write_str(match self {
-            Self::Applied => "applied",
-            Self::Refused => "refused",
-        })
+label! {
+    /// What became of reading the limits again.
+    ReloadResult {
+        /// They are in force.
+        Applied = "applied",
+        /// A file is wrong: those before it stay in force.
+        Refused = "refused",
     }
 }
 
@@ -185,7 +184,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When a metric cannot be written as text.
-    pub fn text(&self) -> Result<String, std::fmt::Error> {
+    pub fn text(&self) -> Result<String, fmt::Error> {
         let mut exposition = String::new();
         text::encode(&mut exposition, &self.registry)?;
         Ok(exposition)

@@ -7,7 +7,7 @@ mod common;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command};
 
 use claw_edge::proto::{HeaderValue, RateLimitResponse};
@@ -426,7 +426,7 @@ struct Envoy {
     port: u16,
     admin: u16,
     child: Child,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Envoy {
@@ -436,7 +436,7 @@ impl Envoy {
         for (from, to) in [
             ("port_value: 10000", format!("port_value: {port}")),
             ("port_value: 8081", format!("port_value: {}", edge.grpc)),
-            ("port_value: 8000", format!("port_value: {}", edge.ops)),
+            ("port_value: 8000", format!("port_value: {}", application())),
             ("address: 0.0.0.0", "address: 127.0.0.1".to_owned()),
             ("failure_mode_deny: false", format!("failure_mode_deny: {denies}")),
         ] {
@@ -458,7 +458,7 @@ impl Envoy {
             "warning",
         ]);
         command.stderr(fs::File::create(dir.path().join("log")).unwrap());
-        let mut envoy = Self { port, admin, child: spawn(command), _dir: dir };
+        let mut envoy = Self { port, admin, child: spawn(command), dir };
         eventually(PATIENCE, TICK, "Envoy has a healthy rate limit service", || {
             if let Some(status) = envoy.child.try_wait().unwrap() {
                 panic!("Envoy ended, {status}:\n{}", envoy.log());
@@ -470,7 +470,7 @@ impl Envoy {
 
     /// What Envoy logged.
     fn log(&self) -> String {
-        fs::read_to_string(self._dir.path().join("log")).unwrap()
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
 
     /// What Envoy says of the health of the rate limit service.
@@ -490,7 +490,7 @@ impl Envoy {
 
     /// A request through Envoy.
     fn get(&self, user: &str) -> Response {
-        page(self.port, "/livez", &[("x-user", user)]).unwrap()
+        page(self.port, "/", &[("x-user", user)]).unwrap()
     }
 }
 
@@ -502,6 +502,23 @@ impl Drop for Envoy {
             eprintln!("Envoy logged:\n{}", self.log());
         }
     }
+}
+
+/// An application that says yes to everything, for as long as the tests run.
+fn application() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut bytes = [0; 4096];
+            let count = stream.read(&mut bytes).unwrap();
+            assert!(bytes[..count].ends_with(b"\r\n\r\n"), "a request comes in one piece");
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
+    });
+    port
 }
 
 /// A page, over a connection of its own.

