@@ -64,6 +64,7 @@ lint:
 
 # Every crate but the module; the transport's tests load the module too.
 unit: build
+	@scripts/setup.sh edge
 	cargo test --locked --workspace --exclude redis-claw
 	cargo test --locked --lib
 

@@ -14,7 +14,8 @@ use crate::client::Network;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "claw-edge", version)]
 pub struct Config {
-    /// Servers with the module redis-claw: redis:// or rediss:// URLs
+    /// Servers with the module redis-claw: redis://, rediss://, redis+unix://,
+    /// redis+sentinel://host:port,../service or redis+cluster://host:port,..
     #[arg(long, env, value_delimiter = ',', default_value = "redis://127.0.0.1:6379")]
     pub redis_url: Vec<String>,
 
@@ -66,9 +67,9 @@ pub struct Config {
     #[arg(long, env, default_value_t = 0)]
     pub workers: usize,
 
-    /// A file of named limits
-    #[arg(long, env)]
-    pub config: Option<PathBuf>,
+    /// Files of named limits
+    #[arg(long, env, value_delimiter = ',')]
+    pub config: Vec<PathBuf>,
 
     /// Descriptor files of envoyproxy/ratelimit: a folder, or one file
     #[arg(long, env)]
@@ -117,6 +118,30 @@ pub struct Config {
     /// How long a connection of Envoy's is used, about; 0s = for ever
     #[arg(long, env, default_value = "24h", value_parser = duration)]
     pub grpc_max_connection_age: Duration,
+
+    /// A file with the password of Redis, read at each connection
+    #[arg(long, env)]
+    pub redis_password_file: Option<PathBuf>,
+
+    /// A file with the password of the sentinels, read at each connection
+    #[arg(long, env)]
+    pub redis_sentinel_password_file: Option<PathBuf>,
+
+    /// Certificates (PEM) of those whom rediss:// trusts; without it, whom the system trusts
+    #[arg(long, env)]
+    pub redis_ca_file: Option<PathBuf>,
+
+    /// Whether a refusal is repeated, for a second at most, without asking Redis again
+    #[arg(long, env)]
+    pub local_refusals: bool,
+
+    /// Connections to HTTP_ADDR and GRPC_ADDR that may be open at once; more are closed
+    #[arg(long, env, default_value_t = 16_384)]
+    pub max_connections: usize,
+
+    /// How long after SIGTERM new connections are still served, so that balancers notice; part of DRAIN
+    #[arg(long, env, default_value = "2s", value_parser = duration)]
+    pub drain_notice: Duration,
 
     /// The token that callers of /v1 and of DELETE /users have to show; without any, only
     /// callers on this machine are answered. Better in API_TOKEN_FILE: flags can be seen by

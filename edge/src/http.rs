@@ -11,17 +11,14 @@ pub mod rating;
 pub mod request_id;
 pub mod v1;
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, any, delete, get, post};
-use tower_service::Service as TowerService;
 
 use crate::client;
 use crate::metrics::Route;
@@ -30,7 +27,7 @@ use crate::redis::Redis;
 use crate::service::Service;
 
 /// What every handler has at hand.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct App {
     /// What all workers share.
     pub service: Arc<Service>,
@@ -90,39 +87,6 @@ fn build(app: App, routes: Vec<(&'static str, Route, MethodRouter<App>)>) -> Rou
 /// The address at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
-
-/// A router for one connection: its requests know their [`Peer`].
-#[derive(Clone, Debug)]
-pub struct OfPeer {
-    router: Router,
-    peer: Peer,
-}
-
-impl OfPeer {
-    /// For a connection from `peer`.
-    #[must_use]
-    pub fn new(router: Router, peer: IpAddr) -> Self {
-        Self { router, peer: Peer(peer) }
-    }
-}
-
-impl<B> TowerService<axum::http::Request<B>> for OfPeer
-where
-    Router: TowerService<axum::http::Request<B>, Error = Infallible>,
-{
-    type Response = <Router as TowerService<axum::http::Request<B>>>::Response;
-    type Error = Infallible;
-    type Future = <Router as TowerService<axum::http::Request<B>>>::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        TowerService::<axum::http::Request<B>>::poll_ready(&mut self.router, context)
-    }
-
-    fn call(&mut self, mut request: axum::http::Request<B>) -> Self::Future {
-        request.extensions_mut().insert(self.peer);
-        self.router.call(request)
-    }
-}
 
 /// The address at the other end of the connection of a request.
 ///

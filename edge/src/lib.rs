@@ -7,6 +7,8 @@
 //! | [`proto`] | the messages of Envoy's rate limit service |
 //! | [`client`] | who sent a request, behind proxies |
 //! | [`limits`] | which limits a request falls under, and what each may be |
+//! | [`check`] | `claw-edge check`: files of limits, as they are understood |
+//! | [`reload`] | limits that change while requests are decided |
 //! | [`decide`] | pure: charges and the server's answers become a verdict |
 //! | [`redis`] | the connection that decides: deadlines, circuit, coalescing |
 //! | [`http`] | the rating API, forward authentication, and the pages for operators |
@@ -19,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod check;
 pub mod client;
 pub mod config;
 pub mod decide;
@@ -28,6 +31,7 @@ pub mod metrics;
 pub mod proto;
 pub mod ratings;
 pub mod redis;
+pub mod reload;
 pub mod rls;
 pub mod serve;
 pub mod service;

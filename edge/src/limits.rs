@@ -4,6 +4,7 @@
 //! for what comes over HTTP, and the descriptor files of `envoyproxy/ratelimit`
 //! ([`descriptors`]) for what Envoy asks.
 
+mod describe;
 mod descriptor_file;
 pub mod descriptors;
 pub mod environment;
@@ -141,6 +142,8 @@ pub struct Limits {
     rules: Vec<Rule>,
     /// What Envoy asks, by domain.
     domains: HashMap<String, Domain>,
+    /// The files that they were made of.
+    pub sources: Sources,
 }
 
 impl Limits {

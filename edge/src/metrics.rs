@@ -1,5 +1,7 @@
 //! What is counted, in the text format of Prometheus. No label names a user.
 
+pub mod redis;
+
 use std::collections::HashSet;
 use std::fmt::{self, Write};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,6 +12,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use self::redis::RedisMetrics;
 
 /// A closed set of values of a label, each with its text.
 macro_rules! label {
@@ -159,6 +163,10 @@ pub struct Metrics {
     names: RwLock<HashSet<Arc<str>>>,
     /// Whether the limits could be read, each time that they were.
     pub reloads: Family<Reload, Counter>,
+    /// Connections that were closed at once, since there were too many.
+    pub connections_refused: Counter,
+    /// The way to Redis.
+    pub redis: RedisMetrics,
 }
 
 impl Default for Metrics {
@@ -176,7 +184,24 @@ impl Default for Metrics {
         let reloads = Family::default();
         registry.register("config_reloads", "Times that limits were read", reloads.clone());
         let names = RwLock::default();
-        Self { registry, requests, rate_limited, durations, hits, names, reloads }
+        let connections_refused = Counter::default();
+        registry.register(
+            "connections_refused",
+            "Connections closed at once, since MAX_CONNECTIONS were open",
+            connections_refused.clone(),
+        );
+        let redis = RedisMetrics::registered(&mut registry);
+        Self {
+            registry,
+            requests,
+            rate_limited,
+            durations,
+            hits,
+            names,
+            reloads,
+            connections_refused,
+            redis,
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub const HIGHEST: u64 = 5_000_000;
 pub const LONGEST_NAME: usize = 256;
 
 /// The ratings of a region, as one worker sees them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Ratings {
     redis: Redis,
     region: Arc<str>,
@@ -124,7 +124,7 @@ impl Ratings {
             0 => Ok(Applied::Older),
             1 => Ok(Applied::Newest),
             2 => Ok(Applied::Parked),
-            other => Err(Fault::Refused(format!("claw_apply_1 answered {other}"))),
+            other => Err(unreadable(format!("claw_apply_1 answered {other}"))),
         }
     }
 
@@ -155,7 +155,7 @@ impl Ratings {
     /// When there is no answer.
     pub async fn tend(&self) -> Result<bool, Fault> {
         match self.redis.call(&function("claw_tend_1", &[ROOT.to_owned()])).await {
-            Err(Fault::Refused(error)) if is_missing(&error) => Ok(false),
+            Err(fault) if is_missing(&fault) => Ok(false),
             answer => answer.map(|more: u64| more != 0),
         }
     }
@@ -206,7 +206,7 @@ impl Ratings {
         }
         match self.redis.call(command).await {
             // Flushed, or a server that was empty when it came back. Nothing was done.
-            Err(Fault::Refused(error)) if is_missing(&error) => {
+            Err(fault) if is_missing(&fault) => {
                 self.load().await?;
                 self.redis.call(command).await
             }
@@ -221,7 +221,7 @@ impl Ratings {
         command.arg("LIST").arg("LIBRARYNAME").arg(LIBRARY_NAME).arg("WITHCODE");
         match self.redis.call::<Value>(&command).await {
             Ok(libraries) => Ok(mentions(&libraries, LIBRARY.as_bytes())),
-            Err(Fault::Refused(_)) => Ok(true),
+            Err(Fault::Refused { .. }) => Ok(true),
             Err(fault) => Err(fault),
         }
     }
@@ -268,12 +268,16 @@ fn function(name: &str, keys: &[String]) -> Cmd {
     command
 }
 
-fn is_missing(error: &str) -> bool {
-    error.contains("Function not found")
+fn is_missing(fault: &Fault) -> bool {
+    matches!(fault, Fault::Refused { text, .. } if text.contains("Function not found"))
 }
 
 fn damaged(key: &str) -> Fault {
-    Fault::Refused(format!("what is stored at {key} cannot be understood"))
+    unreadable(format!("what is stored at {key} cannot be understood"))
+}
+
+fn unreadable(text: String) -> Fault {
+    Fault::Refused { code: "ERR".to_owned(), text }
 }
 
 /// Whether a reply has `text` somewhere.

@@ -1,11 +1,11 @@
 //! Envoy's rate limit service: `envoy.service.ratelimit.v3.RateLimitService`, as
 //! `envoyproxy/ratelimit` answers it.
 
+pub mod calls;
 pub mod frame;
-pub mod metadata;
-pub mod reflection;
+mod metadata;
+mod reflection;
 pub mod reply;
-pub mod server;
 
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use std::net::{IpAddr, TcpStream, UdpSocket};
 use std::process::Command;
 
 use claw_testkit::{Server, ask, eventually, free_port, run, skipped, spawn};
-use common::api::{Response, exchange, post, send};
+use common::api::{Response, exchange, post, send, start};
 use common::{Edge, PATIENCE, TICK};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -30,13 +30,9 @@ impl Api {
         let dir = TempDir::new().unwrap();
         let file = dir.path().join("limits.yaml");
         fs::write(&file, FILE).unwrap();
-        let mut all = vec![
-            ("REDIS_URL", url),
-            ("DECISION_TIMEOUT", "5s"),
-            ("CONFIG", file.to_str().unwrap()),
-        ];
+        let mut all = vec![("CONFIG", file.to_str().unwrap())];
         all.extend(settings);
-        Self { edge: Edge::start(&all), _dir: dir }
+        Self { edge: start(url, &all), _dir: dir }
     }
 
     fn post(&self, path: &str, body: &str) -> Response {

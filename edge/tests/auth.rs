@@ -7,20 +7,13 @@ mod common;
 
 use claw_testkit::{Server, ask, run};
 use common::Edge;
-use common::api::{get_from, send};
+use common::api::{get_from, send, start};
 use serde_json::json;
 
-fn start(server: &Server, settings: &[(&str, &str)]) -> Edge {
-    let url = server.url();
-    let mut all = vec![
-        ("REDIS_URL", url.as_str()),
-        ("DECISION_TIMEOUT", "5s"),
-        ("USER_CAPACITY", "2"),
-        ("USER_REFILL", "1"),
-        ("USER_INTERVAL", "1h"),
-    ];
+fn limiting(server: &Server, settings: &[(&str, &str)]) -> Edge {
+    let mut all = vec![("USER_CAPACITY", "2"), ("USER_REFILL", "1"), ("USER_INTERVAL", "1h")];
     all.extend(settings);
-    Edge::start(&all)
+    start(&server.url(), &all)
 }
 
 #[test]
@@ -45,7 +38,7 @@ fn whose_bucket_it_is() {
     ];
     for (settings, peer, headers, key) in table {
         run(&mut conn, &["FLUSHALL"]);
-        let edge = start(&server, settings);
+        let edge = limiting(&server, settings);
         assert_eq!(get_from(peer, edge.http, "/auth", headers).status, 200, "{headers:?}");
         let keys: Vec<String> = ask(&mut conn, "KEYS *");
         assert_eq!(keys, [key], "{settings:?} {peer} {headers:?}");
@@ -55,7 +48,7 @@ fn whose_bucket_it_is() {
 #[test]
 fn what_a_proxy_is_told() {
     let server = Server::start();
-    let edge = start(&server, &[("OLDER_FIELDS", "true")]);
+    let edge = limiting(&server, &[("OLDER_FIELDS", "true")]);
     // Whatever the method, and with a body that nobody reads.
     for method in ["GET", "POST"] {
         let passed = send(edge.http, method, "/auth", &[], "x");
@@ -86,7 +79,7 @@ fn what_a_proxy_is_told() {
 #[test]
 fn headers_of_clients_do_no_harm() {
     let server = Server::start();
-    let edge = start(&server, &[("USER_HEADER", "x-user"), ("TRUSTED_PROXIES", "127.0.0.1")]);
+    let edge = limiting(&server, &[("USER_HEADER", "x-user"), ("TRUSTED_PROXIES", "127.0.0.1")]);
     let long = "x".repeat(257);
     for (headers, status) in [
         ([("x-user", "a\tb"), ("x-forwarded-for", "")], 400),

@@ -22,7 +22,7 @@ fn load(files: &[&str], flags: &[&str]) -> Result<Limits, Mistake> {
         text: (*text).to_owned(),
     };
     let descriptors = files.iter().enumerate().map(source).collect();
-    Sources { named: None, descriptors }.limits(&config)
+    Sources { named: Vec::new(), descriptors }.limits(&config)
 }
 
 const WALK: &str = "
@@ -432,11 +432,9 @@ async fn what_a_service_decides() {
         let redis = Server::start();
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("d.yaml"), SERVICE.replace("DOMAIN", "d")).unwrap();
-        let url = redis.url();
-        let mut all = vec![("REDIS_URL", url.as_str()), ("DECISION_TIMEOUT", "5s")];
-        all.push(("RLS_CONFIG", dir.path().to_str().unwrap()));
-        all.extend(settings.iter());
-        let edge = Edge::start(&all);
+        let edge =
+            Edge::builder(&redis.url()).env("DECISION_TIMEOUT", "5s").env("RLS_CONFIG", dir.path());
+        let edge = settings.iter().fold(edge, |edge, (name, value)| edge.env(name, value)).start();
         let client = Client::new(edge.grpc);
         for (row, (request, expected)) in steps.iter().enumerate() {
             assert_eq!(client.line(request).await, *expected, "{settings:?} {row}: {request}");

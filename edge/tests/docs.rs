@@ -17,6 +17,7 @@ use clap::CommandFactory;
 use claw_edge::config::Config;
 use claw_testkit::Server;
 use common::Edge;
+use common::api::start;
 use tempfile::TempDir;
 
 fn page(name: &str) -> String {
@@ -31,11 +32,10 @@ fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
 }
 
 /// The service of a page.
-fn start(page: &str, server: &Server, dir: &Path) -> Edge {
+fn service(page: &str, server: &Server, dir: &Path) -> Edge {
     let limits = dir.join("limits.yaml");
     fs::write(&limits, blocks(page, "yaml")[0]).unwrap();
-    let url = server.url();
-    let mut settings = vec![("REDIS_URL", url.as_str()), ("DECISION_TIMEOUT", "5s")];
+    let mut settings = Vec::new();
     for word in blocks(page, "sh")[0].split_whitespace() {
         match word.split_once('=') {
             Some(("CONFIG", _)) => settings.push(("CONFIG", limits.to_str().unwrap())),
@@ -43,7 +43,7 @@ fn start(page: &str, server: &Server, dir: &Path) -> Edge {
             None => assert_eq!(word, "claw-edge"),
         }
     }
-    Edge::start(&settings)
+    start(&server.url(), &settings)
 }
 
 /// A line without what depends on the moment.
@@ -86,7 +86,7 @@ fn requests_are_answered_as_the_pages_say() {
     for name in ["api.md", "llm-gateways.md"] {
         let text = page(name);
         let (server, dir) = (Server::start(), TempDir::new().unwrap());
-        let edge = start(&text, &server, dir.path());
+        let edge = service(&text, &server, dir.path());
         let mut sent = 0;
         for block in blocks(&text, "shell-session") {
             for exchange in block.split("$ curl ").skip(1) {

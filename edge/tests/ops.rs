@@ -12,23 +12,17 @@ use std::process::{Command, Stdio};
 use claw_edge::http::routes;
 use claw_testkit::{Server, free_port, info_field, skipped};
 use common::Edge;
-use common::api::{get, post, send};
+use common::api::{get, post, send, start};
 use serde_json::Value;
 
-fn start(url: &str) -> Edge {
-    Edge::start(&[
-        ("REDIS_URL", url),
-        ("DECISION_TIMEOUT", "5s"),
-        ("USER_CAPACITY", "1"),
-        ("USER_REFILL", "1"),
-        ("USER_INTERVAL", "1h"),
-    ])
+fn limiting(url: &str) -> Edge {
+    start(url, &[("USER_CAPACITY", "1"), ("USER_REFILL", "1"), ("USER_INTERVAL", "1h")])
 }
 
 #[test]
 fn what_is_counted() {
     let server = Server::start();
-    let edge = start(&server.url());
+    let edge = limiting(&server.url());
     let rating = r#"{"user_id":"ann","item_id":"tea","rating":4}"#;
     for status in [200, 429, 429] {
         assert_eq!(post(edge.http, "/rating", rating).status, status);
@@ -65,7 +59,7 @@ fn what_is_counted() {
 #[test]
 fn promtool_finds_nothing_wrong() {
     let server = Server::start();
-    let edge = start(&server.url());
+    let edge = limiting(&server.url());
     post(edge.http, "/rating", r#"{"user_id":"ann","item_id":"tea","rating":4}"#);
     post(edge.http, "/rating", r#"{"user_id":"ann","item_id":"tea","rating":4}"#);
     let mut command = Command::new("promtool");
@@ -85,7 +79,7 @@ fn promtool_finds_nothing_wrong() {
 #[test]
 fn scrapes_cost_redis_one_command_a_second() {
     let server = Server::start();
-    let edge = start(&server.url());
+    let edge = limiting(&server.url());
     let mut conn = server.connection();
     let calls = |conn: &mut redis::Connection| -> u64 {
         let info = info_field(conn, "commandstats", "cmdstat_info").unwrap_or_default();
@@ -105,7 +99,7 @@ fn scrapes_cost_redis_one_command_a_second() {
 
 #[test]
 fn an_edge_is_alive_and_ready_without_redis() {
-    let edge = start(&format!("redis://127.0.0.1:{}", free_port()));
+    let edge = limiting(&format!("redis://127.0.0.1:{}", free_port()));
     for path in ["/livez", "/readyz"] {
         let probe = get(edge.ops, path);
         assert_eq!((probe.status, probe.body.as_str()), (200, "ok\n"), "{path}");
@@ -124,7 +118,7 @@ fn an_edge_is_alive_and_ready_without_redis() {
 #[test]
 fn the_description_of_the_api_has_every_route() {
     let server = Server::start();
-    let edge = start(&server.url());
+    let edge = limiting(&server.url());
     let page = get(edge.ops, "/openapi.json");
     assert_eq!(page.field("content-type"), Some("application/json"));
     let told = page.json();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use claw_testkit::{Server, eventually, free_port, skipped, spawn};
-use common::api::{Response, echo, get_from};
+use common::api::{Response, echo, get_from, start};
 use common::{Edge, PATIENCE, TICK};
 use tempfile::TempDir;
 
@@ -107,15 +107,9 @@ fn caddy(edge: u16, app: u16) -> Option<Proxy> {
     }))
 }
 
-fn start(server: &Server) -> Edge {
-    Edge::start(&[
-        ("REDIS_URL", &server.url()),
-        ("DECISION_TIMEOUT", "5s"),
-        ("TRUSTED_PROXIES", "127.0.0.1"),
-        ("USER_CAPACITY", "2"),
-        ("USER_REFILL", "1"),
-        ("USER_INTERVAL", "30s"),
-    ])
+fn limiting(server: &Server) -> Edge {
+    let user = [("USER_CAPACITY", "2"), ("USER_REFILL", "1"), ("USER_INTERVAL", "30s")];
+    start(&server.url(), &[&[("TRUSTED_PROXIES", "127.0.0.1")][..], &user].concat())
 }
 
 fn assert_passed(response: &Response, left: u64) {
@@ -156,7 +150,7 @@ fn limits_each_client(proxy: &Proxy) {
 #[test]
 fn nginx_limits_each_client() {
     let server = Server::start();
-    let edge = start(&server);
+    let edge = limiting(&server);
     let Some(proxy) = nginx(edge.http, echo()) else { return };
     limits_each_client(&proxy);
 }
@@ -171,7 +165,7 @@ fn nginx_lets_requests_through_without_claw_edge() {
 #[test]
 fn caddy_limits_each_client() {
     let server = Server::start();
-    let edge = start(&server);
+    let edge = limiting(&server);
     let Some(proxy) = caddy(edge.http, echo()) else { return };
     limits_each_client(&proxy);
     // The problem itself arrives, and says who has refused.

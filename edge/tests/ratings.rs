@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use claw_testkit::{Server, ask, eventually, fields, run};
-use common::api::{Response, get, post, send};
+use common::api::{Response, get, post, send, start};
 use common::{Edge, PATIENCE, TICK};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -19,14 +19,6 @@ use redis::Connection;
 use serde_json::json;
 
 const LIBRARY: &str = include_str!("../src/ratings.lua");
-
-/// What every edge here is told: Redis may take its time, since tests run side by side.
-fn start(server: &Server, settings: &[(&str, &str)]) -> Edge {
-    let url = server.url();
-    let mut all = vec![("REDIS_URL", url.as_str()), ("DECISION_TIMEOUT", "5s")];
-    all.extend(settings);
-    Edge::start(&all)
-}
 
 fn rate(edge: &Edge, user: &str, item: &str, rating: &str) -> Response {
     post(
@@ -39,7 +31,7 @@ fn rate(edge: &Edge, user: &str, item: &str, rating: &str) -> Response {
 #[test]
 fn a_rating_is_stored_and_can_be_read() {
     let server = Server::start();
-    let edge = start(&server, &[("REGION", "eu")]);
+    let edge = start(&server.url(), &[("REGION", "eu")]);
     let stored = rate(&edge, "ann", "tea", "4.5");
     assert_eq!(stored.status, 200);
     assert!(stored.body.contains(r#""rating":4.5,"#), "{}", stored.body);
@@ -90,7 +82,7 @@ fn a_rating_is_stored_and_can_be_read() {
 #[test]
 fn bodies() {
     let server = Server::start();
-    let edge = start(&server, &[("MAX_BODY", "1000")]);
+    let edge = start(&server.url(), &[("MAX_BODY", "1000")]);
     let long = "x".repeat(257);
     #[rustfmt::skip]
     let table = [
@@ -149,7 +141,7 @@ fn bodies() {
 fn a_rating_is_charged_and_refused_ones_are_not_stored() {
     let server = Server::start();
     let edge = start(
-        &server,
+        &server.url(),
         &[
             ("CAPACITY", "5"),
             ("REFILL", "1"),
@@ -185,7 +177,7 @@ fn a_rating_is_charged_and_refused_ones_are_not_stored() {
 fn what_cannot_be_stored_is_given_back() {
     let server = Server::start();
     let settings = [("USER_CAPACITY", "5"), ("USER_REFILL", "1"), ("USER_INTERVAL", "1h")];
-    let edge = start(&server, &settings);
+    let edge = start(&server.url(), &settings);
     let mut conn = server.connection();
     assert_eq!(rate(&edge, "ann", "tea", "2").status, 200);
     // Keys that others have written to, each of them found before anything is written.
@@ -236,7 +228,7 @@ fn keys(conn: &mut Connection) -> Vec<String> {
 #[test]
 fn the_function_is_loaded_whenever_it_is_missing() {
     let server = Server::builder().config("appendonly", "yes").start();
-    let edge = start(&server, &[]);
+    let edge = start(&server.url(), &[]);
     let mut conn = server.connection();
     // Another version of the same name, as of a program that was changed.
     let other = LIBRARY.replace("local HIGHEST = 5000000", "local HIGHEST = 1");
@@ -256,7 +248,7 @@ fn the_function_is_loaded_whenever_it_is_missing() {
 #[test]
 fn a_user_who_is_forgotten_counts_no_longer() {
     let server = Server::start();
-    let edge = start(&server, &[]);
+    let edge = start(&server.url(), &[]);
     for item in 0..5 {
         for user in ["ann", "bob"] {
             assert_eq!(rate(&edge, user, &format!("i{item}"), "2").status, 200);
@@ -497,7 +489,7 @@ fn what_is_out_of_bounds_is_refused_before_anything_is_written() {
 #[test]
 fn the_outbox_is_bounded() {
     let server = Server::start();
-    let edge = start(&server, &[("RATINGS_OUTBOX", "100")]);
+    let edge = start(&server.url(), &[("RATINGS_OUTBOX", "100")]);
     for rating in 0..500 {
         assert_eq!(rate(&edge, &format!("u{}", rating % 7), "tea", "1").status, 200);
     }

@@ -10,7 +10,7 @@ use std::fs;
 
 use claw_testkit::{Server, ask, free_port, run};
 use common::Edge;
-use common::api::{Response, send};
+use common::api::{Response, send, start};
 use tempfile::TempDir;
 
 /// Where a request comes in.
@@ -194,14 +194,13 @@ impl Row {
     fn edge(&self, url: &str) -> (Edge, TempDir) {
         let dir = TempDir::new().unwrap();
         let file = dir.path().join("limits.yaml");
-        let mut settings =
-            vec![("REDIS_URL", url), ("DECISION_TIMEOUT", "5s"), ("USER_HEADER", "x-user")];
+        let mut settings = vec![("USER_HEADER", "x-user")];
         settings.extend(self.limits);
         if !self.file.is_empty() {
             fs::write(&file, self.file).unwrap();
             settings.push(("CONFIG", file.to_str().unwrap()));
         }
-        (Edge::start(&settings), dir)
+        (start(url, &settings), dir)
     }
 
     fn check(&self, front: Front, told: &Told) {

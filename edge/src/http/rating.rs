@@ -178,7 +178,7 @@ fn number(micros: u64) -> Result<Box<RawValue>, Problem> {
 pub fn unavailable(fault: &Fault) -> Problem {
     tracing::debug!(?fault, "the server of the ratings did not do as it was told");
     Problem::unavailable(match fault {
-        Fault::Refused(_) => "the server that keeps the ratings refused: see the log",
+        Fault::Refused { .. } => "the server that keeps the ratings refused: see the log",
         _ => {
             "the server that keeps the ratings did not answer; it is safe to send the request again"
         }

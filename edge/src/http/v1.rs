@@ -103,7 +103,7 @@ pub async fn check(State(app): State<App>, request: Request) -> Result<Response,
     let charge = charge(&app, request).await?;
     let answer = match app.redis.peek(&charge).await {
         Ok(answer) => Some(answer),
-        Err(Fault::Refused(error)) => return Err(refused(&error)),
+        Err(Fault::Refused { text, .. }) => return Err(refused(&text)),
         Err(_) => None,
     };
     Ok(decided(&app, &Verdict::new(vec![Outcome { charge, answer }])))
@@ -128,8 +128,8 @@ pub async fn settle(State(app): State<App>, request: Request) -> Result<Response
     let text = body::json(&app, request).await?;
     let body: Settlement = body::parse(&text)?;
     let (reserved, used) = (tokens("reserved", &body.reserved)?, tokens("used", &body.used)?);
-    let charge = bucket(&app, &body.key, body.limit.as_deref(), body.policy, used)?;
-    let answer = app.redis.settle(&charge, reserved).await.map_err(unanswered)?;
+    let charge = bucket(&app, &body.key, body.limit.as_deref(), body.policy, reserved)?;
+    let answer = app.redis.settle(&charge, used).await.map_err(unanswered)?;
     Ok(Json(Bucket::from(answer)).into_response())
 }
 
@@ -255,7 +255,7 @@ fn decided(app: &App, verdict: &Verdict) -> Response {
 
 fn unanswered(fault: Fault) -> Problem {
     match fault {
-        Fault::Refused(error) => refused(&error),
+        Fault::Refused { text, .. } => refused(&text),
         _ => Problem::unavailable(
             "the server that keeps the limits did not answer: it may have been done or not",
         ),

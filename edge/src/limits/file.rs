@@ -13,6 +13,7 @@ use serde_saphyr::{Location, Spanned};
 use super::facts::Route;
 use super::mistake::{self, Mistake};
 use super::rule::{Cost, Part, Pattern, Rule, When};
+use super::source::Source;
 use super::{Limit, Mode, OnFault};
 use crate::config::duration;
 
@@ -77,10 +78,19 @@ struct CostOf {
     most: Option<u64>,
 }
 
-/// The limits that a file names.
-pub(super) fn rules(file: &Path, text: &str, prefix: &str) -> Result<Vec<Rule>, Mistake> {
-    let read: File = mistake::read(file, text)?;
-    read.limits.into_iter().map(|named| Reader { file }.rule(named, prefix)).collect()
+/// Adds the limits that a file names.
+pub(super) fn add(rules: &mut Vec<Rule>, source: &Source, prefix: &str) -> Result<(), Mistake> {
+    let file = source.path.as_path();
+    let read: File = mistake::read(file, &source.text)?;
+    for named in read.limits {
+        let name = named.value.name.clone();
+        if rules.iter().any(|rule| rule.limit.name == name.value) {
+            let text = format!("there are two limits '{}'", name.value);
+            return Err(Mistake::about(file, &name, text));
+        }
+        rules.push(Reader { file }.rule(named, prefix)?);
+    }
+    Ok(())
 }
 
 struct Reader<'a> {

@@ -43,8 +43,8 @@ pub struct When {
 /// A text, or with a `*` at its end what a text begins with.
 #[derive(Debug)]
 pub struct Pattern {
-    text: String,
-    is_prefix: bool,
+    pub(super) text: String,
+    pub(super) is_prefix: bool,
 }
 
 /// Something of a request that tells buckets apart.

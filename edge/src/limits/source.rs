@@ -28,7 +28,7 @@ pub struct Source {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     /// Of named limits.
-    pub named: Option<Source>,
+    pub named: Vec<Source>,
     /// Of descriptors, by path.
     pub descriptors: Vec<Source>,
 }
@@ -39,13 +39,8 @@ impl Sources {
     /// # Errors
     /// Names the file that cannot be read.
     pub fn read(config: &Config) -> Result<Self, Mistake> {
-        let named = config.config.as_deref().map(source).transpose()?;
-        let mut paths = Vec::new();
-        if let Some(path) = &config.rls_config {
-            collect(path, DEEPEST, &mut paths)?;
-        }
-        paths.sort();
-        let descriptors = paths.iter().map(|path| source(path)).collect::<Result<_, _>>()?;
+        let named = config.config.iter().map(|path| source(path)).collect::<Result<_, _>>()?;
+        let descriptors = config.rls_config.as_deref().map_or(Ok(Vec::new()), files)?;
         Ok(Self { named, descriptors })
     }
 
@@ -57,18 +52,11 @@ impl Sources {
         let mut limits = Limits {
             rules: environment::rules(config)
                 .map_err(|text| Mistake::of_file(Path::new("environment"), text))?,
+            sources: self.clone(),
             ..Limits::default()
         };
-        if let Some(source) = &self.named {
-            let rules = file::rules(&source.path, &source.text, &config.key_prefix)?;
-            for rule in rules {
-                let name = &rule.limit.name;
-                if limits.named(name).is_some() {
-                    let text = format!("limit '{name}' is there twice");
-                    return Err(Mistake::of_file(&source.path, text));
-                }
-                limits.rules.push(rule);
-            }
+        for source in &self.named {
+            file::add(&mut limits.rules, source, &config.key_prefix)?;
         }
         let mut domains = Domains::new(config);
         for source in &self.descriptors {
@@ -77,6 +65,17 @@ impl Sources {
         domains.into_limits(&mut limits);
         Ok(limits)
     }
+}
+
+/// The file at `path`, or all files in the folder and those below, in the order of their paths.
+///
+/// # Errors
+/// Names the one that cannot be read.
+pub fn files(path: &Path) -> Result<Vec<Source>, Mistake> {
+    let mut paths = Vec::new();
+    collect(path, DEEPEST, &mut paths)?;
+    paths.sort();
+    paths.iter().map(|path| source(path)).collect()
 }
 
 fn source(path: &Path) -> Result<Source, Mistake> {

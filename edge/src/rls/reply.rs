@@ -108,7 +108,8 @@ impl Asked {
     /// Whole seconds, rounded up: while it refuses, until the same request passes; else until
     /// the bucket is full. A limit that never lets it pass says its unit.
     fn until_reset(&self, leaf: &Leaf, is_over: bool) -> Duration {
-        let ms = self.answer().map(|answer| match self.what {
+        let grants = leaf.shown.requests_per_unit > 0;
+        let ms = self.answer().filter(|_| grants).map(|answer| match self.what {
             What::Take(_) if is_over => answer.retry_after_ms,
             What::Take(_) | What::Give(_) | What::Look => answer.reset_after_ms,
         });

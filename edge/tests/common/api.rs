@@ -8,7 +8,7 @@ use serde_json::Value;
 use sfv::{BareItem, List, ListEntry, Parser};
 use socket2::{Domain, Socket, Type};
 
-use super::PATIENCE;
+use super::{Edge, PATIENCE};
 
 /// What came back.
 #[derive(Clone, Debug)]
@@ -177,4 +177,11 @@ fn answer(stream: TcpStream) -> std::io::Result<()> {
     let response =
         format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{head}");
     stream.get_mut().write_all(response.as_bytes())
+}
+
+/// A service with settings in its environment. Redis may take its time, since tests run side by
+/// side.
+pub fn start(redis_url: &str, settings: &[(&str, &str)]) -> Edge {
+    let builder = Edge::builder(redis_url).env("DECISION_TIMEOUT", "5s");
+    settings.iter().fold(builder, |builder, (name, value)| builder.env(name, value)).start()
 }

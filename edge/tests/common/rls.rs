@@ -5,6 +5,8 @@
 //! then, if wanted, `+3` (its hits), `-3` (given back) or `@5/minute` (a limit of its own).
 //! `domain*3:` has hits for all of them. A response is `OK: ok 4 of 5/minute | ..`.
 
+#![allow(clippy::unwrap_used)]
+
 use claw_edge::proto::{
     Code, DescriptorStatus, Entry, RateLimitDescriptor, RateLimitOverride, RateLimitRequest,
     RateLimitResponse, Unit,
