@@ -8,11 +8,11 @@ mod common;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use claw_testkit::{Server, ask, eventually, fields, run};
 use common::api::{Response, get, post, send, start};
-use common::{Edge, PATIENCE, TICK};
+use common::{Edge, PATIENCE, TICK, send_signal};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use redis::Connection;
@@ -214,6 +214,22 @@ fn what_cannot_be_stored_is_given_back() {
             run(&mut conn, &[mended]);
         }
     }
+}
+
+#[test]
+fn a_server_that_hangs_is_waited_for_once() {
+    let server = Server::start();
+    let user = [("USER_CAPACITY", "5"), ("USER_REFILL", "1")];
+    let edge = start(&server.url(), &[&user[..], &[("DECISION_TIMEOUT", "2s")]].concat());
+    assert_eq!(rate(&edge, "ann", "tea", "1").status, 200);
+    send_signal(server.pid(), 19);
+    let begin = Instant::now();
+    let refused = rate(&edge, "ann", "tea", "2");
+    let took = begin.elapsed();
+    send_signal(server.pid(), 18);
+    assert!(refused.problem(503).ends_with("it is safe to send the request again"));
+    // Not once for the limit, which fails open, and once more to store it.
+    assert!((2000..3500).contains(&took.as_millis()), "{took:?}");
 }
 
 /// All keys of ratings with their contents, as a digest that does not depend on their order.

@@ -1,5 +1,7 @@
 //! Ratings: a user rates an item, as often as the limits allow, and anybody may read that.
 
+use std::time::Instant;
+
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
@@ -74,24 +76,37 @@ pub async fn rate(State(app): State<App>, request: Request) -> Result<Response, 
         body: value.as_ref(),
         user: Some(&rating.user_id),
     };
+    let begin = Instant::now();
     let verdict = app.redis.decide(Plan::new(limits.of_request(&facts))).await;
     if !verdict.allowed {
         return Ok(limited::respond(&app, &verdict, ()));
     }
-    match app.ratings.rate(&rating.user_id, &rating.item_id, micros).await {
+    // Redis has not answered in all that time: it is not waited for once more.
+    let is_late = verdict.blind && begin.elapsed() >= app.service.config.decision_timeout;
+    let stored = match is_late {
+        true => Err(Fault::Deadline),
+        false => app.ratings.rate(&rating.user_id, &rating.item_id, micros).await,
+    };
+    match stored {
         Ok(stored) => {
             let stored = stored_json(&rating.user_id, &rating.item_id, &stored)?;
             Ok(limited::respond(&app, &verdict, stored))
         }
         Err(fault) => {
-            give_back(&app, &verdict).await;
-            Err(unavailable(&fault))
+            let problem = unavailable(&fault);
+            let given_back = give_back(app, verdict);
+            match fault {
+                Fault::Refused { .. } => given_back.await,
+                // The client need not wait for it, too.
+                _ => drop(tokio::spawn(given_back)),
+            }
+            Err(problem)
         }
     }
 }
 
 /// Gives back what a request took that then came to nothing.
-async fn give_back(app: &App, verdict: &Verdict) {
+async fn give_back(app: App, verdict: Verdict) {
     for outcome in &verdict.outcomes {
         if outcome.answer.is_some_and(|answer| answer.taken > 0)
             && let Err(fault) = app.redis.give(&outcome.charge).await

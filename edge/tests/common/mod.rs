@@ -94,6 +94,7 @@ impl Edge {
     /// A service that limits each user to `capacity` tokens, and to `refill` more in an hour.
     pub fn limiting(redis_url: &str, capacity: u64, refill: u64) -> Builder {
         Self::builder(redis_url)
+            .env("USER_HEADER", "x-user")
             .env("USER_CAPACITY", capacity.to_string())
             .env("USER_REFILL", refill.to_string())
             .env("USER_INTERVAL", "1h")
