@@ -250,7 +250,15 @@ impl Redis {
     /// When there is no answer, or one of another kind. It may have been done all the same,
     /// and is not sent again.
     pub async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
-        let value = self.ask(key(command), command, self.deadline()).await?;
+        self.call_at(key(command), command).await
+    }
+
+    /// Sends a command that names no key to the server that has `key`.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn call_at<T: FromRedisValue>(&self, key: &[u8], command: &Cmd) -> Result<T, Fault> {
+        let value = self.ask(key, command, self.deadline()).await?;
         from_redis_value(value).map_err(|error| Fault::unreadable(&error))
     }
 
@@ -278,6 +286,10 @@ impl Redis {
 
     async fn take_one(&self, charge: &Charge, deadline: Instant) -> Result<Answer, Fault> {
         self.shared.health.metrics.takes.inc();
+        if charge.limit.keep > 0 {
+            // What stays behind for others is left out of account by all that saves commands.
+            return self.send_take(charge, deadline).await;
+        }
         if let Some(leases) = &self.shared.leases
             && charge.cost == 1
             && let Some(answer) = leases.grant(charge, Instant::now())
@@ -331,7 +343,8 @@ impl Redis {
     }
 
     async fn send_take(&self, charge: &Charge, deadline: Instant) -> Result<Answer, Fault> {
-        let command = command("CL.TAKE", charge, charge.cost);
+        let mut command = command("CL.TAKE", charge, charge.cost);
+        keep(&mut command, charge);
         self.figures(&charge.key, &command, deadline).await
     }
 
@@ -429,6 +442,7 @@ impl Redis {
             }
             command.arg(&*charge.key).arg(charge.cost);
             policy(&mut command, &charge.limit);
+            keep(&mut command, charge);
         }
         let key = charges.first().map_or(&[][..], |charge| &*charge.key);
         let value = self.ask(key, &command, deadline).await?;
@@ -477,6 +491,13 @@ fn command(name: &str, charge: &Charge, tokens: u64) -> Cmd {
 fn policy(command: &mut Cmd, limit: &Limit) {
     for argument in &limit.arguments {
         command.arg(argument);
+    }
+}
+
+/// What a take leaves for others. A look leaves everything.
+fn keep(command: &mut Cmd, charge: &Charge) {
+    if charge.limit.keep > 0 && charge.cost > 0 {
+        command.arg("KEEP").arg(charge.limit.keep);
     }
 }
 

@@ -2,6 +2,7 @@
 //! connection to Redis for each processor, so that a decision never changes threads.
 
 mod connections;
+mod grpc;
 mod listen;
 mod stall;
 
@@ -20,6 +21,8 @@ use tokio::time::sleep;
 use self::listen::{check_free, connections, listen};
 use crate::http::{self, App};
 use crate::redis::Redis;
+use crate::reload;
+use crate::rls::calls::Calls;
 use crate::service::Service;
 
 /// Connections to the address for operators, at most.
@@ -28,6 +31,7 @@ const OPS_CONNECTIONS: usize = 256;
 /// Where one worker lets connections in.
 struct Door {
     http: TcpListener,
+    grpc: TcpListener,
     ops: Option<TcpListener>,
     room: Arc<Semaphore>,
     ops_room: Arc<Semaphore>,
@@ -43,8 +47,9 @@ pub fn serve(service: Service) -> io::Result<()> {
         0 => thread::available_parallelism()?.get(),
         count => count,
     };
-    let (http, ops) = (service.config.http_addr, service.config.ops_addr);
-    for address in [http, ops] {
+    let config = &service.config;
+    let (http, grpc, ops) = (config.http_addr, config.grpc_addr, config.ops_addr);
+    for address in [http, grpc, ops] {
         check_free(address)?;
     }
     let runtime = runtime()?;
@@ -60,9 +65,10 @@ pub fn serve(service: Service) -> io::Result<()> {
             let service = Arc::clone(&service);
             let redis = Redis::new(&service.config, Arc::clone(&service.health))
                 .map_err(io::Error::other)?;
-            let app = App { service, redis };
+            let app = App::new(service, redis);
             let door = Door {
                 http: listen(http)?,
+                grpc: listen(grpc)?,
                 ops: (index == 0).then(|| listen(ops)).transpose()?,
                 room: Arc::clone(&room),
                 ops_room: Arc::clone(&ops_room),
@@ -70,7 +76,7 @@ pub fn serve(service: Service) -> io::Result<()> {
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(app, door))
         })
         .collect::<io::Result<_>>()?;
-    runtime.block_on(wait_for_end(&service, signals));
+    runtime.block_on(wait_for_end(&service, signals))?;
     for thread in threads {
         thread.join().map_err(|_| io::Error::other("a worker panicked"))??;
     }
@@ -83,7 +89,10 @@ fn runtime() -> io::Result<runtime::Runtime> {
 
 /// Waits for a signal to end, and passes it on. After SIGTERM the service says that it ends
 /// before it begins to: whoever sends it requests needs time to notice.
-async fn wait_for_end(service: &Service, (mut terminate, mut interrupt): (Signal, Signal)) {
+async fn wait_for_end(
+    service: &Service,
+    (mut terminate, mut interrupt): (Signal, Signal),
+) -> io::Result<()> {
     tokio::select! {
         _ = terminate.recv() => {
             service.end();
@@ -95,8 +104,13 @@ async fn wait_for_end(service: &Service, (mut terminate, mut interrupt): (Signal
         }
         _ = interrupt.recv() => {}
         () = service.draining() => {}
+        failed = reload::watch(service) => {
+            service.drain();
+            return failed;
+        }
     }
     service.drain();
+    Ok(())
 }
 
 /// One worker's life.
@@ -120,8 +134,12 @@ async fn serve_all(app: App, door: Door) -> io::Result<()> {
             None => Ok(()),
         }
     };
-    let served =
-        tokio::try_join!(serve(door.http, http::router(app.clone()), door.room), ops).map(|_| ());
+    let grpc = async {
+        let calls = Calls::new(Arc::clone(&app.service), app.redis.clone())?;
+        grpc::serve(door.grpc, calls, Arc::clone(&door.room), &app.service).await
+    };
+    let http = serve(door.http, http::router(app.clone()), Arc::clone(&door.room));
+    let served = tokio::try_join!(http, grpc, ops).map(|_| ());
     app.redis.end().await;
     served
 }

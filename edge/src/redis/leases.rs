@@ -153,7 +153,7 @@ mod tests {
 
     fn charge(key: &str) -> Charge {
         let policy = Policy::new(1000, 1_000_000, 1000).unwrap();
-        let limit = Arc::new(Limit::new("limit".to_owned(), policy));
+        let limit = Arc::new(Limit::new("limit".to_owned(), policy, Vec::new()));
         Charge { limit, key: key.as_bytes().into(), cost: 1 }
     }
 
@@ -196,7 +196,8 @@ mod tests {
         assert_eq!(leases.grant(&charge("bob"), later), None);
         assert!(!leases.keep(&ann, answer(4, 90), 1, later), "it is looked after already");
         let other = Policy::new(7, 1_000_000, 1000).unwrap();
-        let other = Charge { limit: Arc::new(Limit::new("other".to_owned(), other)), ..ann };
+        let other =
+            Charge { limit: Arc::new(Limit::new("other".to_owned(), other, Vec::new())), ..ann };
         assert_eq!(leases.grant(&other, later), None, "another policy");
     }
 

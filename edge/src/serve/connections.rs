@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,14 +18,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::stall::Stalling;
+use crate::http::Peer;
 use crate::service::Service;
 
 /// The fields of a request, at most, in bytes.
-const FIELDS: u32 = 16 * 1024;
+pub(super) const FIELDS: u32 = 16 * 1024;
 /// Requests at once on one connection of HTTP/2.
-const STREAMS: u32 = 1024;
+pub(super) const STREAMS: u32 = 1024;
 /// How often a connection of HTTP/2 is asked for a sign of life, and how long for that.
-const PING: Duration = Duration::from_secs(20);
+pub(super) const PING: Duration = Duration::from_secs(20);
 
 /// Serves what comes in at `listener` until the service drains, and what is open then for as
 /// long as may be. Connections beyond those that `room` has places for are closed.
@@ -53,12 +54,14 @@ where
     let open = GracefulShutdown::new();
     let patience = service.config.client_timeout;
     let server = server(patience);
-    let begin = |stream: TcpStream, place: OwnedSemaphorePermit| {
+    let begin = |(stream, peer): (TcpStream, SocketAddr), place: OwnedSemaphorePermit| {
         let _ = stream.set_nodelay(true);
         let stream = TokioIo::new(Stalling::new(stream, patience));
         let (handler, service) = (handler.clone(), Arc::clone(&service));
-        let handler =
-            service_fn(move |request| answer(handler.clone(), Arc::clone(&service), request));
+        let handler = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer.ip()));
+            answer(handler.clone(), Arc::clone(&service), request)
+        });
         let connection = open.watch(server.serve_connection(stream, handler).into_owned());
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -68,9 +71,9 @@ where
         });
     };
     loop {
-        let stream = tokio::select! {
+        let accepted = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Too many open files, most likely: give those that are open time to end.
                     tracing::warn!(%error, "a connection was not accepted");
@@ -81,15 +84,15 @@ where
             () = service.draining() => break,
         };
         match Arc::clone(&room).try_acquire_owned() {
-            Ok(place) => begin(stream, place),
+            Ok(place) => begin(accepted, place),
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => service.no_room(),
         }
     }
     // Those who were let in by the kernel are served, rather than cut off with the listener.
     let last = Instant::now();
-    while let Ok(Ok((stream, _))) = timeout_at(last, listener.accept()).await {
+    while let Ok(Ok(accepted)) = timeout_at(last, listener.accept()).await {
         if let Ok(place) = Arc::clone(&room).try_acquire_owned() {
-            begin(stream, place);
+            begin(accepted, place);
         }
     }
     drop(listener);
