@@ -98,7 +98,7 @@ fn a_stopped_server_is_waited_for_no_longer_than_the_deadline() {
 #[test]
 fn a_limit_that_fails_closed_refuses_without_redis() {
     let mut server = server();
-    let edge = Edge::limiting(&server.url(), 5, 5).env("ON_FAULT", "closed").start();
+    let edge = Edge::limiting(&server.url(), 5, 5).env("FAIL_CLOSED", "true").start();
     assert_eq!(edge.rate("ann").status, 200);
     server.crash();
     wait_until_given_up(&edge);
