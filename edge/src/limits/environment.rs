@@ -6,14 +6,15 @@ use std::time::Duration;
 use claw_core::decimal;
 use claw_core::policy::Policy;
 
-use super::{Limit, Limits};
+use super::rule::{Cost, Part, Rule, When};
+use super::{Limit, OnFault};
 use crate::config::Config;
 
-/// The limits that the environment names.
+/// The limits that the environment names, of the whole service and of each user.
 ///
 /// # Errors
 /// Names the variable and what is wrong with it.
-pub fn limits(config: &Config) -> Result<Limits, String> {
+pub fn rules(config: &Config) -> Result<Vec<Rule>, String> {
     let service =
         policy("", config.capacity.as_deref(), config.refill.as_deref(), config.interval)?;
     let user = policy(
@@ -22,10 +23,19 @@ pub fn limits(config: &Config) -> Result<Limits, String> {
         config.user_refill.as_deref(),
         config.user_interval,
     )?;
-    let limit = |name: &str, policy: Option<Policy>| {
-        policy.map(|policy| Arc::new(Limit::new(name.to_owned(), policy)))
+    let rule = |name: &str, policy: Policy, base: &str, parts: Vec<Part>| Rule {
+        limit: Arc::new(Limit {
+            on_fault: if config.fail_closed { OnFault::Closed } else { OnFault::Open },
+            ..Limit::new(name.to_owned(), policy, base.as_bytes().to_vec())
+        }),
+        when: When::default(),
+        parts,
+        cost: Cost::Fixed(1),
     };
-    Ok(Limits { service: limit("service", service), user: limit("user", user) })
+    let base = format!("{}service", config.key_prefix);
+    let service = service.map(|policy| rule("service", policy, &base, Vec::new()));
+    let user = user.map(|policy| rule("user", policy, "token_bucket", vec![Part::User]));
+    Ok(service.into_iter().chain(user).collect())
 }
 
 /// The policy of the variables that begin with `prefix`; none when they are not set.

@@ -1,0 +1,65 @@
+//! What limits may know of a request that came over HTTP.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Where a request came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Route {
+    /// The rating API.
+    Rating,
+    /// Forward authentication.
+    Auth,
+}
+
+/// What limits may know of a request that came over HTTP. For forward authentication it is the
+/// request that the proxy asks about, not the one that it asks with.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Where it came in.
+    pub route: Route,
+    /// `GET`, `POST`, ..
+    pub method: &'a str,
+    /// The path. What follows a `?` is not looked at.
+    pub path: &'a str,
+    /// The host, without a port.
+    pub host: &'a str,
+    /// Who sent it, if that is known: see [`crate::client`].
+    pub client: Option<IpAddr>,
+    /// Its header fields.
+    pub headers: &'a HeaderMap,
+    /// Its body, if it is JSON.
+    pub body: Option<&'a Value>,
+    /// The user, if it names one.
+    pub user: Option<&'a str>,
+}
+
+impl Facts<'_> {
+    /// The path alone.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.path.split_once('?').map_or(self.path, |(path, _)| path)
+    }
+
+    /// The value of a header field, if it is text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The text of a field of the body: names of objects, joined by dots.
+    #[must_use]
+    pub fn json(&self, path: &str) -> Option<Cow<'_, str>> {
+        match path.split('.').try_fold(self.body?, |value, name| value.get(name))? {
+            Value::String(text) => Some(Cow::Borrowed(text)),
+            Value::Number(number) => Some(Cow::Owned(number.to_string())),
+            Value::Bool(flag) => Some(Cow::Borrowed(if *flag { "true" } else { "false" })),
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        }
+    }
+}

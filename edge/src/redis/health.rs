@@ -1,0 +1,95 @@
+//! What all workers know of the servers: counted, and told in the log once for each change.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::metrics::redis::{Fault as Label, RedisMetrics};
+
+use super::Fault;
+
+/// How long an error of the server is not told again.
+const QUIET: Duration = Duration::from_secs(60);
+/// How many kinds of errors are remembered. A server has few.
+const KINDS: usize = 32;
+
+/// What all workers know of the servers.
+#[derive(Debug)]
+pub struct Health {
+    /// What is counted.
+    pub metrics: RedisMetrics,
+    /// Connections that are given up, by server.
+    open: Mutex<HashMap<String, usize>>,
+    /// When an error was last told, by its first word.
+    told: Mutex<HashMap<String, Instant>>,
+}
+
+impl Health {
+    /// Counts in `metrics`.
+    #[must_use]
+    pub fn new(metrics: RedisMetrics) -> Self {
+        Self { metrics, open: Mutex::default(), told: Mutex::default() }
+    }
+
+    /// A circuit has opened.
+    pub(super) fn opened(&self, server: &str, why: &str) {
+        self.metrics.circuits_open.inc();
+        let mut open = locked(&self.open);
+        let workers = open.entry(server.to_owned()).or_default();
+        *workers = workers.saturating_add(1);
+        if *workers == 1 {
+            tracing::error!(server, why, "Redis cannot be asked: limits fail open or closed");
+        }
+    }
+
+    /// A circuit has closed.
+    pub(super) fn closed(&self, server: &str) {
+        if self.left(server) {
+            tracing::info!(server, "Redis answers again");
+        }
+    }
+
+    /// Nobody tries any more to reach a server whose circuit is open. Says whether that was
+    /// the last such circuit of the server.
+    pub(super) fn left(&self, server: &str) -> bool {
+        self.metrics.circuits_open.dec();
+        let mut open = locked(&self.open);
+        let Some(workers) = open.get_mut(server) else { return false };
+        *workers = workers.saturating_sub(1);
+        let is_last = *workers == 0;
+        if is_last {
+            open.remove(server);
+        }
+        is_last
+    }
+
+    /// A command has had no answer.
+    pub(super) fn fault(&self, fault: &Fault) {
+        self.metrics.faults.get_or_create(&Label { kind: fault.kind() }).inc();
+        let Fault::Refused { code, text } = fault else { return };
+        let now = Instant::now();
+        let mut told = locked(&self.told);
+        let is_news = told.get(code).is_none_or(|last| now.duration_since(*last) >= QUIET);
+        if is_news && (told.len() < KINDS || told.contains_key(code)) {
+            told.insert(code.clone(), now);
+            tracing::error!(error = text, "Redis refuses a command");
+        }
+    }
+}
+
+impl Fault {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Deadline => "deadline",
+            Self::Connection(_) => "connection",
+            Self::Refused { .. } => "refused",
+            Self::CircuitOpen => "circuit_open",
+            Self::QueueFull => "queue_full",
+        }
+    }
+}
+
+/// A lock that a panic elsewhere does not take away: what it guards is whole after each step.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,62 @@
+//! Limits are read again when a file of theirs changes, or on SIGHUP.
+//!
+//! The files are read each second rather than watched: what is compared is what they say, so
+//! that it does not matter how it changed, by a write, a rename, or the link that Kubernetes
+//! turns when a ConfigMap does.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
+
+use crate::limits::{Mistake, Sources};
+use crate::metrics::{Reload, ReloadResult};
+use crate::service::Service;
+
+/// How often the files are read.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps the limits of `service` up to date, for ever.
+///
+/// # Errors
+/// When the signal cannot be listened for.
+pub async fn watch(service: &Service) -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut last: Result<Sources, Mistake> = Ok(service.limits.load().sources.clone());
+    let mut tried = last.clone();
+    loop {
+        let is_wanted = tokio::select! {
+            _ = hangup.recv() => true,
+            () = sleep(EVERY) => false,
+        };
+        let read = Sources::read(&service.config);
+        // Half a file can be a whole one of fewer limits: it counts when it was read twice.
+        let is_settled = read == last;
+        last = read;
+        if is_wanted || (is_settled && last != tried) {
+            tried = last.clone();
+            apply(service, &last);
+        }
+    }
+}
+
+/// Puts what was read in force, or says why not.
+fn apply(service: &Service, read: &Result<Sources, Mistake>) {
+    let limits = match read {
+        Ok(sources) => sources.limits(&service.config),
+        Err(mistake) => Err(mistake.clone()),
+    };
+    let result = match limits {
+        Ok(limits) => {
+            service.limits.store(limits.into());
+            tracing::info!("limits were read again");
+            ReloadResult::Applied
+        }
+        Err(mistake) => {
+            tracing::error!(%mistake, "limits are refused: those before them stay in force");
+            ReloadResult::Refused
+        }
+    };
+    service.metrics.reloads.get_or_create(&Reload { result }).inc();
+}

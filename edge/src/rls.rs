@@ -1,0 +1,157 @@
+//! Envoy's rate limit service: `envoy.service.ratelimit.v3.RateLimitService`, as
+//! `envoyproxy/ratelimit` answers it.
+
+pub mod calls;
+pub mod frame;
+mod metadata;
+mod reflection;
+pub mod reply;
+
+use std::sync::Arc;
+
+use claw_core::limits::MAX_TOKENS;
+use tonic::Status;
+
+use self::reply::{Asked, What};
+use crate::decide::Plan;
+use crate::limits::{Charge, Found, Mode};
+use crate::metrics::{HitResult, Outcome, Request, Route};
+use crate::proto::{Code, RateLimitRequest, RateLimitResponse};
+use crate::redis::Redis;
+use crate::service::Service;
+
+/// The service's full name.
+pub const NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
+
+/// The path of its one method.
+pub const PATH: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
+
+/// Descriptors of one request: as many buckets as the module takes in one call.
+const MOST_DESCRIPTORS: usize = 1_024;
+
+/// Decides one request, and counts it.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a request that says nothing, `UNAVAILABLE` when the server could not
+/// be asked: what Envoy does then is what its `failure_mode_deny` says.
+pub async fn decide(
+    service: &Service,
+    redis: &Redis,
+    request: &RateLimitRequest,
+) -> Result<RateLimitResponse, Status> {
+    let response = respond(service, redis, request).await;
+    let result = match &response {
+        Ok(response) if response.overall_code() == Code::OverLimit => Outcome::Limited,
+        Ok(_) => Outcome::Allowed,
+        Err(status) if status.code() == tonic::Code::InvalidArgument => Outcome::Invalid,
+        Err(_) => Outcome::Unavailable,
+    };
+    service.metrics.requests.get_or_create(&Request { route: Route::Rls, result }).inc();
+    response
+}
+
+/// Counts a request that cannot be read.
+fn count_invalid(service: &Service) {
+    let request = Request { route: Route::Rls, result: Outcome::Invalid };
+    service.metrics.requests.get_or_create(&request).inc();
+}
+
+async fn respond(
+    service: &Service,
+    redis: &Redis,
+    request: &RateLimitRequest,
+) -> Result<RateLimitResponse, Status> {
+    if request.domain.is_empty() {
+        return Err(Status::invalid_argument("the domain is empty"));
+    }
+    if request.descriptors.is_empty() {
+        return Err(Status::invalid_argument("there is no descriptor"));
+    }
+    if request.descriptors.len() > MOST_DESCRIPTORS {
+        return Err(Status::invalid_argument("there are more than 1024 descriptors"));
+    }
+    let found = service.limits.load().of_descriptors(&request.domain, &request.descriptors);
+    if found.iter().any(|found| matches!(found, Found::BadOverride)) {
+        return Err(Status::invalid_argument("the unit of a descriptor's limit is not known"));
+    }
+    let mut asked = asked(request, found);
+    // A limit of nothing needs no server to say so.
+    if asked.iter().any(Asked::grants_something) {
+        ask(redis, &mut asked).await?;
+    }
+    count(service, &asked);
+    Ok(reply::response(&service.config, request, &asked))
+}
+
+/// What each descriptor asks: its own tokens, else the request's, which are 1 if they are 0.
+fn asked(request: &RateLimitRequest, found: Vec<Found>) -> Vec<Asked> {
+    let of_request = u64::from(request.hits_addend.max(1));
+    found
+        .into_iter()
+        .zip(&request.descriptors)
+        .map(|(found, descriptor)| {
+            let hits = descriptor.hits_addend.unwrap_or(of_request).min(MAX_TOKENS);
+            let what = match hits {
+                0 => What::Look,
+                _ if descriptor.is_negative_hits => What::Give(hits),
+                _ => What::Take(hits),
+            };
+            Asked { found, what, outcome: None }
+        })
+        .collect()
+}
+
+/// Asks the server for all of them.
+async fn ask(redis: &Redis, asked: &mut [Asked]) -> Result<(), Status> {
+    let unavailable = || Status::unavailable("the limits cannot be asked for");
+    let mut charges = Vec::new();
+    for one in asked.iter() {
+        let Found::Limited { leaf, key, .. } = &one.found else { continue };
+        let charge = |cost| Charge { limit: Arc::clone(&leaf.limit), key: Arc::clone(key), cost };
+        let cost = match one.what {
+            What::Take(hits) => hits,
+            What::Look => 0,
+            What::Give(hits) => {
+                redis.give(&charge(hits)).await.map_err(|_| unavailable())?;
+                0
+            }
+        };
+        charges.push(charge(cost));
+    }
+    // A plan has those that are charged together first.
+    let mut outcomes = redis.decide(Plan::new(charges)).await.outcomes.into_iter();
+    for together in [true, false] {
+        for one in asked.iter_mut() {
+            let Found::Limited { leaf, .. } = &one.found else { continue };
+            if (leaf.limit.mode == Mode::Enforced) != together {
+                continue;
+            }
+            one.outcome = outcomes.next();
+            let is_answered = one.outcome.as_ref().is_some_and(|outcome| outcome.answer.is_some());
+            if !is_answered && !leaf.is_shadow {
+                return Err(unavailable());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Counts what each limit said, under the names that the configuration wants.
+fn count(service: &Service, asked: &[Asked]) {
+    for one in asked {
+        let (Found::Limited { leaf, metric, .. }, What::Take(hits)) = (&one.found, one.what) else {
+            continue;
+        };
+        let is_over = one.is_over();
+        let result = match is_over {
+            true if leaf.is_shadow => HitResult::ShadowMode,
+            true => HitResult::OverLimit,
+            false if one.is_near() => HitResult::NearLimit,
+            false => HitResult::WithinLimit,
+        };
+        service.metrics.count_hits(metric, result, hits);
+        if result == HitResult::OverLimit {
+            service.metrics.count_limited(&leaf.limit.name);
+        }
+    }
+}

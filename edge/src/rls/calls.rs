@@ -1,0 +1,123 @@
+//! What the gRPC listener answers: the method that Envoy calls for every request, straight on
+//! hyper's HTTP/2; health and reflection, which are called now and then, by tonic.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::Body as Page;
+use axum::http::{Request, Response};
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming};
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+use tower_service::Service as _;
+
+use super::frame::{self, Reply};
+use super::{NAME, PATH, reflection};
+use crate::redis::Redis;
+use crate::service::Service;
+
+/// Answers calls. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Calls {
+    service: Arc<Service>,
+    redis: Redis,
+    health: HealthReporter,
+    others: Router,
+}
+
+impl Calls {
+    /// The calls of one worker.
+    ///
+    /// # Errors
+    /// When the messages cannot be described, which would be a mistake in their tables.
+    pub fn new(service: Arc<Service>, redis: Redis) -> io::Result<Self> {
+        let health = HealthReporter::new();
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .register_file_descriptor_set(reflection::files())
+        };
+        let service_of_health = HealthService::from_health_reporter(health.clone());
+        let others = Routes::new(HealthServer::new(service_of_health))
+            .add_service(reflection().build_v1().map_err(io::Error::other)?)
+            .add_service(reflection().build_v1alpha().map_err(io::Error::other)?)
+            .into_axum_router();
+        Ok(Self { service, redis, health, others })
+    }
+
+    /// Tells who asks for health, and who watches it, that calls are answered until the
+    /// service is about to end. Ends then.
+    pub async fn tell_health(&self) {
+        self.set_health(ServingStatus::Serving).await;
+        self.service.ended().await;
+        self.set_health(ServingStatus::NotServing).await;
+    }
+
+    async fn set_health(&self, status: ServingStatus) {
+        for name in ["", NAME] {
+            self.health.set_service_status(name, status).await;
+        }
+    }
+
+    /// Answers one.
+    ///
+    /// # Errors
+    /// None: what goes wrong is a status.
+    pub async fn call(
+        mut self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Either>, Infallible> {
+        if request.uri().path() == PATH {
+            let response = match frame::read(request.into_body()).await {
+                Ok(message) => super::decide(&self.service, &self.redis, &message).await,
+                Err(status) => {
+                    super::count_invalid(&self.service);
+                    Err(status)
+                }
+            };
+            return Ok(frame::response(response).map(Either::Reply));
+        }
+        let response = self.others.call(request.map(Page::new)).await?;
+        Ok(response.map(Either::Page))
+    }
+}
+
+/// The body of a response.
+#[derive(Debug)]
+pub enum Either {
+    /// Of the method that is called for every request.
+    Reply(Reply),
+    /// Of all others.
+    Page(Page),
+}
+
+impl Body for Either {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match self.get_mut() {
+            Self::Reply(reply) => Pin::new(reply)
+                .poll_frame(context)
+                .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
+            Self::Page(page) => Pin::new(page).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Reply(reply) => reply.is_end_stream(),
+            Self::Page(page) => page.is_end_stream(),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Listeners, and how many connections there may be.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
+
+/// Connections that wait to be accepted, at most, by worker. The kernel may allow fewer.
+const BACKLOG: i32 = 4096;
+/// Open files besides connections: listeners, connections to Redis, files that are read.
+const OTHER_FILES: u64 = 128;
+
+/// Makes sure that nobody listens on `address` yet. Listeners of workers share it, and so
+/// would another program's that asks for the same.
+///
+/// # Errors
+/// When somebody does, or the address is none of this machine.
+pub fn check_free(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // Connections of an earlier run that are not quite closed are no hindrance.
+    socket.set_reuse_address(true)?;
+    socket
+        .bind(&address.into())
+        .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
+}
+
+/// A listener that shares its address with those of the other workers.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// How many connections may be open: `wanted`, or as many as the limit of open files allows
+/// when that cannot be raised far enough.
+#[must_use]
+pub fn connections(wanted: usize) -> usize {
+    let needed = u64::try_from(wanted).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return wanted;
+    }
+    let most = limit.maximum.map_or(needed, |maximum| maximum.min(needed));
+    let raised = Rlimit { current: Some(most), maximum: limit.maximum };
+    let most = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => most,
+        Err(_) => limit.current.unwrap_or(most),
+    };
+    if most >= needed {
+        return wanted;
+    }
+    let allowed = usize::try_from(most.saturating_sub(OTHER_FILES)).unwrap_or(wanted);
+    tracing::warn!(
+        wanted,
+        allowed,
+        "MAX_CONNECTIONS is cut: the limit of open files (ulimit -n) is lower"
+    );
+    allowed
+}

@@ -1,0 +1,130 @@
+//! `claw-edge check`: what it says of files, and with what code it ends.
+
+#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+use std::fs;
+use std::process::Command;
+
+/// What the program prints of some files, and whether it is content. Paths are told without
+/// the folder.
+fn check(files: &[(&str, &str)], settings: &[(&str, &str)]) -> (bool, String) {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        fs::write(dir.path().join(name), text).unwrap();
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_claw-edge"))
+        .arg("check")
+        .args(files.iter().map(|(name, _)| dir.path().join(name)))
+        .env_clear()
+        .envs(settings.iter().copied())
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8(text).unwrap();
+    (output.status.success(), text.replace(&format!("{}/", dir.path().display()), ""))
+}
+
+#[test]
+fn limits_are_told_as_they_are_understood() {
+    let full = "
+limits:
+- name: everyone
+  capacity: 100
+  refill: 0.5
+  interval: 90s
+- name: per_user
+  capacity: 10
+  refill: 10
+  interval: 1m
+  key: [user, client, method, host, path, {segments: 2}, {header: X-Api-Key}, {json: account.id}]
+  match:
+    routes: [rating, auth]
+    methods: [POST]
+    paths: [/rating, /api/*]
+    hosts: [example.org]
+    headers: {x-plan: free*}
+  cost: {header: x-tokens, absent: 2, most: 50}
+  keep: 3
+  mode: shadow
+  on_fault: closed
+- {name: fixed, capacity: 0, refill: 0, interval: 366d, cost: {tokens: 5}, mode: quota}
+";
+    let rls = "
+domain: shop
+descriptors:
+- key: b
+  rate_limit: {unit: minute, requests_per_unit: 5}
+- {key: a, value: x*, share_threshold: true, shadow_mode: true, quota_mode: true, rate_limit: {unit: day, requests_per_unit: 1, name: n, replaces: [{name: m}, {name: o}]}}
+- {key: c, rate_limit: {unlimited: true}}
+";
+    let (is_content, told) = check(&[("limits.yaml", full)], &[("CAPACITY", "7"), ("REFILL", "1")]);
+    assert!(is_content, "{told}");
+    assert_eq!(
+        told,
+        "\
+service: 7 tokens, 1 more in each 1s
+everyone: 100 tokens, 0.5 more in each 90s
+per_user: 10 tokens, 10 more in each 1m; for each user, client, method, host, path, \
+first 2 segments of the path, header x-api-key, JSON field account.id; over rating, auth; \
+methods POST; paths /rating, /api/*; hosts example.org; header x-plan: free*; \
+costs what header x-tokens says, 50 at the most, 2 if it is absent; keeps 3; shadow; fails closed
+fixed: 0 tokens, 0 more in each 366d; costs 5; quota
+"
+    );
+    let (is_content, told) = check(&[("shop.yaml", rls)], &[]);
+    assert!(is_content, "{told}");
+    let (limits, difference) = told.split_once("\n\n").unwrap();
+    assert_eq!(
+        limits,
+        "\
+shop.a_x*: 1 in each day; shadow; quota; one bucket for all that fit; named n; replaces m, o
+shop.b: 5 in each minute
+shop.c: unlimited"
+    );
+    assert!(difference.contains("was a fixed window, and is a bucket here"), "{difference}");
+}
+
+#[test]
+fn what_is_wrong_is_told_with_file_and_line() {
+    let one = |text: &str| format!("limits:\n- name: a\n  capacity: 1\n  refill: 1\n{text}");
+    #[rustfmt::skip]
+    let table: [(&str, &str); 24] = [
+        ("limits:\n- capacity: 1\n", "f:2: missing field `name`"),
+        ("limits:\n- name: a\n  capacity: 1\n", "f:3: missing field `refill`"),
+        ("limits:\n- name: a b\n  capacity: 1\n  refill: 1\n", "f:2: 'a b' is no name"),
+        ("limits:\n- name: a\n  capacity: 1.5\n  refill: 1\n", "f:3: '1.5' is no whole number of tokens"),
+        ("limits:\n- name: a\n  capacity: 1\n  refill: x\n", "f:4: 'x' is no number of tokens"),
+        ("limits:\n- name: a\n  capacity: 1000000000001\n  refill: 1\n", "f:2: capacity is not 0 to 1000000000000"),
+        (&one("  interval: 1x\n"), "f:5: '1x' has no unit"),
+        (&one("  interval: 0s\n"), "f:2: interval is not 1ms to 366d"),
+        (&one("  burst: 1\n"), "f:5: unknown field `burst`"),
+        (&one("  keep: 1\n"), "f:5: keep 1 leaves nothing of the capacity"),
+        (&one("  key: [who]\n"), "f:5: unknown variant `who`"),
+        (&one("  key: [{header: 'a b'}]\n"), "f:5: 'a b' is no header field"),
+        (&one("  key: [{segments: 0}]\n"), "f:5: segments: 1 or more"),
+        (&one("  match: {path: /a}\n"), "f:5: unknown field `path`"),
+        (&one("  match: {headers: {'a b': x}}\n"), "f:5: 'a b' is no header field"),
+        (&one("  cost: {tokens: 0}\n"), "f:5: tokens is not 1 to 1000000000000"),
+        (&one("  cost: {header: a}\n"), "f:5: a cost that a request names needs most"),
+        (&one("  cost: {header: a, json: b, most: 3}\n"), "f:5: a cost is one of tokens, header and json"),
+        (&one("  cost: {json: a, most: 3, absent: 4}\n"), "f:5: absent is not 1 to most"),
+        (&one("  cost: {tokens: 1, most: 3}\n"), "f:5: a cost of so many tokens has neither absent nor most"),
+        (&one("  mode: watch\n"), "f:5: unknown variant `watch`"),
+        (&one("- name: a\n  capacity: 1\n  refill: 1\n"), "f:5: there are two limits 'a'"),
+        (&one("  name: b\n"), "f:5: "),
+        ("domain: d\nlimits: []\n", "f:2: unknown field `limits`"),
+    ];
+    for (text, expected) in table {
+        let (is_content, told) = check(&[("f", text)], &[]);
+        assert!(!is_content && told.starts_with(expected), "{text}\n{told}\n{expected}");
+    }
+    // All that are wrong are told, and what they are only together.
+    let good = "domain: d\n";
+    let told = check(&[("a", "domain:\n"), ("b", good), ("c", "limits: 1\n")], &[]).1;
+    assert!(told.starts_with("a: the file names no domain\nc:1: "), "{told}");
+    let told = check(&[("a", good), ("b", good)], &[]).1;
+    assert!(told.starts_with("b:1: domain 'd' is in a too"), "{told}");
+    assert!(check(&[("a", good), ("b", good)], &[("MERGE_DOMAIN_CONFIG", "true")]).0);
+    let told = check(&[("a", good)], &[("CAPACITY", "1")]).1;
+    assert_eq!(told, "environment: CAPACITY is set, but no REFILL\n");
+}
