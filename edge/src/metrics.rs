@@ -122,6 +122,8 @@ pub struct Metrics {
     pub rate_limited: Family<LimitName, Counter>,
     /// Hits by limit of a descriptor file and by what it said.
     pub hits: Family<Hits, Counter>,
+    /// Requests of Envoy's whose domain no descriptor file has.
+    pub unknown_domains: Counter,
     /// Names that [`Metrics::hits`] has.
     names: RwLock<HashSet<Arc<str>>>,
     /// Whether the limits could be read, each time that they were.
@@ -141,6 +143,12 @@ impl Default for Metrics {
         registry.register("rate_limited", "Requests that a limit refused", rate_limited.clone());
         let hits = Family::default();
         registry.register("limit_hits", "Hits of limits of descriptor files", hits.clone());
+        let unknown_domains = Counter::default();
+        registry.register(
+            "unknown_domains",
+            "Requests whose domain no descriptor file has",
+            unknown_domains.clone(),
+        );
         let reloads = Family::default();
         registry.register("config_reloads", "Times that limits were read", reloads.clone());
         let names = RwLock::default();
@@ -151,7 +159,17 @@ impl Default for Metrics {
             connections_refused.clone(),
         );
         let redis = RedisMetrics::registered(&mut registry);
-        Self { registry, requests, rate_limited, hits, names, reloads, connections_refused, redis }
+        Self {
+            registry,
+            requests,
+            rate_limited,
+            hits,
+            unknown_domains,
+            names,
+            reloads,
+            connections_refused,
+            redis,
+        }
     }
 }
 

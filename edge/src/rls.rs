@@ -70,7 +70,15 @@ async fn respond(
     if request.descriptors.len() > MOST_DESCRIPTORS {
         return Err(Status::invalid_argument("there are more than 1024 descriptors"));
     }
-    let found = service.limits.load().of_descriptors(&request.domain, &request.descriptors);
+    if service.config.rls_config.is_none() {
+        // Without limits every request would pass, and nobody would know why.
+        return Err(Status::failed_precondition("there are no limits: RLS_CONFIG is not set"));
+    }
+    let limits = service.limits.load();
+    if !limits.has_domain(&request.domain) {
+        service.metrics.unknown_domains.inc();
+    }
+    let found = limits.of_descriptors(&request.domain, &request.descriptors);
     if found.iter().any(|found| matches!(found, Found::BadOverride)) {
         return Err(Status::invalid_argument("the unit of a descriptor's limit is not known"));
     }
