@@ -96,7 +96,7 @@ async fn fields_are_of_the_limit_with_least_left() {
             // A quota that is over refuses nothing by itself; a limit that only watches may be over.
             ("d: q=a", "RateLimit-Limit: 1, RateLimit-Remaining: 0, RateLimit-Reset: 86400"),
             ("d: q=a | two=c", "RateLimit-Limit: 1, RateLimit-Remaining: 0, RateLimit-Reset: 86400"),
-            ("d: two=d | shadow=a +2", "RateLimit-Limit: 1, RateLimit-Remaining: 0, RateLimit-Reset: 86400"),
+            ("d: two=d | shadow=a +2", "RateLimit-Limit: 1, RateLimit-Remaining: 0, RateLimit-Reset: 172800"),
         ]),
         (&[("LIMIT_RESPONSE_HEADERS_ENABLED", "1"), ("LIMIT_LIMIT_HEADER", "a"),
             ("LIMIT_REMAINING_HEADER", "b"), ("LIMIT_RESET_HEADER", "c")],
