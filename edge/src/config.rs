@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
 use clap::builder::BoolishValueParser;
+use clap::{Parser, ValueEnum};
+use serde::Deserialize;
 
 use crate::client::Network;
 
@@ -53,6 +54,10 @@ pub struct Config {
     /// The interval of the user's refill
     #[arg(long, env, default_value = "1s", value_parser = duration)]
     pub user_interval: Duration,
+
+    /// What the limits above decide when Redis cannot be asked: open lets pass, closed refuses
+    #[arg(long, env, value_enum, default_value_t = OnFault::Open)]
+    pub on_fault: OnFault,
 
     /// How long a decision may wait for Redis
     #[arg(long, env, default_value = "50ms", value_parser = duration)]
@@ -138,13 +143,31 @@ pub struct Config {
     #[arg(long, env)]
     pub local_refusals: bool,
 
+    /// Tokens taken ahead, by each worker, for a key that is asked for all the time: 4 to 64; 0 = none
+    #[arg(long, env, default_value_t = 0, value_parser = lease)]
+    pub lease: u64,
+
     /// Connections to HTTP_ADDR and GRPC_ADDR that may be open at once; more are closed
     #[arg(long, env, default_value_t = 16_384)]
     pub max_connections: usize,
 
+    /// How long a client may take to send a request, or to take anything of what it is sent
+    #[arg(long, env, default_value = "30s", value_parser = duration)]
+    pub client_timeout: Duration,
+
     /// How long after SIGTERM new connections are still served, so that balancers notice; part of DRAIN
     #[arg(long, env, default_value = "2s", value_parser = duration)]
     pub drain_notice: Duration,
+}
+
+/// What a limit decides when the server cannot be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFault {
+    /// The request passes.
+    Open,
+    /// The request is refused.
+    Closed,
 }
 
 /// Reads a length of time: a whole number and a unit, `500ms`, `1s`, `1m`, `1h`, `1d`.
@@ -168,4 +191,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .and_then(|number| number.checked_mul(ms))
         .map(Duration::from_millis)
         .ok_or_else(|| format!("'{text}' is no length of time: 500ms, 1s, 1m, 1h, 1d"))
+}
+
+fn lease(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(tokens @ (0 | 4..=64)) => Ok(tokens),
+        _ => Err(format!("'{text}' is not 0, and not 4 to 64")),
+    }
 }

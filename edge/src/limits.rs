@@ -29,6 +29,7 @@ pub use self::mistake::Mistake;
 use self::rule::Rule;
 pub use self::source::Sources;
 use crate::config::Config;
+pub use crate::config::OnFault;
 use crate::proto::RateLimitDescriptor;
 
 /// One limit.
@@ -71,16 +72,6 @@ pub enum Mode {
     Shadow,
     /// The request is refused if all quotas of the request refuse.
     Quota,
-}
-
-/// What a limit decides when the server cannot be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnFault {
-    /// The request passes.
-    Open,
-    /// The request is refused.
-    Closed,
 }
 
 impl Limit {

@@ -87,7 +87,7 @@ async fn respond(
     if asked.iter().any(Asked::grants_something) {
         ask(redis, &mut asked).await?;
         if service.config.rls_overdraw {
-            overdraw(redis, request, &mut asked).await?;
+            Box::pin(overdraw(redis, request, &mut asked)).await?;
         }
     }
     count(service, &asked);
@@ -126,7 +126,7 @@ async fn ask(redis: &Redis, asked: &mut [Asked]) -> Result<(), Status> {
             What::Take(hits) => hits,
             What::Look => 0,
             What::Give(hits) => {
-                redis.give(&charge(hits)).await.map_err(|_| unavailable())?;
+                Box::pin(redis.give(&charge(hits))).await.map_err(|_| unavailable())?;
                 0
             }
         };
@@ -186,7 +186,7 @@ fn count(service: &Service, asked: &[Asked]) {
             false if one.is_near() => HitResult::NearLimit,
             false => HitResult::WithinLimit,
         };
-        service.metrics.count_hits(metric, result, hits);
+        leaf.count(&service.metrics, metric, result, hits);
         if result == HitResult::OverLimit {
             service.metrics.count_limited(&leaf.limit.name);
         }

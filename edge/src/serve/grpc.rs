@@ -13,9 +13,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::connections::{FIELDS, PING, STALL, STREAMS};
+use super::connections::{FIELDS, PING, STREAMS};
 use super::stall::Stalling;
 use crate::rls::calls::Calls;
 use crate::service::Service;
@@ -59,6 +59,13 @@ pub async fn serve(
             Err(_) => service.no_room(),
         }
     }
+    // Those who were let in by the kernel are served, rather than cut off with the listener.
+    let last = Instant::now();
+    while let Ok(Ok((stream, _))) = timeout_at(last, listener.accept()).await {
+        if let Ok(place) = Arc::clone(&room).try_acquire_owned() {
+            open.spawn(connection(stream, calls.clone(), place, Arc::clone(service)));
+        }
+    }
     drop(listener);
     let rest = service.config.drain.saturating_sub(service.config.drain_notice);
     let all = async { while open.join_next().await.is_some() {} };
@@ -76,7 +83,7 @@ async fn connection(
     service: Arc<Service>,
 ) {
     let _ = stream.set_nodelay(true);
-    let stream = TokioIo::new(Stalling::new(stream, STALL));
+    let stream = TokioIo::new(Stalling::new(stream, service.config.client_timeout));
     let mut server = http2::Builder::new(TokioExecutor::new());
     server
         .timer(TokioTimer::new())
