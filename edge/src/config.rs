@@ -10,6 +10,8 @@ use clap::builder::BoolishValueParser;
 use crate::access::Secret;
 use crate::client::Network;
 
+use crate::limits::OnFault;
+
 /// Decides over HTTP and gRPC whether a request may pass, by token buckets in Redis.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "claw-edge", version)]
@@ -54,6 +56,10 @@ pub struct Config {
     /// The interval of the user's refill
     #[arg(long, env, default_value = "1s", value_parser = duration)]
     pub user_interval: Duration,
+
+    /// What the limits above decide when Redis cannot be asked: open lets pass, closed refuses
+    #[arg(long, env, value_enum, default_value_t = OnFault::Open)]
+    pub on_fault: OnFault,
 
     /// How long a decision may wait for Redis
     #[arg(long, env, default_value = "50ms", value_parser = duration)]
@@ -135,9 +141,17 @@ pub struct Config {
     #[arg(long, env)]
     pub local_refusals: bool,
 
+    /// Tokens taken ahead, by each worker, for a key that is asked for all the time: 4 to 64; 0 = none
+    #[arg(long, env, default_value_t = 0, value_parser = lease)]
+    pub lease: u64,
+
     /// Connections to HTTP_ADDR and GRPC_ADDR that may be open at once; more are closed
     #[arg(long, env, default_value_t = 16_384)]
     pub max_connections: usize,
+
+    /// How long a client may take to send a request, or to take anything of what it is sent
+    #[arg(long, env, default_value = "30s", value_parser = duration)]
+    pub client_timeout: Duration,
 
     /// How long after SIGTERM new connections are still served, so that balancers notice; part of DRAIN
     #[arg(long, env, default_value = "2s", value_parser = duration)]
@@ -208,4 +222,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .and_then(|number| number.checked_mul(ms))
         .map(Duration::from_millis)
         .ok_or_else(|| format!("'{text}' is no length of time: 500ms, 1s, 1m, 1h, 1d"))
+}
+
+fn lease(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(tokens @ (0 | 4..=64)) => Ok(tokens),
+        _ => Err(format!("'{text}' is not 0, and not 4 to 64")),
+    }
 }

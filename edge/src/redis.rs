@@ -6,6 +6,7 @@ mod cluster;
 mod coalesce;
 mod dial;
 pub mod health;
+mod leases;
 mod link;
 mod refusals;
 
@@ -14,13 +15,14 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::{Arg, Cmd, FromRedisValue, Value, from_redis_value};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use self::address::Servers;
 use self::cluster::Cluster;
 use self::coalesce::{Batch, Flights, Turn};
 use self::dial::{Dial, Hears, Place};
 use self::health::Health;
+use self::leases::{IDLE, Leases, Watch};
 use self::link::Link;
 use self::refusals::Refusals;
 use crate::config::Config;
@@ -59,6 +61,7 @@ struct Shared {
     deadline: Duration,
     flights: Flights,
     refusals: Option<Arc<Refusals>>,
+    leases: Option<Leases>,
     health: Arc<Health>,
 }
 
@@ -103,8 +106,10 @@ impl Redis {
             }
         };
         let flights = Flights::default();
+        let leases = (config.lease > 0).then(|| Leases::new(config.lease));
         let deadline = config.decision_timeout;
-        Ok(Self { shared: Arc::new(Shared { route, deadline, flights, refusals, health }) })
+        let shared = Shared { route, deadline, flights, refusals, leases, health };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Connects in the background, before the first decision has to wait for it.
@@ -113,6 +118,12 @@ impl Redis {
             Route::One(link) => link.connect(),
             Route::Cluster(cluster) => cluster.connect(),
         }
+    }
+
+    /// Gives back what was taken ahead, before the service ends.
+    pub async fn end(&self) {
+        let leases = self.shared.leases.iter().flat_map(Leases::end);
+        join_all(leases.map(async |charge| self.give_back(&charge).await)).await;
     }
 
     /// Charges everything in `plan`, and says what that comes to.
@@ -267,6 +278,13 @@ impl Redis {
 
     async fn take_one(&self, charge: &Charge, deadline: Instant) -> Result<Answer, Fault> {
         self.shared.health.metrics.takes.inc();
+        if let Some(leases) = &self.shared.leases
+            && charge.cost == 1
+            && let Some(answer) = leases.grant(charge, Instant::now())
+        {
+            self.shared.health.metrics.leased.inc();
+            return Ok(answer);
+        }
         let Some(refusals) = &self.shared.refusals else {
             return self.take_anyhow(charge, deadline).await;
         };
@@ -303,12 +321,12 @@ impl Redis {
             Turn::Apart => self.send_take(charge, deadline).await,
             Turn::Lead => {
                 let lead = Lead { redis: self, charge };
-                let result = self.send_take(charge, deadline).await;
+                let result = self.take_for(charge, 1, deadline).await;
                 if let Err(fault) = &result {
                     self.shared.flights.fail(&charge.key, fault);
                 }
                 drop(lead);
-                result
+                result.map(|answer| coalesce::share(answer, 0))
             }
         }
     }
@@ -319,15 +337,80 @@ impl Redis {
         self.figures(&charge.key, &command, deadline).await
     }
 
+    /// Takes for `count` who want one token each, and for those who may come.
+    async fn take_for(
+        &self,
+        charge: &Charge,
+        count: u64,
+        deadline: Instant,
+    ) -> Result<Answer, Fault> {
+        let now = Instant::now();
+        let ahead = self.shared.leases.as_ref().map_or(0, |leases| leases.ahead(charge, now));
+        if ahead == 0 {
+            let result = self.send_tokens(charge, count, deadline).await;
+            self.keep(charge, &result, count);
+            return result;
+        }
+        // Whoever asks may go away, and what was taken ahead is not his.
+        let (redis, charge) = (self.clone(), charge.clone());
+        let take = tokio::spawn(async move {
+            let result = redis.send_tokens(&charge, count.saturating_add(ahead), deadline).await;
+            redis.keep(&charge, &result, count);
+            result
+        });
+        take.await.unwrap_or_else(|error| Err(Fault::Connection(error.to_string())))
+    }
+
+    /// Takes `tokens`, or what there is of them.
+    async fn send_tokens(
+        &self,
+        charge: &Charge,
+        tokens: u64,
+        deadline: Instant,
+    ) -> Result<Answer, Fault> {
+        let mut command = command("CL.TAKE", charge, tokens);
+        if tokens > 1 {
+            command.arg("PARTIAL");
+        }
+        self.figures(&charge.key, &command, deadline).await
+    }
+
+    /// Keeps what was taken beyond `count`, and sees to it that it is given back.
+    fn keep(&self, charge: &Charge, result: &Result<Answer, Fault>, count: u64) {
+        let (Some(leases), Ok(answer)) = (&self.shared.leases, result) else { return };
+        if leases.keep(charge, *answer, count, Instant::now()) {
+            tokio::spawn(self.clone().watch(charge.clone()));
+        }
+    }
+
+    /// Gives the lease of a key back when nobody wants it any more.
+    async fn watch(self, charge: Charge) {
+        let Some(leases) = &self.shared.leases else { return };
+        loop {
+            sleep(IDLE).await;
+            match leases.watch(&charge.key, Instant::now()) {
+                Watch::Wait => {}
+                Watch::Give(cost) => {
+                    return self.give_back(&Charge { cost, ..charge }).await;
+                }
+            }
+        }
+    }
+
+    async fn give_back(&self, charge: &Charge) {
+        // Without an answer they stay taken: too little is granted, never too much.
+        if charge.cost > 0
+            && let Err(fault) = self.give(charge).await
+        {
+            tracing::debug!(?fault, "what was taken ahead is not given back");
+        }
+    }
+
     /// Takes for those who wait at the key of `charge`, until there are none.
     async fn carry_on(self, charge: Charge, mut batch: Batch) {
         loop {
-            let mut command = command("CL.TAKE", &charge, batch.tokens());
-            if batch.tokens() > 1 {
-                command.arg("PARTIAL");
-            }
             let deadline = batch.deadline().unwrap_or_else(|| self.deadline());
-            let result = self.figures(&charge.key, &command, deadline).await;
+            let result = self.take_for(&charge, batch.tokens(), deadline).await;
             batch.share(&result);
             if let Err(fault) = &result {
                 return self.shared.flights.fail(&charge.key, fault);

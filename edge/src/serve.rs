@@ -14,7 +14,7 @@ use std::thread;
 use axum::Router;
 use hyper_util::service::TowerToHyperService;
 use tokio::runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
@@ -52,11 +52,20 @@ pub fn serve(service: Service) -> io::Result<()> {
     for address in [http, grpc, ops] {
         check_free(address)?;
     }
+    let runtime = runtime()?;
+    // Before anybody can see that the service is there, and end it.
+    let signals = {
+        let _context = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
     let room = Arc::new(Semaphore::new(connections(service.config.max_connections)));
     let ops_room = Arc::new(Semaphore::new(OPS_CONNECTIONS));
     let threads: Vec<thread::JoinHandle<io::Result<()>>> = (0..workers)
         .map(|index| {
             let service = Arc::clone(&service);
+            let redis = Redis::new(&service.config, Arc::clone(&service.health))
+                .map_err(io::Error::other)?;
+            let app = App::new(service, redis);
             let door = Door {
                 http: listen(http)?,
                 grpc: listen(grpc)?,
@@ -64,16 +73,14 @@ pub fn serve(service: Service) -> io::Result<()> {
                 room: Arc::clone(&room),
                 ops_room: Arc::clone(&ops_room),
             };
-            thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || work(service, door))
+            thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(app, door))
         })
         .collect::<io::Result<_>>()?;
-    runtime()?.block_on(wait_for_end(&service))?;
+    let waited = runtime.block_on(wait_for_end(&service, signals));
     for thread in threads {
         thread.join().map_err(|_| io::Error::other("a worker panicked"))??;
     }
-    Ok(())
+    waited
 }
 
 fn runtime() -> io::Result<runtime::Runtime> {
@@ -82,47 +89,55 @@ fn runtime() -> io::Result<runtime::Runtime> {
 
 /// Waits for a signal to end, and passes it on. After SIGTERM the service says that it ends
 /// before it begins to: whoever sends it requests needs time to notice.
-async fn wait_for_end(service: &Service) -> io::Result<()> {
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
+async fn wait_for_end(
+    service: &Service,
+    (mut terminate, mut interrupt): (Signal, Signal),
+) -> io::Result<()> {
+    let result = tokio::select! {
         _ = terminate.recv() => {
             service.end();
             tokio::select! {
                 () = sleep(service.config.drain_notice.min(service.config.drain)) => {}
                 _ = interrupt.recv() => {}
+                () = service.draining() => {}
             }
+            Ok(())
         }
-        _ = interrupt.recv() => {}
-        failed = reload::watch(service) => failed?,
-    }
+        _ = interrupt.recv() => Ok(()),
+        failed = reload::watch(service) => failed,
+        () = service.draining() => Ok(()),
+    };
     service.drain();
-    Ok(())
+    result
 }
 
 /// One worker's life.
-fn work(service: Arc<Service>, door: Door) -> io::Result<()> {
-    let redis =
-        Redis::new(&service.config, Arc::clone(&service.health)).map_err(io::Error::other)?;
-    let app = App::new(service, redis);
-    runtime()?.block_on(async {
-        app.redis.connect();
-        let serve = async |listener, router: Router, room| {
-            let handler = TowerToHyperService::new(router);
-            connections::serve(listener, handler, room, Arc::clone(&app.service)).await
-        };
-        let ops = async {
-            match door.ops {
-                Some(ops) => serve(ops, http::ops::router(app.clone()), door.ops_room).await,
-                None => Ok(()),
-            }
-        };
-        let grpc = async {
-            let calls = Calls::new(Arc::clone(&app.service), app.redis.clone())?;
-            grpc::serve(door.grpc, calls, Arc::clone(&door.room), &app.service).await
-        };
-        let http = serve(door.http, http::router(app.clone()), Arc::clone(&door.room));
-        tokio::try_join!(http, grpc, ops)?;
-        Ok(())
-    })
+fn work(app: App, door: Door) -> io::Result<()> {
+    // One that cannot go on ends all, rather than leave its share of the connections alone.
+    let service = Arc::clone(&app.service);
+    let result = runtime().and_then(|runtime| runtime.block_on(serve_all(app, door)));
+    service.drain();
+    result
+}
+
+async fn serve_all(app: App, door: Door) -> io::Result<()> {
+    app.redis.connect();
+    let serve = async |listener, router: Router, room| {
+        let handler = TowerToHyperService::new(router);
+        connections::serve(listener, handler, room, Arc::clone(&app.service)).await
+    };
+    let ops = async {
+        match door.ops {
+            Some(ops) => serve(ops, http::ops::router(app.clone()), door.ops_room).await,
+            None => Ok(()),
+        }
+    };
+    let grpc = async {
+        let calls = Calls::new(Arc::clone(&app.service), app.redis.clone())?;
+        grpc::serve(door.grpc, calls, Arc::clone(&door.room), &app.service).await
+    };
+    let http = serve(door.http, http::router(app.clone()), Arc::clone(&door.room));
+    let served = tokio::try_join!(http, grpc, ops).map(|_| ());
+    app.redis.end().await;
+    served
 }

@@ -13,8 +13,12 @@ mod common;
 use std::collections::HashSet;
 use std::sync::Mutex;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use common::{Edge, server};
+use claw_testkit::{ask, eventually, run};
+use common::{Edge, PATIENCE, TICK, server};
+
+const SIGTERM: i32 = 15;
 
 const CLIENTS: usize = 128;
 const TOKENS: u64 = 1000;
@@ -90,8 +94,67 @@ fn refusals_without_asking_are_exact() {
 }
 
 #[test]
+fn a_refusal_is_repeated_without_asking_until_tokens_come_back() {
+    let server = server();
+    let edge = Edge::limiting(&server.url(), 1, 1)
+        .env("LOCAL_REFUSALS", "true")
+        .env("WORKERS", "1")
+        .env("DECISION_TIMEOUT", "10s")
+        .start();
+    let mut client = edge.client();
+    assert_eq!(client.rate("ann").status, 200);
+    let refused_locally = || edge.metric("operator_redis_local_refusals_total", "");
+    eventually(PATIENCE, TICK, "a refusal without asking", || {
+        let response = client.rate("ann");
+        assert_eq!(response.status, 429);
+        let retry_after: u64 = response.field("retry-after").unwrap().parse().unwrap();
+        assert!((3500..=3600).contains(&retry_after), "{retry_after}");
+        refused_locally() > 0
+    });
+    for _ in 0..3 {
+        run(&mut server.connection(), &["CL.GIVE token_bucket:ann 1"]);
+        // The server tells of it. A second would be too long for that.
+        let given = Instant::now();
+        eventually(PATIENCE, TICK, "the token", || client.rate("ann").status == 200);
+        assert!(given.elapsed() < Duration::from_millis(900), "{:?}", given.elapsed());
+        assert_eq!(client.rate("ann").status, 429);
+    }
+}
+
+#[test]
 fn two_limits_in_one_command_are_exact() {
     let settings = [("CAPACITY", "100000"), ("REFILL", "0")];
     let told = drain_through_two_edges(&settings);
     assert_eq!(told.granted, TOKENS);
+}
+
+#[test]
+fn leases_are_exact_and_given_back() {
+    let told = drain_through_two_edges(&[("LEASE", "64")]);
+    assert_eq!(told.granted, TOKENS);
+
+    // What nobody wants goes back, by itself and at the end of the service.
+    for ends in [false, true] {
+        let server = server();
+        let mut edge = Edge::limiting(&server.url(), 10_000, 0)
+            .env("LEASE", "64")
+            .env("DECISION_TIMEOUT", "10s")
+            .env("DRAIN_NOTICE", "0ms")
+            .start();
+        let mut client = edge.client();
+        let mut granted = 0;
+        eventually(PATIENCE, TICK, "tokens to be taken ahead", || {
+            granted += (0..20).filter(|_| client.rate("ann").status == 200).count() as u64;
+            edge.metric("operator_redis_leased_total", "") > 0
+        });
+        drop(client);
+        if ends {
+            edge.signal(SIGTERM);
+            assert!(edge.wait().success());
+        }
+        eventually(PATIENCE, TICK, "tokens to be given back", || {
+            let left: u64 = ask(&mut server.connection(), "HGET token_bucket:ann tokens");
+            left == 10_000 - granted
+        });
+    }
 }

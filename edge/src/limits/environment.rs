@@ -23,8 +23,12 @@ pub fn rules(config: &Config) -> Result<Vec<Rule>, String> {
         config.user_refill.as_deref(),
         config.user_interval,
     )?;
+    let on_fault = config.on_fault;
     let rule = |name: &str, policy: Policy, base: &str, parts: Vec<Part>| Rule {
-        limit: Arc::new(Limit::new(name.to_owned(), policy, base.as_bytes().to_vec())),
+        limit: Arc::new(Limit {
+            on_fault,
+            ..Limit::new(name.to_owned(), policy, base.as_bytes().to_vec())
+        }),
         when: When::default(),
         parts,
         cost: Cost::Fixed(1),

@@ -1,6 +1,6 @@
 //! A cluster: which node has which slot, and what a node says that no longer has it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -8,20 +8,21 @@ use std::time::Duration;
 use crc16::{State, XMODEM};
 use redis::{Cmd, ConnectionAddr, Value, from_redis_value};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Fault;
 use super::dial::{Dial, Place};
 use super::health::{Health, locked};
 use super::link::Link;
 
-/// How often one command may be sent on to another node. None of them has done it.
-const REDIRECTS: usize = 5;
-/// How long to wait before a command is sent again that a node cannot do in the middle of a
-/// migration.
+/// How long to wait before a command is sent once more to nodes that do not agree yet on who
+/// has its slot, or cannot do it in the middle of a migration. None of them has done it.
 const AGAIN: Duration = Duration::from_millis(2);
 /// How long the slots are not asked for again.
 const FRESH: Duration = Duration::from_millis(100);
+
+/// How long a node may take to tell the slots before another is asked.
+const ANSWER: Duration = Duration::from_millis(500);
 
 /// Where a node is.
 type Node = (String, u16);
@@ -80,7 +81,12 @@ impl Slots {
             let port = from_redis_value(master.next()?).ok()?;
             slots.insert(last, (first, (name.unwrap_or_else(|| host.to_owned()), port)));
         }
-        Some(Self(slots))
+        // A node that is in no cluster yet.
+        (!slots.is_empty()).then_some(Self(slots))
+    }
+
+    fn nodes(&self) -> BTreeSet<Node> {
+        self.0.values().map(|(_, node)| node.clone()).collect()
     }
 }
 
@@ -152,7 +158,8 @@ impl Cluster {
     pub async fn ask(&self, key: &[u8], command: &Cmd, deadline: Instant) -> Result<Value, Fault> {
         let mut node = self.0.node(slot(key), deadline).await?;
         let mut is_importing = false;
-        for _ in 0..REDIRECTS {
+        let mut is_sent_on = false;
+        loop {
             let link = self.0.link(&node);
             let result = if is_importing {
                 link.ask_importing(command, deadline).await
@@ -168,6 +175,7 @@ impl Cluster {
                     None
                 }
             };
+            let is_again = redirect == Some(Redirect::Again);
             match redirect {
                 None => return result,
                 Some(Redirect::Moved(to)) => {
@@ -175,15 +183,13 @@ impl Cluster {
                     (node, is_importing) = (to, false);
                 }
                 Some(Redirect::Ask(to)) => (node, is_importing) = (to, true),
-                Some(Redirect::Again) => {
-                    timeout_at(deadline, sleep(AGAIN)).await.map_err(|_| Fault::Deadline)?;
-                }
+                Some(Redirect::Again) => {}
             }
+            if (is_sent_on || is_again) && timeout_at(deadline, sleep(AGAIN)).await.is_err() {
+                return result;
+            }
+            is_sent_on = true;
         }
-        Err(Fault::Refused {
-            code: "MOVED".to_owned(),
-            text: format!("a command was sent on {REDIRECTS} times"),
-        })
     }
 }
 
@@ -224,23 +230,12 @@ impl Inner {
         }
     }
 
-    /// Asks one node after the other for the slots, first those that are known to have some.
+    /// Asks one node after the other for the slots: those that are known to have some, then
+    /// those of the URL.
     async fn learn(cluster: Weak<Self>) {
         let Some(this) = cluster.upgrade() else { return };
-        let mut nodes: Vec<Node> =
-            locked(&this.slots).0.values().map(|(_, node)| node.clone()).collect();
-        nodes.extend(this.seeds.iter().cloned());
-        nodes.dedup();
-        let mut command = redis::cmd("CLUSTER");
-        command.arg("SLOTS");
-        for node in nodes {
-            let Some(deadline) = Instant::now().checked_add(FRESH) else { break };
-            let answer = this.link(&node).ask(&command, deadline).await;
-            let slots = answer.ok().and_then(|reply| Slots::read(reply, &node.0));
-            if let Some(slots) = slots.filter(|slots| !slots.0.is_empty()) {
-                this.adopt(slots);
-                break;
-            }
+        if let Some(slots) = this.ask_for_slots().await {
+            this.adopt(slots);
         }
         drop(this);
         sleep(FRESH).await;
@@ -250,12 +245,36 @@ impl Inner {
         this.learnt.send_modify(|learnt| *learnt = learnt.wrapping_add(1));
     }
 
+    async fn ask_for_slots(self: &Arc<Self>) -> Option<Slots> {
+        let mut command = redis::cmd("CLUSTER");
+        command.arg("SLOTS");
+        let known = locked(&self.slots).nodes();
+        for node in &known {
+            let deadline = Instant::now().checked_add(ANSWER)?;
+            let answer = self.link(node).ask(&command, deadline).await;
+            if let Some(slots) = answer.ok().and_then(|reply| Slots::read(reply, &node.0)) {
+                return Some(slots);
+            }
+        }
+        for (host, port) in &self.seeds {
+            let address = ConnectionAddr::Tcp(host.clone(), *port);
+            let answer = timeout(ANSWER, self.dial.ask_once(&address, &command)).await;
+            match answer.unwrap_or_else(|_| Err("no answer".to_owned())) {
+                Ok(reply) => match Slots::read(reply, host) {
+                    Some(slots) => return Some(slots),
+                    None => tracing::debug!(%address, "has no slots to tell of"),
+                },
+                Err(error) => tracing::debug!(%address, error, "does not tell the slots"),
+            }
+        }
+        None
+    }
+
     /// Goes by these slots from now on, and leaves nodes that have none.
     fn adopt(&self, slots: Slots) {
         let mut links = locked(&self.links);
-        links.retain(|node, _| {
-            self.seeds.contains(node) || slots.0.values().any(|(_, known)| known == node)
-        });
+        let nodes = slots.nodes();
+        links.retain(|node, _| nodes.contains(node));
         *locked(&self.slots) = slots;
         drop(links);
         self.learnt.send_modify(|learnt| *learnt = learnt.wrapping_add(1));

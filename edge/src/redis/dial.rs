@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ConnectionAddr, ProtocolVersion, RedisConnectionInfo};
-use redis::{PushInfo, RedisError};
+use redis::{PushInfo, RedisError, Value};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -103,14 +103,24 @@ impl Dial {
                 let address = self.master(sentinels, service).await?;
                 let mut dialled = self.dial(&address, &login).await?;
                 // Right after a failover a sentinel may still name the old master.
-                let role: Vec<redis::Value> =
+                let role: Vec<Value> =
                     run(&mut dialled, &redis::cmd("ROLE")).await.map_err(text)?;
                 match role.first() {
-                    Some(redis::Value::BulkString(role)) if role == b"master" => Ok(dialled),
+                    Some(Value::BulkString(role)) if role == b"master" => Ok(dialled),
                     _ => Err(format!("{address} is no longer the master of {service}")),
                 }
             }
         }
+    }
+
+    /// The answer to one command, on a connection for it alone.
+    ///
+    /// # Errors
+    /// Says at which step it failed.
+    pub async fn ask_once(&self, address: &ConnectionAddr, command: &Cmd) -> Result<Value, String> {
+        let login = self.login(self.password_file.as_ref())?;
+        let mut dialled = self.connect(address, &login, None).await?;
+        run(&mut dialled, command).await.map_err(text)
     }
 
     /// The master, as the first sentinel says that knows one.

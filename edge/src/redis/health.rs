@@ -44,14 +44,23 @@ impl Health {
 
     /// A circuit has closed.
     pub(super) fn closed(&self, server: &str) {
-        self.metrics.circuits_open.dec();
-        let mut open = locked(&self.open);
-        let Some(workers) = open.get_mut(server) else { return };
-        *workers = workers.saturating_sub(1);
-        if *workers == 0 {
-            open.remove(server);
+        if self.left(server) {
             tracing::info!(server, "Redis answers again");
         }
+    }
+
+    /// Nobody tries any more to reach a server whose circuit is open. Says whether that was
+    /// the last such circuit of the server.
+    pub(super) fn left(&self, server: &str) -> bool {
+        self.metrics.circuits_open.dec();
+        let mut open = locked(&self.open);
+        let Some(workers) = open.get_mut(server) else { return false };
+        *workers = workers.saturating_sub(1);
+        let is_last = *workers == 0;
+        if is_last {
+            open.remove(server);
+        }
+        is_last
     }
 
     /// A command has had no answer.

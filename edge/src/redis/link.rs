@@ -279,6 +279,14 @@ impl Inner {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if locked(&self.state).circuit.is_open() {
+            self.health.left(&self.name);
+        }
+    }
+}
+
 /// One command's place among those that wait.
 struct InFlight<'a>(&'a AtomicUsize);
 
@@ -301,4 +309,24 @@ impl Drop for InFlight<'_> {
 /// A number that differs between processes and calls. It spreads attempts, no more.
 fn random() -> u64 {
     RandomState::new().hash_one(0)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_wait_and_no_more_until_one_has_gone() {
+        let waiting = AtomicUsize::new(0);
+        let mut places: Vec<InFlight<'_>> =
+            (0..IN_FLIGHT).map(|_| InFlight::enter(&waiting).unwrap()).collect();
+        for _ in 0..2 {
+            assert_eq!(InFlight::enter(&waiting).err(), Some(Fault::QueueFull));
+        }
+        drop(places.pop());
+        assert!(InFlight::enter(&waiting).is_ok());
+        drop(places);
+        assert_eq!(waiting.into_inner(), 0);
+    }
 }

@@ -21,13 +21,6 @@ use super::stall::Stalling;
 use crate::http::Peer;
 use crate::service::Service;
 
-/// How long a client may take for the fields of a request, counted from the end of the one
-/// before: a connection that is kept open without a request is closed then, too.
-const HEADER: Duration = Duration::from_secs(30);
-/// How long a client may take for the rest of a request.
-const REQUEST: Duration = Duration::from_secs(10);
-/// How long a client may take nothing of what it is sent.
-pub(super) const STALL: Duration = Duration::from_secs(30);
 /// The fields of a request, at most, in bytes.
 pub(super) const FIELDS: u32 = 16 * 1024;
 /// Requests at once on one connection of HTTP/2.
@@ -59,10 +52,11 @@ where
 {
     let listener = TcpListener::from_std(listener)?;
     let open = GracefulShutdown::new();
-    let server = server();
+    let patience = service.config.client_timeout;
+    let server = server(patience);
     let begin = |(stream, peer): (TcpStream, SocketAddr), place: OwnedSemaphorePermit| {
         let _ = stream.set_nodelay(true);
-        let stream = TokioIo::new(Stalling::new(stream, STALL));
+        let stream = TokioIo::new(Stalling::new(stream, patience));
         let (handler, service) = (handler.clone(), Arc::clone(&service));
         let handler = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer.ip()));
@@ -109,12 +103,13 @@ where
     Ok(())
 }
 
-fn server() -> Builder<TokioExecutor> {
+fn server(patience: Duration) -> Builder<TokioExecutor> {
     let mut server = Builder::new(TokioExecutor::new());
     server
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER)
+        // From the end of the request before: a connection kept open without one is closed, too.
+        .header_read_timeout(patience)
         .max_buf_size(usize::try_from(FIELDS).unwrap_or(usize::MAX));
     server
         .http2()
@@ -137,7 +132,7 @@ where
     B: Default,
 {
     let is_persistent = request.version() == Version::HTTP_11;
-    let answer = timeout(REQUEST, handler.call(request)).await;
+    let answer = timeout(service.config.client_timeout, handler.call(request)).await;
     let is_late = answer.is_err();
     let mut response = match answer {
         Ok(response) => response?,

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::connections::{FIELDS, PING, STALL, STREAMS};
+use super::connections::{FIELDS, PING, STREAMS};
 use super::stall::Stalling;
 use crate::rls::calls::Calls;
 use crate::service::Service;
@@ -76,7 +76,7 @@ async fn connection(
     service: Arc<Service>,
 ) {
     let _ = stream.set_nodelay(true);
-    let stream = TokioIo::new(Stalling::new(stream, STALL));
+    let stream = TokioIo::new(Stalling::new(stream, service.config.client_timeout));
     let mut server = http2::Builder::new(TokioExecutor::new());
     server
         .timer(TokioTimer::new())

@@ -1,4 +1,4 @@
-//! A socket whose other end has to take what it is sent.
+//! A socket whose other end has to begin to speak, and to take what it is sent.
 
 use std::io;
 use std::pin::Pin;
@@ -8,19 +8,28 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A stream on which a write that makes no progress for a time is an error.
+/// How many bytes a client sends before the server knows for sure which protocol it speaks:
+/// those by which HTTP/2 begins. Until then neither protocol's own bounds of time hold.
+const PREFACE: usize = 24;
+
+/// A stream on which it is an error when nothing comes at first, or when a write makes no
+/// progress, for a time.
 #[derive(Debug)]
 pub struct Stalling<S> {
     stream: S,
     patience: Duration,
+    /// Runs until so many bytes have come.
+    opening: Option<Pin<Box<Sleep>>>,
+    read: usize,
     /// Runs while a write waits.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Stalling<S> {
-    /// `stream`, whose writes wait for `patience` at most.
+    /// `stream`, whose other end is waited for as long as `patience`.
     pub fn new(stream: S, patience: Duration) -> Self {
-        Self { stream, patience, timer: None }
+        let opening = Some(Box::pin(sleep(patience)));
+        Self { stream, patience, opening, read: 0, timer: None }
     }
 
     /// What a write came to, unless it has waited too long.
@@ -46,7 +55,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stalling<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let Some(opening) = &mut self.opening else { return result };
+        if result.is_pending() {
+            ready!(opening.as_mut().poll(context));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        self.read = self.read.saturating_add(buffer.filled().len().saturating_sub(before));
+        if self.read >= PREFACE {
+            self.opening = None;
+        }
+        result
     }
 }
 
@@ -83,13 +103,29 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::arithmetic_side_effects, clippy::unwrap_used)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio::runtime::Builder;
     use tokio::time::timeout;
 
     use super::*;
+
+    #[test]
+    fn a_client_has_to_begin_and_may_then_be_silent() {
+        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build();
+        runtime.unwrap().block_on(async {
+            let patience = Duration::from_secs(30);
+            for (bytes, is_late) in [(0, true), (PREFACE - 1, true), (PREFACE, false)] {
+                let (ours, mut theirs) = duplex(64);
+                let mut stream = Stalling::new(ours, patience);
+                theirs.write_all(&vec![1; bytes]).await.unwrap();
+                stream.read_exact(&mut vec![0; bytes]).await.unwrap();
+                let more = timeout(patience * 2, stream.read_u8()).await;
+                assert_eq!(more.is_ok_and(|read| read.is_err()), is_late, "{bytes}");
+            }
+        });
+    }
 
     #[test]
     fn a_write_waits_for_a_slow_reader_and_not_for_one_that_has_stopped() {

@@ -130,6 +130,11 @@ impl Edge {
             .sum()
     }
 
+    /// Whether it says that it takes requests.
+    pub fn is_ready(&self) -> bool {
+        self.ops("/readyz").status == 200
+    }
+
     /// All that it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).expect("a log file")
