@@ -9,7 +9,7 @@ mod common;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use claw_edge::config::Config;
@@ -230,13 +230,12 @@ fn a_server_that_hangs_is_waited_for_once() {
     let edge = start(&server.url(), &[&user[..], &[("DECISION_TIMEOUT", "2s")]].concat());
     assert_eq!(rate(&edge, "ann", "tea", "1").status, 200);
     send_signal(server.pid(), 19);
-    let begin = Instant::now();
     let refused = rate(&edge, "ann", "tea", "2");
-    let took = begin.elapsed();
+    let waited = edge.metric("operator_redis_faults_total", r#"kind="deadline""#);
     send_signal(server.pid(), 18);
     assert!(refused.problem(503).ends_with("it is safe to send the request again"));
-    // Not once for the limit, which fails open, and once more to store it.
-    assert!((2000..3500).contains(&took.as_millis()), "{took:?}");
+    // For the limit, which fails open; and not once more to store it.
+    assert_eq!(waited, 1);
 }
 
 /// All keys of ratings with their contents, as a digest that does not depend on their order.
@@ -264,7 +263,11 @@ fn the_function_is_loaded_whenever_it_is_missing() {
     eventually(PATIENCE, TICK, "the edge finds the server again", || {
         rate(&edge, "ann", "tea", "3").status == 200
     });
-    assert_eq!(get(edge.http, "/rating/ann/tea").json()["rating"], 3);
+    // By each of its workers.
+    eventually(PATIENCE, TICK, "the rating is read", || {
+        let rating = get(edge.http, "/rating/ann/tea");
+        rating.status == 200 && rating.json()["rating"] == 3
+    });
     drop(server);
 }
 
