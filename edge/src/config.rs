@@ -10,8 +10,6 @@ use clap::builder::BoolishValueParser;
 use crate::access::Secret;
 use crate::client::Network;
 
-use crate::limits::OnFault;
-
 /// Decides over HTTP and gRPC whether a request may pass, by token buckets in Redis.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "claw-edge", version)]
@@ -57,9 +55,9 @@ pub struct Config {
     #[arg(long, env, default_value = "1s", value_parser = duration)]
     pub user_interval: Duration,
 
-    /// What the limits above decide when Redis cannot be asked: open lets pass, closed refuses
-    #[arg(long, env, value_enum, default_value_t = OnFault::Open)]
-    pub on_fault: OnFault,
+    /// Whether the limits above refuse when Redis cannot be asked, rather than let pass
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub fail_closed: bool,
 
     /// How long a decision may wait for Redis
     #[arg(long, env, default_value = "50ms", value_parser = duration)]
@@ -138,7 +136,7 @@ pub struct Config {
     pub redis_ca_file: Option<PathBuf>,
 
     /// Whether a refusal is repeated, for a second at most, without asking Redis again
-    #[arg(long, env)]
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
     pub local_refusals: bool,
 
     /// Tokens taken ahead, by each worker, for a key that is asked for all the time: 4 to 64; 0 = none

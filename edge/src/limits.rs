@@ -74,7 +74,7 @@ pub enum Mode {
 }
 
 /// What a limit decides when the server cannot be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFault {
     /// The request passes.

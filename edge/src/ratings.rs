@@ -219,7 +219,7 @@ impl Ratings {
     async fn is_loaded(&self) -> Result<bool, Fault> {
         let mut command = redis::cmd("FUNCTION");
         command.arg("LIST").arg("LIBRARYNAME").arg(LIBRARY_NAME).arg("WITHCODE");
-        match self.redis.call::<Value>(&command).await {
+        match self.redis.call_at::<Value>(ROOT.as_bytes(), &command).await {
             Ok(libraries) => Ok(mentions(&libraries, LIBRARY.as_bytes())),
             Err(Fault::Refused { .. }) => Ok(true),
             Err(fault) => Err(fault),
@@ -230,7 +230,7 @@ impl Ratings {
         tracing::info!(library = LIBRARY_NAME, "the library of ratings is loaded into the server");
         let mut command = redis::cmd("FUNCTION");
         command.arg("LOAD").arg("REPLACE").arg(LIBRARY);
-        self.redis.call::<Value>(&command).await.map(|_| ())
+        self.redis.call_at::<Value>(ROOT.as_bytes(), &command).await.map(|_| ())
     }
 }
 

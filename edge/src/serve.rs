@@ -76,11 +76,11 @@ pub fn serve(service: Service) -> io::Result<()> {
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(app, door))
         })
         .collect::<io::Result<_>>()?;
-    let waited = runtime.block_on(wait_for_end(&service, signals));
+    runtime.block_on(wait_for_end(&service, signals))?;
     for thread in threads {
         thread.join().map_err(|_| io::Error::other("a worker panicked"))??;
     }
-    waited
+    Ok(())
 }
 
 fn runtime() -> io::Result<runtime::Runtime> {
@@ -93,7 +93,7 @@ async fn wait_for_end(
     service: &Service,
     (mut terminate, mut interrupt): (Signal, Signal),
 ) -> io::Result<()> {
-    let result = tokio::select! {
+    tokio::select! {
         _ = terminate.recv() => {
             service.end();
             tokio::select! {
@@ -101,14 +101,16 @@ async fn wait_for_end(
                 _ = interrupt.recv() => {}
                 () = service.draining() => {}
             }
-            Ok(())
         }
-        _ = interrupt.recv() => Ok(()),
-        failed = reload::watch(service) => failed,
-        () = service.draining() => Ok(()),
-    };
+        _ = interrupt.recv() => {}
+        () = service.draining() => {}
+        failed = reload::watch(service) => {
+            service.drain();
+            return failed;
+        }
+    }
     service.drain();
-    result
+    Ok(())
 }
 
 /// One worker's life.

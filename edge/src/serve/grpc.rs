@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::connections::{FIELDS, PING, STREAMS};
 use super::stall::Stalling;
@@ -57,6 +57,13 @@ pub async fn serve(
                 open.spawn(connection(stream, calls.clone(), place, Arc::clone(service)));
             }
             Err(_) => service.no_room(),
+        }
+    }
+    // Those who were let in by the kernel are served, rather than cut off with the listener.
+    let last = Instant::now();
+    while let Ok(Ok((stream, _))) = timeout_at(last, listener.accept()).await {
+        if let Ok(place) = Arc::clone(&room).try_acquire_owned() {
+            open.spawn(connection(stream, calls.clone(), place, Arc::clone(service)));
         }
     }
     drop(listener);
