@@ -159,6 +159,8 @@ pub struct Metrics {
     durations: Family<RouteLabel, Histogram>,
     /// Hits by limit of a descriptor file and by what it said.
     pub hits: Family<Hits, Counter>,
+    /// Requests of Envoy's whose domain no descriptor file has.
+    pub unknown_domains: Counter,
     /// Names that [`Metrics::hits`] has.
     names: RwLock<HashSet<Arc<str>>>,
     /// Whether the limits could be read, each time that they were.
@@ -181,6 +183,12 @@ impl Default for Metrics {
         registry.register_with_unit("request_duration", help, Unit::Seconds, durations.clone());
         let hits = Family::default();
         registry.register("limit_hits", "Hits of limits of descriptor files", hits.clone());
+        let unknown_domains = Counter::default();
+        registry.register(
+            "unknown_domains",
+            "Requests whose domain no descriptor file has",
+            unknown_domains.clone(),
+        );
         let reloads = Family::default();
         registry.register("config_reloads", "Times that limits were read", reloads.clone());
         let names = RwLock::default();
@@ -197,6 +205,7 @@ impl Default for Metrics {
             rate_limited,
             durations,
             hits,
+            unknown_domains,
             names,
             reloads,
             connections_refused,

@@ -13,9 +13,9 @@ use claw_core::limits::MAX_TOKENS;
 use tonic::Status;
 
 use self::reply::{Asked, What};
-use crate::decide::Plan;
+use crate::decide::{Answer, Outcome, Plan};
 use crate::limits::{Charge, Found, Mode};
-use crate::metrics::{HitResult, Outcome, Request, Route};
+use crate::metrics::{self, HitResult, Request, Route};
 use crate::proto::{Code, RateLimitRequest, RateLimitResponse};
 use crate::redis::Redis;
 use crate::service::Service;
@@ -41,10 +41,10 @@ pub async fn decide(
 ) -> Result<RateLimitResponse, Status> {
     let response = respond(service, redis, request).await;
     let result = match &response {
-        Ok(response) if response.overall_code() == Code::OverLimit => Outcome::Limited,
-        Ok(_) => Outcome::Allowed,
-        Err(status) if status.code() == tonic::Code::InvalidArgument => Outcome::Invalid,
-        Err(_) => Outcome::Unavailable,
+        Ok(response) if response.overall_code() == Code::OverLimit => metrics::Outcome::Limited,
+        Ok(_) => metrics::Outcome::Allowed,
+        Err(status) if status.code() == tonic::Code::InvalidArgument => metrics::Outcome::Invalid,
+        Err(_) => metrics::Outcome::Unavailable,
     };
     service.metrics.requests.get_or_create(&Request { route: Route::Rls, result }).inc();
     response
@@ -52,7 +52,7 @@ pub async fn decide(
 
 /// Counts a request that cannot be read.
 fn count_invalid(service: &Service) {
-    let request = Request { route: Route::Rls, result: Outcome::Invalid };
+    let request = Request { route: Route::Rls, result: metrics::Outcome::Invalid };
     service.metrics.requests.get_or_create(&request).inc();
 }
 
@@ -70,7 +70,15 @@ async fn respond(
     if request.descriptors.len() > MOST_DESCRIPTORS {
         return Err(Status::invalid_argument("there are more than 1024 descriptors"));
     }
-    let found = service.limits.load().of_descriptors(&request.domain, &request.descriptors);
+    if service.config.rls_config.is_none() {
+        // Without limits every request would pass, and nobody would know why.
+        return Err(Status::failed_precondition("there are no limits: RLS_CONFIG is not set"));
+    }
+    let limits = service.limits.load();
+    if !limits.has_domain(&request.domain) {
+        service.metrics.unknown_domains.inc();
+    }
+    let found = limits.of_descriptors(&request.domain, &request.descriptors);
     if found.iter().any(|found| matches!(found, Found::BadOverride)) {
         return Err(Status::invalid_argument("the unit of a descriptor's limit is not known"));
     }
@@ -78,6 +86,9 @@ async fn respond(
     // A limit of nothing needs no server to say so.
     if asked.iter().any(Asked::grants_something) {
         ask(redis, &mut asked).await?;
+        if service.config.rls_overdraw {
+            overdraw(redis, request, &mut asked).await?;
+        }
     }
     count(service, &asked);
     Ok(reply::response(&service.config, request, &asked))
@@ -101,9 +112,12 @@ fn asked(request: &RateLimitRequest, found: Vec<Found>) -> Vec<Asked> {
         .collect()
 }
 
+fn unavailable() -> Status {
+    Status::unavailable("the limits cannot be asked for")
+}
+
 /// Asks the server for all of them.
 async fn ask(redis: &Redis, asked: &mut [Asked]) -> Result<(), Status> {
-    let unavailable = || Status::unavailable("the limits cannot be asked for");
     let mut charges = Vec::new();
     for one in asked.iter() {
         let Found::Limited { leaf, key, .. } = &one.found else { continue };
@@ -132,6 +146,29 @@ async fn ask(redis: &Redis, asked: &mut [Asked]) -> Result<(), Status> {
                 return Err(unavailable());
             }
         }
+    }
+    Ok(())
+}
+
+/// Books the hits that a descriptor names by itself even where they were refused, as debt. A
+/// proxy names them when it knows what a request has cost, and that is when the work is done.
+async fn overdraw(
+    redis: &Redis,
+    request: &RateLimitRequest,
+    asked: &mut [Asked],
+) -> Result<(), Status> {
+    for (one, descriptor) in asked.iter_mut().zip(&request.descriptors) {
+        if descriptor.hits_addend.is_none() || !one.grants_something() || !one.is_over() {
+            continue;
+        }
+        let (Found::Limited { leaf, key, .. }, What::Take(hits)) = (&one.found, one.what) else {
+            continue;
+        };
+        let charge = Charge { limit: Arc::clone(&leaf.limit), key: Arc::clone(key), cost: 0 };
+        let booked = redis.settle(&charge, hits).await.map_err(|_| unavailable())?;
+        // It was refused, and is until the debt is paid.
+        let answer = Answer { retry_after_ms: booked.reset_after_ms, ..booked };
+        one.outcome = Some(Outcome { charge, answer: Some(answer) });
     }
     Ok(())
 }

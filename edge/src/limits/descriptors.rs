@@ -341,3 +341,64 @@ fn escape(text: &str, key: &mut String) {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Whether a pattern fits, tried letter by letter.
+    fn fits(pattern: &[u8], text: &[u8]) -> bool {
+        match (pattern.split_first(), text.split_first()) {
+            (None, None) => true,
+            (Some((b'*', rest)), None) => fits(rest, text),
+            (Some((b'*', rest)), Some((_, after))) => fits(rest, text) || fits(pattern, after),
+            (Some((one, rest)), Some((other, after))) => one == other && fits(rest, after),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_star_stands_for_any_text(pattern in "[ab*]{0,3}[*][ab*]{0,3}", text in "[ab]{0,8}") {
+            let wildcard = Wildcard::new(&pattern).unwrap();
+            let expected = fits(pattern.as_bytes(), text.as_bytes());
+            prop_assert_eq!(wildcard.fits(&text), expected, "{} {}", pattern, text);
+        }
+
+        /// Descriptors that differ have different keys, overrides among them.
+        #[test]
+        fn keys_stay_apart(
+            one in prop::collection::vec(("[a=/%2F]{0,3}", "[a=/%2F]{0,3}"), 0..3),
+            other in prop::collection::vec(("[a=/%2F]{0,3}", "[a=/%2F]{0,3}"), 0..3),
+            limits in (prop::option::of(1..3_u32), prop::option::of(1..3_u32)),
+        ) {
+            let domain = Domain::new("d", "", false);
+            let key = |entries: &[(String, String)], limit: Option<u32>| {
+                let entries: Vec<Entry> = entries
+                    .iter()
+                    .map(|(key, value)| Entry { key: key.clone(), value: value.clone() })
+                    .collect();
+                match limit {
+                    None => domain.key(&entries, &[]),
+                    Some(unit) => {
+                        let limit = RateLimitOverride { requests_per_unit: 1, unit: unit.cast_signed() };
+                        match domain.overridden(&entries, &limit) {
+                            Found::Limited { key, .. } => String::from_utf8(key.to_vec()).unwrap(),
+                            found => format!("{found:?}"),
+                        }
+                    }
+                }
+            };
+            let is_same = one == other && limits.0 == limits.1;
+            prop_assert_eq!(key(&one, limits.0) == key(&other, limits.1), is_same);
+        }
+    }
+
+    #[test]
+    fn a_text_without_a_star_is_no_pattern() {
+        assert!(Wildcard::new("").is_none() && Wildcard::new("ab").is_none());
+    }
+}
