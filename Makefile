@@ -3,6 +3,8 @@
 # make regions  two regions that share one limit, cut apart and healed
 # make run    a server in the foreground; its configuration, made of redis.conf, and
 #             its data are in target/run
+# make edge   claw-edge in front of a private server: an HTTP rating API with limits, in
+#             the foreground, with what to try
 # make bench  CL.TAKE against its rivals; REDIS_CELL=path adds redis-cell
 # make bench-sync  what region sync and each further region cost, and how fast it is;
 #             both compare with another build of the module: AGAINST=path;
@@ -32,7 +34,7 @@ BENCH_OPTIONS = $(if $(AGAINST),--against "$(AGAINST)") $(BENCH)
 
 export REDIS_CLAW_MODULE ?= $(abspath $(MODULE))
 
-.PHONY: build demo regions run test lint unit server-tests newer-server-tests container-tests images plots dist bench bench-sync microbench \
+.PHONY: build demo regions run edge test lint unit server-tests newer-server-tests container-tests images plots dist bench bench-sync microbench \
 	simulate soak fuzz clean
 
 build:
@@ -49,10 +51,14 @@ run: build
 	@mkdir -p target/run
 	scripts/serve.sh $(SERVER) redis.conf "$(abspath target/run)" "$(REDIS_CLAW_MODULE)"
 
+edge: build
+	cargo build --release --locked -p claw-edge
+	@scripts/edge.sh
+
 test: lint unit server-tests newer-server-tests container-tests
 
 lint:
-	@scripts/setup.sh build test
+	@scripts/setup.sh build test edge
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 

@@ -82,6 +82,7 @@ for want in "${wants[@]}"; do
         need 'have prometheus-redis-exporter || have redis_exporter' prometheus-redis-exporter - - - -
         ;;
     edge) # what the tests of claw-edge put in front of it, and what reads its metrics
+        need 'have curl' curl curl curl curl curl
         need 'have nginx' nginx nginx nginx nginx nginx
         need 'have promtool' prometheus - prometheus prometheus prometheus
         need 'have python3' python3 python3 python3 python python

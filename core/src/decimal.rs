@@ -83,6 +83,21 @@ pub fn parse_refill(text: &[u8]) -> Option<u64> {
     (micros <= MAX_MICRO_TOKENS).then_some(micros)
 }
 
+/// Reads an amount that is a whole number of millionths, in any form, and rounds nothing.
+///
+/// # Errors
+/// When there is more of it than six decimals can tell; else as [`parse`].
+///
+/// ```
+/// use claw_core::decimal::parse_exact;
+/// assert_eq!(parse_exact(b"4.5000000"), Ok(4_500_000));
+/// assert!(parse_exact(b"4.5000001").is_err());
+/// ```
+pub fn parse_exact(text: &[u8]) -> Result<u64, DecimalError> {
+    let read = units(text, 6)?;
+    if read.exact { read.amount(MAX_MICRO_TOKENS) } else { Err(DecimalError::NotANumber) }
+}
+
 /// Reads a whole number, in any form: `5.0` is 5, `1e3` is 1000.
 ///
 /// # Errors

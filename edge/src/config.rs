@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Parser;
 use clap::builder::BoolishValueParser;
-use clap::{Parser, ValueEnum};
-use serde::Deserialize;
 
+use crate::access::Secret;
 use crate::client::Network;
 
 /// Decides over HTTP and gRPC whether a request may pass, by token buckets in Redis.
@@ -55,9 +55,9 @@ pub struct Config {
     #[arg(long, env, default_value = "1s", value_parser = duration)]
     pub user_interval: Duration,
 
-    /// What the limits above decide when Redis cannot be asked: open lets pass, closed refuses
-    #[arg(long, env, value_enum, default_value_t = OnFault::Open)]
-    pub on_fault: OnFault,
+    /// Whether the limits above refuse when Redis cannot be asked, rather than let pass
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub fail_closed: bool,
 
     /// How long a decision may wait for Redis
     #[arg(long, env, default_value = "50ms", value_parser = duration)]
@@ -140,7 +140,7 @@ pub struct Config {
     pub redis_ca_file: Option<PathBuf>,
 
     /// Whether a refusal is repeated, for a second at most, without asking Redis again
-    #[arg(long, env)]
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
     pub local_refusals: bool,
 
     /// Tokens taken ahead, by each worker, for a key that is asked for all the time: 4 to 64; 0 = none
@@ -158,16 +158,49 @@ pub struct Config {
     /// How long after SIGTERM new connections are still served, so that balancers notice; part of DRAIN
     #[arg(long, env, default_value = "2s", value_parser = duration)]
     pub drain_notice: Duration,
+
+    /// The token that callers of /v1 and of DELETE /users have to show; without any, only
+    /// callers on this machine are answered. Better in API_TOKEN_FILE: flags can be seen by
+    /// others
+    #[arg(long, env, hide_env_values = true)]
+    pub api_token: Option<Secret>,
+
+    /// A file with such tokens, one on each line
+    #[arg(long, env)]
+    pub api_token_file: Option<PathBuf>,
+
+    /// Whether callers of /v1 may bring policies of their own
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub allow_policies: bool,
+
+    /// The header that names the user to /auth. The proxy has to set it or to remove it
+    #[arg(long, env)]
+    pub user_header: Option<String>,
+
+    /// Whether the older RateLimit-Limit, RateLimit-Remaining and RateLimit-Reset are sent too
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
+    pub older_fields: bool,
+
+    /// The longest body of a request, in bytes
+    #[arg(long, env, default_value_t = 16_384)]
+    pub max_body: usize,
+
+    /// What this region is called in ratings: letters, digits, _, . and -, at most 64
+    #[arg(long, env, default_value = "local", value_parser = region)]
+    pub region: String,
+
+    /// How many ratings the outbox keeps, about, for those who follow it
+    #[arg(long, env, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
+    pub ratings_outbox: u64,
 }
 
-/// What a limit decides when the server cannot be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum OnFault {
-    /// The request passes.
-    Open,
-    /// The request is refused.
-    Closed,
+/// Reads the name of a region. No other letters: each region has to order names alike.
+fn region(text: &str) -> Result<String, String> {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || "_.-".contains(letter);
+    if text.is_empty() || text.len() > 64 || !text.chars().all(fits) {
+        return Err("a region is named by 1 to 64 letters, digits, _, . and -".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// Reads a length of time: a whole number and a unit, `500ms`, `1s`, `1m`, `1h`, `1d`.

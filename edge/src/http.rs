@@ -1,31 +1,109 @@
 //! What is served over HTTP.
 
+pub mod auth;
+pub mod body;
 pub mod fields;
+pub mod limited;
+pub mod observe;
 pub mod ops;
 pub mod problem;
 pub mod rating;
+pub mod request_id;
+pub mod v1;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::post;
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, any, delete, get, post};
 
+use crate::client;
+use crate::metrics::Route;
+use crate::ratings::Ratings;
 use crate::redis::Redis;
 use crate::service::Service;
 
 /// What every handler has at hand.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct App {
     /// What all workers share.
     pub service: Arc<Service>,
     /// The worker's connection.
     pub redis: Redis,
+    /// What users think of items.
+    pub ratings: Ratings,
 }
 
-/// The routes of `HTTP_ADDR`.
+impl App {
+    /// For one worker.
+    #[must_use]
+    pub fn new(service: Arc<Service>, redis: Redis) -> Self {
+        let ratings = Ratings::new(&service.config, redis.clone());
+        Self { service, redis, ratings }
+    }
+
+    /// Who sent a request, past the proxies that are believed.
+    #[must_use]
+    pub fn client(&self, peer: Peer, headers: &HeaderMap) -> IpAddr {
+        client::address(peer.0, headers, &self.service.config.trusted_proxies)
+    }
+}
+
+/// The routes of `HTTP_ADDR`, with the names by which they are counted.
+pub fn routes() -> Vec<(&'static str, Route, MethodRouter<App>)> {
+    vec![
+        ("/rating", Route::Rating, post(rating::rate)),
+        ("/ratings", Route::Rating, post(rating::rate)),
+        ("/rating/{user}/{item}", Route::RatingRead, get(rating::of_user)),
+        ("/items/{item}", Route::ItemRead, get(rating::of_item)),
+        ("/users/{user}", Route::UserDelete, delete(rating::forget)),
+        ("/v1/check", Route::Check, post(v1::check)),
+        ("/v1/take", Route::Take, post(v1::take)),
+        ("/v1/give", Route::Give, post(v1::give)),
+        ("/v1/settle", Route::Settle, post(v1::settle)),
+        ("/auth", Route::Auth, any(auth::decide)),
+    ]
+}
+
+/// The router of `HTTP_ADDR`.
 pub fn router(app: App) -> Router {
-    Router::new()
-        .route("/rating", post(rating::rate))
-        .route("/ratings", post(rating::rate))
-        .with_state(app)
+    build(app, routes())
+}
+
+/// A router of `routes` in which every answer is counted, and every error is a problem.
+fn build(app: App, routes: Vec<(&'static str, Route, MethodRouter<App>)>) -> Router {
+    let seen = |route| from_fn_with_state((app.clone(), route), observe::observe);
+    let mut router = Router::new();
+    for (path, route, handlers) in routes {
+        router = router.route(path, handlers.layer(seen(route)));
+    }
+    let unknown = any(problem::not_found).layer(seen(Route::Unknown));
+    router.fallback_service(unknown.with_state(app.clone())).with_state(app)
+}
+
+/// The address at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
+/// The address at the other end of the connection of a request.
+///
+/// # Errors
+/// When the server has not told it, which is a mistake of this program.
+pub fn peer(request: &Request) -> Result<Peer, problem::Problem> {
+    let peer = request.extensions().get::<Peer>().copied();
+    peer.ok_or_else(|| problem::Problem::internal("a connection without a peer"))
+}
+
+/// The host that a request is for, without a port.
+#[must_use]
+pub fn host(named: Option<&str>) -> &str {
+    let named = named.unwrap_or_default();
+    match named.rsplit_once(':') {
+        // In an IPv6 address there are more of them.
+        Some((host, _)) if !host.contains(':') || host.ends_with(']') => host,
+        _ => named,
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! |--------|------|
+//! | [`access`] | whether a caller may: bearer tokens |
 //! | [`config`] | every setting: flag, environment variable, default |
 //! | [`proto`] | the messages of Envoy's rate limit service |
 //! | [`client`] | who sent a request, behind proxies |
@@ -11,6 +12,7 @@
 //! | [`decide`] | pure: charges and the server's answers become a verdict |
 //! | [`redis`] | the connection that decides: deadlines, circuit, coalescing |
 //! | [`http`] | the rating API, forward authentication, and the pages for operators |
+//! | [`ratings`] | what users think of items, kept in Redis by a Function |
 //! | [`rls`] | Envoy's rate limit service, over gRPC |
 //! | [`metrics`] | what is counted |
 //! | [`service`] | what all workers share |
@@ -18,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod check;
 pub mod client;
 pub mod config;
@@ -26,6 +29,7 @@ pub mod http;
 pub mod limits;
 pub mod metrics;
 pub mod proto;
+pub mod ratings;
 pub mod redis;
 pub mod reload;
 pub mod rls;

@@ -29,7 +29,6 @@ pub use self::mistake::Mistake;
 use self::rule::Rule;
 pub use self::source::Sources;
 use crate::config::Config;
-pub use crate::config::OnFault;
 use crate::proto::RateLimitDescriptor;
 
 /// One limit.
@@ -72,6 +71,16 @@ pub enum Mode {
     Shadow,
     /// The request is refused if all quotas of the request refuse.
     Quota,
+}
+
+/// What a limit decides when the server cannot be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFault {
+    /// The request passes.
+    Open,
+    /// The request is refused.
+    Closed,
 }
 
 impl Limit {
@@ -142,6 +151,12 @@ impl Limits {
     #[must_use]
     pub fn of_request(&self, facts: &Facts<'_>) -> Vec<Charge> {
         self.rules.iter().filter_map(|rule| rule.charge(facts)).collect()
+    }
+
+    /// Whether any of them needs the body of a request.
+    #[must_use]
+    pub fn read_bodies(&self) -> bool {
+        self.rules.iter().any(Rule::reads_bodies)
     }
 
     /// The limit of a name: of the file, `service` or `user`.

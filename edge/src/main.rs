@@ -59,8 +59,10 @@ fn report(config: &Config, files: &[PathBuf]) -> ExitCode {
 fn run(config: Config) -> ExitCode {
     tracing_subscriber::fmt().with_writer(io::stderr).init();
     let served = limits::load(&config)
+        .map_err(|mistake| mistake.to_string())
+        .and_then(|limits| Service::new(config, limits))
         .map_err(io::Error::other)
-        .and_then(|limits| serve(Service::new(config, limits)));
+        .and_then(serve);
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

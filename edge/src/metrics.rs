@@ -5,11 +5,13 @@ pub mod redis;
 use std::collections::HashSet;
 use std::fmt::{self, Write};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
 
 use self::redis::RedisMetrics;
 
@@ -33,8 +35,28 @@ label! {
     Route {
         /// `POST /rating` and `/ratings`.
         Rating = "rating",
+        /// `GET /rating/{user}/{item}`.
+        RatingRead = "rating_read",
+        /// `GET /items/{item}`.
+        ItemRead = "item_read",
+        /// `DELETE /users/{user}`.
+        UserDelete = "user_delete",
+        /// `POST /v1/check`.
+        Check = "check",
+        /// `POST /v1/take`.
+        Take = "take",
+        /// `POST /v1/give`.
+        Give = "give",
+        /// `POST /v1/settle`.
+        Settle = "settle",
+        /// `/auth`.
+        Auth = "auth",
         /// `ShouldRateLimit`.
         Rls = "rls",
+        /// The address for operators.
+        Ops = "ops",
+        /// Nothing is there.
+        Unknown = "unknown",
     }
 }
 
@@ -45,8 +67,10 @@ label! {
         Allowed = "allowed",
         /// A limit refused it.
         Limited = "limited",
-        /// It could not be read.
+        /// It could not be read, or asked for what is not there.
         Invalid = "invalid",
+        /// The caller may not ask.
+        Denied = "denied",
         /// The server that decides could not be asked.
         Unavailable = "unavailable",
     }
@@ -59,6 +83,13 @@ pub struct Request {
     pub route: Route,
     /// What became of it.
     pub result: Outcome,
+}
+
+/// The label of a duration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RouteLabel {
+    /// Where the request came in.
+    pub route: Route,
 }
 
 /// The label of a limit.
@@ -134,6 +165,11 @@ pub struct Reload {
     pub result: ReloadResult,
 }
 
+/// Seconds. Most answers take less than a millisecond, and none much longer than a decision may
+/// wait for Redis.
+const BUCKETS: [f64; 12] =
+    [0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0];
+
 /// All metrics of the service.
 #[derive(Debug)]
 pub struct Metrics {
@@ -142,6 +178,7 @@ pub struct Metrics {
     pub requests: Family<Request, Counter>,
     /// Requests that a limit refused.
     pub rate_limited: Family<LimitName, Counter>,
+    durations: Family<RouteLabel, Histogram>,
     /// Hits by limit of a descriptor file and by what it said.
     pub hits: Family<Hits, Counter>,
     /// Requests of Envoy's whose domain no descriptor file has.
@@ -163,6 +200,9 @@ impl Default for Metrics {
         registry.register("requests", "Requests by route and result", requests.clone());
         let rate_limited = Family::default();
         registry.register("rate_limited", "Requests that a limit refused", rate_limited.clone());
+        let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> _);
+        let help = "Time from the head of a request to that of its response";
+        registry.register_with_unit("request_duration", help, Unit::Seconds, durations.clone());
         let hits = Family::default();
         registry.register("limit_hits", "Hits of limits of descriptor files", hits.clone());
         let unknown_domains = Counter::default();
@@ -185,6 +225,7 @@ impl Default for Metrics {
             registry,
             requests,
             rate_limited,
+            durations,
             hits,
             unknown_domains,
             names,
@@ -196,6 +237,11 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Notes how long a request took.
+    pub fn took(&self, route: Route, duration: Duration) {
+        self.durations.get_or_create(&RouteLabel { route }).observe(duration.as_secs_f64());
+    }
+
     /// Counts a request that a limit refused.
     pub fn count_limited(&self, limit: &str) {
         self.rate_limited.get_or_create(&LimitName { limit: limit.to_owned() }).inc();
@@ -228,13 +274,92 @@ impl Metrics {
         known(&names)
     }
 
-    /// The exposition.
+    /// All of it in Prometheus' text format, version 0.0.4, which every scraper reads.
     ///
     /// # Errors
     /// When a metric cannot be written as text.
     pub fn text(&self) -> Result<String, fmt::Error> {
-        let mut exposition = String::new();
-        text::encode(&mut exposition, &self.registry)?;
-        Ok(exposition)
+        let mut written = String::new();
+        text::encode_registry(&mut written, &self.registry)?;
+        plain(&written)
+    }
+}
+
+/// Makes the older format of the newer one, OpenMetrics, in which a counter's family lacks the
+/// `_total` that its samples have, and units have lines of their own.
+fn plain(open_metrics: &str) -> Result<String, fmt::Error> {
+    let counters: Vec<&str> = open_metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    let mut plain = String::with_capacity(open_metrics.len());
+    for line in open_metrics.lines() {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        match words.as_slice() {
+            ["#", "UNIT", ..] => {}
+            ["#", what, name, rest] if counters.contains(name) => {
+                writeln!(plain, "# {what} {name}_total {rest}")?;
+            }
+            _ => writeln!(plain, "{line}")?,
+        }
+    }
+    Ok(plain)
+}
+
+/// The numbers of `INFO claw` as metrics of the same names, as other exporters have them, whose rules
+/// then fit. Only what is measured in ms or us becomes seconds, and what is not a plain number is
+/// left out.
+///
+/// # Errors
+/// When it cannot be written as text.
+pub fn of_module(info: &str, metrics: &mut String) -> fmt::Result {
+    for line in info.lines() {
+        let Some((name, value)) = line.trim_end().split_once(':') else { continue };
+        let fits = |letter: char| letter.is_ascii_lowercase() || letter == '_';
+        let Ok(number) = value.parse::<u64>() else { continue };
+        if name.starts_with("claw_") && name.chars().all(fits) {
+            let (name, number) = in_seconds(name, number);
+            writeln!(metrics, "# HELP {name} See INFO claw of redis-claw")?;
+            writeln!(metrics, "# TYPE {name} untyped\n{name} {number}")?;
+        }
+    }
+    Ok(())
+}
+
+/// A duration in Prometheus' base unit, exactly.
+fn in_seconds(name: &str, number: u64) -> (String, String) {
+    let of = |stem: &str, unit: u64, places: usize| {
+        let (whole, rest) = (number.checked_div(unit), number.checked_rem(unit));
+        let text = format!("{}.{:0places$}", whole.unwrap_or(0), rest.unwrap_or(0));
+        (format!("{stem}_seconds"), text)
+    };
+    match (name.strip_suffix("_ms"), name.strip_suffix("_us")) {
+        (Some(stem), _) => of(stem, 1_000, 3),
+        (_, Some(stem)) => of(stem, 1_000_000, 6),
+        _ => (name.to_owned(), number.to_string()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_the_module() {
+        let info = "# claw_stats\r\nclaw_version:0.1.0\r\nclaw_taken:12\r\nclaw_sync_lag_ms:1250\r\n\
+            claw_sync_walk_max_us:7\r\nclaw_sync_peers:2\r\nclaw_cmdstat_cl.take:calls=3,usec=1\r\n";
+        let mut text = String::new();
+        of_module(info, &mut text).unwrap();
+        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            samples,
+            [
+                "claw_taken 12",
+                "claw_sync_lag_seconds 1.250",
+                "claw_sync_walk_max_seconds 0.000007",
+                "claw_sync_peers 2"
+            ]
+        );
     }
 }

@@ -250,7 +250,15 @@ impl Redis {
     /// When there is no answer, or one of another kind. It may have been done all the same,
     /// and is not sent again.
     pub async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
-        let value = self.ask(key(command), command, self.deadline()).await?;
+        self.call_at(key(command), command).await
+    }
+
+    /// Sends a command that names no key to the server that has `key`.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn call_at<T: FromRedisValue>(&self, key: &[u8], command: &Cmd) -> Result<T, Fault> {
+        let value = self.ask(key, command, self.deadline()).await?;
         from_redis_value(value).map_err(|error| Fault::unreadable(&error))
     }
 
@@ -280,6 +288,10 @@ impl Redis {
 
     async fn take_one(&self, charge: &Charge, deadline: Instant) -> Result<Answer, Fault> {
         self.shared.health.metrics.takes.inc();
+        if charge.limit.keep > 0 {
+            // What stays behind for others is left out of account by all that saves commands.
+            return self.send_take(charge, deadline).await;
+        }
         if let Some(leases) = &self.shared.leases
             && charge.cost == 1
             && let Some(answer) = leases.grant(charge, Instant::now())
@@ -310,8 +322,7 @@ impl Redis {
 
     /// Takes the charge, with others that want the same if there are any.
     async fn take_anyhow(&self, charge: &Charge, deadline: Instant) -> Result<Answer, Fault> {
-        // What stays behind for others is left out of account by those who go together.
-        if charge.cost != 1 || charge.limit.keep > 0 {
+        if charge.cost != 1 {
             return self.send_take(charge, deadline).await;
         }
         match self.shared.flights.turn(charge, deadline)? {

@@ -8,6 +8,7 @@ mod reflection;
 pub mod reply;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use claw_core::limits::MAX_TOKENS;
 use tonic::Status;
@@ -39,6 +40,7 @@ pub async fn decide(
     redis: &Redis,
     request: &RateLimitRequest,
 ) -> Result<RateLimitResponse, Status> {
+    let started = Instant::now();
     let response = respond(service, redis, request).await;
     let result = match &response {
         Ok(response) if response.overall_code() == Code::OverLimit => metrics::Outcome::Limited,
@@ -47,6 +49,7 @@ pub async fn decide(
         Err(_) => metrics::Outcome::Unavailable,
     };
     service.metrics.requests.get_or_create(&Request { route: Route::Rls, result }).inc();
+    service.metrics.took(Route::Rls, started.elapsed());
     response
 }
 

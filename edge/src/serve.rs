@@ -69,7 +69,7 @@ pub fn serve(service: Service) -> io::Result<()> {
             let service = Arc::clone(&service);
             let redis = Redis::new(&service.config, Arc::clone(&service.health))
                 .map_err(io::Error::other)?;
-            let app = App { service, redis };
+            let app = App::new(service, redis);
             let door = Door {
                 http: listen(http)?,
                 grpc: listen(grpc)?,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use crate::access::Tokens;
 use crate::config::Config;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -27,6 +28,8 @@ enum Stage {
 pub struct Service {
     /// The settings.
     pub config: Config,
+    /// What callers of the API have to show.
+    pub tokens: Tokens,
     /// The limits in force. They are replaced as a whole.
     pub limits: ArcSwap<Limits>,
     /// What is counted.
@@ -39,18 +42,22 @@ pub struct Service {
 
 impl Service {
     /// A service that has yet to listen.
-    #[must_use]
-    pub fn new(config: Config, limits: Limits) -> Self {
+    ///
+    /// # Errors
+    /// When the file of tokens cannot be read.
+    pub fn new(config: Config, limits: Limits) -> Result<Self, String> {
+        let tokens = Tokens::load(config.api_token_file.as_deref(), config.api_token.as_ref())?;
         let metrics = Metrics::default();
         let health = Arc::new(Health::new(metrics.redis.clone()));
-        Self {
+        Ok(Self {
             config,
+            tokens,
             limits: ArcSwap::from_pointee(limits),
             metrics,
             health,
             stage: watch::Sender::new(Stage::Serving),
             told_no_room: Mutex::default(),
-        }
+        })
     }
 
     /// Tells everybody that the service is about to end. It serves all the same.

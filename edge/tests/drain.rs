@@ -134,10 +134,9 @@ fn streams_of_http2_end_before_their_connection_does() {
             if served == 200 {
                 edge.signal(SIGTERM);
             }
-            let body = r#"{"user_id":"ann","item_id":"book","rating":4}"#;
-            let request = Request::post(format!("http://127.0.0.1:{}/rating", edge.http))
-                .header("content-type", "application/json")
-                .body(Body::from(body))
+            let request = Request::get(format!("http://127.0.0.1:{}/auth", edge.http))
+                .header("x-user", "ann")
+                .body(Body::empty())
                 .unwrap();
             let response = match sender.send_request(request).await {
                 Ok(response) => response,

@@ -80,8 +80,9 @@ fn tls_is_trusted_only_when_the_authority_is_named() {
 #[test]
 fn a_user_needs_no_more_than_the_docs_say() {
     let server = server();
-    let rules = "on >secret ~token_bucket:* ~claw:* +cl.take +cl.takeall +cl.peek +cl.give \
-                 +cl.settle +ping +client|tracking";
+    let page = include_str!("../../docs/edge/failures.md");
+    let rules = page.split("ACL SETUSER edge ").find_map(|rest| rest.strip_prefix("on >password "));
+    let rules = format!("on >secret {}", rules.unwrap().split("\n```").next().unwrap());
     run(&mut server.connection(), &[&format!("ACL SETUSER edge {rules}")]);
     let url = format!("redis://edge:secret@127.0.0.1:{}/0", server.port());
     for local_refusals in ["false", "true"] {
@@ -93,6 +94,10 @@ fn a_user_needs_no_more_than_the_docs_say() {
         run(&mut server.connection(), &["FLUSHALL"]);
         let statuses: Vec<u16> = (0..4).map(|_| edge.rate("ann").status).collect();
         assert_eq!(statuses, [200, 200, 429, 429], "{}", edge.log());
+        let body = r#"{"user_id":"bob","item_id":"book","rating":4}"#;
+        let rating = edge.client().request("POST", "/rating", body).unwrap();
+        assert_eq!(rating.status, 200, "{}", edge.log());
+        assert_eq!(edge.logged("NOPERM"), 0, "{}", edge.log());
     }
 }
 

@@ -28,8 +28,11 @@ fn table() -> String {
 
 #[test]
 fn the_page_has_every_setting() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/edge/README.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/edge/configuration.md");
     let text = std::fs::read_to_string(page).unwrap();
     let table = table();
-    assert!(text.contains(&table), "docs/edge/README.md is to have this table:\n\n{table}\n");
+    assert!(
+        text.contains(&table),
+        "docs/edge/configuration.md is to have this table:\n\n{table}\n"
+    );
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use claw_core::decimal;
 use claw_core::policy::Policy;
 
-use super::Limit;
 use super::rule::{Cost, Part, Rule, When};
+use super::{Limit, OnFault};
 use crate::config::Config;
 
 /// The limits that the environment names, of the whole service and of each user.
@@ -25,7 +25,7 @@ pub fn rules(config: &Config) -> Result<Vec<Rule>, String> {
     )?;
     let rule = |name: &str, policy: Policy, base: &str, parts: Vec<Part>| Rule {
         limit: Arc::new(Limit {
-            on_fault: config.on_fault,
+            on_fault: if config.fail_closed { OnFault::Closed } else { OnFault::Open },
             ..Limit::new(name.to_owned(), policy, base.as_bytes().to_vec())
         }),
         when: When::default(),

@@ -124,6 +124,18 @@ fn escape(value: &str, subject: &mut String) {
     }
 }
 
+impl Rule {
+    /// Whether it needs the body of a request.
+    #[must_use]
+    pub fn reads_bodies(&self) -> bool {
+        let said = match &self.cost {
+            Cost::Said { by, .. } => Some(by),
+            Cost::Fixed(_) => None,
+        };
+        self.parts.iter().chain(said).any(|part| matches!(part, Part::Json(_)))
+    }
+}
+
 impl When {
     fn includes(&self, facts: &Facts<'_>) -> bool {
         let any = |patterns: &[Pattern], text: &str| {
@@ -189,8 +201,9 @@ impl Part {
     }
 }
 
-/// The address that stands for a client.
-fn network(client: IpAddr) -> String {
+/// The address that stands for a client: of IPv6 its network of 64 bits.
+#[must_use]
+pub fn network(client: IpAddr) -> String {
     match client.to_canonical() {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => {

@@ -1,7 +1,16 @@
 //! What the tests of the service share: the service itself, and a client.
 
-#![allow(dead_code)]
+#![allow(dead_code, reason = "no test uses all of it")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used
+)]
 
+pub mod api;
 pub mod http;
 pub mod relay;
 pub mod rls;
@@ -85,6 +94,7 @@ impl Edge {
     /// A service that limits each user to `capacity` tokens, and to `refill` more in an hour.
     pub fn limiting(redis_url: &str, capacity: u64, refill: u64) -> Builder {
         Self::builder(redis_url)
+            .env("USER_HEADER", "x-user")
             .env("USER_CAPACITY", capacity.to_string())
             .env("USER_REFILL", refill.to_string())
             .env("USER_INTERVAL", "1h")

@@ -1,0 +1,89 @@
+//! `ANY /auth`: a proxy asks whether the request that it has may pass. Traefik's ForwardAuth and
+//! Caddy's forward_auth hand on the refusal as it is. nginx's auth_request turns 429 into 500, so
+//! it asks for another status: `/auth?deny_status=403`.
+
+use std::borrow::Cow;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use super::problem::Problem;
+use super::{App, body, limited};
+use crate::decide::Plan;
+use crate::limits::{Facts, Route, rule};
+
+/// Answers 200, or the refusal.
+pub async fn decide(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let deny_status = deny_status(request.uri().query().unwrap_or_default())?;
+    let headers = request.headers();
+    let client = app.client(super::peer(&request)?, headers);
+    let named = app.service.config.user_header.as_deref().and_then(|name| text(headers, name));
+    let user = match named {
+        Some(user) => {
+            body::check_name("the header of the user", user)?;
+            Cow::Borrowed(user)
+        }
+        // Whoever names no user is told apart by his address, and not let through for that.
+        None => Cow::Owned(format!("client:{}", rule::network(client))),
+    };
+    let uri = text(headers, "x-forwarded-uri").unwrap_or_else(|| request.uri().path());
+    let facts = Facts {
+        route: Route::Auth,
+        method: text(headers, "x-forwarded-method").unwrap_or(request.method().as_str()),
+        path: uri,
+        host: super::host(text(headers, "x-forwarded-host").or(text(headers, "host"))),
+        client: Some(client),
+        headers,
+        body: None,
+        user: Some(&user),
+    };
+    let charges = app.service.limits.load().of_request(&facts);
+    let verdict = app.redis.decide(Plan::new(charges)).await;
+    if verdict.allowed {
+        return Ok(limited::respond(&app, &verdict, StatusCode::OK));
+    }
+    let mut problem = limited::refusal(&app, &verdict);
+    if problem.status == StatusCode::TOO_MANY_REQUESTS {
+        problem.status = deny_status;
+    }
+    Ok(limited::with_fields(&app, &verdict, problem.into_response()))
+}
+
+/// A header that is a text and not empty.
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok()).filter(|text| !text.is_empty())
+}
+
+/// The status of a refusal: that of the query, or 429. Other parameters are ignored, as some
+/// proxies hand on the query of the client.
+fn deny_status(query: &str) -> Result<StatusCode, Problem> {
+    match query.split('&').find_map(|parameter| parameter.strip_prefix("deny_status=")) {
+        None => Ok(StatusCode::TOO_MANY_REQUESTS),
+        Some(status) => status
+            .parse()
+            .ok()
+            .filter(StatusCode::is_client_error)
+            .ok_or_else(|| Problem::invalid("deny_status has to be one of 400 to 499")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_of_a_refusal() {
+        #[rustfmt::skip]
+        let table = [
+            ("", Some(429)), ("deny_status=403", Some(403)), ("deny_status=401&", Some(401)),
+            ("deny_status=200", None), ("deny_status=500", None), ("deny_status=", None),
+            ("deny_status=4", None), ("x=1&deny_status=403", Some(403)), ("xdeny_status=403", Some(429)),
+        ];
+        for (query, status) in table {
+            let told = deny_status(query).ok().map(|status| status.as_u16());
+            assert_eq!(told, status, "{query}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Bodies: JSON, and no longer than may be.
+
+use axum::body::Bytes;
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
+
+use super::App;
+use super::problem::Problem;
+use crate::ratings::LONGEST_NAME;
+
+/// The body of a request that has to be JSON.
+///
+/// # Errors
+/// 415 for another type, 413 when it is longer than `MAX_BODY`, 400 when it breaks off.
+pub async fn json(app: &App, request: Request) -> Result<Bytes, Problem> {
+    if !is_json(request.headers()) {
+        return Err(Problem::wrong(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "the body has to be JSON: Content-Type: application/json",
+        ));
+    }
+    let most = app.service.config.max_body;
+    match Limited::new(request.into_body(), most).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::wrong(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body has more than {most} bytes"),
+        )),
+        Err(_) => Err(Problem::invalid("the body breaks off")),
+    }
+}
+
+/// Whether the headers say that the body is JSON: `application/json`, or a type that ends with
+/// `+json`.
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+    let ends = |suffix: &str| {
+        essence
+            .len()
+            .checked_sub(suffix.len())
+            .and_then(|place| essence.get(place..))
+            .is_some_and(|end| end.eq_ignore_ascii_case(suffix))
+    };
+    essence.eq_ignore_ascii_case("application/json") || (essence.contains('/') && ends("+json"))
+}
+
+/// Reads a body.
+///
+/// # Errors
+/// 400, with what is wrong and where.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| Problem::invalid(format!("the body: {error}")))
+}
+
+/// Checks the name of a user or an item.
+///
+/// # Errors
+/// 400, if it is empty or too long, or has control characters, which no log and no terminal should
+/// have to bear.
+pub fn check_name(what: &str, name: &str) -> Result<(), Problem> {
+    check_text(what, name, LONGEST_NAME)
+}
+
+/// Checks a text that becomes part of a key.
+///
+/// # Errors
+/// 400, if it is empty or too long, or has control characters.
+pub fn check_text(what: &str, text: &str, longest: usize) -> Result<(), Problem> {
+    if text.is_empty() || text.len() > longest {
+        return Err(Problem::invalid(format!("{what} has to have 1 to {longest} bytes")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Problem::invalid(format!("{what} has control characters")));
+    }
+    Ok(())
+}
+
+/// Reads the name of a user or an item: a text, or a whole number, which is the text of its
+/// digits.
+///
+/// # Errors
+/// For anything else.
+pub fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    struct Name;
+    impl Visitor<'_> for Name {
+        type Value = String;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a string or a whole number")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<String, E> {
+            Ok(number.to_string())
+        }
+    }
+    deserializer.deserialize_any(Name)
+}

@@ -1,0 +1,48 @@
+//! A verdict as a response.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use super::problem::Problem;
+use super::{App, fields};
+use crate::decide::Verdict;
+
+/// The problem of a request that is refused: 429 if a limit is over, 503 if those that refuse
+/// could not be asked. Counts them.
+#[must_use]
+pub fn refusal(app: &App, verdict: &Verdict) -> Problem {
+    let refusing: Vec<String> =
+        verdict.refusing().map(|outcome| outcome.charge.limit.name.clone()).collect();
+    for limit in &refusing {
+        app.service.metrics.count_limited(limit);
+    }
+    if !verdict.refusing().any(|outcome| outcome.answer.is_some()) {
+        return Problem::reduced_capacity(refusing);
+    }
+    let wait = match verdict.retry_after_ms() {
+        Some(ms) => format!("try again in {ms} ms"),
+        None => "more than it ever grants was asked for".to_owned(),
+    };
+    let detail = format!("refused by {}: {wait}", refusing.join(", "));
+    Problem::quota_exceeded(refusing, detail)
+}
+
+/// The response to a request that was decided: `passed`, or the refusal, with the fields of both.
+pub fn respond(app: &App, verdict: &Verdict, passed: impl IntoResponse) -> Response {
+    let response = if verdict.allowed {
+        passed.into_response()
+    } else {
+        refusal(app, verdict).into_response()
+    };
+    with_fields(app, verdict, response)
+}
+
+/// Adds the fields of a verdict.
+#[must_use]
+pub fn with_fields(app: &App, verdict: &Verdict, mut response: Response) -> Response {
+    fields::add(response.headers_mut(), verdict, app.service.config.older_fields);
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        fields::retry_after(response.headers_mut(), 1);
+    }
+    response
+}

@@ -1,0 +1,64 @@
+//! What is done with every request, around its handler: it gets an id, it is counted, its time is
+//! taken, and its problem is written out.
+
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::problem::Problem;
+use super::{App, request_id};
+use crate::metrics::{self, Outcome, Route};
+
+/// Hands the request on, and completes the response.
+pub async fn observe(
+    State((app, route)): State<(App, Route)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let begin = Instant::now();
+    let id = request_id::of(request.headers());
+    let mut response = next.run(request).await;
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        // The router's own: it has `Allow`, and no body.
+        let detail = "this path is for other methods: see Allow";
+        let allow = response.headers_mut().remove(header::ALLOW);
+        response = Problem::wrong(StatusCode::METHOD_NOT_ALLOWED, detail).into_response();
+        response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
+    }
+    let outcome = match response.extensions_mut().remove::<Problem>() {
+        Some(problem) => {
+            if problem.status.is_server_error() {
+                tracing::warn!(?id, ?route, status = problem.status.as_u16(), problem.detail);
+            }
+            write_out(&mut response, &problem, &id);
+            problem.outcome
+        }
+        None => Outcome::Allowed,
+    };
+    response.headers_mut().insert(request_id::HEADER, id);
+    let counted = &app.service.metrics;
+    counted.requests.get_or_create(&metrics::Request { route, result: outcome }).inc();
+    counted.took(route, begin.elapsed());
+    response
+}
+
+fn write_out(response: &mut Response, problem: &Problem, id: &HeaderValue) {
+    *response.body_mut() = problem.body(id.to_str().unwrap_or_default());
+}
+
+/// What a client is told of whom not all of the request has come in time.
+#[must_use]
+pub fn request_timeout() -> Response {
+    let problem = Problem::wrong(
+        StatusCode::REQUEST_TIMEOUT,
+        "the request did not arrive in time, or its answer took too long",
+    );
+    let id = request_id::of(&HeaderMap::new());
+    let mut response = problem.clone().into_response();
+    write_out(&mut response, &problem, &id);
+    response.headers_mut().insert(request_id::HEADER, id);
+    response
+}

@@ -1,0 +1,324 @@
+//! What users think of items, kept in Redis by a Function: see `ratings.lua` for what is stored
+//! where. It is a map in which the last write wins, so that regions can exchange it later in any
+//! order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redis::{Cmd, FromRedisValue, Value};
+
+use crate::config::Config;
+use crate::redis::{Fault, Redis};
+
+/// The library that is loaded into the server. Its name and those of its functions end with the
+/// version of what they store: two versions of this program can share a server.
+const LIBRARY: &str = include_str!("ratings.lua");
+const LIBRARY_NAME: &str = "claw_ratings_1";
+/// What all keys begin with. The braces put them into one slot of a cluster.
+const ROOT: &str = "{ratings}:";
+
+/// The highest rating, in millionths.
+pub const HIGHEST: u64 = 5_000_000;
+/// The longest name of a user or an item, in bytes.
+pub const LONGEST_NAME: usize = 256;
+
+/// The ratings of a region, as one worker sees them.
+#[derive(Clone)]
+pub struct Ratings {
+    redis: Redis,
+    region: Arc<str>,
+    outbox: u64,
+    /// Whether this worker has seen that the server has this version of the library.
+    loaded: Arc<AtomicBool>,
+}
+
+/// A rating as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rating {
+    /// In millionths.
+    pub micros: u64,
+    /// Microseconds since 1970, of a clock that never goes back.
+    pub stamp: u64,
+    /// Where it was given.
+    pub region: String,
+}
+
+/// What a region tells another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Who rated.
+    pub user: String,
+    /// What, and with how many millionths; nothing when the user is forgotten up to the stamp.
+    pub rating: Option<(String, u64)>,
+    /// Microseconds since 1970, of a clock that never goes back.
+    pub stamp: u64,
+    /// Where this happened.
+    pub region: String,
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// Something later was here already.
+    Older,
+    /// It holds now.
+    Newest,
+    /// Its stamp is more than a minute ahead: it will be applied when it is not any more.
+    Parked,
+}
+
+/// The ratings of an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// How many users have rated it.
+    pub count: u64,
+    /// The sum of their ratings, in millionths.
+    pub sum: u64,
+}
+
+impl Totals {
+    /// The mean in millionths, of two equally near ones the higher; nothing without ratings.
+    #[must_use]
+    pub fn mean(self) -> Option<u64> {
+        let (sum, count) = (u128::from(self.sum), u128::from(self.count));
+        let twice = sum.saturating_mul(2).saturating_add(count);
+        twice.checked_div(count.saturating_mul(2)).and_then(|mean| u64::try_from(mean).ok())
+    }
+}
+
+impl Ratings {
+    /// The ratings in the server of `redis`.
+    #[must_use]
+    pub fn new(config: &Config, redis: Redis) -> Self {
+        Self {
+            redis,
+            region: config.region.as_str().into(),
+            outbox: config.ratings_outbox,
+            loaded: Arc::default(),
+        }
+    }
+
+    /// Stores a rating that is given now.
+    ///
+    /// # Errors
+    /// When there is no answer: then it may be stored or not. Or when it was refused.
+    pub async fn rate(&self, user: &str, item: &str, micros: u64) -> Result<Rating, Fault> {
+        let mut command = function("claw_rate_1", &[user_key(user), item_key(item)]);
+        command.arg(user).arg(item).arg(micros).arg(&*self.region).arg(self.outbox);
+        let stamp = self.call(&command).await?;
+        Ok(Rating { micros, stamp, region: self.region.as_ref().to_owned() })
+    }
+
+    /// Applies what another region tells.
+    ///
+    /// # Errors
+    /// When there is no answer, or the record is refused: out of bounds, or too many are parked.
+    pub async fn apply(&self, record: &Record) -> Result<Applied, Fault> {
+        let (item, micros) = match &record.rating {
+            Some((item, micros)) => (item.as_str(), micros.to_string()),
+            None => ("", String::new()),
+        };
+        let mut command = function("claw_apply_1", &[user_key(&record.user), item_key(item)]);
+        command.arg(&record.user).arg(item).arg(micros).arg(record.stamp).arg(&record.region);
+        match self.call(&command).await? {
+            0 => Ok(Applied::Older),
+            1 => Ok(Applied::Newest),
+            2 => Ok(Applied::Parked),
+            other => Err(unreadable(format!("claw_apply_1 answered {other}"))),
+        }
+    }
+
+    /// Forgets what `user` has rated so far: at once for whoever reads it, and step by step in the
+    /// numbers of items. Says whether no step is left; [`Self::tend`] takes one.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn forget(&self, user: &str) -> Result<bool, Fault> {
+        let mut command = function("claw_forget_1", &[user_key(user)]);
+        command.arg(user).arg(&*self.region).arg(self.outbox);
+        let _: u64 = self.call(&command).await?;
+        for _ in 0..MOST_STEPS {
+            let mut command = function("claw_tend_1", &[user_key(user)]);
+            command.arg(user);
+            if self.call::<u64>(&command).await? == 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes one step of what is left of forgetting users, or of parked records whose time has
+    /// come. Says whether there may be more. Never loads the library: without it there is nothing
+    /// to do.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn tend(&self) -> Result<bool, Fault> {
+        match self.redis.call(&function("claw_tend_1", &[ROOT.to_owned()])).await {
+            Err(fault) if is_missing(&fault) => Ok(false),
+            answer => answer.map(|more: u64| more != 0),
+        }
+    }
+
+    /// The rating of an item by a user.
+    ///
+    /// # Errors
+    /// When there is no answer, or what is stored cannot be understood.
+    pub async fn of_user(&self, user: &str, item: &str) -> Result<Option<Rating>, Fault> {
+        let key = user_key(user);
+        let mut command = redis::cmd("HMGET");
+        command.arg(&key).arg(item).arg("");
+        let values: [Option<String>; 2] = self.redis.call(&command).await?;
+        let [Some(rating), tombstone] = values else { return Ok(None) };
+        let rating = Rating::parse(&rating).ok_or_else(|| damaged(&key))?;
+        let Some(tombstone) = tombstone else { return Ok(Some(rating)) };
+        let (stamp, region) = stamp_of(&tombstone).ok_or_else(|| damaged(&key))?;
+        let forgotten = (rating.stamp, rating.region.as_str()) <= (stamp, region);
+        Ok((!forgotten).then_some(rating))
+    }
+
+    /// The ratings of an item.
+    ///
+    /// # Errors
+    /// When there is no answer, or what is stored cannot be understood.
+    pub async fn of_item(&self, item: &str) -> Result<Totals, Fault> {
+        let key = item_key(item);
+        let mut command = redis::cmd("HMGET");
+        command.arg(&key).arg("count").arg("sum");
+        let values: [Option<String>; 2] = self.redis.call(&command).await?;
+        match values {
+            [None, None] => Ok(Totals { count: 0, sum: 0 }),
+            [Some(count), Some(sum)] => match (count.parse(), sum.parse()) {
+                (Ok(count), Ok(sum)) => Ok(Totals { count, sum }),
+                _ => Err(damaged(&key)),
+            },
+            _ => Err(damaged(&key)),
+        }
+    }
+
+    /// Calls a function, and loads the library where it is missing or another one.
+    async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
+        if !self.loaded.load(Ordering::Relaxed) {
+            if !self.is_loaded().await? {
+                self.load().await?;
+            }
+            self.loaded.store(true, Ordering::Relaxed);
+        }
+        match self.redis.call(command).await {
+            // Flushed, or a server that was empty when it came back. Nothing was done.
+            Err(fault) if is_missing(&fault) => {
+                self.load().await?;
+                self.redis.call(command).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Whether the server has the library, word for word. One that may not be asked for its
+    /// libraries is believed: a missing one is noticed when it is called.
+    async fn is_loaded(&self) -> Result<bool, Fault> {
+        let mut command = redis::cmd("FUNCTION");
+        command.arg("LIST").arg("LIBRARYNAME").arg(LIBRARY_NAME).arg("WITHCODE");
+        match self.redis.call_at::<Value>(ROOT.as_bytes(), &command).await {
+            Ok(libraries) => Ok(mentions(&libraries, LIBRARY.as_bytes())),
+            Err(Fault::Refused { .. }) => Ok(true),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    async fn load(&self) -> Result<(), Fault> {
+        tracing::info!(library = LIBRARY_NAME, "the library of ratings is loaded into the server");
+        let mut command = redis::cmd("FUNCTION");
+        command.arg("LOAD").arg("REPLACE").arg(LIBRARY);
+        self.redis.call_at::<Value>(ROOT.as_bytes(), &command).await.map(|_| ())
+    }
+}
+
+/// How many steps a request to forget waits for: a million ratings, or a thousandth of that where
+/// the server's hashes are small.
+const MOST_STEPS: usize = 5_000;
+
+impl Rating {
+    /// Reads `millionths stamp region`.
+    fn parse(text: &str) -> Option<Self> {
+        let (micros, rest) = text.split_once(' ')?;
+        let (stamp, region) = stamp_of(rest)?;
+        let micros = micros.parse().ok().filter(|micros| *micros <= HIGHEST)?;
+        Some(Self { micros, stamp, region: region.to_owned() })
+    }
+}
+
+/// Reads `stamp region`.
+fn stamp_of(text: &str) -> Option<(u64, &str)> {
+    let (stamp, region) = text.split_once(' ')?;
+    Some((stamp.parse().ok()?, region))
+}
+
+fn user_key(user: &str) -> String {
+    format!("{ROOT}user:{user}")
+}
+
+fn item_key(item: &str) -> String {
+    format!("{ROOT}item:{item}")
+}
+
+fn function(name: &str, keys: &[String]) -> Cmd {
+    let mut command = redis::cmd("FCALL");
+    command.arg(name).arg(keys.len()).arg(keys);
+    command
+}
+
+fn is_missing(fault: &Fault) -> bool {
+    matches!(fault, Fault::Refused { text, .. } if text.contains("Function not found"))
+}
+
+fn damaged(key: &str) -> Fault {
+    unreadable(format!("what is stored at {key} cannot be understood"))
+}
+
+fn unreadable(text: String) -> Fault {
+    Fault::Refused { code: "ERR".to_owned(), text }
+}
+
+/// Whether a reply has `text` somewhere.
+fn mentions(reply: &Value, text: &[u8]) -> bool {
+    match reply {
+        Value::BulkString(bytes) => bytes == text,
+        Value::SimpleString(string) | Value::VerbatimString { text: string, .. } => {
+            string.as_bytes() == text
+        }
+        Value::Array(items) | Value::Set(items) => items.iter().any(|item| mentions(item, text)),
+        Value::Map(pairs) => pairs.iter().any(|(_, value)| mentions(value, text)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_are_exact_and_rounded_once() {
+        #[rustfmt::skip]
+        let table = [
+            // count, sum, mean, all in millionths
+            (0,         0,                  None),
+            (1,         4_500_000,          Some(4_500_000)),
+            (2,         1,                  Some(1)),
+            (3,         1,                  Some(0)),
+            (3,         10_000_000,         Some(3_333_333)),
+            (3,         5_000_000,          Some(1_666_667)),
+            (7,         20_000_000,         Some(2_857_143)),
+            (u64::MAX,  u64::MAX,           Some(1)),
+        ];
+        for (count, sum, mean) in table {
+            assert_eq!(Totals { count, sum }.mean(), mean, "{count} {sum}");
+        }
+    }
+
+    #[test]
+    fn the_library_has_the_name_by_which_it_is_looked_for() {
+        assert!(LIBRARY.starts_with(&format!("#!lua name={LIBRARY_NAME}\n")));
+    }
+}

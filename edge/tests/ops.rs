@@ -1,0 +1,162 @@
+//! The address for operators: metrics, probes, and what the API is said to be.
+
+#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use claw_edge::http::routes;
+use claw_testkit::{Server, free_port, info_field, skipped};
+use common::Edge;
+use common::api::{get, post, send, start};
+use serde_json::Value;
+
+fn limiting(url: &str) -> Edge {
+    start(url, &[("USER_CAPACITY", "1"), ("USER_REFILL", "1"), ("USER_INTERVAL", "1h")])
+}
+
+#[test]
+fn what_is_counted() {
+    let server = Server::start();
+    let edge = limiting(&server.url());
+    let rating = r#"{"user_id":"ann","item_id":"tea","rating":4}"#;
+    for status in [200, 429, 429] {
+        assert_eq!(post(edge.http, "/rating", rating).status, status);
+    }
+    post(edge.http, "/rating", "{").problem(400);
+    get(edge.http, "/rating/ann/tea");
+    get(edge.http, "/nothing/ann").problem(404);
+    send(edge.http, "POST", "/v1/take", &[("forwarded", "for=ann")], "").problem(403);
+
+    let metrics = get(edge.ops, "/metrics");
+    let kind = metrics.field("content-type");
+    assert_eq!(kind, Some("text/plain; version=0.0.4; charset=utf-8"));
+    for sample in [
+        r#"operator_requests_total{route="rating",result="allowed"} 1"#,
+        r#"operator_requests_total{route="rating",result="limited"} 2"#,
+        r#"operator_requests_total{route="rating",result="invalid"} 1"#,
+        r#"operator_requests_total{route="rating_read",result="allowed"} 1"#,
+        r#"operator_requests_total{route="unknown",result="invalid"} 1"#,
+        r#"operator_requests_total{route="take",result="denied"} 1"#,
+        r#"operator_rate_limited_total{limit="user"} 2"#,
+        r#"operator_request_duration_seconds_count{route="rating"} 4"#,
+        r#"operator_request_duration_seconds_bucket{le="+Inf",route="rating"} 4"#,
+        "claw_taken 1",
+        "claw_refused 2",
+        "claw_sync_lag_seconds 0.000",
+    ] {
+        assert!(metrics.body.lines().any(|line| line == sample), "{sample}\n{}", metrics.body);
+    }
+    for user in ["ann", "tea"] {
+        assert!(!metrics.body.contains(user), "{}", metrics.body);
+    }
+}
+
+#[test]
+fn promtool_finds_nothing_wrong() {
+    let server = Server::start();
+    let edge = limiting(&server.url());
+    post(edge.http, "/rating", r#"{"user_id":"ann","item_id":"tea","rating":4}"#);
+    post(edge.http, "/rating", r#"{"user_id":"ann","item_id":"tea","rating":4}"#);
+    let mut command = Command::new("promtool");
+    command
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let Ok(mut promtool) = command.spawn() else { return skipped("promtool", "there is none") };
+    let metrics = get(edge.ops, "/metrics").body;
+    promtool.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success() && said.is_empty(), "{said}\n{metrics}");
+}
+
+#[test]
+fn scrapes_cost_redis_one_command_a_second() {
+    let server = Server::start();
+    let edge = limiting(&server.url());
+    let mut conn = server.connection();
+    let calls = |conn: &mut redis::Connection| -> u64 {
+        let info = info_field(conn, "commandstats", "cmdstat_info").unwrap_or_default();
+        let calls = info.strip_prefix("calls=").and_then(|rest| rest.split(',').next());
+        calls.map_or(0, |calls| calls.parse().unwrap())
+    };
+    let before = calls(&mut conn);
+    let begin = std::time::Instant::now();
+    for _ in 0..20 {
+        get(edge.ops, "/metrics");
+    }
+    let most = begin.elapsed().as_secs() + 1;
+    // One of them is that which is asked for here.
+    let asked = calls(&mut conn) - before - 1;
+    assert!((1..=most).contains(&asked), "{asked} of at most {most}");
+}
+
+#[test]
+fn an_edge_is_alive_and_ready_without_redis() {
+    let edge = limiting(&format!("redis://127.0.0.1:{}", free_port()));
+    for path in ["/livez", "/readyz"] {
+        let probe = get(edge.ops, path);
+        assert_eq!((probe.status, probe.body.as_str()), (200, "ok\n"), "{path}");
+    }
+    let metrics = get(edge.ops, "/metrics");
+    assert_eq!(metrics.status, 200);
+    assert!(!metrics.body.contains("claw_taken"), "numbers that are not known are not told");
+    for path in ["/", "/rating", "/v1/take", "/auth"] {
+        get(edge.ops, path).problem(404);
+    }
+    let wrong = send(edge.ops, "POST", "/metrics", &[], "");
+    wrong.problem(405);
+    assert_eq!(wrong.field("allow"), Some("GET,HEAD"));
+}
+
+#[test]
+fn the_description_of_the_api_has_every_route() {
+    let server = Server::start();
+    let edge = limiting(&server.url());
+    let page = get(edge.ops, "/openapi.json");
+    assert_eq!(page.field("content-type"), Some("application/json"));
+    let told = page.json();
+    let Value::Object(paths) = &told["paths"] else { panic!("{told}") };
+    let described: BTreeSet<&str> = paths.keys().map(String::as_str).collect();
+    let routes = routes();
+    let served: BTreeSet<&str> = routes.iter().map(|(path, ..)| *path).collect();
+    assert_eq!(described, served);
+    let mut operations = BTreeSet::new();
+    for (path, methods) in paths {
+        let path = path.replace(['{', '}'], "");
+        let methods = methods.as_object().unwrap();
+        for (method, operation) in methods {
+            assert!(operations.insert(operation["operationId"].as_str().unwrap()), "{operation}");
+            if method == "trace" {
+                continue;
+            }
+            let response = send(edge.http, &method.to_uppercase(), &path, &[], "");
+            let status = response.status.to_string();
+            let nothing = response.body.contains("there is nothing at this path");
+            assert!(!nothing && status != "405", "{method} {path}: {response:?}");
+            assert!(operation["responses"].get(&status).is_some(), "{method} {path}: {status}");
+        }
+        if methods.len() == 1 {
+            send(edge.http, "PUT", &path, &[], "").problem(405);
+        }
+    }
+}
+
+#[test]
+fn references_of_the_description_lead_somewhere() {
+    let text = include_str!("../src/http/openapi.json");
+    let told: Value = serde_json::from_str(text).unwrap();
+    let mut found = 0;
+    for reference in text.split("\"$ref\": \"#").skip(1) {
+        let reference = reference.split('"').next().unwrap();
+        assert!(told.pointer(reference).is_some(), "{reference}");
+        found += 1;
+    }
+    assert!(found > 50, "{found}");
+}
