@@ -119,6 +119,10 @@ pub struct Config {
     #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
     pub response_dynamic_metadata: bool,
 
+    /// Whether hits that a descriptor names by itself are booked where there are fewer, too, as debt
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "true", num_args = 0..=1, default_missing_value = "true")]
+    pub rls_overdraw: bool,
+
     /// How long a connection of Envoy's is used, about; 0s = for ever
     #[arg(long, env, default_value = "24h", value_parser = duration)]
     pub grpc_max_connection_age: Duration,

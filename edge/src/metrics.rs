@@ -122,6 +122,28 @@ pub struct Hits {
     pub result: HitResult,
 }
 
+/// Where the hits of one limit are counted. Clones count together.
+#[derive(Clone, Debug)]
+pub struct HitCounters {
+    within_limit: Counter,
+    near_limit: Counter,
+    over_limit: Counter,
+    shadow_mode: Counter,
+}
+
+impl HitCounters {
+    /// Counts `hits`.
+    pub fn count(&self, result: HitResult, hits: u64) {
+        let counter = match result {
+            HitResult::WithinLimit => &self.within_limit,
+            HitResult::NearLimit => &self.near_limit,
+            HitResult::OverLimit => &self.over_limit,
+            HitResult::ShadowMode => &self.shadow_mode,
+        };
+        counter.inc_by(hits);
+    }
+}
+
 /// Names of limits in [`Metrics::hits`]. `detailed_metric` and `value_to_metric` make names of
 /// what clients send; those beyond so many are counted together, as `other`.
 const MOST_NAMES: usize = 10_000;
@@ -159,6 +181,8 @@ pub struct Metrics {
     durations: Family<RouteLabel, Histogram>,
     /// Hits by limit of a descriptor file and by what it said.
     pub hits: Family<Hits, Counter>,
+    /// Requests of Envoy's whose domain no descriptor file has.
+    pub unknown_domains: Counter,
     /// Names that [`Metrics::hits`] has.
     names: RwLock<HashSet<Arc<str>>>,
     /// Whether the limits could be read, each time that they were.
@@ -181,6 +205,12 @@ impl Default for Metrics {
         registry.register_with_unit("request_duration", help, Unit::Seconds, durations.clone());
         let hits = Family::default();
         registry.register("limit_hits", "Hits of limits of descriptor files", hits.clone());
+        let unknown_domains = Counter::default();
+        registry.register(
+            "unknown_domains",
+            "Requests whose domain no descriptor file has",
+            unknown_domains.clone(),
+        );
         let reloads = Family::default();
         registry.register("config_reloads", "Times that limits were read", reloads.clone());
         let names = RwLock::default();
@@ -197,6 +227,7 @@ impl Default for Metrics {
             rate_limited,
             durations,
             hits,
+            unknown_domains,
             names,
             reloads,
             connections_refused,
@@ -216,10 +247,18 @@ impl Metrics {
         self.rate_limited.get_or_create(&LimitName { limit: limit.to_owned() }).inc();
     }
 
-    /// Counts `hits` of a limit of a descriptor file.
-    pub fn count_hits(&self, limit: &Arc<str>, result: HitResult, hits: u64) {
-        let limit = if self.has_name(limit) { limit.to_string() } else { "other".to_owned() };
-        self.hits.get_or_create(&Hits { limit, result }).inc_by(hits);
+    /// Where hits of a limit of a descriptor file are counted.
+    #[must_use]
+    pub fn hit_counters(&self, limit: &Arc<str>) -> HitCounters {
+        let limit = if self.has_name(limit) { limit } else { "other" };
+        let counter =
+            |result| self.hits.get_or_create(&Hits { limit: limit.to_owned(), result }).clone();
+        HitCounters {
+            within_limit: counter(HitResult::WithinLimit),
+            near_limit: counter(HitResult::NearLimit),
+            over_limit: counter(HitResult::OverLimit),
+            shadow_mode: counter(HitResult::ShadowMode),
+        }
     }
 
     /// Whether a name is one of those that are counted apart.

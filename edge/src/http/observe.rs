@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -30,11 +30,10 @@ pub async fn observe(
     }
     let outcome = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => {
-            let id = id.to_str().unwrap_or_default();
             if problem.status.is_server_error() {
-                tracing::warn!(id, ?route, status = problem.status.as_u16(), problem.detail);
+                tracing::warn!(?id, ?route, status = problem.status.as_u16(), problem.detail);
             }
-            *response.body_mut() = problem.body(id);
+            write_out(&mut response, &problem, &id);
             problem.outcome
         }
         None => Outcome::Allowed,
@@ -43,5 +42,23 @@ pub async fn observe(
     let counted = &app.service.metrics;
     counted.requests.get_or_create(&metrics::Request { route, result: outcome }).inc();
     counted.took(route, begin.elapsed());
+    response
+}
+
+fn write_out(response: &mut Response, problem: &Problem, id: &HeaderValue) {
+    *response.body_mut() = problem.body(id.to_str().unwrap_or_default());
+}
+
+/// What a client is told of whom not all of the request has come in time.
+#[must_use]
+pub fn request_timeout() -> Response {
+    let problem = Problem::wrong(
+        StatusCode::REQUEST_TIMEOUT,
+        "the request did not arrive in time, or its answer took too long",
+    );
+    let id = request_id::of(&HeaderMap::new());
+    let mut response = problem.clone().into_response();
+    write_out(&mut response, &problem, &id);
+    response.headers_mut().insert(request_id::HEADER, id);
     response
 }
