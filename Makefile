@@ -12,10 +12,12 @@
 # make fuzz   coverage-guided fuzzing of the pure crate, FUZZ seconds a target;
 #             needs a nightly toolchain and cargo-fuzz
 # make newer-server-tests
-#             what depends on the server, on Redis 8.6, Valkey 9.1 and Redict 7.3
+#             what depends on the server, on Redis 8.6, Valkey 9.1 and Redict 7.3, and
+#             what passes between these, Redis 8.0, Valkey 8.1 and this system's Redis
 # make images container-tests
 #             the Docker images, and the tests that need Docker
-# make plots  the pictures of the documentation, of real runs
+# make plots  the pictures of the documentation, of real runs; REDIS_CELL and BENCH
+#             as for make bench
 # make dist   the archives of a release, in target/dist
 # make simulate  thousands of random runs of regions that share limits;
 #             RUNS=n of each kind, SEED=n the first of them
@@ -101,8 +103,14 @@ container-tests:
 		[ -z "$$CI" ]; \
 	fi
 
+# Without PING, INCR and merges, which the picture does not show.
+PLOTTED = hset,take,refused,policy,pinned,throttle,lua$(if $(REDIS_CELL),$(comma)cell)
+comma := ,
 plots: build
 	scripts/plot-bucket.py $(SERVER) "$(REDIS_CLAW_MODULE)"
+	scripts/plot-regions.py $(SERVER) "$(REDIS_CLAW_MODULE)"
+	cargo run --release --locked -p claw-bench -- --only $(PLOTTED) $(BENCH) >target/bench.txt
+	scripts/plot-bench.py target/bench.txt
 
 images:
 	@scripts/images.sh

@@ -112,7 +112,13 @@ if [ "$after" -le "$before" ]; then
     exit 1
 fi
 
-say '9. What the server counts.'
+say '9. Limits by key pattern: written once, on the server.'
+show CONFIG SET claw.policies 'login:* 5 5/900000; report:* 100 100/60000'
+show CL.TAKE login:ann
+check 'the capacity by a rule' 5 "$(cli CL.PEEK login:ann 0 | field 2)"
+check 'where it comes from' rule "$(cli CL.POLICY_RO login:ann | field 12)"
+
+say '10. What the server counts.'
 cli INFO claw | tr -d '\r' | grep -E '^claw_(version|taken|refused|given|settled|tokens)'
 
 say 'Done; the private server is stopped. Try your own: make run, then redis-cli.'

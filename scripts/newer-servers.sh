@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Unpacks servers that are newer than this machine's system, from Debian's packages
+# Unpacks servers other than this machine's system has, from Debian's packages
 # with all the libraries that they need, down to the C library. Nothing is installed,
 # and no root is needed.
 #
@@ -8,6 +8,8 @@
 #   target/servers/bin/redis-server    Redis 8.6     Debian experimental
 #   target/servers/bin/valkey-server   Valkey 9.1    Debian sid
 #   target/servers/bin/redict-server   Redict 7.3    Debian sid
+#   target/servers/bin/redis8-server   Redis 8.0     Debian trixie
+#   target/servers/bin/valkey8-server  Valkey 8.1    Debian trixie
 #
 # and a -cli of each. The tests run on one of them by
 #
@@ -33,7 +35,36 @@ wrapper() { # wrapper ROOT PROGRAM
         "$loader" "$(dirname "$loader")" "$1/usr/bin/$2"
 }
 
-if [ ! -d "$place/bin" ]; then
+work=
+# Unpacks packages of some suites with what they need, into a root of their own.
+unpack() { # unpack ROOT 'SUITE..' PACKAGE..
+    local root=$1 suites=$2 suite package apt
+    mkdir -p "$work/$root"/{lists,archives}/partial
+    touch "$work/$root/status" # as if nothing were installed
+    for suite in $suites; do
+        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
+    done >"$work/$root/sources"
+    apt=(apt-get -qq -o "Dir::Etc::SourceList=$work/$root/sources" -o Dir::Etc::SourceParts=/dev/null
+        -o "Dir::State::Lists=$work/$root/lists" -o "Dir::State::Status=$work/$root/status"
+        -o "Dir::Cache::Archives=$work/$root/archives" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=
+        -o Acquire::Check-Valid-Until=false -o Acquire::Languages=none -o APT::Sandbox::User=root
+        -o Debug::NoLocking=1)
+    "${apt[@]}" update
+    "${apt[@]}" install --download-only --yes --no-install-recommends "${@:3}" >/dev/null
+    for package in "$work/$root"/archives/*.deb; do
+        dpkg-deb -x "$package" "$work/new/$root"
+    done
+}
+# Makes a server and its client of a root runnable.
+offer() { # offer ROOT NAME AS
+    local kind
+    for kind in server cli; do
+        wrapper "$work/new/$1" "$2-$kind" | sed "s|$work/new|$place|g" >"$work/new/bin/$3-$kind"
+        chmod 755 "$work/new/bin/$3-$kind"
+    done
+}
+
+if [ ! -x "$place/bin/valkey8-server" ]; then
     for program in apt-get dpkg-deb; do
         command -v "$program" >/dev/null || {
             echo "newer-servers.sh: $program is missing: this needs a Debian or Ubuntu" >&2
@@ -41,32 +72,14 @@ if [ ! -d "$place/bin" ]; then
         }
     done
     mkdir -p target
-    work=$(mktemp -d -p target servers.XXXXXX)
-    work=$PWD/$work
+    work=$PWD/$(mktemp -d -p target servers.XXXXXX)
     trap 'rm -rf "$work"' EXIT
-    mkdir -p "$work"/apt/{lists,archives}/partial "$work/new/bin"
-    touch "$work/apt/status" # as if nothing were installed
-    keys=/usr/share/keyrings/debian-archive-keyring.gpg
-    for suite in sid experimental; do
-        echo "deb [signed-by=$keys] $mirror $suite main"
-    done >"$work/apt/sources"
-    apt=(apt-get -qq -o "Dir::Etc::SourceList=$work/apt/sources" -o Dir::Etc::SourceParts=/dev/null
-        -o "Dir::State::Lists=$work/apt/lists" -o "Dir::State::Status=$work/apt/status"
-        -o "Dir::Cache::Archives=$work/apt/archives" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=
-        -o Acquire::Check-Valid-Until=false -o Acquire::Languages=none -o APT::Sandbox::User=root
-        -o Debug::NoLocking=1)
-    "${apt[@]}" update
-    "${apt[@]}" install --download-only --yes --no-install-recommends \
-        redis-server/experimental redis-tools/experimental valkey-server redict-server >/dev/null
-    for package in "$work"/apt/archives/*.deb; do
-        dpkg-deb -x "$package" "$work/new/root"
-    done
-    for name in redis valkey redict; do
-        for program in "$name-server" "$name-cli"; do
-            wrapper "$work/new/root" "$program" | sed "s|$work/new|$place|g" >"$work/new/bin/$program"
-            chmod 755 "$work/new/bin/$program"
-        done
-    done
+    mkdir -p "$work/new/bin"
+    unpack newest 'sid experimental' \
+        redis-server/experimental redis-tools/experimental valkey-server redict-server
+    unpack trixie trixie redis-server valkey-server
+    for name in redis valkey redict; do offer newest "$name" "$name"; done
+    for name in redis valkey; do offer trixie "$name" "${name}8"; done
     rm -rf "$place"
     mv "$work/new" "$place"
 fi

@@ -2,12 +2,13 @@
 
 use crate::error::{Error, Quantity};
 use crate::strategy::Strategy;
+use claw_core::configured::Configured;
 use claw_core::decimal::{self, Decimal};
-use claw_core::defaults::Defaults;
 use claw_core::limits::{DEFAULT_CAPACITY, DEFAULT_INTERVAL_MS, DEFAULT_REFILL, MAX_TOKENS, MICRO};
 use claw_core::membership::PartitionPolicy;
 use claw_core::policy::Policy;
 use claw_core::replica::ReplicaId;
+use claw_core::rules::Rules;
 use claw_sync::PeerUrl;
 use std::ops::RangeInclusive;
 
@@ -18,6 +19,8 @@ pub(crate) enum Parameter {
     MaxTokens,
     /// Their refill in tokens per second; decimals are allowed.
     RefillRatePerSec,
+    /// Limits by key pattern.
+    Policies,
     /// The strategy of merges that name none.
     MergeStrategy,
     /// The strategy of what is sent to other regions.
@@ -70,6 +73,7 @@ impl Parameter {
     pub(crate) const ALL: &'static [Self] = &[
         Self::MaxTokens,
         Self::RefillRatePerSec,
+        Self::Policies,
         Self::MergeStrategy,
         Self::SyncStrategy,
         Self::ReplicaId,
@@ -89,6 +93,7 @@ impl Parameter {
         match self {
             Self::MaxTokens => "max-tokens",
             Self::RefillRatePerSec => "refill-rate-per-sec",
+            Self::Policies => "policies",
             Self::MergeStrategy => "merge-strategy",
             Self::SyncStrategy => "sync-strategy",
             Self::ReplicaId => "replica-id",
@@ -130,7 +135,8 @@ impl Parameter {
             Self::SyncIntervalMs => Value::Integer(50),
             Self::PartitionTimeoutMs => Value::Integer(2_000),
             Self::PartitionGuard => Value::Text(PartitionPolicy::default().name().to_owned()),
-            Self::ReplicaId
+            Self::Policies
+            | Self::ReplicaId
             | Self::Peers
             | Self::PeersPasswordFile
             | Self::TlsCaCertFile
@@ -201,7 +207,7 @@ pub(crate) struct Settings {
     sync: SyncSettings,
     /// Whether `sync` was set since it was last asked for.
     sync_changed: bool,
-    defaults: Defaults,
+    configured: Configured,
     loaded: bool,
 }
 
@@ -260,9 +266,10 @@ impl SyncSettings {
             Parameter::TlsKeyFile => Value::Text(self.tls_key_file.clone()),
             Parameter::SyncKeys => Value::Text(self.keys.clone()),
             Parameter::PartitionGuard => Value::Text(self.guard.name().to_owned()),
-            Parameter::MaxTokens | Parameter::RefillRatePerSec | Parameter::MergeStrategy => {
-                return None;
-            }
+            Parameter::MaxTokens
+            | Parameter::RefillRatePerSec
+            | Parameter::Policies
+            | Parameter::MergeStrategy => return None,
         })
     }
 
@@ -335,16 +342,16 @@ impl Default for Settings {
             merge_strategy: Strategy::default(),
             sync: SyncSettings::default(),
             sync_changed: true,
-            defaults: Defaults::new(Policy::DEFAULT),
+            configured: Configured::new(Policy::DEFAULT),
             loaded: false,
         }
     }
 }
 
 impl Settings {
-    /// The default policy and what it was before.
-    pub(crate) fn defaults(&self) -> &Defaults {
-        &self.defaults
+    /// The rules and the default policy, and what they were before.
+    pub(crate) fn configured(&self) -> &Configured {
+        &self.configured
     }
 
     /// The strategy of merges that name none.
@@ -362,7 +369,7 @@ impl Settings {
         std::mem::take(&mut self.sync_changed)
     }
 
-    /// From now on a change of the default policy has a history.
+    /// From now on a change of what is configured for buckets has a history.
     pub(crate) fn loaded(&mut self) {
         self.loaded = true;
     }
@@ -375,6 +382,7 @@ impl Settings {
             Parameter::RefillRatePerSec => {
                 Value::Text(Decimal::new(self.refill_per_sec).to_string())
             }
+            Parameter::Policies => Value::Text(self.configured.rules().as_str().to_owned()),
             Parameter::MergeStrategy => Value::Text(self.merge_strategy.to_string()),
             other => self.sync.get(other).unwrap_or_else(|| other.default()),
         }
@@ -387,6 +395,8 @@ impl Settings {
         value: &Value,
         now: u64,
     ) -> Result<(), Error> {
+        // What is set before the module is loaded has always been so.
+        let since = if self.loaded { now } else { 0 };
         let (mut max_tokens, mut refill_per_sec) = (self.max_tokens, self.refill_per_sec);
         match (parameter, value) {
             (Parameter::MaxTokens, Value::Integer(value)) => {
@@ -394,11 +404,21 @@ impl Settings {
                     u64::try_from(*value).map_err(|_| Error::OutOfRange(Quantity::Capacity))?;
             }
             (Parameter::RefillRatePerSec, Value::Text(text)) => refill_per_sec = refill(text)?,
+            (Parameter::Policies, Value::Text(text)) => {
+                self.configured.set_rules(Rules::parse(text).map_err(Error::Policies)?, since);
+                return Ok(());
+            }
             (Parameter::MergeStrategy, Value::Text(text)) => {
                 self.merge_strategy = Strategy::parse(text.as_bytes())?;
                 return Ok(());
             }
-            (Parameter::MaxTokens | Parameter::RefillRatePerSec | Parameter::MergeStrategy, _) => {
+            (
+                Parameter::MaxTokens
+                | Parameter::RefillRatePerSec
+                | Parameter::Policies
+                | Parameter::MergeStrategy,
+                _,
+            ) => {
                 return Err(Error::OutOfRange(Quantity::Capacity));
             }
             (other, value) => {
@@ -410,11 +430,7 @@ impl Settings {
         }
         let policy = Policy::new(max_tokens, refill_per_sec, DEFAULT_INTERVAL_MS)?;
         (self.max_tokens, self.refill_per_sec) = (max_tokens, refill_per_sec);
-        if self.loaded {
-            self.defaults.change(policy, now);
-        } else {
-            self.defaults = Defaults::new(policy);
-        }
+        self.configured.set_default(policy, since);
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use claw_core::open::Refusal;
 use claw_core::policy::PolicyError;
 use claw_core::record::{Field, FieldError};
 use claw_core::replica::{ReplicaId, ReplicaIdError};
+use claw_core::rules::RulesError;
 use claw_core::throttle::ThrottleError;
 use claw_sync::PeerError;
 use std::ffi::CString;
@@ -95,6 +96,8 @@ pub(crate) enum Error {
     ReplicaId { id: Box<str>, why: ReplicaIdError },
     /// `claw.peers` cannot be understood.
     Peers(PeerError),
+    /// `claw.policies` cannot be understood.
+    Policies(RulesError),
     /// `claw.sync-keys` is empty or too long.
     SyncKeys,
     /// A file name is too long, or no name.
@@ -141,6 +144,8 @@ pub(crate) enum Quantity {
     Budget,
     Seed,
     Rate,
+    /// The fingerprint of the rules of `claw.policies`.
+    Rules,
     Sent,
     Masters,
     SyncInterval,
@@ -175,6 +180,9 @@ impl fmt::Display for Quantity {
             }
             Self::Samples => f.write_str("samples must be an integer from 1 to 20000"),
             Self::Budget => f.write_str("budget must be an integer from 1 to 10000 milliseconds"),
+            Self::Rules => {
+                f.write_str("a fingerprint of rules must be a hexadecimal number of 64 bits")
+            }
             Self::Rate => write!(f, "a rate must be an integer from 0 to {}", u64::MAX),
             Self::Sent => write!(f, "sent must be an integer from 0 to {}", u64::MAX),
             Self::Masters => write!(f, "masters must be an integer from 1 to {}", u16::MAX),
@@ -264,6 +272,9 @@ impl Error {
                 format!("replica-id {} {why}", Quoted(id.as_bytes()))
             }
             Self::Peers(why) => format!("peers: {why}"),
+            Self::Policies(RulesError { number, entry, why }) => {
+                format!("policies: entry {number} {} {why}", Quoted(entry.as_bytes()))
+            }
             Self::SyncKeys => "sync-keys must be a pattern of 1 to 256 bytes".to_owned(),
             Self::FileName => "a file name must be of at most 4096 bytes, without NUL".to_owned(),
             Self::UnknownGuard(name) => {
@@ -402,6 +413,7 @@ mod tests {
             (Error::SyncOff("why"), "ERR region sync is off: why"),
             (Error::Debit("why"), "ERR strategy debit: why"),
             (Error::TooManyReplicas, "ERR more than 16 replicas in one bucket"),
+            (range(Quantity::Rules), "ERR a fingerprint of rules must be a hexadecimal number of 64 bits"),
             (range(Quantity::Rate), "ERR a rate must be an integer from 0 to 18446744073709551615"),
             (range(Quantity::Sent), "ERR sent must be an integer from 0 to 18446744073709551615"),
             (range(Quantity::Masters), "ERR masters must be an integer from 1 to 65535"),

@@ -24,7 +24,7 @@ use claw_sync::{
 use heartbeat::Heartbeat;
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::CStr;
 use std::hash::{BuildHasher, Hasher};
 use std::ops::Bound;
@@ -77,6 +77,8 @@ pub(crate) struct Regions {
     /// Tokens admitted in this life, of shared buckets.
     spent: Cell<u64>,
     heartbeat: Arc<Heartbeat>,
+    /// The fingerprint of each region's rules, as its latest heartbeat had it.
+    rules: RefCell<BTreeMap<ReplicaId, u64>>,
     /// What some peer says is passed on to another that does not hear it.
     passes_on: Cell<bool>,
     /// When they were counted, see [`Regions::instants`].
@@ -135,6 +137,7 @@ impl Default for Regions {
             scratch: RefCell::default(),
             spent: Cell::new(0),
             heartbeat: Arc::default(),
+            rules: RefCell::default(),
             passes_on: Cell::new(false),
             counted_masters: Cell::new(0),
             run: random(),
@@ -230,6 +233,28 @@ impl Regions {
         let now = self.instants(wall);
         let mut region = self.region.try_borrow_mut().map_err(|_| Error::Busy)?;
         Ok(region.peers.heard(round, now))
+    }
+
+    /// A region whose heartbeat is taken has said which rules it goes by.
+    pub(crate) fn told_rules(&self, id: ReplicaId, rules: Option<u64>) -> Result<(), Error> {
+        let mut known = self.rules.try_borrow_mut().map_err(|_| Error::Busy)?;
+        match rules {
+            Some(rules) => known.insert(id, rules),
+            None => known.remove(&id),
+        };
+        Ok(())
+    }
+
+    /// Whether another region goes by other rules than `ours`; `None` for one that has not said.
+    pub(crate) fn has_other_rules(&self, id: ReplicaId, ours: u64) -> Option<bool> {
+        let known = self.rules.try_borrow().ok()?;
+        known.get(&id).map(|rules| *rules != ours)
+    }
+
+    /// How many regions go by other rules than this one.
+    fn other_rules(&self) -> usize {
+        let ours = self.heartbeat.rules();
+        self.rules.try_borrow().map_or(0, |known| known.values().filter(|of| **of != ours).count())
     }
 
     /// Goes by the configuration as it is now, and by the server's role: only a
@@ -434,7 +459,7 @@ impl Regions {
 
     /// Name and value of each number for `INFO claw`: sums over all peers, but for
     /// the lag, which is that of the peer furthest behind.
-    pub(crate) fn counters(&self) -> [(&'static CStr, u64); 15] {
+    pub(crate) fn counters(&self) -> [(&'static CStr, u64); 16] {
         let peers = self.status();
         let sum = |of: fn(&PeerStatus) -> u64| peers.iter().map(of).fold(0, u64::saturating_add);
         let connected = |peer: &PeerStatus| u64::from(peer.state == PeerState::Connected);
@@ -448,6 +473,7 @@ impl Regions {
             (c"sync_peers", count(peers.len())),
             (c"sync_peers_connected", sum(connected)),
             (c"sync_peers_silent", count(silent)),
+            (c"sync_peers_rules_differ", count(self.other_rules())),
             (c"sync_share_permille", u64::from(share)),
             (c"sync_lag_ms", u64::try_from(lag).unwrap_or(u64::MAX)),
             (c"sync_queue", sum(|peer| peer.queued)),
@@ -488,8 +514,14 @@ impl Regions {
         for id in heard {
             region.peers.refuses(id, refusing.contains(&id));
         }
+        if let Ok(settings) = ctx.module().settings() {
+            self.heartbeat.set_rules(settings.configured().rules().fingerprint());
+        }
         let changed = region.peers.tick(Some(self.spent.get()), now);
         self.heartbeat.exchange(&mut region.peers);
+        if let Ok(mut rules) = self.rules.try_borrow_mut() {
+            rules.retain(|id, _| region.peers.all().iter().any(|peer| peer.id() == *id));
+        }
         self.passes_on.set(region.peers.passes_on());
         changed.then(|| region.peers.share())
     }

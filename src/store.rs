@@ -162,21 +162,22 @@ fn open_as<'c>(
     let mut open = module.store.room()?;
     read(ctx, key, now, counted, open.record_mut())?;
     let settings = module.settings()?;
+    let configured = settings.configured().of(key.name().as_bytes());
     if counted || open.record().is_some_and(|record| record.debits.is_some()) {
         let region = module.regions.region()?;
         let home = module.regions.home(ctx.db(), key.name())?;
         let pool = &mut *module.store.pool()?;
-        open.begin_shared(settings.defaults(), &region, now, Some(home), pool);
+        open.begin_shared(&configured, &region, now, Some(home), pool);
     } else {
-        open.begin(settings.defaults(), now);
+        open.begin(&configured, now);
     }
     Ok(open)
 }
 
-/// The configured default policy.
-pub(crate) fn default_policy(ctx: &Context<'_>) -> Result<Policy, Error> {
+/// The policy of a key whose bucket has none of its own.
+pub(crate) fn configured_policy(ctx: &Context<'_>, name: Str<'_>) -> Result<Policy, Error> {
     let settings = ctx.module().settings()?;
-    Ok(settings.defaults().current())
+    Ok(settings.configured().of(name.as_bytes()).current())
 }
 
 /// Reads the fields of a bucket at `now` into `record`, which is `None`, and the debits

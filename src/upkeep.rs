@@ -250,13 +250,13 @@ fn fold_again(ctx: &Context<'_>, name: Str<'_>, strategy: &Strategy) -> Result<(
         return Ok(());
     };
     // No key is open while the function runs.
-    let view = strategy.fold(ctx, states, store::default_policy(ctx)?)?;
+    let view = strategy.fold(ctx, states, store::configured_policy(ctx, name)?)?;
     let key = Key::open_write(ctx, name);
     let record = store::load(ctx, &key, now)?;
     if record.is_some() {
         let mut opened = {
             let settings = ctx.module().settings()?;
-            OpenBucket::merged(record, &view, settings.defaults(), true, now)
+            OpenBucket::merged(record, &view, &settings.configured().of(name.as_bytes()), true, now)
         };
         store::save(ctx, &key, &mut opened)?;
     }

@@ -9,9 +9,9 @@
 )]
 
 use claw_core::bucket::{Bucket, Demand, Weight};
+use claw_core::configured::Configured;
 use claw_core::debits::Region;
 use claw_core::decimal::{self, Decimal};
-use claw_core::defaults::Defaults;
 use claw_core::open::OpenBucket;
 use claw_core::policy::{Policy, StoredPolicy};
 use claw_core::record::{Field, Record};
@@ -24,7 +24,7 @@ const NOW: u64 = 1_773_914_400_000_000;
 /// The module's path from fields to answer and back to a record.
 fn take(c: &mut Criterion) {
     let mut group = c.benchmark_group("take");
-    let defaults = Defaults::new(Policy::DEFAULT);
+    let defaults = Configured::new(Policy::DEFAULT);
     let alone = Region::default();
     let left = |micros, timestamp| {
         Some(Record { tokens: Some(micros), timestamp: Some(timestamp), ..Record::default() })
@@ -36,8 +36,11 @@ fn take(c: &mut Criterion) {
     ] {
         group.bench_function(name, |b| {
             b.iter(|| {
-                let mut opened =
-                    OpenBucket::new(black_box(record.clone()), &defaults, black_box(NOW));
+                let mut opened = OpenBucket::new(
+                    black_box(record.clone()),
+                    &defaults.of(b"key"),
+                    black_box(NOW),
+                );
                 opened.ask(black_box(None));
                 let answer = opened.take(Demand::all(black_box(tokens)), NOW, &alone).unwrap();
                 let record = opened.to_record();

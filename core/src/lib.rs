@@ -10,7 +10,8 @@
 //! | [`decimal`] | amounts as text: `12.5` is 12 500 000 millionths |
 //! | [`timestamp`] | instants as text: unix microseconds or RFC 3339 |
 //! | [`policy`] | capacity, refill, interval, and what of them is pinned |
-//! | [`defaults`] | the configured policy and what it was before |
+//! | [`configured`] | rules and default policy, and what they were before |
+//! | [`rules`] | limits by key pattern |
 //! | [`bucket`] | the decision: credit, take, give, how long to wait |
 //! | [`shared`] | a bucket that regions share: debit counters read through a leaky bucket |
 //! | [`debits`] | what is counted of it, and kept |
@@ -31,9 +32,9 @@
 
 pub mod bucket;
 pub mod codec;
+pub mod configured;
 pub mod debits;
 pub mod decimal;
-pub mod defaults;
 pub mod error;
 pub mod expiry;
 pub mod glob;
@@ -45,6 +46,7 @@ pub mod plan;
 pub mod policy;
 pub mod record;
 pub mod replica;
+pub mod rules;
 pub mod shared;
 pub mod throttle;
 pub mod timestamp;

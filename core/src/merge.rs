@@ -77,7 +77,7 @@ pub struct State {
     /// The temporary pin over it, whose policy the bucket has.
     pub temporary: Option<Temporary>,
     /// When the state was written, in unix microseconds. Its bucket is later when
-    /// the default policy has changed since.
+    /// what is configured has changed since, or is another thing for another key.
     written: u64,
 }
 
@@ -106,7 +106,7 @@ impl State {
     }
 
     /// The same, beneath a temporary pin that has ended at `now` (unix microseconds), credited up
-    /// to its end; `default` is the default policy.
+    /// to its end; `default` is what is configured for the key.
     #[must_use]
     pub fn past_pin(&self, now: u64, default: Policy) -> Self {
         match self.temporary {
@@ -118,6 +118,20 @@ impl State {
             }
             _ => *self,
         }
+    }
+
+    /// The same for a key for which `configured` is what is configured: a bucket without a policy
+    /// of its own keeps its tokens of `now` (unix microseconds), cut at that capacity.
+    #[must_use]
+    pub fn under(&self, configured: Policy, now: u64) -> Self {
+        let follows = self.policy.is_none() && self.temporary.is_none();
+        if !follows || self.bucket.policy() == configured {
+            return *self;
+        }
+        let mut bucket = self.bucket;
+        bucket.advance(now);
+        bucket.switch(configured);
+        Self { bucket: in_shares(bucket), ..*self }
     }
 
     /// Whether both hold the same at every instant from `now` on, and say the

@@ -7,8 +7,8 @@
 
 use crate::bucket::{Answer, Bucket, Demand, US_PER_MS, Wait, Weight};
 use crate::codec::{self, DebitsText, RegionStates};
+use crate::configured::ConfiguredFor;
 use crate::debits::{Debits, Region, Terms, Version};
-use crate::defaults::Defaults;
 use crate::error::Internal;
 use crate::expiry::Expiry;
 use crate::limits::MICRO;
@@ -80,8 +80,10 @@ pub struct OpenBucket {
     now: u64,
     /// Nothing is known of it yet.
     fresh: bool,
-    /// The default policy.
-    default: Policy,
+    /// The policy without one of its own: that of a rule, or the default.
+    configured: Policy,
+    /// Whether that is a rule's.
+    is_ruled: bool,
     /// The module had given its key no expiry, since it did not refill.
     was_bare: bool,
     /// It is what it is by states that were received, and not by what was done here.
@@ -146,6 +148,8 @@ pub enum PolicySource {
     Pin,
     /// The bucket's own: an earlier call brought it.
     Bucket,
+    /// A rule of the configuration fits its key.
+    Rule,
     /// The configured default.
     Default,
 }
@@ -180,7 +184,8 @@ impl OpenBucket {
             admitted: 0,
             now,
             fresh: record.is_none(),
-            default: Policy::DEFAULT,
+            configured: Policy::DEFAULT,
+            is_ruled: false,
             was_bare: false,
             received: false,
             rebroadcast: false,
@@ -196,12 +201,12 @@ impl OpenBucket {
     /// Opens a bucket at `now` (unix microseconds) as it was left. A bucket with
     /// debits is [shared](Self::shared) without anybody else.
     #[must_use]
-    pub fn new(record: Option<Record>, defaults: &Defaults, now: u64) -> Self {
+    pub fn new(record: Option<Record>, configured: &ConfiguredFor<'_>, now: u64) -> Self {
         if record.as_ref().is_some_and(|record| record.debits.is_some()) {
-            return Self::shared(record, defaults, &Region::default(), now, None);
+            return Self::shared(record, configured, &Region::default(), now, None);
         }
         let mut opened = Self { record, ..Self::unread() };
-        opened.begin(defaults, now);
+        opened.begin(configured, now);
         opened
     }
 
@@ -210,13 +215,13 @@ impl OpenBucket {
     #[must_use]
     pub fn shared(
         record: Option<Record>,
-        defaults: &Defaults,
+        configured: &ConfiguredFor<'_>,
         region: &Region,
         now: u64,
         home: Option<u32>,
     ) -> Self {
         let mut opened = Self { record, ..Self::unread() };
-        opened.begin_shared(defaults, region, now, home, &mut BucketPool::default());
+        opened.begin_shared(configured, region, now, home, &mut BucketPool::default());
         opened
     }
 
@@ -227,37 +232,38 @@ impl OpenBucket {
     }
 
     /// [`Self::new`] of the record that was read in place, without debits.
-    pub fn begin(&mut self, defaults: &Defaults, now: u64) {
-        let now = defaults.clock(now);
+    pub fn begin(&mut self, configured: &ConfiguredFor<'_>, now: u64) {
+        let now = configured.clock(now);
         let (bucket, policy) = match &self.record {
-            Some(stored) => (stored.bucket(defaults, now), stored.policy),
-            None => (Bucket::full(defaults.current(), Weight::ONE, now), None),
+            Some(stored) => (stored.bucket(configured, now), stored.policy),
+            None => (Bucket::full(configured.current(), Weight::ONE, now), None),
         };
         self.kind = Kind::Local(bucket);
-        self.begin_with(policy, defaults, now);
+        self.begin_with(policy, configured, now);
     }
 
     /// [`Self::shared`] of the record that was read in place, with memory that was
     /// used before.
     pub fn begin_shared(
         &mut self,
-        defaults: &Defaults,
+        configured: &ConfiguredFor<'_>,
         region: &Region,
         now: u64,
         home: Option<u32>,
         pool: &mut BucketPool,
     ) {
-        let now = defaults.clock(now);
+        let now = configured.clock(now);
         let mut bucket = pool.shared();
         let policy = match &mut self.record {
             None => {
-                let full = Bucket::full(defaults.current(), Weight::ONE, now);
+                let full = Bucket::full(configured.current(), Weight::ONE, now);
                 bucket.set(&full, &mut Debits::default());
                 None
             }
             Some(stored) => {
                 let timestamp = stored.timestamp.unwrap_or(now);
-                let line = stored.bucket_at_rest(stored.policy_at(defaults, timestamp), timestamp);
+                let line =
+                    stored.bucket_at_rest(stored.policy_at(configured, timestamp), timestamp);
                 match &mut stored.debits {
                     // The accounts go with the bucket; that they were stored stays.
                     Some(debits) => bucket.set(&line, debits),
@@ -266,13 +272,13 @@ impl OpenBucket {
                 if let Some(temporary) = stored.temporary_at(timestamp) {
                     bucket.advance(now.min(temporary.until), &region.peers);
                     if stored.temporary_at(now).is_none() {
-                        bucket.switch(stored.policy_beneath(defaults, temporary.until));
+                        bucket.switch(stored.policy_beneath(configured, temporary.until));
                     }
                 }
                 match stored.policy {
                     _ if stored.temporary_at(now).is_some() => {}
                     Some(_) => bucket.advance(now, &region.peers),
-                    None => defaults.advance_shared(&mut bucket, now, &region.peers),
+                    None => configured.advance_shared(&mut bucket, now, &region.peers),
                 }
                 stored.policy
             }
@@ -285,12 +291,18 @@ impl OpenBucket {
             bucket.raise_version(temporary.version);
         }
         self.kind = Kind::Shared(bucket);
-        self.begin_with(policy, defaults, now);
+        self.begin_with(policy, configured, now);
     }
 
-    fn begin_with(&mut self, policy: Option<StoredPolicy>, defaults: &Defaults, now: u64) {
-        (self.policy, self.now, self.default) = (policy, now, defaults.current());
-        self.was_bare = self.record.as_ref().is_some_and(|stored| stored.is_bare(defaults, now));
+    fn begin_with(
+        &mut self,
+        policy: Option<StoredPolicy>,
+        configured: &ConfiguredFor<'_>,
+        now: u64,
+    ) {
+        (self.policy, self.now) = (policy, now);
+        (self.configured, self.is_ruled) = (configured.current(), configured.is_rule());
+        self.was_bare = self.record.as_ref().is_some_and(|stored| stored.is_bare(configured, now));
         self.temporary = self.record.as_ref().and_then(|stored| stored.temporary_at(now));
         self.regions = self.record.as_ref().and_then(|record| record.regions.clone());
         (self.admitted, self.fresh) = (0, self.record.is_none());
@@ -303,7 +315,7 @@ impl OpenBucket {
     pub fn merged(
         record: Option<Record>,
         state: &State,
-        defaults: &Defaults,
+        configured: &ConfiguredFor<'_>,
         from_peers: bool,
         now: u64,
     ) -> Self {
@@ -316,14 +328,12 @@ impl OpenBucket {
             }
         };
         let temporary = state.temporary;
-        let (default, was_bare) = (
-            defaults.current(),
-            record.as_ref().is_some_and(|record| record.is_bare(defaults, now)),
-        );
+        let was_bare = record.as_ref().is_some_and(|record| record.is_bare(configured, now));
         Self {
             received: from_peers,
             temporary,
-            default,
+            configured: configured.current(),
+            is_ruled: configured.is_rule(),
             was_bare,
             ..Self::of(kind, state.policy, record, now)
         }
@@ -524,22 +534,22 @@ impl OpenBucket {
         Some((until, after))
     }
 
-    /// Puts the policy in force: the pinned one, else the one the call brings, else the bucket's
-    /// own, else the default. The last two are what it was opened under. Under a temporary pin,
-    /// what the call brings is remembered.
+    /// Puts the policy in force: the pinned one, else the one the call brings, else that of a rule,
+    /// else the bucket's own, else the default. Where no rule fits, the last two are what it was
+    /// opened under; where one does, what an earlier call brought goes. Under a temporary pin,
+    /// this is about what is beneath.
     ///
     /// Tokens are kept, cut at the new capacity, and so is what is owed. A missing bucket is full
     /// whatever the capacity.
     pub fn ask(&mut self, called: Option<Policy>) {
-        let Some(policy) = called else {
-            return;
-        };
-        if self.policy.is_some_and(StoredPolicy::is_pinned) {
+        let stored = called.map(|policy| StoredPolicy { policy, pin: None });
+        let stays = stored.is_none() && !(self.is_ruled && self.policy.is_some());
+        if stays || self.policy.is_some_and(StoredPolicy::is_pinned) {
             return;
         }
-        self.policy = Some(StoredPolicy { policy, pin: None });
+        self.policy = stored;
         if self.temporary.is_none() {
-            self.switch(policy);
+            self.switch(self.beneath());
         }
     }
 
@@ -550,6 +560,7 @@ impl OpenBucket {
             _ if self.temporary.is_some() => PolicySource::Pin,
             Some(StoredPolicy { pin: Some(_), .. }) => PolicySource::Pin,
             Some(StoredPolicy { pin: None, .. }) => PolicySource::Bucket,
+            None if self.is_ruled => PolicySource::Rule,
             None => PolicySource::Default,
         }
     }
@@ -557,7 +568,7 @@ impl OpenBucket {
     /// The policy beneath a temporary pin, which holds when that has ended.
     #[must_use]
     pub fn beneath(&self) -> Policy {
-        self.policy.map_or(self.default, |stored| stored.policy)
+        self.policy.map_or(self.configured, |stored| stored.policy)
     }
 
     /// The policy in force.
@@ -592,11 +603,11 @@ impl OpenBucket {
             // At most 366 days.
             (Some(temporary), _) => temporary.remaining_ms(self.now).cast_signed(),
             (None, PolicySource::Pin) => -1,
-            (None, PolicySource::Bucket | PolicySource::Default) => 0,
+            (None, PolicySource::Bucket | PolicySource::Rule | PolicySource::Default) => 0,
         }
     }
 
-    /// Goes back to the default policy and weight 1.
+    /// Goes back to what is configured for the key, and weight 1.
     pub fn reset(&mut self, region: &Region) {
         let changed = self.policy.is_some()
             || self.temporary.is_some()
@@ -606,7 +617,7 @@ impl OpenBucket {
         }
         (self.policy, self.temporary) = (None, None);
         self.weigh(Weight::ONE);
-        self.switch(self.default);
+        self.switch(self.configured);
     }
 
     /// Goes on with another weight.

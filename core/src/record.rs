@@ -2,9 +2,9 @@
 
 use crate::bucket::{Bucket, Weight};
 use crate::codec::{self, Decoded, RegionStates};
+use crate::configured::ConfiguredFor;
 use crate::debits::Debits;
 use crate::decimal::{self, DecimalError};
-use crate::defaults::Defaults;
 use crate::limits::MAX_LEAD_US;
 use crate::merge::State;
 use crate::policy::{Policy, PolicyTextError, StoredPolicy, Temporary, TemporaryTextError};
@@ -21,7 +21,7 @@ pub enum Field {
     Timestamp,
     /// 1..=10. Missing: 1.
     Weight,
-    /// See [`StoredPolicy`]. Missing: the configured default.
+    /// See [`StoredPolicy`]. Missing: what is configured for the key.
     Policy,
     /// See [`Temporary`]. Missing: none.
     Temporary,
@@ -99,7 +99,7 @@ pub struct Record {
     pub timestamp: Option<u64>,
     /// The refill's multiplier.
     pub weight: Option<Weight>,
-    /// The policy, unless it is the default.
+    /// The policy, unless it is what is configured for the key.
     pub policy: Option<StoredPolicy>,
     /// The pin over it that ends by itself.
     pub temporary: Option<Temporary>,
@@ -198,8 +198,8 @@ impl Record {
     /// Whether the module gives its key no expiry since it does not refill, as it was left: what
     /// expiry it has is its user's. A block by a call has one, and so has a temporary pin.
     #[must_use]
-    pub fn is_bare(&self, defaults: &Defaults, now: u64) -> bool {
-        self.policy_beneath(defaults, self.timestamp.unwrap_or(now)).refill() == 0
+    pub fn is_bare(&self, configured: &ConfiguredFor<'_>, now: u64) -> bool {
+        self.policy_beneath(configured, self.timestamp.unwrap_or(now)).refill() == 0
             && self.temporary.is_none()
             && !self.policy.is_some_and(StoredPolicy::blocks_for_a_time)
     }
@@ -227,36 +227,37 @@ impl Record {
         self.temporary.filter(|temporary| temporary.until > now)
     }
 
-    /// The policy beneath a temporary pin, at an instant: the stored one, else the default.
-    pub(crate) fn policy_beneath(&self, defaults: &Defaults, at: u64) -> Policy {
-        self.policy.map_or_else(|| defaults.at(at), |stored| stored.policy)
+    /// The policy beneath a temporary pin, at an instant: the stored one, else what was
+    /// configured.
+    pub(crate) fn policy_beneath(&self, configured: &ConfiguredFor<'_>, at: u64) -> Policy {
+        self.policy.map_or_else(|| configured.at(at), |stored| stored.policy)
     }
 
     /// The policy in force at an instant.
-    pub(crate) fn policy_at(&self, defaults: &Defaults, at: u64) -> Policy {
+    pub(crate) fn policy_at(&self, configured: &ConfiguredFor<'_>, at: u64) -> Policy {
         match self.temporary_at(at) {
             Some(temporary) => temporary.policy,
-            None => self.policy_beneath(defaults, at),
+            None => self.policy_beneath(configured, at),
         }
     }
 
     /// The bucket at `now` under the policy it was left with, whatever a call
-    /// may ask for: the temporary pin, else the stored one, else the default.
+    /// may ask for: the temporary pin, else the stored one, else what is configured.
     #[inline(always)]
     #[must_use]
-    pub fn bucket(&self, defaults: &Defaults, now: u64) -> Bucket {
+    pub fn bucket(&self, configured: &ConfiguredFor<'_>, now: u64) -> Bucket {
         let timestamp = self.timestamp.unwrap_or(now);
-        let mut bucket = self.bucket_at_rest(self.policy_at(defaults, timestamp), timestamp);
+        let mut bucket = self.bucket_at_rest(self.policy_at(configured, timestamp), timestamp);
         if let Some(temporary) = self.temporary_at(timestamp) {
             bucket.advance(now.min(temporary.until));
             if self.temporary_at(now).is_some() {
                 return bucket;
             }
-            bucket.switch(self.policy_beneath(defaults, temporary.until));
+            bucket.switch(self.policy_beneath(configured, temporary.until));
         }
         match self.policy {
             Some(_) => bucket.advance(now),
-            None => defaults.advance(&mut bucket, now),
+            None => configured.advance(&mut bucket, now),
         }
         bucket
     }
@@ -264,20 +265,21 @@ impl Record {
     /// The bucket as a merge sees it at `now` (unix microseconds): missing fields resolved as any
     /// command would, without crediting it.
     #[must_use]
-    pub fn state(&self, defaults: &Defaults, now: u64) -> State {
+    pub fn state(&self, configured: &ConfiguredFor<'_>, now: u64) -> State {
         let timestamp = self.timestamp.unwrap_or(now);
         let temporary = self.temporary_at(now);
         let bucket = if let (Some(ended), None) = (self.temporary, temporary)
             && ended.until > timestamp
         {
             // Credited up to its end, the state is a line of the policy beneath.
-            self.bucket(defaults, defaults.clock(ended.until))
-        } else if self.policy.is_none() && temporary.is_none() && !defaults.holds_since(timestamp) {
-            // The default policy was another one: credited up to the change, the
+            self.bucket(configured, configured.clock(ended.until))
+        } else if self.policy.is_none() && temporary.is_none() && !configured.holds_since(timestamp)
+        {
+            // Another policy was configured: credited up to the change, the
             // state is a line of the present policy.
-            self.bucket(defaults, defaults.clock(0))
+            self.bucket(configured, configured.clock(0))
         } else {
-            self.bucket_at_rest(self.policy_at(defaults, timestamp), timestamp)
+            self.bucket_at_rest(self.policy_at(configured, timestamp), timestamp)
         };
         State::written_at(bucket, self.policy, timestamp).pinned_by(temporary)
     }

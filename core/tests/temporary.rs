@@ -4,8 +4,8 @@
 
 use claw_core::bucket::{Bucket, Demand, Wait, Weight};
 use claw_core::codec::{self, DebitsText, Names, Wire};
+use claw_core::configured::Configured;
 use claw_core::debits::{Debits, Region};
-use claw_core::defaults::Defaults;
 use claw_core::expiry::Expiry;
 use claw_core::limits::{MAX_VERSION, MICRO};
 use claw_core::open::{OpenBucket, PolicySource};
@@ -56,10 +56,10 @@ fn pinned() -> impl Strategy<Value = Pinned> {
 
 impl Pinned {
     fn open(&self, now: u64) -> OpenBucket {
-        let (record, defaults) = (Some(self.record.clone()), Defaults::new(self.default));
+        let (record, defaults) = (Some(self.record.clone()), Configured::new(self.default));
         match self.shared {
-            true => OpenBucket::shared(record, &defaults, &Region::default(), now, None),
-            false => OpenBucket::new(record, &defaults, now),
+            true => OpenBucket::shared(record, &defaults.of(b"key"), &Region::default(), now, None),
+            false => OpenBucket::new(record, &defaults.of(b"key"), now),
         }
     }
 
@@ -249,8 +249,8 @@ struct Copy {
 
 impl Copy {
     fn open(&self, now: u64) -> OpenBucket {
-        let defaults = Defaults::new(base());
-        OpenBucket::shared(self.record.clone(), &defaults, &self.region, now, None)
+        let defaults = Configured::new(base());
+        OpenBucket::shared(self.record.clone(), &defaults.of(b"key"), &self.region, now, None)
     }
 
     fn pin_for(&mut self, refill: u64, ms: u64, now: u64) {
@@ -329,8 +329,8 @@ fn an_ended_pin_does_not_come_back() {
         let mut a = Copy { region: region("a", 1), record: None };
         let mut b = Copy { region: region("b", 2), record: None };
         if laid_alone {
-            let defaults = Defaults::new(base());
-            let mut alone = OpenBucket::new(None, &defaults, NOW);
+            let defaults = Configured::new(base());
+            let mut alone = OpenBucket::new(None, &defaults.of(b"key"), NOW);
             alone.pin_for(Policy::new(10, MICRO, 1_000).unwrap(), 60_000, &Region::default());
             a.record = Some(written(&mut alone));
         } else {

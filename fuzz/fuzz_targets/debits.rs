@@ -7,7 +7,7 @@ use claw_core::bucket::Demand;
 use claw_core::codec::{DebitsText, encode_debits};
 use claw_core::debits::Region;
 use claw_core::shared::Remote;
-use claw_core::defaults::Defaults;
+use claw_core::configured::Configured;
 use claw_core::membership::{PartitionPolicy, Instants, Membership};
 use claw_core::policy::Policy;
 use claw_core::open::OpenBucket;
@@ -21,7 +21,7 @@ fuzz_target!(|input: &[u8]| {
     // The first byte says what the bucket holds and where the second field begins.
     let Some((first, fields)) = input.split_first() else { return };
     let (here, there) = fields.split_at((usize::from(*first) * 4).min(fields.len()));
-    let defaults = Defaults::new(Policy::DEFAULT);
+    let defaults = Configured::new(Policy::DEFAULT);
     let region = Region {
         writer: Some(Writer::new("here".parse().expect("a name"), 7)),
         peers: Membership::new(PartitionPolicy::Share, 3, 2_000_000, Instants::default()),
@@ -30,7 +30,7 @@ fuzz_target!(|input: &[u8]| {
         let mut record = Record { timestamp: Some(NOW), ..Record::default() };
         record.tokens = Some(tokens);
         record.read(Field::Debits, debits, NOW).ok()?;
-        Some(OpenBucket::shared(Some(record), &defaults, &region, NOW, None))
+        Some(OpenBucket::shared(Some(record), &defaults.of(b"key"), &region, NOW, None))
     };
     // In debt, empty, or not.
     let held = |number: u8| (i64::from(number) - 2) * 1_000_000;

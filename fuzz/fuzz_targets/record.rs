@@ -9,7 +9,7 @@
 use claw_core::bucket::{Answer, Demand, Weight};
 use claw_core::debits::Region;
 use claw_core::decimal::{self, Decimal};
-use claw_core::defaults::Defaults;
+use claw_core::configured::Configured;
 use claw_core::limits::{MAX_DEBT, MAX_LEAD_US, MAX_TOKENS};
 use claw_core::policy::{Asked, Policy, StoredPolicy};
 use claw_core::expiry::Expiry;
@@ -37,14 +37,14 @@ fuzz_target!(|data: &[u8]| {
         refill: Some((stored.policy.refill(), stored.policy.interval_ms())),
     });
     let alone = Region::default();
-    let mut defaults = Defaults::new(Policy::DEFAULT);
+    let mut defaults = Configured::new(Policy::DEFAULT);
     let mut record = (!terms.starts_with(b"!")).then_some(record);
     let mut now = NOW;
     for line in lines {
         let Some((action, number)) = line.split_first() else { continue };
         let number = decimal::digits(number).unwrap_or(1);
         let tokens = number.min(MAX_TOKENS);
-        let mut opened = OpenBucket::new(record.clone(), &defaults, now);
+        let mut opened = OpenBucket::new(record.clone(), &defaults.of(b"key"), now);
         check(&opened, record.is_none(), now);
         match action {
             b't' | b'p' => {
@@ -76,10 +76,10 @@ fuzz_target!(|data: &[u8]| {
                 opened.pin(policy, &alone);
             }
             b'w' => opened.set_weight(Weight::new(number).unwrap_or(Weight::ONE), &alone),
-            b'r' => opened.reset(defaults.current(), &alone),
+            b'r' => opened.reset(&alone),
             b'd' => {
-                let policy = asked.over(defaults.current()).expect("within its bounds");
-                defaults.change(policy, now);
+                let policy = asked.over(defaults.default_policy()).expect("within its bounds");
+                defaults.set_default(policy, now);
                 continue;
             }
             // The clock goes on, or is set back a little.

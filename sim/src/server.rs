@@ -3,8 +3,8 @@
 
 use claw_core::bucket::Demand;
 use claw_core::codec::{self, Besides, DebitsText, Names, Wire};
+use claw_core::configured::Configured;
 use claw_core::debits::{self, Debits, Region, Version};
-use claw_core::defaults::Defaults;
 use claw_core::limits::MICRO;
 use claw_core::membership::{Instants, Membership, PartitionPolicy, Round, Statement};
 use claw_core::merge::{Join, State};
@@ -90,7 +90,7 @@ const HEARTBEAT_BYTES: usize = 200;
 pub struct Server {
     config: Config,
     id: ReplicaId,
-    defaults: Defaults,
+    defaults: Configured,
     region: Region,
     keys: BTreeMap<Name, Slot>,
     /// Tokens admitted in this life.
@@ -117,7 +117,7 @@ impl Server {
         let mut server = Self {
             config,
             id,
-            defaults: Defaults::new(config.policy),
+            defaults: Configured::new(config.policy),
             region: Region::default(),
             keys: BTreeMap::new(),
             spent: 0,
@@ -262,9 +262,9 @@ impl Server {
         match self.config.method {
             Method::Debit => {
                 let home = Some(debits::home(0, &name.to_be_bytes()));
-                OpenBucket::shared(record, &self.defaults, &self.region, wall, home)
+                OpenBucket::shared(record, &self.defaults.of(b"key"), &self.region, wall, home)
             }
-            Method::States(_) => OpenBucket::new(record, &self.defaults, wall),
+            Method::States(_) => OpenBucket::new(record, &self.defaults.of(b"key"), wall),
         }
     }
 
@@ -498,13 +498,16 @@ impl Server {
         wall: u64,
     ) -> Option<Noted> {
         let sent = codec::decode(state, wall).expect("what is sent is read");
-        let sent = Record::from(&sent).state(&self.defaults, wall);
+        let sent = Record::from(&sent).state(&self.defaults.of(b"key"), wall);
         let record = self.load(name, wall).map(|slot| slot.record.clone());
         let merged = match &record {
             None => sent,
-            Some(record) => record.state(&self.defaults, wall).join(&sent, strategy),
+            Some(record) => record.state(&self.defaults.of(b"key"), wall).join(&sent, strategy),
         };
-        self.save(name, &mut OpenBucket::merged(record, &merged, &self.defaults, true, wall))
+        self.save(
+            name,
+            &mut OpenBucket::merged(record, &merged, &self.defaults.of(b"key"), true, wall),
+        )
     }
 
     /// A peer was heard.

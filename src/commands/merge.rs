@@ -14,7 +14,7 @@ use crate::store;
 use crate::strategy::Strategy;
 use claw_core::bucket::Bucket;
 use claw_core::codec::{self, Besides, BlobError, Decoded, Newer};
-use claw_core::defaults::Defaults;
+use claw_core::configured::ConfiguredFor;
 use claw_core::merge::State;
 use claw_core::open::OpenBucket;
 use claw_core::policy::Policy;
@@ -80,7 +80,8 @@ fn merge(ctx: &Context<'_>, mut args: Args<'_>) -> Result<(), Error> {
     let now = host::now();
     let (sources, strategy) = {
         let settings = ctx.module().settings()?;
-        let sources = Sources::parse(ctx, &mut args, settings.defaults(), now)?;
+        let configured = settings.configured().of(name.as_bytes());
+        let sources = Sources::parse(ctx, &mut args, &configured, now)?;
         let strategy = match strategy(&mut args)? {
             Some(strategy) => strategy,
             None => settings.merge_strategy().clone(),
@@ -164,7 +165,8 @@ pub(super) fn merge_states(
         }
         let mut opened = {
             let settings = ctx.module().settings()?;
-            OpenBucket::merged(record, &merged.state, settings.defaults(), from_peer, now)
+            let configured = settings.configured().of(name.as_bytes());
+            OpenBucket::merged(record, &merged.state, &configured, from_peer, now)
         };
         // A new key gets the field only if there is something to keep in it.
         let wanted = newer_before.is_some() || !merged.newer.is_empty();
@@ -184,7 +186,7 @@ pub(super) fn merge_states(
         Some(merged) => merged.state.bucket,
         None => {
             let settings = ctx.module().settings()?;
-            OpenBucket::new(None, settings.defaults(), now).bucket()
+            OpenBucket::new(None, &settings.configured().of(name.as_bytes()), now).bucket()
         }
     };
     bucket.advance(now);
@@ -255,7 +257,7 @@ impl Stored {
         }
         let state = {
             let settings = ctx.module().settings()?;
-            record.state(settings.defaults(), now)
+            record.state(&settings.configured().of(key.name().as_bytes()), now)
         };
         if record.debits.is_none() {
             return Ok(Self { state, newer, shared: None });
@@ -266,9 +268,16 @@ impl Stored {
     }
 
     /// [Reads](Self::read_bucket) a bucket that is named as a source. Who may merge it need not see
-    /// what a hash holds that is no bucket: errors name the field, and not its value.
-    fn source(ctx: &Context<'_>, name: Str<'_>, now: u64) -> Result<Option<Self>, Error> {
-        Self::read_bucket(ctx, name, now).map_err(Error::without_value)
+    /// what a hash holds that is no bucket: errors name the field, and not its value. For the key it
+    /// is merged into, another policy may be `configured`.
+    fn source(
+        ctx: &Context<'_>,
+        name: Str<'_>,
+        configured: &ConfiguredFor<'_>,
+        now: u64,
+    ) -> Result<Option<Self>, Error> {
+        let read = Self::read_bucket(ctx, name, now).map_err(Error::without_value)?;
+        Ok(read.map(|read| Self { state: read.state.under(configured.current(), now), ..read }))
     }
 
     /// What the blob of it says besides the bucket.
@@ -280,13 +289,13 @@ impl Stored {
     /// Takes a state that somebody has; `index` counts from 1.
     pub(super) fn sent(
         decoded: Decoded,
-        defaults: &Defaults,
+        configured: &ConfiguredFor<'_>,
         now: u64,
         index: usize,
     ) -> Result<Self, Error> {
         let record = Record::from(&decoded);
         let Decoded { tokens, weight, policy, version, default, besides, .. } = decoded;
-        let state = record.state(defaults, now);
+        let state = record.state(configured, now);
         let refused = |why| Error::Blob { index, why };
         let shared = match besides.debits {
             None => None,
@@ -296,7 +305,7 @@ impl Stored {
             Some(debits) => {
                 let stored = policy.map(|stored| stored.policy);
                 let in_force = state.temporary.map(|pin| pin.policy);
-                let policy = in_force.or(stored).or(default).unwrap_or(defaults.current());
+                let policy = in_force.or(stored).or(default).unwrap_or(configured.current());
                 // Beneath a pin that has ended it is as it was credited to that.
                 let (tokens, policy) = match (record.temporary, state.temporary) {
                     (Some(_), None) => (state.bucket.tokens(), state.bucket.policy()),
@@ -320,7 +329,7 @@ impl Sources {
     fn parse(
         ctx: &Context<'_>,
         args: &mut Args<'_>,
-        defaults: &Defaults,
+        configured: &ConfiguredFor<'_>,
         now: u64,
     ) -> Result<Self, Error> {
         let form = args.next().ok_or(Error::NoSource)?;
@@ -335,12 +344,12 @@ impl Sources {
             }
             let names = std::iter::from_fn(|| args.next()).take(numkeys);
             let stored: Result<Vec<_>, _> =
-                names.map(|name| Stored::source(ctx, name, now)).collect();
+                names.map(|name| Stored::source(ctx, name, configured, now)).collect();
             return Ok(Self(stored?.into_iter().flatten().collect()));
         }
         if is_word(form, b"FIELDS") {
             let record = fields(args, now)?;
-            let state = record.state(defaults, now);
+            let state = record.state(configured, now);
             return Ok(Self(vec![Stored { state, newer: Newer::new(), shared: None }]));
         }
         if is_word(form, b"STATE") {
@@ -353,7 +362,7 @@ impl Sources {
                 let index = sources.len().saturating_add(1);
                 let decoded = codec::decode(blob.as_bytes(), now)
                     .map_err(|why| Error::Blob { index, why })?;
-                sources.push(Stored::sent(decoded, defaults, now, index)?);
+                sources.push(Stored::sent(decoded, configured, now, index)?);
             }
             if sources.is_empty() {
                 return Err(Error::NoValue("STATE"));

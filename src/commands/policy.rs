@@ -59,6 +59,8 @@ impl Command for Policy {
         let key = if reading { Key::open_read(ctx, name) } else { Key::open_write(ctx, name) };
         let mut opened = store::open_for_read(ctx, &key, now)?;
         let region = ctx.module().regions.region()?;
+        // What a rule has made of an earlier call's policy is the truth.
+        opened.ask(None);
         match change {
             Change::None => {}
             Change::Reset => opened.reset(&region),
@@ -105,6 +107,7 @@ pub(super) fn reply_policy(ctx: &Context<'_>, opened: &OpenBucket) {
     ctx.reply_bytes(b"source");
     ctx.reply_bytes(match source {
         PolicySource::Pin => b"pin",
+        PolicySource::Rule => b"rule",
         PolicySource::Bucket => b"bucket",
         PolicySource::Default => b"default",
     });

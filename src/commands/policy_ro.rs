@@ -30,7 +30,8 @@ impl Command for PolicyRo {
             return Err(ARITY);
         }
         let key = Key::open_read(ctx, name);
-        let opened = store::open_for_read(ctx, &key, host::now())?;
+        let mut opened = store::open_for_read(ctx, &key, host::now())?;
+        opened.ask(None);
         policy::reply_policy(ctx, &opened);
         Ok(())
     }

@@ -148,7 +148,7 @@ fn receive_state(
     let sent = {
         let settings = ctx.module().settings()?;
         let decoded = codec::decode(state, now).map_err(Error::State)?;
-        Stored::sent(decoded, settings.defaults(), now, 1)?
+        Stored::sent(decoded, &settings.configured().of(name.as_bytes()), now, 1)?
     };
     match strategy {
         Strategy::Function(_) => fold(ctx, name, sent.state, from, strategy, now),
@@ -176,7 +176,7 @@ fn fold(
     if let Some(record) = &record {
         // It has not been folded yet, so it is ours.
         let settings = ctx.module().settings()?;
-        let present = record.state(settings.defaults(), now);
+        let present = record.state(&settings.configured().of(name.as_bytes()), now);
         states.entry(me).or_insert(present);
     }
     let later = |known: &State| rank(&state) > rank(known);
@@ -189,12 +189,12 @@ fn fold(
     let changed = known != Some(&states);
     if changed {
         // No key is open while the function runs.
-        let view = strategy.fold(ctx, &states, store::default_policy(ctx)?)?;
+        let view = strategy.fold(ctx, &states, store::configured_policy(ctx, name)?)?;
         let key = Key::open_write(ctx, name);
         let record = store::load(ctx, &key, now)?;
         let mut opened = {
             let settings = ctx.module().settings()?;
-            OpenBucket::merged(record, &view, settings.defaults(), true, now)
+            OpenBucket::merged(record, &view, &settings.configured().of(name.as_bytes()), true, now)
         };
         opened.set_regions(states);
         store::save(ctx, &key, &mut opened)?;

@@ -1,6 +1,6 @@
 //! `CL.SYNC STATUS`, `CL.SYNC NOW`, `CL.SYNC HELP`, and `CL.SYNC ROUND version replica-id
-//! run sent masters [OPENING | PARTIAL | REFUSED] [RATES before now] [SETTLED] [HEARS
-//! [replica-id ..]]`, which peers send each other
+//! run sent masters [OPENING | PARTIAL | REFUSED] [RATES before now] [SETTLED] [RULES fingerprint]
+//! [HEARS [replica-id ..]]`, which peers send each other
 
 use crate::error::{Error, Quantity};
 use crate::host::{self, Access, Args, Argument, ArgumentKind, Command, Context, Keys, Spec, Str};
@@ -47,10 +47,11 @@ impl Command for Status {
 
     fn run(ctx: &Context<'_>, _args: Args<'_>) -> Result<(), Error> {
         let regions = &ctx.module().regions;
-        let (strategy, interval, guard) = {
+        let (strategy, interval, guard, rules) = {
             let settings = ctx.module().settings()?;
             let sync = settings.sync();
-            (sync.strategy.to_string(), sync.interval_ms, sync.guard)
+            let rules = settings.configured().rules().fingerprint();
+            (sync.strategy.to_string(), sync.interval_ms, sync.guard, rules)
         };
         let region = regions.region()?;
         let statuses = regions.status();
@@ -66,7 +67,7 @@ impl Command for Status {
         ctx.reply_array(region.peers.all().len());
         let now = regions.instants(host::now());
         for peer in region.peers.all() {
-            ctx.reply_map(3);
+            ctx.reply_map(4);
             text(ctx, "replica_id", peer.id().as_str());
             let silent = match (peer.is_refusing(), peer.is_silent(), peer.is_relayed()) {
                 (true, ..) => "refuses",
@@ -76,6 +77,12 @@ impl Command for Status {
             };
             text(ctx, "silent", silent);
             number(ctx, "heard_ms_ago", peer.silence(now) / 1_000);
+            let rules = match regions.has_other_rules(peer.id(), rules) {
+                None => "unknown",
+                Some(true) => "differ",
+                Some(false) => "same",
+            };
+            text(ctx, "rules", rules);
         }
         name(ctx, "peers");
         ctx.reply_array(statuses.len());
@@ -199,6 +206,7 @@ impl Command for Round {
             )
             .optional(),
             Argument::new(c"settled", ArgumentKind::Token).token(c"SETTLED").optional(),
+            Argument::new(c"rules", ArgumentKind::Text).token(c"RULES").optional(),
             Argument::new(
                 c"heard",
                 ArgumentKind::Block(&[
@@ -241,6 +249,12 @@ impl Command for Round {
             rates = Some(Rates { before, now });
         }
         let settled = next_is(&mut args, b"SETTLED");
+        let mut rules = None;
+        if next_is(&mut args, b"RULES") {
+            let text = std::str::from_utf8(args.next().ok_or(ARITY)?.as_bytes()).ok();
+            let fingerprint = text.and_then(|text| u64::from_str_radix(text, 16).ok());
+            rules = Some(fingerprint.ok_or(Error::OutOfRange(Quantity::Rules))?);
+        }
         let mut hears = None;
         if next_is(&mut args, b"HEARS") {
             let mut ids = Vec::new();
@@ -262,6 +276,7 @@ impl Command for Round {
         if !regions.heard(&round, host::now())? {
             return Err(Error::TooManyReplicas);
         }
+        regions.told_rules(id, rules)?;
         ctx.reply_array(2);
         ctx.reply_bytes(me.map(|id| id.to_string()).unwrap_or_default().as_bytes());
         ctx.reply_bytes(format!("{:x}", regions.run()).as_bytes());
@@ -324,7 +339,7 @@ impl Command for Help {
             c"    Return the state of region sync and of every peer.",
             c"NOW",
             c"    Begin a round to every peer at once, without waiting for it.",
-            c"ROUND version replica-id run sent masters [OPENING | PARTIAL | REFUSED] [RATES before now] [SETTLED] [HEARS [replica-id ...]]",
+            c"ROUND version replica-id run sent masters [OPENING | PARTIAL | REFUSED] [RATES before now] [SETTLED] [RULES fingerprint] [HEARS [replica-id ...]]",
             c"    End a round; for peers to send.",
             c"STATES replica-id sent strategy names key state [key state ...]",
             c"    Bring states of buckets; for peers to send.",

@@ -78,6 +78,9 @@ impl Command for TakeAll {
             bucket.owed = bucket.owed.saturating_add(demand.tokens);
             needs.push((place, needed));
         }
+        for bucket in buckets.iter_mut().filter(|bucket| bucket.policy.is_none()) {
+            bucket.opened.ask(None);
+        }
         let mut refusing = None;
         for (index, (place, needed)) in needs.iter().enumerate() {
             let bucket = buckets.get(*place).ok_or(NO_BUCKET)?;

@@ -70,7 +70,7 @@ impl Command for Verify {
         let now = now.saturating_sub(now % 1_000_000);
         let policy = {
             let settings = ctx.module().settings()?;
-            settings.defaults().current()
+            settings.configured().default_policy()
         };
         let mut merge = |a: &State, b: &State| {
             strategy.merge(ctx, a, b, now).map_err(|error| match error {

@@ -210,7 +210,16 @@ unsafe fn overrides(
         let parameter = Parameter::by_name(&name)
             .ok_or_else(|| format!("unknown module argument '{}'", name.escape_default()))?;
         let text = args.next().ok_or_else(|| format!("module argument '{name}' needs a value"))?;
-        let text = String::from_utf8_lossy(text.as_bytes());
+        let mut text = String::from_utf8_lossy(text.as_bytes()).into_owned();
+        // CONFIG REWRITE writes arguments without the quotes that they were given in.
+        while let (Parameter::Policies, Some(next)) = (parameter, args.peek()) {
+            let word = String::from_utf8_lossy(next.as_bytes());
+            if Parameter::by_name(&word).is_some() {
+                break;
+            }
+            text.extend([" ", &*word]);
+            args.next();
+        }
         let value = parameter
             .parse(&text)
             .map_err(|error| format!("module argument '{name}': {}", error.reason()))?;

@@ -14,6 +14,8 @@ pub(super) struct Heartbeat(Mutex<Inner>);
 struct Inner {
     /// How many masters this region has.
     masters: u16,
+    /// The fingerprint of the rules here.
+    rules: u64,
     /// Whom this region hears.
     hears: Vec<ReplicaId>,
     statement: Statement,
@@ -28,7 +30,14 @@ struct Inner {
 impl Default for Inner {
     fn default() -> Self {
         let statement = Statement::default();
-        Self { masters: 1, hears: Vec::new(), statement, sent: Vec::new(), answered: Vec::new() }
+        Self {
+            masters: 1,
+            rules: 0,
+            hears: Vec::new(),
+            statement,
+            sent: Vec::new(),
+            answered: Vec::new(),
+        }
     }
 }
 
@@ -39,6 +48,14 @@ impl Heartbeat {
 
     pub(super) fn set_masters(&self, masters: u16) {
         self.lock().masters = masters;
+    }
+
+    pub(super) fn rules(&self) -> u64 {
+        self.lock().rules
+    }
+
+    pub(super) fn set_rules(&self, fingerprint: u64) {
+        self.lock().rules = fingerprint;
     }
 
     /// On the main thread: tells `peers` what has been answered, and the senders what to
@@ -84,7 +101,8 @@ impl Heartbeat {
         if inner.statement.settled {
             words.push("SETTLED");
         }
-        words.push("HEARS");
+        let rules = format!("{:016x}", inner.rules);
+        words.extend(["RULES", &rules, "HEARS"]);
         words.extend(inner.hears.iter().map(ReplicaId::as_str));
         words.into_iter().map(|word| word.as_bytes().to_vec()).collect()
     }
@@ -129,13 +147,17 @@ mod tests {
     #[test]
     fn what_is_said_and_answered() {
         let heartbeat = Heartbeat::default();
+        heartbeat.set_rules(0xab);
         let me = ReplicaId::new(b"me").unwrap();
         let other = ReplicaId::new(b"other").unwrap();
         let words = |opening, complete| {
             let words = heartbeat.words(me, 0xab, 7, &round(opening, complete));
             String::from_utf8(words.join(&b' ')).unwrap()
         };
-        assert_eq!(words(true, false), "CL.SYNC ROUND 2 me ab 7 1 OPENING HEARS");
+        assert_eq!(
+            words(true, false),
+            "CL.SYNC ROUND 2 me ab 7 1 OPENING RULES 00000000000000ab HEARS"
+        );
         let start = Instants::default();
         let mut peers = Membership::new(PartitionPolicy::Share, 2, u64::MAX, start);
         let said = membership::Round {
@@ -155,17 +177,20 @@ mod tests {
             heartbeat.exchange(peers);
             words(false, true)
         };
-        assert_eq!(tick(&mut peers, 5, 1), "CL.SYNC ROUND 2 me ab 7 1 RATES 5000 5000 HEARS other");
+        assert_eq!(
+            tick(&mut peers, 5, 1),
+            "CL.SYNC ROUND 2 me ab 7 1 RATES 5000 5000 RULES 00000000000000ab HEARS other"
+        );
         // An opening has said nothing that could be answered.
         assert_eq!(
             words(true, false),
-            "CL.SYNC ROUND 2 me ab 7 1 OPENING RATES 5000 5000 HEARS other"
+            "CL.SYNC ROUND 2 me ab 7 1 OPENING RATES 5000 5000 RULES 00000000000000ab HEARS other"
         );
         assert_eq!(heartbeat.answered(2, &reply("other", "cd")).run.as_deref(), Some(&b"cd"[..]));
         heartbeat.exchange(&mut peers);
         assert_eq!(
             tick(&mut peers, 10, 2),
-            "CL.SYNC ROUND 2 me ab 7 1 RATES 5000 5000 HEARS other"
+            "CL.SYNC ROUND 2 me ab 7 1 RATES 5000 5000 RULES 00000000000000ab HEARS other"
         );
         words(false, false);
         heartbeat.answered(2, &reply("other", "cd"));
@@ -173,7 +198,7 @@ mod tests {
         heartbeat.set_masters(3);
         assert_eq!(
             tick(&mut peers, 21, 3),
-            "CL.SYNC ROUND 2 me ab 7 3 RATES 5000 7000 HEARS other"
+            "CL.SYNC ROUND 2 me ab 7 3 RATES 5000 7000 RULES 00000000000000ab HEARS other"
         );
         // A peer without a name is nobody.
         assert_eq!(heartbeat.answered(2, &reply("", "cd")).replica, None);

@@ -37,6 +37,8 @@ pub(crate) enum Module {
 /// Everything about a server but its directory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
+    /// `None` for the one that all tests use.
+    pub program: Option<PathBuf>,
     pub module: Module,
     pub module_args: Vec<String>,
     /// Name and arguments, in the order of the file.

@@ -60,6 +60,13 @@ impl Builder {
         Builder { settings, dir }
     }
 
+    /// Runs this program instead of [`server_binary()`](crate::server_binary): for tests that
+    /// need several servers at once.
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Builder {
+        self.settings.program = Some(path.into());
+        self
+    }
+
     /// Loads another module instead. More than one can be loaded with
     /// `config("loadmodule", "/absolute/path.so arguments")`.
     pub fn module(mut self, path: impl Into<PathBuf>) -> Builder {
@@ -455,7 +462,7 @@ pub(crate) fn failure(log: &str) -> String {
 /// Starts the process and waits until it answers; hands back the log if it
 /// does not.
 fn launch(data: &DataDir, settings: &Settings) -> Result<Process, String> {
-    let program = server_binary();
+    let program = settings.program.clone().unwrap_or_else(server_binary);
     let mut command = Command::new(&program);
     command
         .arg(data.path().join(CONFIG))

@@ -18,6 +18,7 @@ mod numbers;
 mod paper;
 mod policies;
 mod refusals;
+mod rules;
 mod settle;
 mod take;
 mod takeall;

@@ -25,6 +25,7 @@ pub fn defaults(max_tokens: &str, refill: &str) -> BTreeMap<String, String> {
     [
         ("claw.max-tokens", max_tokens),
         ("claw.refill-rate-per-sec", refill),
+        ("claw.policies", ""),
         ("claw.merge-strategy", "max"),
         ("claw.sync-strategy", "debit"),
         ("claw.replica-id", ""),

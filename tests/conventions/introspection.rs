@@ -218,7 +218,7 @@ fn command_docs_describe_the_commands() {
             "cl.sync|round",
             "Ends a round of region sync; for peers to send.",
             "O(N) with N the number of peers",
-            "version:integer replica-id:string run:string sent:integer masters:integer [(OPENING | PARTIAL | REFUSED)] [RATES before:integer now:integer] [SETTLED] [HEARS [replica-id:string ..]]",
+            "version:integer replica-id:string run:string sent:integer masters:integer [(OPENING | PARTIAL | REFUSED)] [RATES before:integer now:integer] [SETTLED] [RULES rules:string] [HEARS [replica-id:string ..]]",
         ),
         ("cl.sync|help", "Returns helpful text about the different subcommands.", "O(1)", ""),
     ];

@@ -91,6 +91,16 @@ fn a_bad_value_of_a_parameter_is_refused_with_the_reason() {
     let rows: &[(&str, &[&str], &str)] = &[
         ("claw.sync-interval-ms", &["0", "60001", "-1"], interval),
         ("claw.partition-timeout-ms", &["99", "3600001"], timeout),
+        (
+            "claw.policies",
+            &["a* 1 1/1; b* 1 1", "a* 1 1/1;b*"],
+            " is not 'PREFIX* capacity refill/interval'",
+        ),
+        (
+            "claw.policies",
+            &["a* 1 1/1; a* 2 1/1"],
+            "policies: entry 2 'a* 2 1/1' has the pattern of entry 1",
+        ),
         ("claw.partition-guard", &["", "on", "half"], ": off, equal or share"),
         ("claw.sync-strategy", &["", "best", "fn:"], ": max, min, weighted, lww, debit or fn:NAME"),
         ("claw.sync-keys", &["", &long_glob], "sync-keys must be a pattern of 1 to 256 bytes"),
@@ -159,6 +169,44 @@ fn rewritten_parameters_outlive_a_restart() {
 }
 
 /// What somebody may see of the parameters of region sync, and what not.
+/// By whichever way they are set, rules are there again after a rewrite and a restart.
+#[test]
+fn rules_outlive_a_rewrite_and_a_restart() {
+    let shown =
+        |conn: &mut Connection| ask::<[String; 2]>(conn, "CONFIG GET claw.policies")[1].clone();
+    let (given, expected) =
+        ("login:*  5.0 5/9e5;api:* 100 1e2/60000;", "login:* 5 5/900000; api:* 100 100/60000");
+    let many: Vec<_> = (0..256).map(|number| format!("tenant:{number}:* 100 5/1000")).collect();
+    let many = many.join("; ");
+    for (by, rules, expected) in [
+        ("argument", given, expected),
+        ("file", given, expected),
+        ("set", given, expected),
+        ("set", &many, &many),
+        ("set", "k'e\"y* 1 1/1", "k'e\"y* 1 1/1"),
+        ("set", "", ""),
+    ] {
+        let builder = Server::builder();
+        let server = match by {
+            "argument" => builder.module_args(["policies", rules, "max-tokens", "7"]),
+            "file" => builder.config_args("claw.policies", [rules]),
+            _ => builder,
+        }
+        .start();
+        let conn = &mut server.connection();
+        if by == "set" {
+            call(conn, &["CONFIG", "SET", "claw.policies", rules]).unwrap();
+        }
+        assert_eq!(shown(conn), expected, "{by}");
+        // What is shown can be set.
+        let again = shown(conn);
+        call(conn, &["CONFIG", "SET", "claw.policies", &again]).unwrap();
+        run(conn, &["CONFIG REWRITE"]);
+        let server = server.restart();
+        assert_eq!(shown(&mut server.connection()), expected, "{by}");
+    }
+}
+
 #[test]
 fn passwords_of_peers_are_not_shown() {
     let server = slow_server().start();

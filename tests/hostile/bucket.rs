@@ -42,7 +42,7 @@ pub fn questions(key: &[u8]) -> [Vec<Vec<u8>>; 5] {
     [
         of_key("HMGET", "tokens timestamp userWeight policy remainder"),
         of_key("PEXPIRETIME", ""),
-        words("CONFIG GET claw.max-tokens claw.refill-rate-per-sec"),
+        words("CONFIG GET claw.max-tokens claw.refill-rate-per-sec claw.policies"),
         words("TIME"),
         of_key("HLEN", ""),
     ]
@@ -56,7 +56,9 @@ pub struct State {
     missing: bool,
     /// There are fields of the user's own.
     foreign: bool,
+    /// Of the rule that fits the key, else the default.
     default: Policy,
+    ruled: bool,
     now: u64,
 }
 
@@ -68,8 +70,15 @@ struct Policy {
     pinned: bool,
 }
 
+impl Policy {
+    fn key(&self) -> (u64, u64, u64) {
+        (self.capacity, self.refill, self.interval_us)
+    }
+}
+
 impl State {
-    pub fn new(answers: &[Reply]) -> Result<State, String> {
+    /// `key` has answered this to [`questions`].
+    pub fn new(key: &[u8], answers: &[Reply]) -> Result<State, String> {
         let [
             Reply::Array(fields),
             Reply::Int(expires),
@@ -90,6 +99,8 @@ impl State {
         let (Some(capacity), Some(refill)) = (capacity, refill) else {
             return Err(format!("the configured policy is impossible: {config:?}"));
         };
+        let rule = rule_of(key, value("claw.policies"))?;
+        let default = Policy { capacity, refill, interval_us: 1_000_000, pinned: false };
         let time: Vec<u64> =
             time.iter().filter_map(|part| number(part.bytes()?, 0, u64::MAX)).collect();
         let [seconds, micros] = time.as_slice() else { return Err("what time is it?".into()) };
@@ -100,7 +111,8 @@ impl State {
             expires_ms: u64::try_from(*expires).ok(),
             missing: *expires == -2,
             foreign: usize::try_from(*len).is_ok_and(|len| len > ours),
-            default: Policy { capacity, refill, interval_us: 1_000_000, pinned: false },
+            default: rule.unwrap_or(default),
+            ruled: rule.is_some(),
             now: seconds * 1_000_000 + micros,
         })
     }
@@ -139,14 +151,16 @@ impl State {
         let &[0, capacity, remaining, 0, reset] = peeked else {
             return Err("not what an untouched bucket answers".into());
         };
-        let own = self.fields[3].as_deref().and_then(parse);
+        // Where a rule fits, what a call had stored is no limit any more.
+        let stored = self.fields[3].as_deref().and_then(parse);
+        let own = stored.filter(|policy| policy.pinned || !self.ruled);
         let policy = own.unwrap_or(self.default);
         ensure(capacity as u64 == policy.capacity, "the capacity is not that of the policy")?;
         ensure(remaining <= capacity, "remaining is above the capacity")?;
         ensure((reset == 0) == (remaining == capacity), "reset_after is 0 only when full")?;
         let tokens = self.fields[0].as_deref().and_then(signed).map(i128::from);
         let Some(tokens) = tokens else {
-            // The default may have been smaller in between.
+            // The default may have been smaller in between, or what a call brought was.
             let full = own.is_none() || remaining == capacity;
             return ensure(full, "a bucket without tokens is full");
         };
@@ -201,7 +215,10 @@ impl State {
         let same = self.fields == before.fields && self.expires_ms == before.expires_ms;
         // The first take gives a bucket made without a timestamp one.
         let dated = before.fields[1].is_some();
-        ensure(same || !dated, "refused, but something was written")
+        // The first call under a rule ends what another brought.
+        let stored = before.fields[3].as_deref().and_then(parse);
+        let ended = before.ruled && stored.is_some_and(|policy| !policy.pinned);
+        ensure(same || !dated || ended, "refused, but something was written")
     }
 
     /// Checks a bucket that a command has just written, leaving `remaining` of
@@ -279,6 +296,28 @@ impl State {
 }
 
 /// `capacity refill/interval [pinned [version]]`
+/// The policy of the rule that counts for a key, found by looking at all of them.
+fn rule_of(key: &[u8], rules: &[u8]) -> Result<Option<Policy>, String> {
+    let mut best = None;
+    for entry in rules.split(|&b| b == b';').map(<[u8]>::trim_ascii).filter(|e| !e.is_empty()) {
+        let (pattern, policy) = entry.split_at(entry.iter().position(|&b| b == b' ').unwrap_or(0));
+        let policy = parse(policy.trim_ascii());
+        let policy =
+            policy.ok_or_else(|| format!("a rule is impossible: {}", entry.escape_ascii()))?;
+        let fits = match pattern.strip_suffix(b"*") {
+            Some(prefix) => key.starts_with(prefix).then_some((false, prefix.len())),
+            None => (key == pattern).then_some((true, pattern.len())),
+        };
+        best = best.max(fits.map(|rank| (rank, policy.key())));
+    }
+    Ok(best.map(|(_, (capacity, refill, interval_us))| Policy {
+        capacity,
+        refill,
+        interval_us,
+        pinned: false,
+    }))
+}
+
 fn parse(text: &[u8]) -> Option<Policy> {
     let words: Vec<&[u8]> = text.split(|b| *b == b' ').collect();
     let (capacity, rate, pin) = match words.as_slice() {

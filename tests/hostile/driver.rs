@@ -408,7 +408,9 @@ fn audit(queued: &[Expect], items: &[Reply]) -> Result<bool, String> {
     let (Expect::Call(args, shape), Some(ints)) = (&queued[call], items[call].ints()) else {
         return Ok(false);
     };
-    let (before, after) = (State::new(&items[..call])?, State::new(&items[call + 1..])?);
+    // Of one key, behind the command's name.
+    let key = &args[1];
+    let (before, after) = (State::new(key, &items[..call])?, State::new(key, &items[call + 1..])?);
     let [first, capacity, remaining, ..] = ints[..] else { return Err("too short".into()) };
     // A refused call that brings no policy writes nothing.
     let (moved, refused) = match *shape {
@@ -446,7 +448,7 @@ fn look(key: &[u8], peek: &[Vec<u8>], answers: &[Reply]) -> Result<(), String> {
         let refused = matches!(peeked, Reply::Error(line) if line.starts_with("WRONGTYPE "));
         return grammar::ensure(refused, "not a hash, but not refused");
     }
-    let state = State::new(&answers[2..])?;
+    let state = State::new(key, &answers[2..])?;
     let faults = state.faults();
     match peeked {
         Reply::Error(line) => {

@@ -490,8 +490,11 @@ fn policy(reply: &Reply) -> Result<(), String> {
     // What ends by itself is pinned by nobody in this traffic.
     let remains = Reply::Int(if pinned { -1 } else { 0 });
     ensure(*value("pin_remaining_ms")? == remains, "another end of the pin")?;
-    let known =
-        if pinned { source == b"pin" } else { [&b"bucket"[..], b"default"].contains(&source) };
+    let known = if pinned {
+        source == b"pin"
+    } else {
+        [&b"rule"[..], b"bucket", b"default"].contains(&source)
+    };
     ensure(known, "the source is another")?;
     let refill = value("refill")?.bytes().and_then(decimal);
     refill.map(|_| ()).ok_or("the refill is no decimal".into())

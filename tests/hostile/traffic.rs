@@ -505,7 +505,12 @@ impl Traffic {
             false => nasty::number(rng),
         };
         let mut args = words("CONFIG SET");
-        let expect = match rng.below(8) {
+        let expect = match rng.below(10) {
+            8 | 9 => {
+                let rules = rules(rng);
+                args.extend([b"claw.policies".to_vec(), rules.into_bytes()]);
+                Expect::Ok
+            }
             0 => {
                 args.extend([b"claw.max-tokens".to_vec(), capacity]);
                 Expect::Anything
@@ -626,6 +631,20 @@ fn refill(rng: &mut Rng) -> Vec<u8> {
         5 => (rng.any_size() % grammar::MAX_TOKENS).to_string().into_bytes(),
         _ => "5".into(),
     }
+}
+
+/// Rules that fit many keys, few, or one.
+fn rules(rng: &mut Rng) -> String {
+    let patterns = ["*", "bucket:*", "bucket:1*", "bucket:12*", "bucket:7", "bucket:13", "rare:*"];
+    let mut text = String::new();
+    for pattern in patterns {
+        if rng.percent(25) {
+            let (capacity, interval) = (capacity(rng), interval(rng));
+            let refill = String::from_utf8(refill(rng)).expect("digits");
+            text += &format!("{pattern} {capacity} {refill}/{interval};");
+        }
+    }
+    text
 }
 
 fn interval(rng: &mut Rng) -> u64 {

@@ -142,3 +142,45 @@ fn without_peers_buckets_stay_as_they_are() {
         "ERR region sync is off: claw.replica-id and claw.peers are not both set"
     );
 }
+
+/// Each region admits by its own rules, and every status names whose differ.
+#[test]
+fn regions_with_other_rules_are_named() {
+    let world = World::start_with(2, Duration::ZERO, &|region, builder| {
+        builder.config_args("claw.policies", [["api:* 100 0/1000", "api:* 50 0/1000"][region]])
+    });
+    let (conn, other) = (&mut world.connection(0), &mut world.connection(1));
+    let rules = |conn: &mut redis::Connection, expected: &str| {
+        eventually(PATIENCE, TICK, expected, || {
+            let heard = status(conn, "heard");
+            heard.len() == 1 && heard[0]["rules"] == expected
+        });
+    };
+    for conn in [&mut *conn, &mut *other] {
+        rules(conn, "differ");
+        assert_eq!(field(conn, "sync_peers_rules_differ"), 1);
+    }
+    // What is taken is counted in both, each of its own limit, and no policy is stored. Where a
+    // region first hears of a key that has another limit there, the bucket begins full.
+    run(conn, &["CL.TAKE api:k 30"]);
+    eventually(PATIENCE, TICK, "the key", || int(other, "EXISTS api:k") == 1);
+    assert_eq!(ints(other, "CL.PEEK api:k 0")[1..3], [50, 50]);
+    run(conn, &["CL.TAKE api:k 10"]);
+    eventually(PATIENCE, TICK, "what was taken elsewhere", || {
+        ints(other, "CL.PEEK api:k 0")[1..3] == [50, 40]
+    });
+    assert_eq!(ints(conn, "CL.PEEK api:k 0")[1..3], [100, 60]);
+    for conn in [&mut *conn, &mut *other] {
+        assert_eq!(int(conn, "HEXISTS api:k policy"), 0);
+    }
+    // The same rules, written otherwise.
+    claw_testkit::call(other, &["CONFIG", "SET", "claw.policies", " api:*  1e2 0/1000;"]).unwrap();
+    for conn in [&mut *conn, &mut *other] {
+        rules(conn, "same");
+        assert_eq!(field(conn, "sync_peers_rules_differ"), 0);
+    }
+    run(conn, &["CL.TAKE api:k 1"]);
+    eventually(PATIENCE, TICK, "the same tokens", || {
+        ints(other, "CL.PEEK api:k 0")[1..3] == [100, 59]
+    });
+}

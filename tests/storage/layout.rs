@@ -2,7 +2,7 @@
 
 use crate::buckets::{clock, slow_server};
 use crate::calls::hset;
-use claw_testkit::{Server, ask, call_bytes, digest, error, fields, int, ints, run};
+use claw_testkit::{Server, ask, call, call_bytes, digest, error, fields, int, ints, run};
 use std::collections::BTreeMap;
 
 #[test]
@@ -134,6 +134,14 @@ fn a_bucket_is_small() {
     assert_eq!(ask::<String>(conn, "OBJECT ENCODING user:123456"), "listpack");
     let bytes = int(conn, "MEMORY USAGE user:123456");
     assert!(bytes <= 136, "{bytes} bytes");
+    // A rule is not stored, and makes no bucket larger than the default does.
+    run(conn, &["CL.TAKE default:key"]);
+    call(conn, &["CONFIG", "SET", "claw.policies", "user:* 70 7/60000"]).unwrap();
+    run(conn, &["CL.TAKE user:abcdef"]);
+    assert_eq!(int(conn, "HLEN user:abcdef"), 2);
+    let bytes = int(conn, "MEMORY USAGE user:abcdef");
+    assert_eq!(bytes, int(conn, "MEMORY USAGE default:key"));
+    assert!(bytes <= 104, "{bytes} bytes");
     // With every field, and the longest numbers.
     run(
         conn,

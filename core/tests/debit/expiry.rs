@@ -3,8 +3,8 @@
 use crate::any::{START, cases};
 use claw_core::bucket::Demand;
 use claw_core::codec::{self, DebitsText};
+use claw_core::configured::Configured;
 use claw_core::debits::Region;
-use claw_core::defaults::Defaults;
 use claw_core::expiry::{Expiry, LEAST_LINGER_US, MOST_LINGER_US};
 use claw_core::membership::{Instants, Membership, PartitionPolicy, WHOLE};
 use claw_core::open::OpenBucket;
@@ -77,7 +77,7 @@ proptest! {
         events in prop::collection::vec(event(), 1..60),
     ) {
         let policy = Policy::new(100, refill, 1_000).unwrap();
-        let defaults = Defaults::new(policy);
+        let defaults = Configured::new(policy);
         let (mut now, mut key, mut hears) = (START, None::<Key>, true);
         for (wait, event) in events {
             now += wait;
@@ -86,14 +86,14 @@ proptest! {
                 key.take_if(|key| key.expires.is_some_and(|at| at <= now / 1_000))
             {
                 let at = expires * 1_000;
-                let opened = OpenBucket::shared(Some(record), &defaults, &here, at, None);
+                let opened = OpenBucket::shared(Some(record), &defaults.of(b"key"), &here, at, None);
                 prop_assert!(!hears || opened.as_shared().unwrap().is_full());
             }
             let (record, present) = match key.take() {
                 Some(key) => (Some(key.record), key.expires),
                 None => (None, None),
             };
-            let mut opened = OpenBucket::shared(record.clone(), &defaults, &here, now, None);
+            let mut opened = OpenBucket::shared(record.clone(), &defaults.of(b"key"), &here, now, None);
             match event {
                 Event::Take(tokens) => {
                     let demand = Demand { tokens, partial: true, keep: 0 };
@@ -143,10 +143,10 @@ proptest! {
 #[test]
 fn a_key_is_kept_until_it_is_full_at_the_share_in_force() {
     let policy = Policy::new(100, 1_000_000, 1_000).unwrap();
-    let defaults = Defaults::new(policy);
+    let defaults = Configured::new(policy);
     let expires = |hears: bool| {
         let here = region(hears, START);
-        let mut opened = OpenBucket::shared(None, &defaults, &here, START, None);
+        let mut opened = OpenBucket::shared(None, &defaults.of(b"key"), &here, START, None);
         opened.take(Demand::all(10), START, &here).unwrap();
         match opened.expiry(false, &here) {
             Expiry::At { earliest, .. } => (here.peers.share(), earliest - START / 1_000),
@@ -164,9 +164,9 @@ fn a_key_is_kept_until_it_is_full_at_the_share_in_force() {
 fn the_walk_shortens_what_was_set_at_a_share() {
     const HOUR_MS: u64 = 3_600_000;
     let policy = Policy::new(100, 1_000_000, HOUR_MS / 100).unwrap();
-    let defaults = Defaults::new(policy);
+    let defaults = Configured::new(policy);
     let [cut, whole] = [false, true].map(|hears| region(hears, START));
-    let mut opened = OpenBucket::shared(None, &defaults, &whole, START, None);
+    let mut opened = OpenBucket::shared(None, &defaults.of(b"key"), &whole, START, None);
     opened.take(Demand::all(50), START, &whole).unwrap();
     let [at_share, at_whole] = [&cut, &whole].map(|region| opened.expiry(false, region));
     let [late, right] = [at_share, at_whole].map(|expiry| expiry.mend_from(None, false).unwrap());

@@ -4,8 +4,8 @@ use crate::any::{START, cases, log_uniform, policy, shared, weight};
 use crate::world::{any_cut, cut};
 use claw_core::bucket::{Demand, Wait, Weight};
 use claw_core::codec::{self, DebitsText};
+use claw_core::configured::Configured;
 use claw_core::debits::{Counter, Region};
-use claw_core::defaults::Defaults;
 use claw_core::expiry::Expiry;
 use claw_core::limits::{MAX_TOKENS, MICRO};
 use claw_core::membership::{Instants, Membership, PartitionPolicy, WHOLE};
@@ -39,7 +39,13 @@ fn regions() -> impl Strategy<Value = Region> {
 /// A bucket as it is stored and opened again at the start.
 fn opened(bucket: &SharedBucket, region: &Region) -> OpenBucket {
     let record = record_of(bucket);
-    OpenBucket::shared(Some(record), &Defaults::new(bucket.policy()), region, START, None)
+    OpenBucket::shared(
+        Some(record),
+        &Configured::new(bucket.policy()).of(b"key"),
+        region,
+        START,
+        None,
+    )
 }
 
 fn record_of(bucket: &SharedBucket) -> Record {
@@ -197,8 +203,8 @@ impl Site {
     }
 
     fn open(&self, now: u64) -> OpenBucket {
-        let defaults = Defaults::new(default());
-        OpenBucket::shared(self.record.clone(), &defaults, &self.region, now, None)
+        let defaults = Configured::new(default());
+        OpenBucket::shared(self.record.clone(), &defaults.of(b"key"), &self.region, now, None)
     }
 
     fn shared(&self, now: u64) -> SharedBucket {

@@ -4,9 +4,9 @@ use crate::any::{self, START, cases, debits, shared};
 use crate::world::{any_cut, cut};
 use claw_core::bucket::{Bucket, Demand, Weight};
 use claw_core::codec::{self, DebitsText, MAX_BLOB, decode_debits};
+use claw_core::configured::Configured;
 use claw_core::debits::{Debits, Region};
 use claw_core::decimal::Decimal;
-use claw_core::defaults::Defaults;
 use claw_core::limits::{MAX_DEBT, MAX_INTERVAL_MS, MAX_REPLICAS, MAX_TOKENS};
 use claw_core::open::{BucketPool, OpenBucket};
 use claw_core::policy::{Policy, StoredPolicy};
@@ -52,10 +52,10 @@ fn reopened(bucket: &SharedBucket, spare: &mut BucketPool) -> Box<OpenBucket> {
         }
     }
     assert_eq!(record.debits.as_deref(), Some(&debits));
-    let (defaults, region) = (Defaults::new(Policy::DEFAULT), Region::default());
+    let (defaults, region) = (Configured::new(Policy::DEFAULT), Region::default());
     let mut opened = spare.take();
     *opened.record_mut() = Some(record);
-    opened.begin_shared(&defaults, &region, line.timestamp(), None, spare);
+    opened.begin_shared(&defaults.of(b"key"), &region, line.timestamp(), None, spare);
     opened
 }
 
@@ -155,12 +155,12 @@ fn check(bytes: &[u8]) {
             assert_eq!(bucket.accounts(), debits.accounts);
             // Whatever it says, the bucket stays a bucket.
             record.read(Field::Debits, bytes, START).unwrap();
-            let defaults = Defaults::new(Policy::DEFAULT);
+            let defaults = Configured::new(Policy::DEFAULT);
             for tokens in [Some(0), Some(1), Some(-1), Some(i64::MIN), None] {
                 let record = Record { tokens, timestamp: Some(START), ..record.clone() };
                 let mut opened = OpenBucket::shared(
                     Some(record),
-                    &defaults,
+                    &defaults.of(b"key"),
                     &Region::default(),
                     START + 1,
                     None,
@@ -205,7 +205,7 @@ fn counters_stay_with_their_key() {
         counter: claw_core::debits::Counter { epoch: 9, spent: 8_000_000, refunded: 0 },
         slack: None,
     };
-    let (defaults, region) = (Defaults::new(Policy::DEFAULT), Region::default());
+    let (defaults, region) = (Configured::new(Policy::DEFAULT), Region::default());
     let kept_at = |written_at: u32, opened_at: u32| {
         let accounts = vec![account("a"), account("b")];
         let debits = Debits { home: written_at, accounts, ..Debits::default() };
@@ -215,7 +215,8 @@ fn counters_stay_with_their_key() {
             debits: Some(debits.into()),
             ..Record::default()
         };
-        let opened = OpenBucket::shared(Some(record), &defaults, &region, START, Some(opened_at));
+        let opened =
+            OpenBucket::shared(Some(record), &defaults.of(b"key"), &region, START, Some(opened_at));
         let bucket = opened.as_shared().unwrap();
         assert_eq!((bucket.bucket().tokens(), bucket.home()), (5_000_000, opened_at));
         bucket.accounts().len()

@@ -2,7 +2,7 @@
 
 pub use crate::random::{cases, log_uniform};
 use claw_core::bucket::{Bucket, Weight};
-use claw_core::defaults::Defaults;
+use claw_core::configured::Configured;
 use claw_core::limits::{MAX_DEBT, MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TOKENS, MAX_WEIGHT};
 use claw_core::merge::State;
 use claw_core::policy::{Policy, StoredPolicy};
@@ -47,7 +47,7 @@ pub fn strategy() -> impl Strategy<Value = claw_core::merge::Join> {
 /// `N` states of one bucket under one configuration, none later than [`NOW`].
 #[derive(Debug, Clone)]
 pub struct Family<const N: usize> {
-    pub defaults: Defaults,
+    pub defaults: Configured,
     pub states: [State; N],
 }
 
@@ -170,7 +170,7 @@ fn state(
         remainder: Some(remainder),
         ..Record::default()
     };
-    record.state(&Defaults::new(of), NOW)
+    record.state(&Configured::new(of).of(b"key"), NOW)
 }
 
 fn build<const N: usize>(
@@ -183,7 +183,7 @@ fn build<const N: usize>(
     for raw in raws {
         states.push(state((raw, kind), states.last(), policies, default));
     }
-    Family { defaults: Defaults::new(default), states: states.try_into().unwrap() }
+    Family { defaults: Configured::new(default), states: states.try_into().unwrap() }
 }
 
 /// States under the default policy, options of a call and pins. Some are in debt, then of one

@@ -7,7 +7,7 @@ use crate::any::{self, Family, NOW};
 use crate::hash::{decode, encode};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::codec::{BlobError, MAX_BLOB, Newer};
-use claw_core::defaults::Defaults;
+use claw_core::configured::Configured;
 use claw_core::limits::{
     MAX_DEBT, MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS,
 };
@@ -87,7 +87,7 @@ fn golden_files() {
         assert_eq!(encode(&state, &newer).unwrap(), bytes, "{state:?}");
         let (record, read) = decode(bytes, NOW).unwrap();
         let of = state.policy.map_or(Policy::DEFAULT, |stored| stored.policy);
-        assert_eq!(record.state(&Defaults::new(of), NOW), state);
+        assert_eq!(record.state(&Configured::new(of).of(b"key"), NOW), state);
         assert_eq!(read, newer);
     }
 }
@@ -437,6 +437,6 @@ proptest! {
         prop_assert!(blob.len() < 200, "{}", blob.len());
         let (record, newer) = decode(&blob, NOW).unwrap();
         prop_assert!(newer.is_empty());
-        prop_assert_eq!(record.state(&defaults, NOW), state);
+        prop_assert_eq!(record.state(&defaults.of(b"key"), NOW), state);
     }
 }

@@ -4,7 +4,7 @@ use crate::any::{self, Family, NOW};
 use crate::hash::{decode, encode};
 use crate::memory;
 use claw_core::codec::{self, BlobError, MAX_BLOB, Newer, RegionStates};
-use claw_core::defaults::Defaults;
+use claw_core::configured::Configured;
 use claw_core::merge::State;
 use claw_core::policy::Policy;
 use claw_core::replica::ReplicaId;
@@ -28,15 +28,15 @@ fn read(blob: &[u8]) -> Result<(), TestCaseError> {
     let Ok((record, newer)) = decoded else {
         return Ok(());
     };
-    let defaults = Defaults::new(Policy::DEFAULT);
-    let state = record.state(&defaults, NOW);
+    let defaults = Configured::new(Policy::DEFAULT);
+    let state = record.state(&defaults.of(b"key"), NOW);
     prop_assert!(state.bucket.tokens() <= state.bucket.policy().capacity_micros());
     prop_assert!(state.bucket.timestamp() <= NOW + 30 * 86_400_000_000);
     // What was read can be written, and says the same.
     let blob = encode(&state, &newer).unwrap();
     if blob.len() <= MAX_BLOB {
         let (record, again) = decode(&blob, NOW).unwrap();
-        prop_assert_eq!(record.state(&defaults, NOW), state);
+        prop_assert_eq!(record.state(&defaults.of(b"key"), NOW), state);
         prop_assert_eq!(codec::encode_newer(&again).unwrap(), codec::encode_newer(&newer).unwrap());
     }
     Ok(())

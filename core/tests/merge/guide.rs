@@ -4,7 +4,7 @@
 use crate::any::NOW;
 use crate::hash::Hash;
 use claw_core::bucket::{Bucket, Weight};
-use claw_core::defaults::Defaults;
+use claw_core::configured::Configured;
 use claw_core::limits::MICRO;
 use claw_core::merge::{Join, State};
 use claw_core::policy::{Policy, StoredPolicy};
@@ -86,7 +86,7 @@ fn the_published_scenario() {
 /// The same with keys: written and read again between the merges, minutes apart.
 #[test]
 fn the_published_scenario_in_keys() {
-    let defaults = Defaults::new(Policy::DEFAULT);
+    let defaults = Configured::new(Policy::DEFAULT);
     let at = NOW.to_string();
     let mut key = Hash::new(&[("tokens", "200"), ("timestamp", &at), ("userWeight", "1")]);
     let remote = Hash::new(&[("tokens", "500"), ("timestamp", &at), ("userWeight", "2")]);
@@ -220,13 +220,13 @@ fn names() {
 /// A field that is missing means what it means to every other command.
 #[test]
 fn missing_fields() {
-    let defaults = Defaults::new(Policy::DEFAULT);
+    let defaults = Configured::new(Policy::DEFAULT);
     let read = |fields: &[(Field, &str)]| {
         let mut record = Record::default();
         for (field, text) in fields {
             record.read(*field, text.as_bytes(), NOW).unwrap();
         }
-        record.state(&defaults, NOW)
+        record.state(&defaults.of(b"key"), NOW)
     };
     assert_eq!(read(&[]), state(1_000, 0, 1));
     assert_eq!(read(&[(Field::Tokens, "7")]), state(7, 0, 1));

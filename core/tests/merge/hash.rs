@@ -2,9 +2,9 @@
 
 use claw_core::bucket::Demand;
 use claw_core::codec::{self, Besides, BlobError, Newer};
+use claw_core::configured::Configured;
 use claw_core::debits::Region;
 use claw_core::decimal::Decimal;
-use claw_core::defaults::Defaults;
 use claw_core::merge::{Join, State};
 use claw_core::open::OpenBucket;
 use claw_core::policy::Policy;
@@ -28,7 +28,14 @@ impl Hash {
     pub fn holding(state: &State) -> Self {
         let mut hash = Self::default();
         hash.write(
-            &OpenBucket::merged(None, state, &Defaults::new(Policy::DEFAULT), false, 0).to_record(),
+            &OpenBucket::merged(
+                None,
+                state,
+                &Configured::new(Policy::DEFAULT).of(b"key"),
+                false,
+                0,
+            )
+            .to_record(),
         );
         hash
     }
@@ -43,8 +50,8 @@ impl Hash {
         record
     }
 
-    pub fn state(&self, defaults: &Defaults, now: u64) -> State {
-        self.read(now).state(defaults, now)
+    pub fn state(&self, defaults: &Configured, now: u64) -> State {
+        self.read(now).state(&defaults.of(b"key"), now)
     }
 
     /// Writes what has to be written, as text.
@@ -65,24 +72,25 @@ impl Hash {
     }
 
     /// `CL.MERGE self FROM 1 source STRATEGY strategy` at `now`.
-    pub fn merge(&mut self, source: &Self, strategy: Join, defaults: &Defaults, now: u64) {
+    pub fn merge(&mut self, source: &Self, strategy: Join, defaults: &Configured, now: u64) {
         let local = self.state(defaults, now);
         let merged = local.join(&source.state(defaults, now), strategy);
         self.write(
-            &OpenBucket::merged(Some(self.read(now)), &merged, defaults, false, now).to_record(),
+            &OpenBucket::merged(Some(self.read(now)), &merged, &defaults.of(b"key"), false, now)
+                .to_record(),
         );
     }
 
     /// `self` after [`Self::merge`].
-    pub fn merged(&self, source: &Self, strategy: Join, defaults: &Defaults, now: u64) -> Self {
+    pub fn merged(&self, source: &Self, strategy: Join, defaults: &Configured, now: u64) -> Self {
         let mut hash = self.clone();
         hash.merge(source, strategy, defaults, now);
         hash
     }
 
     /// `CL.TAKE self tokens` at `now`; whether they were there.
-    pub fn take(&mut self, tokens: u64, defaults: &Defaults, now: u64) -> bool {
-        let mut opened = OpenBucket::new(Some(self.read(now)), defaults, now);
+    pub fn take(&mut self, tokens: u64, defaults: &Configured, now: u64) -> bool {
+        let mut opened = OpenBucket::new(Some(self.read(now)), &defaults.of(b"key"), now);
         let taken = opened.take(Demand::all(tokens), now, &Region::default()).unwrap().taken > 0;
         if taken || opened.terms_changed() {
             self.write(&opened.to_record());
@@ -91,8 +99,8 @@ impl Hash {
     }
 
     /// `CL.GIVE self tokens` at `now`, also when nothing goes back.
-    pub fn give(&mut self, tokens: u64, defaults: &Defaults, now: u64) {
-        let mut opened = OpenBucket::new(Some(self.read(now)), defaults, now);
+    pub fn give(&mut self, tokens: u64, defaults: &Configured, now: u64) {
+        let mut opened = OpenBucket::new(Some(self.read(now)), &defaults.of(b"key"), now);
         opened.give(tokens, now, &Region::default()).unwrap();
         self.write(&opened.to_record());
     }

@@ -3,7 +3,7 @@
 use crate::any::{self, Family, NOW, same};
 use crate::exact;
 use claw_core::bucket::Bucket;
-use claw_core::defaults::Defaults;
+use claw_core::configured::Configured;
 use claw_core::merge::{Join, State};
 use claw_core::record::Record;
 use proptest::prelude::*;
@@ -186,7 +186,7 @@ proptest! {
                 remainder: Some(bucket.remainder()),
                 ..Record::default()
             };
-            *state = record.state(&Defaults::new(bucket.policy()), NOW);
+            *state = record.state(&Configured::new(bucket.policy()).of(b"key"), NOW);
         }
         let join = |a: &State, b: &State| a.join(b, strategy);
         let mut instants = at.map(|us| NOW + us);
@@ -211,7 +211,7 @@ proptest! {
         tokens in any::<u64>(),
         remainder in any::<u64>(),
     ) {
-        let defaults = Defaults::new(policy);
+        let defaults = Configured::new(policy);
         let tokens = tokens.cast_signed() % (policy.capacity_micros() + 1);
         let before = Bucket::new(policy, weight, tokens, remainder, NOW);
         let record = Record {
@@ -221,7 +221,7 @@ proptest! {
             remainder: Some(remainder),
             ..Record::default()
         };
-        let state = record.state(&defaults, NOW);
+        let state = record.state(&defaults.of(b"key"), NOW);
         let lost = exact::held(&before) - exact::held(&state.bucket);
         let part = exact::q(1) / exact::q(1_000_000) / exact::q(2_520) / exact::q(policy.interval_us().get());
         prop_assert!(lost >= exact::q(0) && lost < part * exact::q(weight.get()), "{}", lost);

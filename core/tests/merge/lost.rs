@@ -3,22 +3,22 @@
 
 use crate::any::{self, NOW};
 use crate::hash::Hash;
-use claw_core::defaults::Defaults;
+use claw_core::configured::Configured;
 use claw_core::limits::MICRO;
 use claw_core::merge::{Join, State};
 use claw_core::policy::Policy;
 use proptest::prelude::*;
 
 /// 10 tokens, which never refill.
-fn ten() -> Defaults {
-    Defaults::new(Policy::new(10, 0, 1_000).unwrap())
+fn ten() -> Configured {
+    Configured::new(Policy::new(10, 0, 1_000).unwrap())
 }
 
 fn holding(tokens: &str, at: u64) -> Hash {
     Hash::new(&[("tokens", tokens), ("timestamp", &at.to_string())])
 }
 
-fn remaining(key: &Hash, defaults: &Defaults, now: u64) -> i64 {
+fn remaining(key: &Hash, defaults: &Configured, now: u64) -> i64 {
     let mut bucket = key.state(defaults, now).bucket;
     bucket.advance(now);
     bucket.remaining()
@@ -104,7 +104,7 @@ fn a_stale_copy_from_before_a_change_of_the_configuration() {
         let mut defaults = ten();
         let stale = holding("10", NOW);
         let mut key = stale.clone();
-        defaults.change(Policy::new(11, 0, 1_000).unwrap(), NOW + 1);
+        defaults.set_default(Policy::new(11, 0, 1_000).unwrap(), NOW + 1);
         assert!(key.take(3, &defaults, NOW + 2));
         for (local, remote) in [(&key, &stale), (&stale, &key)] {
             let merged = local.merged(remote, strategy, &defaults, NOW + 3);

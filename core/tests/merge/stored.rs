@@ -4,8 +4,8 @@
 use crate::any::{self, Family, NOW};
 use crate::hash::Hash;
 use claw_core::bucket::{Bucket, Weight};
+use claw_core::configured::Configured;
 use claw_core::decimal::Decimal;
-use claw_core::defaults::Defaults;
 use claw_core::merge::{Join, State};
 use claw_core::policy::Policy;
 use proptest::prelude::*;
@@ -48,7 +48,7 @@ fn people() -> impl proptest::strategy::Strategy<Value = Hash> {
 fn hold(
     keys: &[Hash; 3],
     strategy: Join,
-    defaults: &Defaults,
+    defaults: &Configured,
     instants: [u64; 4],
     later: [u64; 4],
 ) -> Result<(), TestCaseError> {
@@ -102,7 +102,7 @@ proptest! {
         instants in instants(),
         later in any::later(),
     ) {
-        let defaults = Defaults::new(if ordinary { Policy::DEFAULT } else { policy });
+        let defaults = Configured::new(if ordinary { Policy::DEFAULT } else { policy });
         hold(&keys, strategy, &defaults, instants, later)?;
     }
 
@@ -118,7 +118,7 @@ proptest! {
         later in any::later(),
     ) {
         let mut defaults = defaults;
-        defaults.change(policy, NOW - ago);
+        defaults.set_default(policy, NOW - ago);
         let keys = states.map(|state| {
             let mut bucket = state.bucket;
             if strategy != Join::Weighted {

@@ -120,11 +120,11 @@ pub fn pair() -> impl Strategy<Value = (Server, Exact)> {
     (terms(), own, prop::option::weighted(0.8, state)).prop_map(
         |(default, (kind, terms, version), state)| {
             let own = match kind {
-                0 | 1 => Own::Default,
+                0 | 1 => Own::Configured,
                 2 => Own::Called(terms),
                 _ => Own::Pinned(terms),
             };
-            let mut exact = Exact { default, bucket: None };
+            let mut exact = Exact { default, rule: None, bucket: None };
             let Some((some, remainder, (lag, ahead), weight, foreign)) = state else {
                 return (Server::new(default), exact);
             };
@@ -152,7 +152,7 @@ pub fn pair() -> impl Strategy<Value = (Server, Exact)> {
                 fields.push(("remainder", remainder.to_string()));
             }
             let pin = matches!(own, Own::Pinned(_)).then_some(version);
-            if own != Own::Default {
+            if own != Own::Configured {
                 let stored = StoredPolicy { policy: policy(terms), pin };
                 fields.push(("policy", stored.to_string()));
             }

@@ -54,7 +54,7 @@ fn a_bucket_without_a_timestamp_refills_too() {
 #[test]
 fn a_clock_set_back_behind_a_new_default_loses_nothing() {
     let mut server = Server::new(per_second(10, 1));
-    server.defaults.change(policy(per_second(1_000, 1)), START);
+    server.defaults.set_default(policy(per_second(1_000, 1)), START);
     let back = START - SECOND;
     let answer = server.take(all(1), NONE, back).unwrap();
     assert_eq!((answer.capacity, answer.remaining), (1_000, 999));
@@ -66,7 +66,7 @@ fn a_clock_set_back_behind_a_new_default_loses_nothing() {
 #[test]
 fn a_clock_set_back_behind_a_new_default_credits_at_the_new_rate() {
     let mut server = Server::new(per_second(1_000, 1_000));
-    server.defaults.change(policy(per_second(1_000, 0)), START);
+    server.defaults.set_default(policy(per_second(1_000, 0)), START);
     let back = START - SECOND;
     let answer = server.take(all(1_000), NONE, back).unwrap();
     assert_eq!((answer.taken, answer.reset_after), (1_000, Wait::Never));
@@ -91,7 +91,7 @@ proptest! {
         for (step, terms) in changes {
             now += step.max(1);
             let terms = Terms { interval: exact.default.interval, ..terms };
-            server.defaults.change(policy(terms), now);
+            server.defaults.set_default(policy(terms), now);
         }
         now -= back;
         let (mut waits, mut saved) = ((0, 0), None);

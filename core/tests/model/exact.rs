@@ -77,8 +77,8 @@ impl Options {
 /// Where the policy of a bucket comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Own {
-    /// The configuration.
-    Default,
+    /// The configuration: a rule, else the default.
+    Configured,
     /// The options of the latest call that had any.
     Called(Terms),
     /// CL.POLICY.
@@ -132,10 +132,12 @@ pub struct Reply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ahead;
 
-/// One bucket and the configured default policy.
+/// One bucket and what is configured for its key.
 #[derive(Debug, Clone)]
 pub struct Exact {
     pub default: Terms,
+    /// Of the rules that fit, the one that counts.
+    pub rule: Option<Terms>,
     /// `None` for a missing key.
     pub bucket: Option<Line>,
 }
@@ -143,17 +145,22 @@ pub struct Exact {
 impl Exact {
     pub fn terms(&self, own: Own) -> Terms {
         match own {
-            Own::Default => self.default,
+            Own::Configured => self.configured(),
             Own::Called(terms) | Own::Pinned(terms) => terms,
         }
+    }
+
+    /// What holds for a bucket that has no policy of its own.
+    fn configured(&self) -> Terms {
+        self.rule.unwrap_or(self.default)
     }
 
     /// The bucket as a call finds it: credited under the policy it was left
     /// with. A missing key is a full bucket.
     pub fn open(&self, now: u64) -> Result<Line, Ahead> {
         let Some(line) = &self.bucket else {
-            let tokens = self.default.capacity();
-            return Ok(Line { tokens, at: now, weight: 1, own: Own::Default });
+            let tokens = self.configured().capacity();
+            return Ok(Line { tokens, at: now, weight: 1, own: Own::Configured });
         };
         if line.at > now.saturating_add(LONGEST_LEAD_US) {
             return Err(Ahead);
@@ -195,11 +202,19 @@ impl Exact {
         Ok((Reply { retry_after, ..line.reply(&terms, taken, now) }, line))
     }
 
-    /// The bucket under the policy that a call brings, unless it is pinned.
+    /// The bucket under the policy that a call brings, unless it is pinned; where a rule fits, a
+    /// call that brings none ends what another brought.
     fn ask(&self, options: Options, now: u64) -> Result<(Line, Terms), Ahead> {
         let mut line = self.open(now)?;
-        if let (Some(called), Own::Default | Own::Called(_)) = (options.whole(), line.own) {
-            self.switch(&mut line, Own::Called(called), called);
+        match (options.whole(), line.own) {
+            (_, Own::Pinned(_)) => {}
+            (Some(called), _) => self.switch(&mut line, Own::Called(called), called),
+            (None, Own::Called(_)) => {
+                if let Some(rule) = self.rule {
+                    self.switch(&mut line, Own::Configured, rule);
+                }
+            }
+            (None, Own::Configured) => {}
         }
         let terms = self.terms(line.own);
         Ok((line, terms))
@@ -256,8 +271,9 @@ impl Exact {
 
     /// `CL.POLICY key CAPACITY .. REFILL .. WEIGHT ..`. What is left out stays.
     pub fn pin(&mut self, options: Options, weight: Option<u8>, now: u64) -> Result<(), Ahead> {
-        let mut line = self.open(now)?;
-        let old = (self.bucket.is_some(), line.own, line.weight);
+        let before = self.open(now)?;
+        let old = (self.bucket.is_some(), before.own, before.weight);
+        let (mut line, _) = self.ask(Options::default(), now)?;
         if !options.none() {
             let terms = options.over(self.terms(line.own));
             self.switch(&mut line, Own::Pinned(terms), terms);
@@ -275,7 +291,7 @@ impl Exact {
     pub fn reset(&mut self, now: u64) -> Result<(), Ahead> {
         let mut line = self.open(now)?;
         let old = (line.own, line.weight);
-        self.switch(&mut line, Own::Default, self.default);
+        self.switch(&mut line, Own::Configured, self.configured());
         line.weight = 1;
         if self.bucket.is_some() && old != (line.own, line.weight) {
             self.bucket = Some(line);
@@ -283,10 +299,12 @@ impl Exact {
         Ok(())
     }
 
-    /// `CONFIG SET`: whatever follows the default changes its policy now.
-    pub fn change_default(&mut self, terms: Terms, now: u64) {
-        let old = std::mem::replace(&mut self.default, terms);
-        if let Some(line) = self.bucket.as_mut().filter(|line| line.own == Own::Default) {
+    /// `CONFIG SET`: whatever follows the configuration changes its policy now.
+    pub fn configure(&mut self, default: Terms, rule: Option<Terms>, now: u64) {
+        let old = self.configured();
+        (self.default, self.rule) = (default, rule);
+        let terms = self.configured();
+        if let Some(line) = self.bucket.as_mut().filter(|line| line.own == Own::Configured) {
             line.credit(&old, now);
             line.change(&old, &terms);
         }

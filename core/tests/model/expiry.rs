@@ -5,8 +5,8 @@ use crate::any;
 use crate::exact::{Options, Own, Terms, all, partial};
 use crate::hash::{Server, alone};
 use claw_core::bucket::{Bucket, Demand, Wait, Weight};
+use claw_core::configured::Configured;
 use claw_core::debits::{Debits, Region};
-use claw_core::defaults::Defaults;
 use claw_core::expiry::Expiry;
 use claw_core::open::OpenBucket;
 use claw_core::policy::{Policy, StoredPolicy};
@@ -57,11 +57,11 @@ fn a_bucket_that_never_refills_keeps_the_expiry_of_its_user() {
                 debits: shared.then(Box::<Debits>::default),
                 ..Record::default()
             });
-            let defaults = Defaults::new(with(default));
+            let defaults = Configured::new(with(default));
             let region = Region::default();
             let mut opened = match shared {
-                true => OpenBucket::shared(record, &defaults, &region, any::START, None),
-                false => OpenBucket::new(record, &defaults, any::START),
+                true => OpenBucket::shared(record, &defaults.of(b"key"), &region, any::START, None),
+                false => OpenBucket::new(record, &defaults.of(b"key"), any::START),
             };
             opened.ask(called.map(with));
             opened.take(Demand::all(1), any::START, &region).unwrap();
@@ -75,7 +75,8 @@ fn a_bucket_that_never_refills_keeps_the_expiry_of_its_user() {
     // As soon as it refills, it is ours again.
     let policy = stored(0, None);
     let record = Record { tokens: Some(5_000_000), policy, ..Record::default() };
-    let mut opened = OpenBucket::new(Some(record), &Defaults::new(with(5)), any::START);
+    let mut opened =
+        OpenBucket::new(Some(record), &Configured::new(with(5)).of(b"key"), any::START);
     opened.ask(Some(with(5)));
     assert!(matches!(opened.expiry(false, &alone()), Expiry::At { .. }));
 }
@@ -134,7 +135,7 @@ proptest! {
         });
         let tokens = amount.of(before.remaining(&alone()), before.bucket().policy().capacity());
         server.take(partial(tokens), options, now).unwrap();
-        let own = exact.bucket.as_ref().map_or(Own::Default, |line| line.own);
+        let own = exact.bucket.as_ref().map_or(Own::Configured, |line| line.own);
         let weight = before.bucket().weight();
         let foreign = server.key.as_ref().is_some_and(|fields| fields.contains_key("note"));
         let kept = foreign || matches!(own, Own::Pinned(_)) || weight != Weight::ONE;

@@ -3,9 +3,9 @@
 
 use crate::exact::{Options, Q, Reply, Terms, Want, all, q};
 use claw_core::bucket::{Answer, Bucket, Demand, Weight};
+use claw_core::configured::Configured;
 use claw_core::debits::Region;
 use claw_core::decimal::Decimal;
-use claw_core::defaults::Defaults;
 use claw_core::expiry::Expiry;
 use claw_core::open::OpenBucket;
 use claw_core::policy::{Asked, Policy};
@@ -15,20 +15,23 @@ use std::collections::BTreeMap;
 const FIELDS: [Field; 5] =
     [Field::Tokens, Field::Timestamp, Field::Policy, Field::Weight, Field::Remainder];
 
+/// The name of the key.
+pub const KEY: &[u8] = b"api:key";
+
 /// The fields of one key.
 pub type Fields = BTreeMap<&'static str, String>;
 
 /// One key, and the configuration.
 #[derive(Debug, Clone)]
 pub struct Server {
-    pub defaults: Defaults,
+    pub defaults: Configured,
     /// `None` for a missing key.
     pub key: Option<Fields>,
 }
 
 impl Server {
     pub fn new(default: Terms) -> Self {
-        Self { defaults: Defaults::new(policy(default)), key: None }
+        Self { defaults: Configured::new(policy(default)), key: None }
     }
 
     /// A server with a key that has these fields.
@@ -52,7 +55,7 @@ impl Server {
 
     /// The bucket as a call finds it.
     pub fn open(&self, now: u64) -> Result<OpenBucket, FieldError> {
-        Ok(OpenBucket::new(self.load(now)?, &self.defaults, now))
+        Ok(OpenBucket::new(self.load(now)?, &self.defaults.of(KEY), now))
     }
 
     /// The bucket as a call with these options finds it.
@@ -130,6 +133,7 @@ impl Server {
         now: u64,
     ) -> Result<(), FieldError> {
         let mut opened = self.open(now)?;
+        opened.ask(None);
         let asked = Asked { capacity: options.capacity, refill: options.refill };
         if !asked.is_empty() {
             let policy = asked.over(opened.bucket().policy());

@@ -35,6 +35,7 @@ mod hash;
 mod random;
 mod refusals;
 mod robust;
+mod rules;
 mod sequences;
 mod settling;
 mod text;

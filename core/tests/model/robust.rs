@@ -5,8 +5,8 @@ use crate::any;
 use crate::exact::{Options, q};
 use crate::hash::{alone, held, parts, policy};
 use claw_core::bucket::{Bucket, Demand, Wait, Weight};
+use claw_core::configured::Configured;
 use claw_core::decimal;
-use claw_core::defaults::Defaults;
 use claw_core::expiry::Expiry;
 use claw_core::limits::{
     MAX_DEBT, MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS,
@@ -166,11 +166,11 @@ proptest! {
         (now, changed, number) in (any_u64(), any_u64(), any_u64()),
         options in any::options(),
     ) {
-        let mut defaults = Defaults::new(policy(default));
-        defaults.change(policy(later), changed);
-        let _ = defaults.at(now);
+        let mut defaults = Configured::new(policy(default));
+        defaults.set_default(policy(later), changed);
+        let _ = defaults.of(b"key").at(now);
         for record in [None, Some(record)] {
-            let mut opened = OpenBucket::new(record.clone(), &defaults, now);
+            let mut opened = OpenBucket::new(record.clone(), &defaults.of(b"key"), now);
             let Options { capacity, refill } = options;
             opened.ask(Asked { capacity, refill }.whole().unwrap());
             opened.take(Demand { tokens: number, partial: true, keep: 0 }, now, &alone()).unwrap();

@@ -3,8 +3,9 @@
 
 use crate::any::{self, Amount, START, Settling, Tick, Wanting};
 use crate::exact::{Ahead, Exact, Options, Own, Reply, Terms};
-use crate::hash::{Server, held, parts, policy, reply};
+use crate::hash::{KEY, Server, held, parts, policy, reply};
 use claw_core::record::FieldError;
+use claw_core::rules::Rules;
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -17,6 +18,7 @@ enum Call {
     Reset,
     Delete,
     ChangeDefault { terms: Terms },
+    ChangeRules { rules: Vec<(&'static str, Terms)> },
 }
 
 /// Calls that mostly use the same options, as an application does.
@@ -41,10 +43,40 @@ fn calls() -> impl Strategy<Value = Vec<(Tick, Call)>> {
             1 => Just(Call::Reset),
             1 => Just(Call::Delete),
             1 => any::terms().prop_map(|terms| Call::ChangeDefault { terms }),
+            2 => rules().prop_map(|rules| Call::ChangeRules { rules }),
         ]
         .boxed();
         prop::collection::vec((any::tick(), call), 1..60)
     })
+}
+
+/// Patterns that fit the key, and some that nearly do.
+const PATTERNS: [&str; 9] =
+    ["*", "a*", "api:*", "api:key", "api:key*", "api:ke", "api:key:*", "api:a*", "b*"];
+
+/// A table of rules, mostly a short one.
+fn rules() -> impl Strategy<Value = Vec<(&'static str, Terms)>> {
+    prop::sample::subsequence(PATTERNS.to_vec(), 0..=PATTERNS.len()).prop_flat_map(|patterns| {
+        let rules: Vec<_> = patterns.into_iter().map(|p| (Just(p), any::terms())).collect();
+        rules.prop_shuffle()
+    })
+}
+
+/// The rule that counts, found by looking at all of them.
+fn rule_of(rules: &[(&'static str, Terms)]) -> Option<Terms> {
+    let key = std::str::from_utf8(KEY).unwrap();
+    let fits = |pattern: &str| match pattern.strip_suffix('*') {
+        Some(prefix) => key.starts_with(prefix),
+        None => pattern == key,
+    };
+    let fitting = rules.iter().filter(|(pattern, _)| fits(pattern));
+    let best = fitting.max_by_key(|(pattern, _)| (!pattern.ends_with('*'), pattern.len()));
+    best.map(|(_, terms)| *terms)
+}
+
+fn table(rules: &[(&'static str, Terms)]) -> Rules {
+    let entries = rules.iter().map(|(pattern, terms)| format!("{pattern} {}", policy(*terms)));
+    Rules::parse(&entries.collect::<Vec<_>>().join(";")).unwrap()
 }
 
 proptest! {
@@ -58,7 +90,7 @@ proptest! {
 
 /// Plays the calls on both, and compares after each.
 ///
-/// The default policy changes only one microsecond after everything else, and
+/// What is configured changes only one microsecond after everything else, and
 /// the clock is not set back behind a change; [`crate::clock`] has that.
 fn play(mut server: Server, mut exact: Exact, calls: &[(Tick, Call)]) -> Result<(), TestCaseError> {
     let (mut now, mut changed) = (START, 0);
@@ -67,7 +99,7 @@ fn play(mut server: Server, mut exact: Exact, calls: &[(Tick, Call)]) -> Result<
     for (tick, call) in calls {
         now = tick.after(now, last.retry_after, last.reset_after).max(changed);
         latest = latest.max(now);
-        let own = exact.bucket.as_ref().map_or(Own::Default, |line| line.own);
+        let own = exact.bucket.as_ref().map_or(Own::Configured, |line| line.own);
         let capacity = exact.terms(own).capacity;
         let of = |amount: &Amount| amount.of(last.remaining, capacity);
         let (got, expected) = match call {
@@ -111,8 +143,15 @@ fn play(mut server: Server, mut exact: Exact, calls: &[(Tick, Call)]) -> Result<
                 let terms = Terms { interval: exact.default.interval, ..*terms };
                 now = latest + 1;
                 (latest, changed) = (now, now);
-                server.defaults.change(policy(terms), now);
-                exact.change_default(terms, now);
+                server.defaults.set_default(policy(terms), now);
+                exact.configure(terms, exact.rule, now);
+                (Ok(None), Ok(None))
+            }
+            Call::ChangeRules { rules } => {
+                now = latest + 1;
+                (latest, changed) = (now, now);
+                server.defaults.set_rules(table(rules), now);
+                exact.configure(exact.default, rule_of(rules), now);
                 (Ok(None), Ok(None))
             }
         };
@@ -147,7 +186,7 @@ fn same_state(server: &Server, exact: &Exact, now: u64) -> Result<(), TestCaseEr
     prop_assert_eq!(
         pinned,
         match line.own {
-            Own::Default => None,
+            Own::Configured => None,
             Own::Called(_) => Some(false),
             Own::Pinned(_) => Some(true),
         }

@@ -2,10 +2,11 @@
 
 use crate::alone;
 use claw_core::bucket::{Answer, Bucket, Demand, Wait, Weight};
-use claw_core::defaults::Defaults;
+use claw_core::configured::Configured;
 use claw_core::open::OpenBucket;
 use claw_core::policy::Policy;
 use claw_core::record::Record;
+use claw_core::rules::Rules;
 
 const MS: u64 = 1_000;
 const START: u64 = 1_773_914_400_000_000;
@@ -315,7 +316,7 @@ fn a_wait_that_no_reply_can_carry_is_never() {
 fn the_policy_in_force() {
     use claw_core::open::PolicySource::{Bucket, Default, Pin};
     let default = Policy::new(100, 0, 1_000).unwrap();
-    let defaults = Defaults::new(default);
+    let defaults = Configured::new(default);
     let with = |capacity| Some(Policy::new(capacity, 0, 1_000).unwrap());
     let mut key = None;
     // What the call brings, what is pinned before it; where the policy in force comes from,
@@ -333,7 +334,7 @@ fn the_policy_in_force() {
         (None, Some(200), (Pin, 200, 36)),
     ];
     for (called, pin, expected) in table {
-        let mut opened = OpenBucket::new(key, &defaults, START);
+        let mut opened = OpenBucket::new(key, &defaults.of(b"key"), START);
         if let Some(capacity) = pin {
             opened.pin(Policy::new(capacity, 0, 1_000).unwrap(), &alone());
         }
@@ -344,14 +345,122 @@ fn the_policy_in_force() {
         key = Some(opened.to_record());
     }
     // RESET: back to the default.
-    let mut opened = OpenBucket::new(key, &defaults, START);
+    let mut opened = OpenBucket::new(key, &defaults.of(b"key"), START);
     opened.reset(&alone());
     let answer = opened.take(Demand::all(0), START, &alone()).unwrap();
     assert_eq!((opened.source(), answer.capacity, answer.remaining), (Default, 100, 36));
     // A missing key is full, whatever the capacity.
-    let mut opened = OpenBucket::new(None, &defaults, START);
+    let mut opened = OpenBucket::new(None, &defaults.of(b"key"), START);
     opened.ask(with(1_000));
     assert_eq!(opened.remaining(&alone()), 1_000);
+}
+
+/// Where a rule fits, what an earlier call brought goes with the next call that brings nothing.
+#[test]
+fn the_policy_in_force_under_a_rule() {
+    use claw_core::open::PolicySource::{Bucket, Pin, Rule};
+    let mut configured = Configured::new(Policy::new(100, 0, 1_000).unwrap());
+    configured.set_rules(Rules::parse("k* 60 0/1000").unwrap(), 0);
+    let with = |capacity| Some(Policy::new(capacity, 0, 1_000).unwrap());
+    let mut key = None;
+    let table = [
+        (None, None, (Rule, 60, 59)),
+        (with(1_000), None, (Bucket, 1_000, 58)),
+        (with(50), None, (Bucket, 50, 49)),
+        (None, None, (Rule, 60, 48)),
+        (with(60), None, (Bucket, 60, 47)),
+        (None, Some(40), (Pin, 40, 39)),
+        (None, None, (Pin, 40, 38)),
+        (with(1_000), None, (Pin, 40, 37)),
+    ];
+    for (called, pin, expected) in table {
+        let mut opened = OpenBucket::new(key, &configured.of(b"key"), START);
+        if let Some(capacity) = pin {
+            opened.pin(Policy::new(capacity, 0, 1_000).unwrap(), &alone());
+        }
+        opened.ask(called);
+        let answer = opened.take(Demand::all(1), START, &alone()).unwrap();
+        let found = (opened.source(), answer.capacity, answer.remaining);
+        assert_eq!(found, expected, "{called:?} {pin:?}");
+        key = Some(opened.to_record());
+        let stored = key.as_ref().unwrap().policy;
+        assert_eq!(stored.is_none(), opened.source() == Rule, "{called:?} {pin:?}");
+    }
+    // RESET: back to the rule.
+    let mut opened = OpenBucket::new(key, &configured.of(b"key"), START);
+    opened.reset(&alone());
+    let answer = opened.take(Demand::all(0), START, &alone()).unwrap();
+    assert_eq!((opened.source(), answer.capacity, answer.remaining), (Rule, 60, 37));
+}
+
+/// A temporary pin goes over a rule; what a call brings beneath it, the rule ends.
+#[test]
+fn a_temporary_pin_over_a_rule() {
+    use claw_core::open::PolicySource::{Pin, Rule};
+    let mut configured = Configured::new(Policy::new(100, 0, 1_000).unwrap());
+    configured.set_rules(Rules::parse("key 60 1/1000").unwrap(), 0);
+    let at = |seconds: u64| START + seconds * 1_000 * MS;
+    let mut opened = OpenBucket::new(None, &configured.of(b"key"), START);
+    opened.pin_for(Policy::new(10, 0, 1_000).unwrap(), 10_000, &alone());
+    opened.ask(Some(Policy::new(7, 0, 1_000).unwrap()));
+    assert_eq!(opened.take(Demand::all(10), START, &alone()).unwrap().remaining, 0);
+    assert_eq!(opened.beneath().capacity(), 7);
+    let key = Some(opened.to_record());
+    let mut opened = OpenBucket::new(key, &configured.of(b"key"), at(1));
+    opened.ask(None);
+    assert_eq!((opened.source(), opened.beneath().capacity()), (Pin, 60));
+    assert!(opened.terms_changed());
+    let key = Some(opened.to_record());
+    let opened = OpenBucket::new(key, &configured.of(b"key"), at(15));
+    assert_eq!((opened.source(), opened.remaining(&alone())), (Rule, 5));
+}
+
+/// At each instant of the past the table decides that was in force then: rules come and go.
+#[test]
+fn a_change_of_the_rules_is_credited_piecewise() {
+    let at = |seconds: u64| START + seconds * 1_000 * MS;
+    let mut configured = Configured::new(Policy::new(100, 1_000_000, 1_000).unwrap());
+    let mut rules = |text: &str, seconds| {
+        configured.set_rules(Rules::parse(text).unwrap(), at(seconds));
+        configured.clone()
+    };
+    let empty = |seconds| {
+        let (tokens, timestamp) = (Some(0), Some(at(seconds)));
+        Some(Record { tokens, timestamp, ..Record::default() })
+    };
+    let remaining = |configured: &Configured, seconds| {
+        OpenBucket::new(empty(0), &configured.of(b"key"), at(seconds)).remaining(&alone())
+    };
+    rules("k* 100 2/1000", 10);
+    rules("k* 100 2/1000; ke* 20 3/1000", 15);
+    rules("k* 100 2/1000; other 1 1/1; ke* 20 3/1000", 16);
+    let last = rules("other 1 1/1", 20);
+    // 10 at the default, 10 by the first rule, cut at 20 by the second, and the default again.
+    for (seconds, expected) in [(20, 20), (25, 25), (200, 100)] {
+        assert_eq!(remaining(&last, seconds), expected, "after {seconds} s");
+    }
+    let under = rules("key 1000 4/1000", 30);
+    assert_eq!(remaining(&under, 40), 30 + 40);
+}
+
+/// Many changes of large tables: what is remembered of them stays bounded, and the latest is.
+#[test]
+fn very_many_changes_of_many_rules() {
+    let at = |seconds: u64| START + seconds * 1_000 * MS;
+    let mut configured = Configured::new(Policy::DEFAULT);
+    for change in 0..300 {
+        let entry = |number: u64| format!("k{number}:* 1000000 {}/1000", change % 2);
+        let entries: Vec<_> = (0..1_000).map(entry).collect();
+        configured.set_rules(Rules::parse(&entries.join(";")).unwrap(), at(change));
+    }
+    let key = |seconds| {
+        let (tokens, timestamp) = (Some(0), Some(at(seconds)));
+        Some(Record { tokens, timestamp, ..Record::default() })
+    };
+    let of = configured.of(b"k999:x");
+    assert_eq!(OpenBucket::new(key(280), &of, at(300)).remaining(&alone()), 10);
+    // From before what is remembered: something, and no panic.
+    assert!(OpenBucket::new(key(0), &of, at(300)).remaining(&alone()) >= 30);
 }
 
 /// A raised default credits the old rate up to the moment of the change.
@@ -360,13 +469,13 @@ fn a_change_of_the_default_is_credited_piecewise() {
     let per_second =
         |capacity, refill: u64| Policy::new(capacity, refill * 1_000_000, 1_000).unwrap();
     let at = |seconds: u64| START + seconds * 1_000 * MS;
-    let mut defaults = Defaults::new(per_second(100, 1));
-    let mut opened = OpenBucket::new(None, &defaults, START);
+    let mut defaults = Configured::new(per_second(100, 1));
+    let mut opened = OpenBucket::new(None, &defaults.of(b"key"), START);
     opened.take(Demand::all(100), START, &alone()).unwrap();
     let key = Some(opened.to_record());
-    defaults.change(per_second(100, 5), at(10));
-    defaults.change(per_second(20, 5), at(12));
-    defaults.change(per_second(1_000, 2), at(15));
+    defaults.set_default(per_second(100, 5), at(10));
+    defaults.set_default(per_second(20, 5), at(12));
+    defaults.set_default(per_second(1_000, 2), at(15));
     let table = [
         // 10 at 1 a second, 10 at 5 a second, then cut at 20, then 2 a second.
         (15, 20),
@@ -375,9 +484,9 @@ fn a_change_of_the_default_is_credited_piecewise() {
         (10_000, 1_000),
     ];
     for (seconds, remaining) in table {
-        let opened = OpenBucket::new(key.clone(), &defaults, at(seconds));
+        let opened = OpenBucket::new(key.clone(), &defaults.of(b"key"), at(seconds));
         assert_eq!(opened.remaining(&alone()), remaining, "after {seconds} s");
-        assert_eq!(opened.bucket().policy(), defaults.current());
+        assert_eq!(opened.bucket().policy(), defaults.default_policy());
     }
 }
 
@@ -385,15 +494,21 @@ fn a_change_of_the_default_is_credited_piecewise() {
 #[test]
 fn a_bucket_at_the_instant_of_a_change() {
     let never = |capacity| Policy::new(capacity, 0, 1_000).unwrap();
-    let mut defaults = Defaults::new(never(10));
-    defaults.change(never(1_000), START);
-    let mut opened = OpenBucket::new(None, &defaults, START);
+    let mut defaults = Configured::new(never(10));
+    defaults.set_default(never(1_000), START);
+    let mut opened = OpenBucket::new(None, &defaults.of(b"key"), START);
     assert_eq!(opened.take(Demand::all(1), START, &alone()).unwrap().remaining, 999);
     let key = Some(opened.to_record());
-    defaults.change(never(500), START + 1);
-    assert_eq!(OpenBucket::new(key.clone(), &defaults, START + 1).remaining(&alone()), 500);
-    defaults.change(never(2_000), START + 2);
-    assert_eq!(OpenBucket::new(key.clone(), &defaults, START + 2).remaining(&alone()), 500);
+    defaults.set_default(never(500), START + 1);
+    assert_eq!(
+        OpenBucket::new(key.clone(), &defaults.of(b"key"), START + 1).remaining(&alone()),
+        500
+    );
+    defaults.set_default(never(2_000), START + 2);
+    assert_eq!(
+        OpenBucket::new(key.clone(), &defaults.of(b"key"), START + 2).remaining(&alone()),
+        500
+    );
 }
 
 /// The clock is set back between two changes: until it has caught up, the time
@@ -402,14 +517,14 @@ fn a_bucket_at_the_instant_of_a_change() {
 fn a_clock_set_back_between_two_changes() {
     let per_second = |refill: u64| Policy::new(100, refill * 1_000_000, 1_000).unwrap();
     let at = |seconds: u64| START + seconds * 1_000 * MS;
-    let mut defaults = Defaults::new(per_second(1));
-    let mut opened = OpenBucket::new(None, &defaults, at(60));
+    let mut defaults = Configured::new(per_second(1));
+    let mut opened = OpenBucket::new(None, &defaults.of(b"key"), at(60));
     opened.take(Demand::all(100), at(60), &alone()).unwrap();
     let key = Some(opened.to_record());
-    defaults.change(per_second(50), at(100));
-    defaults.change(per_second(0), at(50));
+    defaults.set_default(per_second(50), at(100));
+    defaults.set_default(per_second(0), at(50));
     // 40 seconds at 1 a second, and then none.
-    assert_eq!(OpenBucket::new(key, &defaults, at(200)).remaining(&alone()), 40);
+    assert_eq!(OpenBucket::new(key, &defaults.of(b"key"), at(200)).remaining(&alone()), 40);
 }
 
 /// More changes than are remembered: the oldest are forgotten, no others.
@@ -417,17 +532,23 @@ fn a_clock_set_back_between_two_changes() {
 fn very_many_changes_of_the_default() {
     let per_second = |refill: u64| Policy::new(1_000_000, refill * 1_000_000, 1_000).unwrap();
     let at = |seconds: u64| START + seconds * 1_000 * MS;
-    let mut defaults = Defaults::new(per_second(7));
+    let mut defaults = Configured::new(per_second(7));
     for change in 0..5_000 {
-        defaults.change(per_second(change % 2), at(change));
+        defaults.set_default(per_second(change % 2), at(change));
     }
     let key = |seconds| {
         let (tokens, timestamp) = (Some(0), Some(at(seconds)));
         Some(Record { tokens, timestamp, ..Record::default() })
     };
     // 1 a second in every other second.
-    assert_eq!(OpenBucket::new(key(4_000), &defaults, at(5_000)).remaining(&alone()), 500);
-    assert_eq!(OpenBucket::new(key(4_900), &defaults, at(5_000)).remaining(&alone()), 50);
+    assert_eq!(
+        OpenBucket::new(key(4_000), &defaults.of(b"key"), at(5_000)).remaining(&alone()),
+        500
+    );
+    assert_eq!(
+        OpenBucket::new(key(4_900), &defaults.of(b"key"), at(5_000)).remaining(&alone()),
+        50
+    );
     // From before what is remembered: something, and no panic.
-    assert!(OpenBucket::new(key(0), &defaults, at(5_000)).remaining(&alone()) >= 500);
+    assert!(OpenBucket::new(key(0), &defaults.of(b"key"), at(5_000)).remaining(&alone()) >= 500);
 }

@@ -2,8 +2,8 @@
 
 use crate::alone;
 use claw_core::bucket::{Demand, Weight};
+use claw_core::configured::Configured;
 use claw_core::decimal::DecimalError;
-use claw_core::defaults::Defaults;
 use claw_core::open::OpenBucket;
 use claw_core::policy::{Policy, PolicyTextError, StoredPolicy};
 use claw_core::record::{Field, FieldError, Record};
@@ -197,13 +197,13 @@ fn a_bucket_that_a_person_makes() {
             250,
         ),
     ];
-    let defaults = Defaults::new(Policy::DEFAULT);
+    let defaults = Configured::new(Policy::DEFAULT);
     for (fields, remaining) in table {
         let mut record = Record::default();
         for (field, text) in *fields {
             record.read(*field, text.as_bytes(), NOW).unwrap();
         }
-        let opened = OpenBucket::new(Some(record), &defaults, NOW + 10_000_000);
+        let opened = OpenBucket::new(Some(record), &defaults.of(b"key"), NOW + 10_000_000);
         assert_eq!(opened.remaining(&alone()), *remaining, "{fields:?}");
     }
 }
@@ -212,11 +212,11 @@ fn a_bucket_that_a_person_makes() {
 /// that nobody wrote does not appear without need.
 #[test]
 fn a_take_leaves_the_fields_that_are_there() {
-    let defaults = Defaults::new(Policy::DEFAULT);
+    let defaults = Configured::new(Policy::DEFAULT);
     let written = read(Field::Tokens, "200").unwrap();
     for (weight, remainder) in [(None, None), (Some(Weight::ONE), Some(0))] {
         let record = Record { timestamp: Some(NOW), weight, remainder, ..written.clone() };
-        let mut opened = OpenBucket::new(Some(record.clone()), &defaults, NOW);
+        let mut opened = OpenBucket::new(Some(record.clone()), &defaults.of(b"key"), NOW);
         opened.take(Demand::all(1), NOW, &alone()).unwrap();
         let expected = Record { tokens: Some(199_000_000), ..record };
         assert_eq!(opened.to_record(), expected);

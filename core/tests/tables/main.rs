@@ -7,6 +7,7 @@
 //! | [`policy`] | the `policy` field |
 //! | [`fields`] | the other fields, and what a missing one means |
 //! | [`bucket`] | one bucket through a day: take, give, wait, weight, other policies |
+//! | [`rules`] | limits by key pattern |
 //! | [`throttle`] | `CL.THROTTLE` as redis-cell answers, and better |
 
 #![allow(clippy::arithmetic_side_effects, clippy::unwrap_used, reason = "a test may panic")]
@@ -15,6 +16,7 @@ mod bucket;
 mod decimal;
 mod fields;
 mod policy;
+mod rules;
 mod throttle;
 mod timestamp;
 

@@ -3,7 +3,7 @@
 
 use crate::alone;
 use claw_core::bucket::Demand;
-use claw_core::defaults::Defaults;
+use claw_core::configured::Configured;
 use claw_core::limits::MAX_TOKENS;
 use claw_core::open::OpenBucket;
 use claw_core::policy::Policy;
@@ -27,7 +27,8 @@ impl Throttle {
     fn call(&mut self, quantity: i64, now: u64) -> [i64; 5] {
         let (max_burst, count, period) = self.terms;
         let policy = throttle::policy(max_burst, count, period).unwrap();
-        let mut opened = OpenBucket::new(self.key.clone(), &Defaults::new(Policy::DEFAULT), now);
+        let mut opened =
+            OpenBucket::new(self.key.clone(), &Configured::new(Policy::DEFAULT).of(b"key"), now);
         opened.ask(Some(policy));
         let before = opened.bucket().tokens();
         let amount = quantity.unsigned_abs();
