@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use axum::http::HeaderName;
 use clap::Parser;
 use clap::builder::BoolishValueParser;
 
@@ -175,7 +176,7 @@ pub struct Config {
 
     /// The header that names the user to /auth. The proxy has to set it or to remove it
     #[arg(long, env)]
-    pub user_header: Option<String>,
+    pub user_header: Option<HeaderName>,
 
     /// Whether the older RateLimit-Limit, RateLimit-Remaining and RateLimit-Reset are sent too
     #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]

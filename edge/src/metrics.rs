@@ -178,6 +178,7 @@ pub struct Metrics {
     pub requests: Family<Request, Counter>,
     /// Requests that a limit refused.
     pub rate_limited: Family<LimitName, Counter>,
+    shadowed: Family<LimitName, Counter>,
     durations: Family<RouteLabel, Histogram>,
     /// Hits by limit of a descriptor file and by what it said.
     pub hits: Family<Hits, Counter>,
@@ -200,6 +201,9 @@ impl Default for Metrics {
         registry.register("requests", "Requests by route and result", requests.clone());
         let rate_limited = Family::default();
         registry.register("rate_limited", "Requests that a limit refused", rate_limited.clone());
+        let shadowed = Family::default();
+        let help = "Requests that a limit would have refused, but only watches";
+        registry.register("rate_limit_shadowed", help, shadowed.clone());
         let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> _);
         let help = "Time from the head of a request to that of its response";
         registry.register_with_unit("request_duration", help, Unit::Seconds, durations.clone());
@@ -225,6 +229,7 @@ impl Default for Metrics {
             registry,
             requests,
             rate_limited,
+            shadowed,
             durations,
             hits,
             unknown_domains,
@@ -259,6 +264,11 @@ impl Metrics {
             over_limit: counter(HitResult::OverLimit),
             shadow_mode: counter(HitResult::ShadowMode),
         }
+    }
+
+    /// Counts a request that a limit would have refused, if it did not only watch.
+    pub fn count_shadowed(&self, limit: &str) {
+        self.shadowed.get_or_create(&LimitName { limit: limit.to_owned() }).inc();
     }
 
     /// Whether a name is one of those that are counted apart.

@@ -17,7 +17,7 @@ use claw_edge::metrics::Metrics;
 use claw_edge::ratings::{self, Ratings};
 use claw_edge::redis::Redis;
 use claw_edge::redis::health::Health;
-use claw_testkit::{Server, ask, eventually, fields, run};
+use claw_testkit::{Cluster, Server, ask, eventually, fields, run};
 use common::api::{Response, get, post, send, start};
 use common::{Edge, PATIENCE, TICK, send_signal};
 use proptest::prelude::*;
@@ -269,6 +269,21 @@ fn the_function_is_loaded_whenever_it_is_missing() {
         rating.status == 200 && rating.json()["rating"] == 3
     });
     drop(server);
+}
+
+#[test]
+fn in_a_cluster_ratings_are_on_one_shard() {
+    let cluster = Cluster::start(3, 0);
+    let nodes: Vec<String> =
+        cluster.nodes().iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
+    let url = format!("redis+cluster://{}", nodes.join(","));
+    let edge = start(&url, &[("USER_CAPACITY", "5"), ("USER_REFILL", "1")]);
+    for user in ["ann", "bob", "cid"] {
+        assert_eq!(rate(&edge, user, "tea", "2").status, 200, "{user}");
+    }
+    assert_eq!(get(edge.http, "/rating/cid/tea").json()["rating"], 2);
+    assert_eq!(send(edge.http, "DELETE", "/users/ann", &[], "").status, 204);
+    assert_eq!(get(edge.http, "/items/tea").json()["count"], 2);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What is done with every request, around its handler: it gets an id, it is counted, its time is
 //! taken, and its problem is written out.
 
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::extract::{Request, State};
@@ -30,8 +32,11 @@ pub async fn observe(
     }
     let outcome = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => {
-            if problem.status.is_server_error() {
-                tracing::warn!(?id, ?route, status = problem.status.as_u16(), problem.detail);
+            let (name, status) = (id.to_str().unwrap_or_default(), problem.status.as_u16());
+            if problem.status.is_server_error() && is_time_to_tell(begin) {
+                tracing::warn!(id = name, ?route, status, problem.detail);
+            } else {
+                tracing::debug!(id = name, ?route, status, problem.detail);
             }
             write_out(&mut response, &problem, &id);
             problem.outcome
@@ -43,6 +48,16 @@ pub async fn observe(
     counted.requests.get_or_create(&metrics::Request { route, result: outcome }).inc();
     counted.took(route, begin.elapsed());
     response
+}
+
+/// Whether nothing has been told in this second yet: during an outage every request fails, and
+/// the log must not be one.
+fn is_time_to_tell(now: Instant) -> bool {
+    static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    static TOLD: AtomicU64 = AtomicU64::new(0);
+    // From 1 on, so that the first second counts.
+    let second = now.saturating_duration_since(*BEGIN).as_secs().saturating_add(1);
+    TOLD.swap(second, Ordering::Relaxed) != second
 }
 
 fn write_out(response: &mut Response, problem: &Problem, id: &HeaderValue) {
