@@ -6,6 +6,7 @@
 # make edge   claw-edge in front of a private server: an HTTP rating API with limits, in
 #             the foreground, with what to try
 # make bench  CL.TAKE against its rivals; REDIS_CELL=path adds redis-cell
+# make bench-edge  what a decision of claw-edge costs; LIMITADOR=path adds Limitador
 # make bench-sync  what region sync and each further region cost, and how fast it is;
 #             both compare with another build of the module: AGAINST=path;
 #             BENCH="--rounds 15" hands on options, see claw-bench --help
@@ -36,7 +37,7 @@ BENCH_OPTIONS = $(if $(AGAINST),--against "$(AGAINST)") $(BENCH)
 
 export REDIS_CLAW_MODULE ?= $(abspath $(MODULE))
 
-.PHONY: build demo regions run edge test lint unit server-tests newer-server-tests container-tests images plots dist bench bench-sync microbench \
+.PHONY: build demo regions run edge test lint unit server-tests newer-server-tests container-tests images plots dist bench bench-edge bench-sync microbench \
 	simulate soak fuzz clean
 
 build:
@@ -120,6 +121,10 @@ dist:
 
 bench: build
 	cargo run --release --locked -p claw-bench -- $(BENCH_OPTIONS)
+
+bench-edge: build
+	cargo build --release --locked -p claw-edge
+	scripts/bench-edge.py $(BENCH_EDGE)
 
 bench-sync: build
 	cargo run --release --locked -p claw-bench -- sync $(BENCH_OPTIONS)

@@ -91,7 +91,8 @@ async fn connection(
         .max_concurrent_streams(STREAMS)
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING);
-    let calls = service_fn(move |request| calls.clone().call(request));
+    // The future of a call is some thousand bytes, which hyper moves from hand to hand.
+    let calls = service_fn(move |request| Box::pin(calls.clone().call(request)));
     let mut connection = pin!(server.serve_connection(stream, calls));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
