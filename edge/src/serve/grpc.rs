@@ -87,6 +87,8 @@ async fn connection(
     let mut server = http2::Builder::new(TokioExecutor::new());
     server
         .timer(TokioTimer::new())
+        // No client of gRPC asks for the date, and it is looked for in each response.
+        .auto_date_header(false)
         .max_header_list_size(FIELDS)
         .max_concurrent_streams(STREAMS)
         .keep_alive_interval(PING)
