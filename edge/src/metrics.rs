@@ -5,7 +5,6 @@ pub mod redis;
 use std::collections::HashSet;
 use std::fmt::{self, Write};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
@@ -157,7 +156,8 @@ pub struct Metrics {
     /// Requests that a limit refused.
     pub rate_limited: Family<LimitName, Counter>,
     shadowed: Family<LimitName, Counter>,
-    durations: Family<RouteLabel, Histogram>,
+    /// How long requests took, in seconds, by route.
+    pub durations: Family<RouteLabel, Histogram>,
     /// Hits by limit of a descriptor file and by what it said.
     pub hits: Family<Hits, Counter>,
     /// Requests of Envoy's whose domain no descriptor file has.
@@ -220,11 +220,6 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Notes how long a request took.
-    pub fn took(&self, route: Route, duration: Duration) {
-        self.durations.get_or_create(&RouteLabel { route }).observe(duration.as_secs_f64());
-    }
-
     /// Counts a request that a limit refused.
     pub fn count_limited(&self, limit: &str) {
         self.rate_limited.get_or_create(&LimitName { limit: limit.to_owned() }).inc();
