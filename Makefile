@@ -36,7 +36,8 @@ BENCH_OPTIONS = $(if $(AGAINST),--against "$(AGAINST)") $(BENCH)
 
 export REDIS_CLAW_MODULE ?= $(abspath $(MODULE))
 
-.PHONY: build demo regions run edge test lint unit server-tests newer-server-tests container-tests images plots dist bench bench-sync microbench \
+.PHONY: build demo regions run edge test lint unit server-tests newer-server-tests container-tests images plots dist \
+	bench bench-instructions bench-sync bench-edge microbench \
 	simulate soak fuzz clean
 
 build:
@@ -120,6 +121,10 @@ dist:
 
 bench: build
 	cargo run --release --locked -p claw-bench -- $(BENCH_OPTIONS)
+
+bench-instructions: build
+	@scripts/setup.sh count
+	cargo run --release --locked -p claw-bench -- instructions $(BENCH)
 
 bench-sync: build
 	cargo run --release --locked -p claw-bench -- sync $(BENCH_OPTIONS)

@@ -121,6 +121,28 @@ pub struct Hits {
     pub result: HitResult,
 }
 
+/// Where the hits of one limit are counted. Clones count together.
+#[derive(Clone, Debug)]
+pub struct HitCounters {
+    within_limit: Counter,
+    near_limit: Counter,
+    over_limit: Counter,
+    shadow_mode: Counter,
+}
+
+impl HitCounters {
+    /// Counts `hits`.
+    pub fn count(&self, result: HitResult, hits: u64) {
+        let counter = match result {
+            HitResult::WithinLimit => &self.within_limit,
+            HitResult::NearLimit => &self.near_limit,
+            HitResult::OverLimit => &self.over_limit,
+            HitResult::ShadowMode => &self.shadow_mode,
+        };
+        counter.inc_by(hits);
+    }
+}
+
 /// Names of limits in [`Metrics::hits`]. `detailed_metric` and `value_to_metric` make names of
 /// what clients send; those beyond so many are counted together, as `other`.
 const MOST_NAMES: usize = 10_000;
@@ -225,15 +247,23 @@ impl Metrics {
         self.rate_limited.get_or_create(&LimitName { limit: limit.to_owned() }).inc();
     }
 
+    /// Where hits of a limit of a descriptor file are counted.
+    #[must_use]
+    pub fn hit_counters(&self, limit: &Arc<str>) -> HitCounters {
+        let limit = if self.has_name(limit) { limit } else { "other" };
+        let counter =
+            |result| self.hits.get_or_create(&Hits { limit: limit.to_owned(), result }).clone();
+        HitCounters {
+            within_limit: counter(HitResult::WithinLimit),
+            near_limit: counter(HitResult::NearLimit),
+            over_limit: counter(HitResult::OverLimit),
+            shadow_mode: counter(HitResult::ShadowMode),
+        }
+    }
+
     /// Counts a request that a limit would have refused, if it did not only watch.
     pub fn count_shadowed(&self, limit: &str) {
         self.shadowed.get_or_create(&LimitName { limit: limit.to_owned() }).inc();
-    }
-
-    /// Counts `hits` of a limit of a descriptor file.
-    pub fn count_hits(&self, limit: &Arc<str>, result: HitResult, hits: u64) {
-        let limit = if self.has_name(limit) { limit.to_string() } else { "other".to_owned() };
-        self.hits.get_or_create(&Hits { limit, result }).inc_by(hits);
     }
 
     /// Whether a name is one of those that are counted apart.

@@ -8,6 +8,7 @@ mod reflection;
 pub mod reply;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use claw_core::limits::MAX_TOKENS;
 use tonic::Status;
@@ -39,6 +40,7 @@ pub async fn decide(
     redis: &Redis,
     request: &RateLimitRequest,
 ) -> Result<RateLimitResponse, Status> {
+    let started = Instant::now();
     let response = respond(service, redis, request).await;
     let result = match &response {
         Ok(response) if response.overall_code() == Code::OverLimit => metrics::Outcome::Limited,
@@ -47,6 +49,7 @@ pub async fn decide(
         Err(_) => metrics::Outcome::Unavailable,
     };
     service.metrics.requests.get_or_create(&Request { route: Route::Rls, result }).inc();
+    service.metrics.took(Route::Rls, started.elapsed());
     response
 }
 
@@ -87,7 +90,7 @@ async fn respond(
     if asked.iter().any(Asked::grants_something) {
         ask(redis, &mut asked).await?;
         if service.config.rls_overdraw {
-            overdraw(redis, request, &mut asked).await?;
+            Box::pin(overdraw(redis, request, &mut asked)).await?;
         }
     }
     count(service, &asked);
@@ -126,7 +129,7 @@ async fn ask(redis: &Redis, asked: &mut [Asked]) -> Result<(), Status> {
             What::Take(hits) => hits,
             What::Look => 0,
             What::Give(hits) => {
-                redis.give(&charge(hits)).await.map_err(|_| unavailable())?;
+                Box::pin(redis.give(&charge(hits))).await.map_err(|_| unavailable())?;
                 0
             }
         };
@@ -186,7 +189,7 @@ fn count(service: &Service, asked: &[Asked]) {
             false if one.is_near() => HitResult::NearLimit,
             false => HitResult::WithinLimit,
         };
-        service.metrics.count_hits(metric, result, hits);
+        leaf.count(&service.metrics, metric, result, hits);
         if result == HitResult::OverLimit {
             service.metrics.count_limited(&leaf.limit.name);
         }

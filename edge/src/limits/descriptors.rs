@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use claw_core::limits::MICRO;
 use claw_core::policy::Policy;
 use prost_types::Struct;
 
 use super::{Limit, Mode};
+use crate::metrics::{HitCounters, HitResult, Metrics};
 use crate::proto::{Entry, RateLimit, RateLimitDescriptor, RateLimitOverride, Unit};
 
 /// What one descriptor falls under.
@@ -50,6 +51,8 @@ pub struct Leaf {
     pub(super) path: Arc<str>,
     /// Whether metrics name every value.
     pub(super) is_detailed: bool,
+    /// Where its hits are counted, once there are any.
+    counters: OnceLock<HitCounters>,
 }
 
 /// A place in the tree.
@@ -211,7 +214,11 @@ impl Domain {
 
     /// The key of the bucket of `entries`: names and values, those of shared wildcards apart.
     fn key(&self, entries: &[Entry], steps: &[Step<'_>]) -> String {
-        let mut key = self.base.clone();
+        let names = entries.iter().map(|entry| entry.key.len().saturating_add(entry.value.len()));
+        let length =
+            names.fold(self.base.len(), |sum, name| sum.saturating_add(name).saturating_add(2));
+        let mut key = String::with_capacity(length);
+        key.push_str(&self.base);
         for (index, entry) in entries.iter().enumerate() {
             key.push('/');
             escape(&entry.key, &mut key);
@@ -318,6 +325,16 @@ impl Leaf {
             metadata: None,
             replaces: Vec::new(),
             is_detailed: false,
+            counters: OnceLock::new(),
+        }
+    }
+
+    /// Counts hits that have this name in metrics.
+    pub fn count(&self, metrics: &Metrics, name: &Arc<str>, result: HitResult, hits: u64) {
+        if Arc::ptr_eq(name, &self.path) {
+            self.counters.get_or_init(|| metrics.hit_counters(name)).count(result, hits);
+        } else {
+            metrics.hit_counters(name).count(result, hits);
         }
     }
 }
@@ -332,6 +349,10 @@ pub(super) fn policy(requests_per_unit: u32, unit: Unit) -> Option<Policy> {
 
 /// Appends `text` to a key in which `/` and `=` stand between names and values.
 fn escape(text: &str, key: &mut String) {
+    if !text.contains(['%', '/', '=']) {
+        key.push_str(text);
+        return;
+    }
     for letter in text.chars() {
         match letter {
             '%' => key.push_str("%25"),
