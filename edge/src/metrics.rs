@@ -5,6 +5,7 @@ pub mod redis;
 use std::collections::HashSet;
 use std::fmt::{self, Write};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
@@ -242,6 +243,11 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Notes how long a request took.
+    pub fn took(&self, route: Route, duration: Duration) {
+        self.durations.get_or_create(&RouteLabel { route }).observe(duration.as_secs_f64());
+    }
+
     /// Counts a request that a limit refused.
     pub fn count_limited(&self, limit: &str) {
         self.rate_limited.get_or_create(&LimitName { limit: limit.to_owned() }).inc();
