@@ -108,7 +108,7 @@ container-tests:
 	fi
 
 # Without PING, INCR and merges, which the picture does not show.
-PLOTTED = hset,take,refused,policy,pinned,throttle,lua$(if $(REDIS_CELL),$(comma)cell)
+PLOTTED = policy,throttle,lua,rule,take,refused,pinned,hset$(if $(REDIS_CELL),$(comma)cell)
 comma := ,
 plots: build
 	scripts/plot-bucket.py $(SERVER) "$(REDIS_CLAW_MODULE)"

@@ -32,7 +32,11 @@ pub fn measure(options: &Options) -> Result<String> {
     let committed = fs::read_to_string(COMMITTED).unwrap_or_default();
     let was_version = committed.lines().next().unwrap_or_default().to_owned();
     let mut rows = format!("{version}\n");
+    let mut group = None;
     for workload in &options.workloads {
+        if group.replace(workload.group()) != Some(workload.group()) {
+            let _ = writeln!(text, "{}:", workload.group().title());
+        }
         let now = per_command(options, *workload)?;
         let was = committed
             .lines()

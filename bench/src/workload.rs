@@ -70,6 +70,31 @@ pub enum Workload {
     Function,
 }
 
+/// Workloads that do alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// A limit whose numbers the caller sends.
+    Call,
+    /// A limit whose numbers the server has.
+    Server,
+    /// Merges.
+    Merge,
+    /// No limit.
+    Plain,
+}
+
+impl Group {
+    /// The title in tables.
+    pub fn title(self) -> &'static str {
+        match self {
+            Group::Call => "The policy in the call",
+            Group::Server => "The policy on the server",
+            Group::Merge => "Merges",
+            Group::Plain => "No limit",
+        }
+    }
+}
+
 /// What becomes of a workload's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
@@ -114,23 +139,33 @@ struct Spec {
 }
 
 impl Workload {
-    /// All of them.
+    /// All of them, by groups.
     pub const ALL: [Workload; 14] = [
-        Workload::Ping,
-        Workload::Incr,
-        Workload::Hset,
-        Workload::Take,
-        Workload::Refused,
         Workload::Policy,
-        Workload::Rule,
-        Workload::Pinned,
         Workload::Throttle,
         Workload::Cell,
         Workload::Lua,
+        Workload::Rule,
+        Workload::Take,
+        Workload::Refused,
+        Workload::Pinned,
         Workload::MergeFields,
         Workload::MergeFunction,
         Workload::Function,
+        Workload::Ping,
+        Workload::Incr,
+        Workload::Hset,
     ];
+
+    /// What it may be compared with like for like.
+    pub fn group(self) -> Group {
+        match self {
+            Workload::Policy | Workload::Throttle | Workload::Cell | Workload::Lua => Group::Call,
+            Workload::Rule | Workload::Take | Workload::Refused | Workload::Pinned => Group::Server,
+            Workload::MergeFields | Workload::MergeFunction | Workload::Function => Group::Merge,
+            Workload::Ping | Workload::Incr | Workload::Hset => Group::Plain,
+        }
+    }
 
     const fn spec(self) -> Spec {
         match self {
