@@ -17,7 +17,7 @@ use claw_edge::metrics::Metrics;
 use claw_edge::ratings::{self, Ratings};
 use claw_edge::redis::Redis;
 use claw_edge::redis::health::Health;
-use claw_testkit::{Cluster, Server, ask, eventually, fields, run};
+use claw_testkit::{Cluster, Server, ask, digest, eventually, fields, run, wait_for_offset};
 use common::api::{Response, get, post, send, start};
 use common::{Edge, PATIENCE, TICK, send_signal};
 use proptest::prelude::*;
@@ -269,6 +269,28 @@ fn the_function_is_loaded_whenever_it_is_missing() {
         rating.status == 200 && rating.json()["rating"] == 3
     });
     drop(server);
+}
+
+#[test]
+fn a_replica_holds_the_same_and_can_be_promoted() {
+    let master = Server::start();
+    let replica = Server::replica_of(&master).start();
+    let edge = start(&master.url(), &[]);
+    for (user, item) in [("ann", "tea"), ("bob", "tea"), ("ann", "ice")] {
+        assert_eq!(rate(&edge, user, item, "4").status, 200);
+    }
+    assert_eq!(send(edge.http, "DELETE", "/users/bob", &[], "").status, 204);
+    wait_for_offset(&master, &replica);
+    assert_eq!(digest(&mut replica.connection()), digest(&mut master.connection()));
+    master.stop();
+    let mut promoted = replica.connection();
+    run(&mut promoted, &["REPLICAOF NO ONE"]);
+    // The library has come with the data: whoever may not load it can go on.
+    run(&mut promoted, &["ACL SETUSER default -function"]);
+    let edge = start(&replica.url(), &[]);
+    assert_eq!(get(edge.http, "/items/tea").json()["count"], 1);
+    assert_eq!(rate(&edge, "ann", "tea", "5").status, 200);
+    assert_eq!(get(edge.http, "/items/tea").json()["mean"], 5);
 }
 
 #[test]
