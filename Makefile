@@ -6,6 +6,9 @@
 # make edge   claw-edge in front of a private server: an HTTP rating API with limits, in
 #             the foreground, with what to try
 # make bench  CL.TAKE against its rivals; REDIS_CELL=path adds redis-cell
+# make bench-instructions  instructions per command, compared with bench/instructions.txt;
+#             BENCH=--update writes that
+# make bench-edge  what a decision of claw-edge costs; LIMITADOR=path adds Limitador
 # make bench-sync  what region sync and each further region cost, and how fast it is;
 #             both compare with another build of the module: AGAINST=path;
 #             BENCH="--rounds 15" hands on options, see claw-bench --help
@@ -58,7 +61,7 @@ edge: build
 	cargo build --release --locked -p claw-edge
 	@scripts/edge.sh
 
-test: lint unit server-tests newer-server-tests container-tests
+test: lint unit bench-instructions server-tests newer-server-tests container-tests
 
 lint:
 	@scripts/setup.sh build test edge
@@ -125,6 +128,10 @@ bench: build
 bench-instructions: build
 	@scripts/setup.sh count
 	cargo run --release --locked -p claw-bench -- instructions $(BENCH)
+
+bench-edge: build
+	cargo build --release --locked -p claw-edge
+	scripts/bench-edge.py $(BENCH_EDGE)
 
 bench-sync: build
 	cargo run --release --locked -p claw-bench -- sync $(BENCH_OPTIONS)

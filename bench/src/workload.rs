@@ -31,6 +31,9 @@ const RECORD_BYTES: &[u8] = b"\x88\xa6tokens\xcd\x01\xf4\
 /// The merge function of [`Workload::MergeFunction`] and [`Workload::Function`].
 pub const FUNCTION: &str = include_str!("../../examples/merge/premium-first.lua");
 
+/// The rule of [`Workload::Rule`].
+pub const RULES: &str = "u:* 1000000 100000/60000";
+
 /// The script that most people use for token buckets.
 pub const LUA: &str = include_str!("token_bucket.lua");
 
@@ -49,6 +52,8 @@ pub enum Workload {
     Refused,
     /// A take that brings its own policy.
     Policy,
+    /// A take under a rule for its key.
+    Rule,
     /// A take from a bucket with a pinned policy.
     Pinned,
     /// Our CL.THROTTLE.
@@ -110,13 +115,14 @@ struct Spec {
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Workload; 13] = [
+    pub const ALL: [Workload; 14] = [
         Workload::Ping,
         Workload::Incr,
         Workload::Hset,
         Workload::Take,
         Workload::Refused,
         Workload::Policy,
+        Workload::Rule,
         Workload::Pinned,
         Workload::Throttle,
         Workload::Cell,
@@ -177,6 +183,15 @@ impl Workload {
                 name: "policy",
                 title: "CL.TAKE, policy in the call",
                 command: "CL.TAKE o:__rand_int__ CAPACITY 1000000 REFILL 100000 INTERVAL 60000",
+                answer: Answer::Numbers(&[1, 1_000_000]),
+                kind: "hash",
+                keys: Keys::Fresh,
+                counter: Counter::Taken,
+            },
+            Workload::Rule => Spec {
+                name: "rule",
+                title: "CL.TAKE, rule",
+                command: "CL.TAKE u:__rand_int__",
                 answer: Answer::Numbers(&[1, 1_000_000]),
                 kind: "hash",
                 keys: Keys::Fresh,
@@ -276,6 +291,7 @@ impl Workload {
             Workload::Take
             | Workload::Refused
             | Workload::Policy
+            | Workload::Rule
             | Workload::Pinned
             | Workload::Throttle
             | Workload::MergeFields

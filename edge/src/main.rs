@@ -12,6 +12,11 @@ use claw_edge::config::Config;
 use claw_edge::limits;
 use claw_edge::serve::serve;
 use claw_edge::service::Service;
+use mimalloc::MiMalloc;
+
+/// A request is many small allocations, and they are a fifth of its CPU time with glibc's.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[derive(Debug, Parser)]
 #[command(name = "claw-edge", version, about)]

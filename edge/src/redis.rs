@@ -9,22 +9,24 @@ pub mod health;
 mod leases;
 mod link;
 mod refusals;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redis::{Arg, Cmd, FromRedisValue, Value, from_redis_value};
+use redis::{Arg, Cmd, FromRedisValue, from_redis_value};
 use tokio::time::{Instant, sleep};
 
 use self::address::Servers;
 use self::cluster::Cluster;
 use self::coalesce::{Batch, Flights, Turn};
-use self::dial::{Dial, Hears, Place};
+use self::dial::{Dial, Place};
 use self::health::Health;
 use self::leases::{IDLE, Leases, Watch};
 use self::link::Link;
 use self::refusals::Refusals;
+use self::wire::{Hears, Reply};
 use crate::config::Config;
 use crate::decide::{Answer, Outcome, Plan, Verdict};
 use crate::limits::{Charge, Limit};
@@ -258,7 +260,7 @@ impl Redis {
     /// # Errors
     /// As [`call`](Self::call).
     pub async fn call_at<T: FromRedisValue>(&self, key: &[u8], command: &Cmd) -> Result<T, Fault> {
-        let value = self.ask(key, command, self.deadline()).await?;
+        let value = self.ask(key, command, self.deadline()).await?.into();
         from_redis_value(value).map_err(|error| Fault::unreadable(&error))
     }
 
@@ -267,12 +269,10 @@ impl Redis {
         now.checked_add(self.shared.deadline).unwrap_or(now)
     }
 
-    async fn ask(&self, key: &[u8], command: &Cmd, deadline: Instant) -> Result<Value, Fault> {
-        // In boxes, since they are large, a decision is moved several times, and most wait for
-        // the answer to somebody else's command.
+    async fn ask(&self, key: &[u8], command: &Cmd, deadline: Instant) -> Result<Reply, Fault> {
         let result = match &self.shared.route {
-            Route::One(link) => Box::pin(link.ask(command, deadline)).await,
-            Route::Cluster(cluster) => Box::pin(cluster.ask(key, command, deadline)).await,
+            Route::One(link) => link.ask(command, deadline).await,
+            Route::Cluster(cluster) => cluster.ask(key, command, deadline).await,
         };
         if let Err(fault) = &result {
             self.shared.health.fault(fault);
@@ -282,8 +282,10 @@ impl Redis {
 
     /// A command that answers with five numbers.
     async fn figures(&self, key: &[u8], command: &Cmd, deadline: Instant) -> Result<Answer, Fault> {
-        let value = self.ask(key, command, deadline).await?;
-        from_redis_value(value).map(answer).map_err(|error| Fault::unreadable(&error))
+        match self.ask(key, command, deadline).await? {
+            Reply::Figures(figures) => Ok(answer(figures)),
+            Reply::Other(value) => Err(Fault::unreadable(&format_args!("{value:?}"))),
+        }
     }
 
     async fn take_one(&self, charge: &Charge, deadline: Instant) -> Result<Answer, Fault> {
@@ -447,9 +449,8 @@ impl Redis {
             keep(&mut command, charge);
         }
         let key = charges.first().map_or(&[][..], |charge| &*charge.key);
-        let value = self.ask(key, &command, deadline).await?;
-        type Reply = (i64, i64, i64, Vec<[i64; 5]>);
-        let (_, _, _, answers): Reply =
+        let value = self.ask(key, &command, deadline).await?.into();
+        let (_, _, _, answers): (i64, i64, i64, Vec<[i64; 5]>) =
             from_redis_value(value).map_err(|error| Fault::unreadable(&error))?;
         Ok(answers.into_iter().map(answer).collect())
     }

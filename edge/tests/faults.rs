@@ -233,7 +233,7 @@ fn a_password_is_read_again_at_each_connection() {
     // The server's first, then the file's, as operators do; connections stay, and then go.
     run(&mut control, &["ACL SETUSER edge >new-secret <old-secret", "CLIENT KILL USER edge"]);
     wait_until_given_up(&edge);
-    assert!(edge.logged("Password authentication failed") == 1, "{}", edge.log());
+    assert!(edge.logged("WRONGPASS") == 1, "{}", edge.log());
     fs::write(&file, "new-secret\n").unwrap();
     wait_until_it_decides(&edge);
     assert_eq!(edge.rate("ann").number("ratelimit", "r="), Some(98));

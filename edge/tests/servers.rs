@@ -133,7 +133,7 @@ fn a_failover_by_sentinels_is_followed() {
         control = Some(connection);
         known.contains("status=ok") && known.contains("slaves=1")
     });
-    let edge = Edge::limiting(&url, 100, 0).start();
+    let edge = Edge::limiting(&url, 100, 0).env("WORKERS", "1").start();
     assert_eq!(left(&edge, "ann"), Some(99), "{}", edge.log());
     wait_for_offset(&master, &replica);
 

@@ -14,6 +14,7 @@ use super::Fault;
 use super::dial::{Dial, Place};
 use super::health::{Health, locked};
 use super::link::Link;
+use super::wire::Reply;
 
 /// How long to wait before a command is sent once more to nodes that do not agree yet on who
 /// has its slot, or cannot do it in the middle of a migration. None of them has done it.
@@ -155,7 +156,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When there is none at `deadline`.
-    pub async fn ask(&self, key: &[u8], command: &Cmd, deadline: Instant) -> Result<Value, Fault> {
+    pub async fn ask(&self, key: &[u8], command: &Cmd, deadline: Instant) -> Result<Reply, Fault> {
         let mut node = self.0.node(slot(key), deadline).await?;
         let mut is_importing = false;
         let mut is_sent_on = false;
@@ -252,7 +253,9 @@ impl Inner {
         for node in &known {
             let deadline = Instant::now().checked_add(ANSWER)?;
             let answer = self.link(node).ask(&command, deadline).await;
-            if let Some(slots) = answer.ok().and_then(|reply| Slots::read(reply, &node.0)) {
+            if let Ok(Reply::Other(reply)) = answer
+                && let Some(slots) = Slots::read(reply, &node.0)
+            {
                 return Some(slots);
             }
         }

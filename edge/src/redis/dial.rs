@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ConnectionAddr, ProtocolVersion, RedisConnectionInfo};
-use redis::{PushInfo, RedisError, Value};
+use redis::{
+    Cmd, ConnectionAddr, FromRedisValue, ProtocolVersion, RedisConnectionInfo, RedisError, Value,
+    from_redis_value,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -17,15 +18,11 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::address::{Address, Servers};
+use super::wire::{Hears, Wire};
 use crate::config::Config;
 
 /// How long one sentinel may take to answer before the next is asked.
 const SENTINEL: Duration = Duration::from_millis(300);
-/// How many commands may be handed over to a connection and not yet be written.
-pub const WINDOW: usize = 4096;
-
-/// Who hears of what a server tells unasked.
-pub type Hears = Arc<dyn Fn(PushInfo) + Send + Sync>;
 
 /// What a connection is made of.
 pub struct Dial {
@@ -60,7 +57,7 @@ impl std::fmt::Display for Place {
 /// A connection, and what has to run for it to work. It is closed when that is dropped.
 pub struct Dialled {
     /// The connection.
-    pub connection: MultiplexedConnection,
+    pub wire: Wire,
     /// Ends when the connection does.
     pub driver: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
 }
@@ -78,8 +75,6 @@ impl Dial {
         if invalidated.is_some() {
             login = login.set_protocol(ProtocolVersion::RESP3);
         }
-        // Redis 7.0 refuses it, and counts an error.
-        login = login.set_skip_set_lib_name();
         let dial = Self {
             tls: tls.then(|| connector(config)).transpose()?,
             login,
@@ -129,7 +124,7 @@ impl Dial {
         sentinels: &[ConnectionAddr],
         service: &str,
     ) -> Result<ConnectionAddr, String> {
-        let mut login = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let mut login = RedisConnectionInfo::default();
         if let Some(file) = &self.sentinel_password_file {
             login = login.set_password(password(file)?);
         }
@@ -178,19 +173,17 @@ impl Dial {
         invalidated: Option<Hears>,
     ) -> Result<Dialled, String> {
         let stream = self.stream(address).await?;
-        let mut config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(WINDOW);
-        if let Some(sender) = invalidated {
-            config = config.set_push_sender(move |push: PushInfo| {
-                sender(push);
-                Ok::<(), ()>(())
-            });
+        let (wire, driver) = Wire::new(stream, invalidated);
+        let mut dialled = Dialled { wire, driver: Box::pin(driver) };
+        if let Some(command) = greeting(login) {
+            run::<Value>(&mut dialled, &command).await.map_err(text)?;
         }
-        let (connection, driver) =
-            MultiplexedConnection::new_with_config(login, stream, config).await.map_err(text)?;
-        Ok(Dialled { connection, driver: Box::pin(driver) })
+        if login.db() != 0 {
+            let mut command = redis::cmd("SELECT");
+            command.arg(login.db());
+            run::<Value>(&mut dialled, &command).await.map_err(text)?;
+        }
+        Ok(dialled)
     }
 
     async fn stream(&self, address: &ConnectionAddr) -> Result<Box<dyn Stream>, String> {
@@ -217,14 +210,40 @@ impl Dial {
     }
 }
 
+/// The first command on a connection, if there is anything to say.
+fn greeting(login: &RedisConnectionInfo) -> Option<Cmd> {
+    let is_newer = matches!(login.protocol(), ProtocolVersion::RESP3);
+    let mut command = redis::cmd(if is_newer { "HELLO" } else { "AUTH" });
+    if is_newer {
+        command.arg(3);
+    }
+    match (login.username(), login.password()) {
+        (user, Some(password)) if is_newer => {
+            command.arg("AUTH").arg(user.unwrap_or("default")).arg(password);
+        }
+        (Some(user), Some(password)) => {
+            command.arg(user).arg(password);
+        }
+        (None, Some(password)) => {
+            command.arg(password);
+        }
+        (_, None) if !is_newer => return None,
+        (_, None) => {}
+    }
+    Some(command)
+}
+
 /// What a command comes to on a connection that nobody else has yet.
-async fn run<T: redis::FromRedisValue>(
-    dialled: &mut Dialled,
-    command: &Cmd,
-) -> Result<T, RedisError> {
-    tokio::select! {
-        answer = command.query_async(&mut dialled.connection) => answer,
-        () = &mut dialled.driver => Err(std::io::Error::other("the connection was closed").into()),
+async fn run<T: FromRedisValue>(dialled: &mut Dialled, command: &Cmd) -> Result<T, RedisError> {
+    let reply = tokio::select! {
+        reply = dialled.wire.ask(command) => reply?,
+        () = &mut dialled.driver => {
+            return Err(std::io::Error::other("the server closed the connection").into());
+        }
+    };
+    match reply.into() {
+        Value::ServerError(error) => Err(error.into()),
+        value => Ok(from_redis_value(value)?),
     }
 }
 

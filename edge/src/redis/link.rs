@@ -11,21 +11,21 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisError, Value};
+use redis::{Cmd, Value};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Fault;
 use super::circuit::Circuit;
-use super::dial::{Dial, Dialled, Place, WINDOW};
+use super::dial::{Dial, Dialled, Place};
 use super::health::{Health, locked};
+use super::wire::{Reply, Wire};
 
 /// How long an attempt to connect may take. Nobody waits longer for it than for an answer.
 const CONNECT: Duration = Duration::from_secs(1);
 /// How many commands may wait for an answer at one connection.
-const IN_FLIGHT: usize = WINDOW;
+const IN_FLIGHT: usize = 4096;
 /// Errors by which a server says that it is no longer the one to ask, or no longer knows us.
 const LEAVE: &[&str] = &["READONLY", "MASTERDOWN", "NOAUTH"];
 
@@ -59,7 +59,7 @@ struct State {
 }
 
 struct Session {
-    connection: MultiplexedConnection,
+    wire: Wire,
     driver: AbortHandle,
 }
 
@@ -104,43 +104,35 @@ impl Link {
     ///
     /// # Errors
     /// When there is none at `deadline`.
-    pub async fn ask(&self, command: &Cmd, deadline: Instant) -> Result<Value, Fault> {
-        self.0
-            .answered(deadline, async |mut connection| {
-                connection.send_packed_command(command).await
-            })
-            .await
+    pub async fn ask(&self, command: &Cmd, deadline: Instant) -> Result<Reply, Fault> {
+        self.0.ask(command, false, deadline).await
     }
 
     /// Sends `command` to a server that is taking over its key's slot.
     ///
     /// # Errors
     /// As [`ask`](Self::ask).
-    pub async fn ask_importing(&self, command: &Cmd, deadline: Instant) -> Result<Value, Fault> {
-        let mut both = Pipeline::new();
-        both.cmd("ASKING").add_command(command.clone());
-        self.0
-            .answered(deadline, async |mut connection| {
-                let answers = connection.send_packed_commands(&both, 0, 2).await?;
-                Ok(answers.into_iter().next_back().unwrap_or(Value::Nil))
-            })
-            .await
+    pub async fn ask_importing(&self, command: &Cmd, deadline: Instant) -> Result<Reply, Fault> {
+        self.0.ask(command, true, deadline).await
     }
 }
 
 impl Inner {
-    /// The answer of `exchange`, which sends one command on a connection.
-    async fn answered(
+    async fn ask(
         self: &Arc<Self>,
+        command: &Cmd,
+        is_importing: bool,
         deadline: Instant,
-        exchange: impl AsyncFnOnce(MultiplexedConnection) -> Result<Value, RedisError>,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Reply, Fault> {
         let _place = InFlight::enter(&self.waiting)?;
-        let (session, connection) = self.session(deadline).await?;
+        let (session, wire) = self.session(deadline).await?;
         self.health.metrics.commands.inc();
-        let answer = timeout_at(deadline, exchange(connection)).await;
-        match answer {
-            Ok(Ok(Value::ServerError(error))) => {
+        if is_importing {
+            // It holds for the very next command. If it is refused, so is that.
+            drop(wire.send(&redis::cmd("ASKING")));
+        }
+        match timeout_at(deadline, wire.ask(command)).await {
+            Ok(Ok(Reply::Other(Value::ServerError(error)))) => {
                 let fault = Fault::refused(&error.into());
                 if let Fault::Refused { code, .. } = &fault
                     && LEAVE.contains(&code.as_str())
@@ -151,14 +143,13 @@ impl Inner {
                 }
                 Err(fault)
             }
-            Ok(Ok(value)) => {
+            Ok(Ok(reply)) => {
                 self.heard();
-                Ok(value)
+                Ok(reply)
             }
             Ok(Err(error)) => {
-                let fault = Fault::Connection(error.to_string());
                 self.close(session, "the connection broke off");
-                Err(fault)
+                Err(Fault::Connection(error.to_string()))
             }
             Err(_) => {
                 self.close(session, "no answer within DECISION_TIMEOUT");
@@ -168,15 +159,12 @@ impl Inner {
     }
 
     /// A connection, and which it is.
-    async fn session(
-        self: &Arc<Self>,
-        deadline: Instant,
-    ) -> Result<(u64, MultiplexedConnection), Fault> {
+    async fn session(self: &Arc<Self>, deadline: Instant) -> Result<(u64, Wire), Fault> {
         loop {
             let mut changes = {
                 let mut state = locked(&self.state);
                 if let Some(session) = &state.session {
-                    return Ok((state.sessions, session.connection.clone()));
+                    return Ok((state.sessions, session.wire.clone()));
                 }
                 if state.circuit.is_open() {
                     return Err(Fault::CircuitOpen);
@@ -230,8 +218,7 @@ impl Inner {
                 link.close(session, "the server closed the connection");
             }
         });
-        state.session =
-            Some(Session { connection: dialled.connection, driver: driver.abort_handle() });
+        state.session = Some(Session { wire: dialled.wire, driver: driver.abort_handle() });
         state.connecting = false;
         self.change(&mut state, "", Circuit::connected);
     }

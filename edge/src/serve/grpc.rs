@@ -87,11 +87,14 @@ async fn connection(
     let mut server = http2::Builder::new(TokioExecutor::new());
     server
         .timer(TokioTimer::new())
+        // No client of gRPC asks for the date, and it is looked for in each response.
+        .auto_date_header(false)
         .max_header_list_size(FIELDS)
         .max_concurrent_streams(STREAMS)
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING);
-    let calls = service_fn(move |request| calls.clone().call(request));
+    // The future of a call is some thousand bytes, which hyper moves from hand to hand.
+    let calls = service_fn(move |request| Box::pin(calls.clone().call(request)));
     let mut connection = pin!(server.serve_connection(stream, calls));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
