@@ -37,7 +37,8 @@ BENCH_OPTIONS = $(if $(AGAINST),--against "$(AGAINST)") $(BENCH)
 
 export REDIS_CLAW_MODULE ?= $(abspath $(MODULE))
 
-.PHONY: build demo regions run edge test lint unit server-tests newer-server-tests container-tests images plots dist bench bench-edge bench-sync microbench \
+.PHONY: build demo regions run edge test lint unit server-tests newer-server-tests container-tests images plots dist \
+	bench bench-instructions bench-sync bench-edge microbench \
 	simulate soak fuzz clean
 
 build:
@@ -121,6 +122,10 @@ dist:
 
 bench: build
 	cargo run --release --locked -p claw-bench -- $(BENCH_OPTIONS)
+
+bench-instructions: build
+	@scripts/setup.sh count
+	cargo run --release --locked -p claw-bench -- instructions $(BENCH)
 
 bench-edge: build
 	cargo build --release --locked -p claw-edge

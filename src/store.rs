@@ -4,7 +4,6 @@
 use crate::error::Error;
 use crate::host::{Context, EventClass, Key, Kind, Lent, OwnedStr, Owner, Str};
 use crate::regions::Notes;
-use claw_core::debits::Debits;
 use claw_core::open::{BucketPool, OpenBucket};
 use claw_core::plan::{Change, Changes, Plan, SyncMode};
 use claw_core::policy::Policy;
@@ -199,29 +198,39 @@ fn read(
     }
     let module = ctx.module();
     let record = record.insert(Record::default());
-    let mut fields = Fields { key, now, record, left: key.len() };
-    let [tokens_name, timestamp_name, debits_name] =
-        [Field::Tokens, Field::Timestamp, Field::Debits].map(|field| module.store.field(field));
-    if debits {
-        let [tokens, timestamp, counted] =
-            key.get_three([tokens_name, timestamp_name, debits_name]);
+    let store = &module.store;
+    let mut fields = Fields { store, key, now, record, left: key.len() };
+    let third = match (debits, fields.left > 2) {
+        (true, _) => Some(Field::Debits),
+        (false, true) => Some(Field::Policy),
+        (false, false) => None,
+    };
+    let (tokens_name, timestamp_name) = (store.field(Field::Tokens), store.field(Field::Timestamp));
+    if let Some(third) = third {
+        let [tokens, timestamp, value] =
+            key.get_three([tokens_name, timestamp_name, store.field(third)]);
         fields.read(Field::Tokens, tokens)?;
         fields.read(Field::Timestamp, timestamp)?;
-        fields.read_debits(counted, || Ok(module.store.pool()?.debits()))?;
+        fields.read(third, value)?;
     } else {
         let (tokens, timestamp) = key.get_two(tokens_name, timestamp_name);
         fields.read(Field::Tokens, tokens)?;
         fields.read(Field::Timestamp, timestamp)?;
     }
-    for field in [Field::Policy, Field::Weight, Field::Remainder, Field::Temporary, Field::Regions]
-    {
+    for field in [
+        Field::Policy,
+        Field::Weight,
+        Field::Remainder,
+        Field::Temporary,
+        Field::Regions,
+        Field::Debits,
+    ] {
         if fields.left == 0 {
             break;
         }
-        fields.read(field, key.get(module.store.field(field)))?;
-    }
-    if fields.left > 0 && !debits {
-        fields.read_debits(key.get(debits_name), || Ok(module.store.pool()?.debits()))?;
+        if third != Some(field) {
+            fields.read(field, key.get(store.field(field)))?;
+        }
     }
     fields.record.foreign = fields.left > 0;
     if let Some(debits) = &mut fields.record.debits
@@ -245,6 +254,7 @@ pub(crate) fn arrived(ctx: &Context<'_>, name: Str<'_>) -> Result<(), Error> {
 
 /// The fields of a hash while they are read.
 struct Fields<'a> {
+    store: &'a Store,
     key: &'a Key<'a>,
     now: u64,
     record: &'a mut Record,
@@ -255,34 +265,19 @@ struct Fields<'a> {
 impl Fields<'_> {
     #[inline]
     fn read(&mut self, field: Field, value: Option<OwnedStr>) -> Result<(), Error> {
-        self.read_by(field, value, |record, text, now| record.read(field, text, now))
-    }
-
-    fn read_debits(
-        &mut self,
-        value: Option<OwnedStr>,
-        room: impl FnOnce() -> Result<Box<Debits>, Error>,
-    ) -> Result<(), Error> {
-        if value.is_none() {
-            return Ok(());
-        }
-        let room = room()?;
-        self.read_by(Field::Debits, value, |record, text, _| record.read_debits(text, room))
-    }
-
-    #[inline]
-    fn read_by(
-        &mut self,
-        field: Field,
-        value: Option<OwnedStr>,
-        read: impl FnOnce(&mut Record, &[u8], u64) -> Result<(), FieldError>,
-    ) -> Result<(), Error> {
         let Some(value) = value else {
             return Ok(());
         };
         self.left = self.left.saturating_sub(1);
         let text = value.as_str().as_bytes();
-        read(self.record, text, self.now).map_err(|why| corrupt(self.key, field, text, why))
+        let read = match field {
+            Field::Debits => {
+                let room = self.store.pool()?.debits();
+                self.record.read_debits(text, room)
+            }
+            _ => self.record.read(field, text, self.now),
+        };
+        read.map_err(|why| corrupt(self.key, field, text, why))
     }
 }
 
@@ -379,7 +374,7 @@ impl Prepared<'_> {
             None => ctx.replicate(c"HSET", name, set),
             Some(more) => more.apply(ctx, key, set),
         }
-        let deleted = more.as_ref().is_some_and(|more| !more.deleted.is_empty());
+        let deleted = more.as_ref().is_some_and(|more| more.deletes());
         let besides = more.is_some_and(|more| more.besides.is_some());
         module.store.keep_stamp(plan.bucket.timestamp(), timestamp);
         module.regions.settled(ctx.db(), name);
@@ -421,8 +416,7 @@ impl Applied {
 
 /// The fields besides tokens, timestamp and debits that have to change.
 struct MoreFields<'a> {
-    set: Vec<(Str<'a>, OwnedStr)>,
-    deleted: Vec<Str<'a>>,
+    changes: [(Str<'a>, Change<OwnedStr>); 5],
     besides: Option<(OwnedStr, OwnedStr)>,
 }
 
@@ -433,48 +427,87 @@ impl<'a> MoreFields<'a> {
         changes: Option<Box<Changes>>,
         besides: Option<(OwnedStr, OwnedStr)>,
     ) -> Option<Self> {
-        let mut more = Self { set: Vec::new(), deleted: Vec::new(), besides };
-        if let Some(changes) = changes {
-            let Changes { policy, temporary, weight, remainder, regions } = *changes;
-            let policy = policy.map(|stored| OwnedStr::new(stored.to_string().as_bytes()));
-            let temporary = temporary.map(|pin| OwnedStr::new(pin.to_string().as_bytes()));
-            let weight = weight.map(|weight| OwnedStr::from_integer(weight.get().into()));
-            let remainder = remainder.map(OwnedStr::from_integer);
-            let regions = regions.map(|bytes| OwnedStr::new(&bytes));
-            let fields = [
-                (Field::Policy, policy),
-                (Field::Temporary, temporary),
-                (Field::Weight, weight),
-                (Field::Remainder, remainder),
-                (Field::Regions, regions),
-            ];
-            for (field, change) in fields {
-                match change {
-                    Change::Keep => {}
-                    Change::Set(value) => more.set.push((store.field(field), value?)),
-                    Change::Delete => more.deleted.push(store.field(field)),
-                }
-            }
-        }
-        Some(more)
+        let unchanged = Changes {
+            policy: Change::Keep,
+            temporary: Change::Keep,
+            weight: Change::Keep,
+            remainder: Change::Keep,
+            regions: Change::Keep,
+        };
+        let changes = changes.map_or(unchanged, |changes| *changes);
+        let Changes { policy, temporary, weight, remainder, regions } = changes;
+        let policy = policy.map(|stored| OwnedStr::new(stored.to_string().as_bytes()));
+        let temporary = temporary.map(|pin| OwnedStr::new(pin.to_string().as_bytes()));
+        let weight = weight.map(|weight| OwnedStr::from_integer(weight.get().into()));
+        let changes = [
+            (store.field(Field::Policy), policy.made()?),
+            (store.field(Field::Temporary), temporary.made()?),
+            (store.field(Field::Weight), weight.made()?),
+            (store.field(Field::Remainder), remainder.map(OwnedStr::from_integer).made()?),
+            (store.field(Field::Regions), regions.map(|bytes| OwnedStr::new(&bytes)).made()?),
+        ];
+        Some(Self { changes, besides })
+    }
+
+    /// Whether a field goes.
+    fn deletes(&self) -> bool {
+        self.changes.iter().any(|(_, change)| matches!(change, Change::Delete))
     }
 
     /// Writes them, and replicates all; `written` has been, names and values.
     fn apply(&self, ctx: &Context<'_>, key: &Key<'_>, written: &[Str<'_>]) {
-        let mut arguments = written.to_vec();
-        let besides = self.besides.as_ref().map(|(field, value)| (field.as_str(), value.as_str()));
-        let set = self.set.iter().map(|(field, value)| (*field, value.as_str()));
-        for (field, value) in set.chain(besides) {
-            key.set(field, value);
-            arguments.extend([field, value]);
-        }
-        ctx.replicate(c"HSET", key.name(), &arguments);
-        if !self.deleted.is_empty() {
-            for field in &self.deleted {
-                key.delete(*field);
+        let mut set = Arguments::new(key.name(), written);
+        let mut deleted = Arguments::new(key.name(), &[]);
+        for (field, change) in &self.changes {
+            match change {
+                Change::Keep => {}
+                Change::Set(value) => {
+                    key.set(*field, value.as_str());
+                    set.extend(&[*field, value.as_str()]);
+                }
+                Change::Delete => {
+                    key.delete(*field);
+                    deleted.extend(&[*field]);
+                }
             }
-            ctx.replicate(c"HDEL", key.name(), &self.deleted);
         }
+        if let Some((field, value)) = &self.besides {
+            key.set(field.as_str(), value.as_str());
+            set.extend(&[field.as_str(), value.as_str()]);
+        }
+        ctx.replicate(c"HSET", key.name(), set.as_slice());
+        if !deleted.as_slice().is_empty() {
+            ctx.replicate(c"HDEL", key.name(), deleted.as_slice());
+        }
+    }
+}
+
+/// Arguments of one command that writes fields: names and values of all that there are, and of
+/// one more.
+struct Arguments<'a> {
+    list: [Str<'a>; 18],
+    len: usize,
+}
+
+impl<'a> Arguments<'a> {
+    /// Begins with some; `unused` stands where there are none yet.
+    fn new(unused: Str<'a>, first: &[Str<'a>]) -> Self {
+        let mut arguments = Self { list: [unused; 18], len: 0 };
+        arguments.extend(first);
+        arguments
+    }
+
+    fn extend(&mut self, more: &[Str<'a>]) {
+        let end = self.len.saturating_add(more.len());
+        if let Some(room) = self.list.get_mut(self.len..end) {
+            room.copy_from_slice(more);
+            self.len = end;
+        }
+        debug_assert_eq!(self.len, end, "more fields than there are");
+    }
+
+    fn as_slice(&self) -> &[Str<'a>] {
+        self.list.get(..self.len).unwrap_or_default()
     }
 }
 

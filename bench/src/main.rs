@@ -1,6 +1,6 @@
 //! Measures `CL.TAKE` against its rivals with redis-benchmark, all of them in
 //! one server and in interleaved rounds, and prints ratios; or, with `sync`, what
-//! region sync costs; or, with `--against`, two builds of the module. See `--help`.
+//! region sync costs; or, with `instructions`, how many a command takes; or, with `--against`, two builds of the module. See `--help`.
 //!
 //! | where | what |
 //! |---|---|
@@ -15,6 +15,7 @@
 //! | [`samples`] | what they found, and ratios of it |
 //! | [`compare`] | two builds against each other |
 //! | [`memory`] | what a bucket weighs |
+//! | [`instructions`] | what a command costs, counted |
 //! | [`machine`] | the header of the report |
 //! | [`report`] | its tables and targets |
 //! | [`sync`] | everything about region sync |
@@ -24,6 +25,7 @@ mod client;
 mod compare;
 mod cpu;
 mod error;
+mod instructions;
 mod machine;
 mod memory;
 mod options;
@@ -69,6 +71,10 @@ fn main() -> Result<()> {
                 seconds: options.seconds,
             };
             sync::run(&client, &plan, parts)
+        }
+        None if options.instructions => {
+            header(&client, &options)?;
+            say(&format!("\n{}", instructions::measure(&options)?))
         }
         None if options.against.is_some() => {
             header(&client, &options)?;

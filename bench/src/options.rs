@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 pub const USAGE: &str = "\
 Measures CL.TAKE against its rivals with redis-benchmark and prints ratios.
 With sync, measures what region sync costs and how fast it is instead.
+With instructions, counts instructions per command by cachegrind instead, which
+other load does not change, and compares them with bench/instructions.txt.
 With --against, measures two builds of the module in turn and compares them.
 
-Usage: cargo run --release -p claw-bench -- [sync] [OPTIONS]
+Usage: cargo run --release -p claw-bench -- [sync|instructions] [OPTIONS]
 
 Options:
   --rounds N      rounds that count, after one to warm up (default 5)
@@ -27,6 +29,7 @@ Options:
   --against FILE  another build of the module, to be compared with. Compares
                   take refused policy pinned throttle merge mergefn, and after
                   sync throughput and regions; all of them pipelined
+  --update        after instructions: writes what was counted to that file
   --help          prints this
 
 Options for the regions of sync:
@@ -56,6 +59,10 @@ pub struct Options {
     pub memory: bool,
     /// The parts of region sync to measure, in place of everything else.
     pub sync: Option<Vec<Part>>,
+    /// Whether to count instructions, in place of everything else.
+    pub instructions: bool,
+    /// Whether to commit to what was counted.
+    pub update: bool,
     /// The build of the module that is measured.
     pub module: PathBuf,
     /// The build that it is compared with.
@@ -95,6 +102,8 @@ impl Options {
             workloads: Workload::ALL.to_vec(),
             memory: true,
             sync: None,
+            instructions: false,
+            update: false,
             // Cargo does not build it for this program.
             module: file("the module, built by cargo build --release,", &module)?,
             against: None,
@@ -112,6 +121,9 @@ impl Options {
         }
         if args.next_if(|arg| arg == "sync").is_some() {
             options.sync = Some(Part::ALL.to_vec());
+        } else if args.next_if(|arg| arg == "instructions").is_some() {
+            options.instructions = true;
+            options.memory = false;
         }
         let mut only = None;
         while let Some(arg) = args.next() {
@@ -130,6 +142,7 @@ impl Options {
                 Some("--rate") => options.rate = number(&value()?)?,
                 Some("--keys") => options.keys = number(&value()?)?,
                 Some("--seconds") => options.seconds = number(&value()?)?,
+                Some("--update") if options.instructions => options.update = true,
                 Some("--help" | "-h") => return Ok(None),
                 _ => return Err(Error::new(format!("what is {}? See --help", arg.display()))),
             }
@@ -226,6 +239,8 @@ mod tests {
             workloads: Workload::ALL.to_vec(),
             memory: true,
             sync,
+            instructions: false,
+            update: false,
             module: PathBuf::new(),
             against: None,
             regions: vec![1],

@@ -45,15 +45,13 @@ impl Servers {
             main = main.config_args("loadmodule", [path]);
         }
         let mut main = Instance::start(main, module)?;
-        let script = redis::cmd("SCRIPT").arg("LOAD").arg(LUA).query(&mut main.conn)?;
-        redis::cmd("FUNCTION").arg("LOAD").arg(FUNCTION).query::<()>(&mut main.conn)?;
-        main.prepare()?;
+        let script = main.prepare(KEYS)?;
         let both = options.redis_cell.is_some() && options.workloads.contains(&Workload::Throttle);
         let ours = match both {
             false => None,
             true => {
                 let mut ours = Instance::start(Server::builder(), module)?;
-                ours.prepare()?;
+                ours.prepare(KEYS)?;
                 Some(ours)
             }
         };
@@ -106,44 +104,53 @@ impl Instance {
         Ok(fields.map(|(name, value)| (name.into(), value.into())).collect())
     }
 
-    /// Makes the keys that stay for the whole run. All servers get all of them,
+    /// Ends it, when it has written what it has to write.
+    pub fn stop(self) {
+        self.server.stop();
+    }
+
+    /// Loads script and function, whose SHA1 is handed back, and makes the keys that stay for
+    /// the whole run, so many of each kind. All servers get all of them,
     /// so that their key spaces are alike: thanks to these keys neither the
     /// table of keys nor that of expiries shrinks to nothing and grows again
     /// from one measurement to the next.
-    fn prepare(&mut self) -> Result<()> {
+    pub fn prepare(&mut self, keys: u64) -> Result<String> {
+        let script = redis::cmd("SCRIPT").arg("LOAD").arg(LUA).query(&mut self.conn)?;
+        redis::cmd("FUNCTION").arg("LOAD").arg(FUNCTION).query::<()>(&mut self.conn)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.map_err(|_| Error::new("the clock is before 1970"))?;
         let later = now.saturating_add(Duration::from_secs(3_600));
         // Ahead of the clock: nothing is credited until then.
-        self.fill(Workload::Refused, |key| {
+        self.fill(Workload::Refused, keys, |key| {
             let mut cmd = redis::cmd("HSET");
             let timestamp = u64::try_from(later.as_micros()).unwrap_or(u64::MAX);
             cmd.arg(key).arg("tokens").arg(0).arg("timestamp").arg(timestamp);
             cmd
         })?;
         // As buckets have it that were not made by hand.
-        self.fill(Workload::Refused, |key| {
+        self.fill(Workload::Refused, keys, |key| {
             let mut cmd = redis::cmd("PEXPIREAT");
             cmd.arg(key).arg(u64::try_from(later.as_millis()).unwrap_or(u64::MAX));
             cmd
         })?;
-        self.fill(Workload::MergeFunction, |key| {
+        self.fill(Workload::MergeFunction, keys, |key| {
             let mut cmd = redis::cmd("HSET");
             let timestamp = u64::try_from(later.as_micros()).unwrap_or(u64::MAX);
             cmd.arg(key).arg("tokens").arg(500).arg("timestamp").arg(timestamp);
             cmd
         })?;
-        self.fill(Workload::Pinned, |key| {
+        self.fill(Workload::Pinned, keys, |key| {
             let mut cmd = redis::cmd("CL.POLICY");
             cmd.arg(key).arg("CAPACITY").arg(1_000_000).arg("REFILL").arg(100_000);
             cmd.arg("INTERVAL").arg(60_000);
             cmd
-        })
+        })?;
+        Ok(script)
     }
 
-    /// Sends a command for each key of a workload.
-    fn fill(&mut self, workload: Workload, command: impl Fn(&str) -> Cmd) -> Result<()> {
-        self.send((0..KEYS).map(|number| command(&workload.key(number))))
+    /// Sends a command for each of the first `keys` keys of a workload.
+    fn fill(&mut self, workload: Workload, keys: u64, command: impl Fn(&str) -> Cmd) -> Result<()> {
+        self.send((0..keys).map(|number| command(&workload.key(number))))
     }
 
     /// Sends commands, many at a time, and forgets their answers unless they

@@ -724,29 +724,6 @@ impl OpenBucket {
             || version.is_some_and(|version| version != known)
     }
 
-    /// Whether the hash neither has nor needs more fields of ours than `tokens`,
-    /// `timestamp` and `debits`.
-    #[must_use]
-    pub fn is_plain(&self) -> bool {
-        let (weight, remainder) = match &self.kind {
-            Kind::Local(bucket) => (bucket.weight(), bucket.remainder()),
-            Kind::Shared(bucket) => (bucket.weight(), 0),
-        };
-        let was_plain = |record: &Record| {
-            record.policy.is_none()
-                && record.temporary.is_none()
-                && record.weight.is_none()
-                && record.remainder.is_none()
-                && record.regions.is_none()
-        };
-        self.policy.is_none()
-            && self.temporary.is_none()
-            && weight == Weight::ONE
-            && remainder == 0
-            && self.regions.is_none()
-            && self.record.as_ref().is_none_or(was_plain)
-    }
-
     /// See [`Record::is_kept`].
     fn is_kept(&self, foreign: bool) -> bool {
         let pinned = self.policy.is_some_and(StoredPolicy::is_pinned);
@@ -884,7 +861,7 @@ impl OpenBucket {
             Kind::Shared(bucket) => codec::encode_debits(bucket, text),
         };
         let told = if self.is_news() { mode } else { SyncMode::None };
-        let changes = if self.is_plain() { None } else { Some(self.changes(bucket)?.into()) };
+        let changes = self.changes(bucket)?;
         Ok(Plan {
             bucket,
             is_shared: self.as_shared().is_some(),
@@ -934,11 +911,11 @@ impl OpenBucket {
         }
     }
 
-    /// The fields besides `tokens`, `timestamp` and `debits` that have to change.
+    /// The fields besides `tokens`, `timestamp` and `debits` that have to change, if any has to.
     ///
     /// # Errors
     /// When one cannot be written, which cannot be.
-    fn changes(&self, bucket: Bucket) -> Result<Changes, Internal> {
+    fn changes(&self, bucket: Bucket) -> Result<Option<Box<Changes>>, Internal> {
         fn change<T: PartialEq>(old: Option<T>, new: Option<T>) -> Change<T> {
             match new {
                 new if new == old => Change::Keep,
@@ -946,49 +923,55 @@ impl OpenBucket {
                 None => Change::Delete,
             }
         }
-        let old_regions = self.record.as_ref().and_then(|record| record.regions.as_deref());
-        let regions = match change(old_regions, self.regions.as_deref()) {
+        let old = self.record.as_ref();
+        let policy = change(old.and_then(|old| old.policy), self.policy);
+        let temporary = change(old.and_then(|old| old.temporary), self.temporary);
+        let weight = change(old.and_then(|old| old.weight), self.stored_weight(bucket));
+        let remainder = change(old.and_then(|old| old.remainder), self.stored_remainder(bucket));
+        let regions = change(old.and_then(|old| old.regions.as_deref()), self.regions.as_deref());
+        if let (Change::Keep, Change::Keep, Change::Keep, Change::Keep, Change::Keep) =
+            (&policy, &temporary, &weight, &remainder, &regions)
+        {
+            return Ok(None);
+        }
+        let regions = match regions {
             Change::Keep => Change::Keep,
             Change::Set(states) => Change::Set(codec::encode_regions(states)?),
             Change::Delete => Change::Delete,
         };
-        let new = self.record_of(bucket);
-        let old = self.record.as_ref();
-        Ok(Changes {
-            policy: change(old.and_then(|old| old.policy), new.policy),
-            temporary: change(old.and_then(|old| old.temporary), new.temporary),
-            weight: change(old.and_then(|old| old.weight), new.weight),
-            remainder: change(old.and_then(|old| old.remainder), new.remainder),
-            regions,
-        })
+        Ok(Some(Changes { policy, temporary, weight, remainder, regions }.into()))
     }
 
-    /// The record to write for the bucket as it is now.
-    ///
-    /// The `remainder` field appears with the first remainder and then stays, so
-    /// that it need not be deleted again; in a shared bucket it is not used. A
-    /// weight of 1 is written only where the field is there already. The debits
-    /// are [written](codec::encode_debits) from the shared bucket itself.
+    /// What the field `userWeight` has to say: a weight of 1 is written only where the field is
+    /// there already.
+    fn stored_weight(&self, bucket: Bucket) -> Option<Weight> {
+        let has_weight = self.record.as_ref().is_some_and(|record| record.weight.is_some());
+        Some(bucket.weight()).filter(|weight| *weight != Weight::ONE || has_weight)
+    }
+
+    /// What the field `remainder` has to say. It appears with the first remainder and then stays,
+    /// so that it need not be deleted again; in a shared bucket it is not used.
+    fn stored_remainder(&self, bucket: Bucket) -> Option<u64> {
+        let has_remainder = self.as_shared().is_none()
+            && self.record.as_ref().is_some_and(|record| record.remainder.is_some());
+        Some(bucket.remainder()).filter(|remainder| *remainder != 0 || has_remainder)
+    }
+
+    /// The record to write for the bucket as it is now. The debits are
+    /// [written](codec::encode_debits) from the shared bucket itself.
     #[must_use]
     pub fn to_record(&self) -> Record {
-        self.record_of(self.bucket())
-    }
-
-    fn record_of(&self, bucket: Bucket) -> Record {
-        let unwritten = Record::default();
-        let stored = self.record.as_ref().unwrap_or(&unwritten);
-        let weight = bucket.weight();
-        let has_remainder = stored.remainder.is_some() && self.as_shared().is_none();
+        let bucket = self.bucket();
         Record {
             tokens: Some(bucket.tokens()),
             timestamp: Some(bucket.timestamp()),
-            weight: Some(weight).filter(|w| *w != Weight::ONE || stored.weight.is_some()),
+            weight: self.stored_weight(bucket),
             policy: self.policy,
             temporary: self.temporary,
-            remainder: Some(bucket.remainder()).filter(|r| *r != 0 || has_remainder),
+            remainder: self.stored_remainder(bucket),
             debits: None,
             regions: self.regions.clone(),
-            foreign: stored.foreign,
+            foreign: self.record.as_ref().is_some_and(|record| record.foreign),
         }
     }
 }

@@ -24,7 +24,7 @@ pub struct Plan {
     pub bucket: Bucket,
     /// Whether there is a field `debits`.
     pub is_shared: bool,
-    /// The other fields; `None` when there are none and need not be any, as mostly.
+    /// The other fields; `None` when all of them stay as they are, as mostly.
     pub changes: Option<Box<Changes>>,
     /// As what other regions are to be [told](crate::open::OpenBucket::told) of it.
     pub told: SyncMode,
@@ -66,6 +66,17 @@ impl<T> Change<T> {
             Self::Set(value) => Change::Set(of(value)),
             Self::Delete => Change::Delete,
         }
+    }
+}
+
+impl<T> Change<Option<T>> {
+    /// The same with the value that was made; `None` when there is none.
+    pub fn made(self) -> Option<Change<T>> {
+        Some(match self {
+            Self::Keep => Change::Keep,
+            Self::Set(value) => Change::Set(value?),
+            Self::Delete => Change::Delete,
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use axum::http::HeaderName;
 use clap::Parser;
 use clap::builder::BoolishValueParser;
 
@@ -119,6 +120,10 @@ pub struct Config {
     #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]
     pub response_dynamic_metadata: bool,
 
+    /// Whether hits that a descriptor names by itself are booked where there are fewer, too, as debt
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "true", num_args = 0..=1, default_missing_value = "true")]
+    pub rls_overdraw: bool,
+
     /// How long a connection of Envoy's is used, about; 0s = for ever
     #[arg(long, env, default_value = "24h", value_parser = duration)]
     pub grpc_max_connection_age: Duration,
@@ -171,7 +176,7 @@ pub struct Config {
 
     /// The header that names the user to /auth. The proxy has to set it or to remove it
     #[arg(long, env)]
-    pub user_header: Option<String>,
+    pub user_header: Option<HeaderName>,
 
     /// Whether the older RateLimit-Limit, RateLimit-Remaining and RateLimit-Reset are sent too
     #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "false", num_args = 0..=1, default_missing_value = "true")]

@@ -165,6 +165,12 @@ impl Limits {
         self.rules.iter().map(|rule| &rule.limit).find(|limit| limit.name == name).map(Arc::clone)
     }
 
+    /// Whether descriptor files have a domain.
+    #[must_use]
+    pub fn has_domain(&self, name: &str) -> bool {
+        self.domains.contains_key(name)
+    }
+
     /// What the descriptors of a request of Envoy's fall under, one for each, in order.
     #[must_use]
     pub fn of_descriptors(&self, domain: &str, descriptors: &[RateLimitDescriptor]) -> Vec<Found> {

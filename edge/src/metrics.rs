@@ -122,6 +122,28 @@ pub struct Hits {
     pub result: HitResult,
 }
 
+/// Where the hits of one limit are counted. Clones count together.
+#[derive(Clone, Debug)]
+pub struct HitCounters {
+    within_limit: Counter,
+    near_limit: Counter,
+    over_limit: Counter,
+    shadow_mode: Counter,
+}
+
+impl HitCounters {
+    /// Counts `hits`.
+    pub fn count(&self, result: HitResult, hits: u64) {
+        let counter = match result {
+            HitResult::WithinLimit => &self.within_limit,
+            HitResult::NearLimit => &self.near_limit,
+            HitResult::OverLimit => &self.over_limit,
+            HitResult::ShadowMode => &self.shadow_mode,
+        };
+        counter.inc_by(hits);
+    }
+}
+
 /// Names of limits in [`Metrics::hits`]. `detailed_metric` and `value_to_metric` make names of
 /// what clients send; those beyond so many are counted together, as `other`.
 const MOST_NAMES: usize = 10_000;
@@ -156,9 +178,12 @@ pub struct Metrics {
     pub requests: Family<Request, Counter>,
     /// Requests that a limit refused.
     pub rate_limited: Family<LimitName, Counter>,
+    shadowed: Family<LimitName, Counter>,
     durations: Family<RouteLabel, Histogram>,
     /// Hits by limit of a descriptor file and by what it said.
     pub hits: Family<Hits, Counter>,
+    /// Requests of Envoy's whose domain no descriptor file has.
+    pub unknown_domains: Counter,
     /// Names that [`Metrics::hits`] has.
     names: RwLock<HashSet<Arc<str>>>,
     /// Whether the limits could be read, each time that they were.
@@ -176,11 +201,20 @@ impl Default for Metrics {
         registry.register("requests", "Requests by route and result", requests.clone());
         let rate_limited = Family::default();
         registry.register("rate_limited", "Requests that a limit refused", rate_limited.clone());
+        let shadowed = Family::default();
+        let help = "Requests that a limit would have refused, but only watches";
+        registry.register("rate_limit_shadowed", help, shadowed.clone());
         let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> _);
         let help = "Time from the head of a request to that of its response";
         registry.register_with_unit("request_duration", help, Unit::Seconds, durations.clone());
         let hits = Family::default();
         registry.register("limit_hits", "Hits of limits of descriptor files", hits.clone());
+        let unknown_domains = Counter::default();
+        registry.register(
+            "unknown_domains",
+            "Requests whose domain no descriptor file has",
+            unknown_domains.clone(),
+        );
         let reloads = Family::default();
         registry.register("config_reloads", "Times that limits were read", reloads.clone());
         let names = RwLock::default();
@@ -195,8 +229,10 @@ impl Default for Metrics {
             registry,
             requests,
             rate_limited,
+            shadowed,
             durations,
             hits,
+            unknown_domains,
             names,
             reloads,
             connections_refused,
@@ -216,10 +252,23 @@ impl Metrics {
         self.rate_limited.get_or_create(&LimitName { limit: limit.to_owned() }).inc();
     }
 
-    /// Counts `hits` of a limit of a descriptor file.
-    pub fn count_hits(&self, limit: &Arc<str>, result: HitResult, hits: u64) {
-        let limit = if self.has_name(limit) { limit.to_string() } else { "other".to_owned() };
-        self.hits.get_or_create(&Hits { limit, result }).inc_by(hits);
+    /// Where hits of a limit of a descriptor file are counted.
+    #[must_use]
+    pub fn hit_counters(&self, limit: &Arc<str>) -> HitCounters {
+        let limit = if self.has_name(limit) { limit } else { "other" };
+        let counter =
+            |result| self.hits.get_or_create(&Hits { limit: limit.to_owned(), result }).clone();
+        HitCounters {
+            within_limit: counter(HitResult::WithinLimit),
+            near_limit: counter(HitResult::NearLimit),
+            over_limit: counter(HitResult::OverLimit),
+            shadow_mode: counter(HitResult::ShadowMode),
+        }
+    }
+
+    /// Counts a request that a limit would have refused, if it did not only watch.
+    pub fn count_shadowed(&self, limit: &str) {
+        self.shadowed.get_or_create(&LimitName { limit: limit.to_owned() }).inc();
     }
 
     /// Whether a name is one of those that are counted apart.

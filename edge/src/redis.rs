@@ -140,8 +140,8 @@ impl Redis {
                 let answer = self.take_one(&charge, deadline).await.ok();
                 Outcome { charge, answer }
             }));
-            let (mut outcomes, apart) =
-                futures_util::join!(self.together(together, deadline), apart);
+            let both = async { futures_util::join!(self.together(together, deadline), apart) };
+            let (mut outcomes, apart) = Box::pin(both).await;
             outcomes.extend(apart);
             outcomes
         };
@@ -159,7 +159,7 @@ impl Redis {
             [] => return Vec::new(),
             [charge] => self.take_one(charge, deadline).await.map(|answer| vec![answer]),
             several if self.is_in_one_place(several) => self.take_all(several, deadline).await,
-            _ => return self.one_after_the_other(charges, deadline).await,
+            _ => return Box::pin(self.one_after_the_other(charges, deadline)).await,
         };
         let mut answers = answers.unwrap_or_default().into_iter();
         charges.into_iter().map(|charge| Outcome { charge, answer: answers.next() }).collect()
@@ -270,9 +270,11 @@ impl Redis {
     }
 
     async fn ask(&self, key: &[u8], command: &Cmd, deadline: Instant) -> Result<Reply, Fault> {
+        // In boxes, since they are large, a decision is moved several times, and most wait for
+        // the answer to somebody else's command.
         let result = match &self.shared.route {
-            Route::One(link) => link.ask(command, deadline).await,
-            Route::Cluster(cluster) => cluster.ask(key, command, deadline).await,
+            Route::One(link) => Box::pin(link.ask(command, deadline)).await,
+            Route::Cluster(cluster) => Box::pin(cluster.ask(key, command, deadline)).await,
         };
         if let Err(fault) = &result {
             self.shared.health.fault(fault);

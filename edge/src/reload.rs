@@ -4,10 +4,10 @@
 //! that it does not matter how it changed, by a write, a rename, or the link that Kubernetes
 //! turns when a ConfigMap does.
 
-use std::io;
+use std::convert::Infallible;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::time::sleep;
 
 use crate::limits::{Mistake, Sources};
@@ -18,11 +18,7 @@ use crate::service::Service;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Keeps the limits of `service` up to date, for ever.
-///
-/// # Errors
-/// When the signal cannot be listened for.
-pub async fn watch(service: &Service) -> io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
+pub async fn watch(service: &Service, mut hangup: Signal) -> Infallible {
     let mut last: Result<Sources, Mistake> = Ok(service.limits.load().sources.clone());
     let mut tried = last.clone();
     loop {

@@ -8,14 +8,15 @@ mod reflection;
 pub mod reply;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use claw_core::limits::MAX_TOKENS;
 use tonic::Status;
 
 use self::reply::{Asked, What};
-use crate::decide::Plan;
+use crate::decide::{Answer, Outcome, Plan};
 use crate::limits::{Charge, Found, Mode};
-use crate::metrics::{HitResult, Outcome, Request, Route};
+use crate::metrics::{self, HitResult, Request, Route};
 use crate::proto::{Code, RateLimitRequest, RateLimitResponse};
 use crate::redis::Redis;
 use crate::service::Service;
@@ -39,20 +40,22 @@ pub async fn decide(
     redis: &Redis,
     request: &RateLimitRequest,
 ) -> Result<RateLimitResponse, Status> {
+    let started = Instant::now();
     let response = respond(service, redis, request).await;
     let result = match &response {
-        Ok(response) if response.overall_code() == Code::OverLimit => Outcome::Limited,
-        Ok(_) => Outcome::Allowed,
-        Err(status) if status.code() == tonic::Code::InvalidArgument => Outcome::Invalid,
-        Err(_) => Outcome::Unavailable,
+        Ok(response) if response.overall_code() == Code::OverLimit => metrics::Outcome::Limited,
+        Ok(_) => metrics::Outcome::Allowed,
+        Err(status) if status.code() == tonic::Code::InvalidArgument => metrics::Outcome::Invalid,
+        Err(_) => metrics::Outcome::Unavailable,
     };
     service.metrics.requests.get_or_create(&Request { route: Route::Rls, result }).inc();
+    service.metrics.took(Route::Rls, started.elapsed());
     response
 }
 
 /// Counts a request that cannot be read.
 fn count_invalid(service: &Service) {
-    let request = Request { route: Route::Rls, result: Outcome::Invalid };
+    let request = Request { route: Route::Rls, result: metrics::Outcome::Invalid };
     service.metrics.requests.get_or_create(&request).inc();
 }
 
@@ -70,7 +73,15 @@ async fn respond(
     if request.descriptors.len() > MOST_DESCRIPTORS {
         return Err(Status::invalid_argument("there are more than 1024 descriptors"));
     }
-    let found = service.limits.load().of_descriptors(&request.domain, &request.descriptors);
+    if service.config.rls_config.is_none() {
+        // Without limits every request would pass, and nobody would know why.
+        return Err(Status::failed_precondition("there are no limits: RLS_CONFIG is not set"));
+    }
+    let limits = service.limits.load();
+    if !limits.has_domain(&request.domain) {
+        service.metrics.unknown_domains.inc();
+    }
+    let found = limits.of_descriptors(&request.domain, &request.descriptors);
     if found.iter().any(|found| matches!(found, Found::BadOverride)) {
         return Err(Status::invalid_argument("the unit of a descriptor's limit is not known"));
     }
@@ -78,6 +89,9 @@ async fn respond(
     // A limit of nothing needs no server to say so.
     if asked.iter().any(Asked::grants_something) {
         ask(redis, &mut asked).await?;
+        if service.config.rls_overdraw {
+            Box::pin(overdraw(redis, request, &mut asked)).await?;
+        }
     }
     count(service, &asked);
     Ok(reply::response(&service.config, request, &asked))
@@ -101,9 +115,12 @@ fn asked(request: &RateLimitRequest, found: Vec<Found>) -> Vec<Asked> {
         .collect()
 }
 
+fn unavailable() -> Status {
+    Status::unavailable("the limits cannot be asked for")
+}
+
 /// Asks the server for all of them.
 async fn ask(redis: &Redis, asked: &mut [Asked]) -> Result<(), Status> {
-    let unavailable = || Status::unavailable("the limits cannot be asked for");
     let mut charges = Vec::new();
     for one in asked.iter() {
         let Found::Limited { leaf, key, .. } = &one.found else { continue };
@@ -112,7 +129,7 @@ async fn ask(redis: &Redis, asked: &mut [Asked]) -> Result<(), Status> {
             What::Take(hits) => hits,
             What::Look => 0,
             What::Give(hits) => {
-                redis.give(&charge(hits)).await.map_err(|_| unavailable())?;
+                Box::pin(redis.give(&charge(hits))).await.map_err(|_| unavailable())?;
                 0
             }
         };
@@ -136,6 +153,29 @@ async fn ask(redis: &Redis, asked: &mut [Asked]) -> Result<(), Status> {
     Ok(())
 }
 
+/// Books the hits that a descriptor names by itself even where they were refused, as debt. A
+/// proxy names them when it knows what a request has cost, and that is when the work is done.
+async fn overdraw(
+    redis: &Redis,
+    request: &RateLimitRequest,
+    asked: &mut [Asked],
+) -> Result<(), Status> {
+    for (one, descriptor) in asked.iter_mut().zip(&request.descriptors) {
+        if descriptor.hits_addend.is_none() || !one.grants_something() || !one.is_over() {
+            continue;
+        }
+        let (Found::Limited { leaf, key, .. }, What::Take(hits)) = (&one.found, one.what) else {
+            continue;
+        };
+        let charge = Charge { limit: Arc::clone(&leaf.limit), key: Arc::clone(key), cost: 0 };
+        let booked = redis.settle(&charge, hits).await.map_err(|_| unavailable())?;
+        // It was refused, and is until the debt is paid.
+        let answer = Answer { retry_after_ms: booked.reset_after_ms, ..booked };
+        one.outcome = Some(Outcome { charge, answer: Some(answer) });
+    }
+    Ok(())
+}
+
 /// Counts what each limit said, under the names that the configuration wants.
 fn count(service: &Service, asked: &[Asked]) {
     for one in asked {
@@ -149,7 +189,7 @@ fn count(service: &Service, asked: &[Asked]) {
             false if one.is_near() => HitResult::NearLimit,
             false => HitResult::WithinLimit,
         };
-        service.metrics.count_hits(metric, result, hits);
+        leaf.count(&service.metrics, metric, result, hits);
         if result == HitResult::OverLimit {
             service.metrics.count_limited(&leaf.limit.name);
         }

@@ -56,7 +56,11 @@ pub fn serve(service: Service) -> io::Result<()> {
     // Before anybody can see that the service is there, and end it.
     let signals = {
         let _context = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::hangup())?,
+        )
     };
     let room = Arc::new(Semaphore::new(connections(service.config.max_connections)));
     let ops_room = Arc::new(Semaphore::new(OPS_CONNECTIONS));
@@ -76,7 +80,7 @@ pub fn serve(service: Service) -> io::Result<()> {
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(app, door))
         })
         .collect::<io::Result<_>>()?;
-    runtime.block_on(wait_for_end(&service, signals))?;
+    runtime.block_on(wait_for_end(&service, signals));
     for thread in threads {
         thread.join().map_err(|_| io::Error::other("a worker panicked"))??;
     }
@@ -91,8 +95,8 @@ fn runtime() -> io::Result<runtime::Runtime> {
 /// before it begins to: whoever sends it requests needs time to notice.
 async fn wait_for_end(
     service: &Service,
-    (mut terminate, mut interrupt): (Signal, Signal),
-) -> io::Result<()> {
+    (mut terminate, mut interrupt, hangup): (Signal, Signal, Signal),
+) {
     tokio::select! {
         _ = terminate.recv() => {
             service.end();
@@ -104,13 +108,9 @@ async fn wait_for_end(
         }
         _ = interrupt.recv() => {}
         () = service.draining() => {}
-        failed = reload::watch(service) => {
-            service.drain();
-            return failed;
-        }
+        never = reload::watch(service, hangup) => match never {},
     }
     service.drain();
-    Ok(())
 }
 
 /// One worker's life.

@@ -10,7 +10,7 @@ use std::net::{IpAddr, TcpStream, UdpSocket};
 use std::process::Command;
 
 use claw_testkit::{Server, ask, eventually, free_port, run, skipped, spawn};
-use common::api::{Response, exchange, post, send, start};
+use common::api::{Response, exchange, post, raw, send, start};
 use common::{Edge, PATIENCE, TICK};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -258,6 +258,15 @@ fn own_address() -> Option<IpAddr> {
     // Nothing is sent: a route is looked up.
     socket.connect("192.0.2.1:9").ok()?;
     Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback())
+}
+
+#[test]
+fn half_a_request_is_a_problem_too() {
+    let server = Server::start();
+    let api = Api::start(&server.url(), &[("CLIENT_TIMEOUT", "200ms")]);
+    let half = b"POST /v1/take HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
+        content-length: 9\r\n\r\n{";
+    raw(api.edge.http, half).problem(408);
 }
 
 #[test]

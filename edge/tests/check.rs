@@ -1,9 +1,14 @@
 //! `claw-edge check`: what it says of files, and with what code it ends.
 
-#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+mod common;
 
 use std::fs;
 use std::process::Command;
+
+use common::tools::block;
 
 /// What the program prints of some files, and whether it is content. Paths are told without
 /// the folder.
@@ -127,4 +132,16 @@ fn what_is_wrong_is_told_with_file_and_line() {
     assert!(check(&[("a", good), ("b", good)], &[("MERGE_DOMAIN_CONFIG", "true")]).0);
     let told = check(&[("a", good)], &[("CAPACITY", "1")]).1;
     assert_eq!(told, "environment: CAPACITY is set, but no REFILL\n");
+}
+
+#[test]
+fn what_becomes_of_windows_is_told_as_the_page_tells_it() {
+    let (is_content, told) =
+        check(&[("shop.yaml", &block("envoy.md", "yaml", "domain: shop"))], &[]);
+    assert!(is_content, "{told}");
+    let windows = block("envoy.md", "text", "was a fixed window");
+    assert_eq!(
+        told,
+        format!("shop.path_/login: 2 in each minute\nshop.user: 5 in each minute\n\n{windows}")
+    );
 }

@@ -354,8 +354,7 @@ const DECISIONS: &[(&[(&str, &str)], Steps)] = &[
         ("d: five=a", "OVER: over 0 of 5/day"),
         ("d: five=b", "OK: ok 4 of 5/day"),
         ("d*9: five=b +2", "OK: ok 2 of 5/day"),
-        ("d: five=b +6", "OVER: over 0 of 5/day"),
-        ("d: five=b +18446744073709551615", "OVER: over 0 of 5/day"),
+        ("d*6: five=b", "OVER: over 0 of 5/day"),
         // A look, which takes nothing.
         ("d: five=b +0", "OK: ok 2 of 5/day"),
         ("d: five=a +0", "OVER: over 0 of 5/day"),
@@ -365,6 +364,20 @@ const DECISIONS: &[(&[(&str, &str)], Steps)] = &[
         ("d: five=b -9", "OK: ok 5 of 5/day"),
         ("d: five=new -9", "OK: ok 5 of 5/day"),
         ("d: five=a -1", "OK: ok 1 of 5/day"),
+        // What a descriptor names by itself is owed where there is less, a capacity at the most.
+        ("d: five=e +4", "OK: ok 1 of 5/day"),
+        ("d: five=e +3 | two=e +1", "OVER: over 0 of 5/day | ok 2 of 2/day"),
+        ("d: five=e +0", "OVER: over 0 of 5/day"),
+        ("d: five=e -2", "OK: ok 0 of 5/day"),
+        ("d: five=e +0", "OVER: over 0 of 5/day"),
+        ("d: five=e -1", "OK: ok 1 of 5/day"),
+        ("d: five=e +0", "OK: ok 1 of 5/day"),
+        ("d: five=f +18446744073709551615", "OVER: over 0 of 5/day"),
+        ("d: five=f -9", "OK: ok 4 of 5/day"),
+        ("d: five=g +6 @5/day | five=g +1", "OVER: over 0 of 5/day | ok 5 of 5/day"),
+        ("d: five=g -6 @5/day", "OK: ok 5 of 5/day"),
+        ("d: shadow=e +9 | q=one +0", "OK: ok 0 of 2/day | ok 1 of 1/day"),
+        ("d: shadow=e -3", "OK: ok 1 of 2/day"),
         // Statuses are in order; a refusal charges nobody.
         ("d: two=a | none=x | five=d", "OVER: ok 2 of 2/day | over 0 of 0/day | ok 5 of 5/day"),
         ("d: unknown=x | two=a | free=x | five=d", "OK: ok | ok 1 of 2/day | ok unlimited | ok 4 of 5/day"),
@@ -410,6 +423,10 @@ const DECISIONS: &[(&[(&str, &str)], Steps)] = &[
         ("d: small=a | large=a", "OK: ok | ok 2 of 4/day"),
         ("d: small=a | waived=x", "OK: ok | ok unlimited"),
         ("d: small=a | unknown=x", "OVER: over 0 of 1/day | ok"),
+    ]),
+    (&[("RLS_OVERDRAW", "false")], &[
+        ("d: five=a +6", "OVER: over 0 of 5/day"),
+        ("d: five=a +0", "OK: ok 5 of 5/day"),
     ]),
     (&[("SHADOW_MODE", "true")], &[
         ("d: two=a", "OK: ok 1 of 2/day"),

@@ -1,5 +1,5 @@
-//! The pages of docs/edge, held to what is really so: the requests of `shell-session` blocks are sent
-//! again, the program in Python is run, and the table of settings is that of the program.
+//! The pages of docs/edge, held to what is really so: the requests of `shell-session` blocks are
+//! sent again, and the program in Python is run.
 //!
 //! Each page has a service of its own, with the settings of its first block `sh` and the limits
 //! of its first block `yaml`.
@@ -13,8 +13,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use clap::CommandFactory;
-use claw_edge::config::Config;
 use claw_testkit::Server;
 use common::Edge;
 use common::api::start;
@@ -129,29 +127,4 @@ fn what_may_differ() {
     ] {
         assert_eq!(masked(told) == masked(printed), same, "{told} / {printed}");
     }
-}
-
-#[test]
-fn the_table_of_settings_is_that_of_the_program() {
-    let rows: Vec<String> = Config::command()
-        .get_arguments()
-        .filter(|argument| argument.get_env().is_some())
-        .map(|argument| {
-            let name = argument.get_env().unwrap().to_string_lossy().into_owned();
-            let defaults: Vec<String> = argument
-                .get_default_values()
-                .iter()
-                .map(|v| format!("`{}`", v.to_string_lossy()))
-                .collect();
-            let help = argument.get_help().unwrap_or_else(|| panic!("{name} has no help"));
-            format!("| `{name}` | {} | {help} |", defaults.join(" "))
-        })
-        .collect();
-    let told = page("configuration.md");
-    let told: Vec<&str> = told.lines().filter(|line| line.starts_with("| `")).collect();
-    assert!(
-        told == rows,
-        "docs/edge/configuration.md has to have this table:\n{}",
-        rows.join("\n")
-    );
 }

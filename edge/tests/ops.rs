@@ -6,6 +6,7 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -54,6 +55,23 @@ fn what_is_counted() {
     for user in ["ann", "tea"] {
         assert!(!metrics.body.contains(user), "{}", metrics.body);
     }
+}
+
+#[test]
+fn what_only_watches_is_counted_apart() {
+    let server = Server::start();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(
+        file.path(),
+        "limits: [{name: watch, capacity: 1, refill: 1, interval: 1h, mode: shadow}]",
+    )
+    .unwrap();
+    let edge = start(&server.url(), &[("CONFIG", file.path().to_str().unwrap())]);
+    for _ in 0..3 {
+        assert_eq!(get(edge.http, "/auth").status, 200);
+    }
+    assert_eq!(edge.metric("operator_rate_limit_shadowed_total", r#"limit="watch""#), 2);
+    assert_eq!(edge.metric("operator_rate_limited_total", ""), 0);
 }
 
 #[test]

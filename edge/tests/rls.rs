@@ -96,7 +96,7 @@ async fn fields_are_of_the_limit_with_least_left() {
             // A quota that is over refuses nothing by itself; a limit that only watches may be over.
             ("d: q=a", "RateLimit-Limit: 1, RateLimit-Remaining: 0, RateLimit-Reset: 86400"),
             ("d: q=a | two=c", "RateLimit-Limit: 1, RateLimit-Remaining: 0, RateLimit-Reset: 86400"),
-            ("d: two=d | shadow=a +2", "RateLimit-Limit: 1, RateLimit-Remaining: 0, RateLimit-Reset: 86400"),
+            ("d: two=d | shadow=a +2", "RateLimit-Limit: 1, RateLimit-Remaining: 0, RateLimit-Reset: 172800"),
         ]),
         (&[("LIMIT_RESPONSE_HEADERS_ENABLED", "1"), ("LIMIT_LIMIT_HEADER", "a"),
             ("LIMIT_REMAINING_HEADER", "b"), ("LIMIT_RESET_HEADER", "c")],
@@ -238,6 +238,7 @@ descriptors:
         "d: one=x",
         "d: one=x",
         "d: watch=a +5",
+        "e: ten=a",
     ] {
         client.ask(request(text)).await.unwrap();
     }
@@ -249,12 +250,21 @@ descriptors:
         ("operator_limit_hits_total", r#"limit="d.one_x",result="near_limit""#, 1),
         ("operator_limit_hits_total", r#"limit="d.one_x",result="over_limit""#, 1),
         ("operator_limit_hits_total", r#"limit="d.watch",result="shadow_mode""#, 5),
+        ("operator_unknown_domains_total", "", 1),
         ("operator_rate_limited_total", r#"limit="d.ten""#, 1),
         ("operator_rate_limited_total", r#"limit="d.one""#, 1),
     ];
     for (name, labels, expected) in table {
         assert_eq!(edge.metric(name, labels), expected, "{name} {labels}");
     }
+}
+
+#[tokio::test]
+async fn without_descriptor_files_nobody_is_let_through_unseen() {
+    let redis = server();
+    let edge = Edge::builder(&redis.url()).start();
+    let told = "FailedPrecondition: there are no limits: RLS_CONFIG is not set";
+    assert_eq!(Client::new(edge.grpc).line("d: two=a").await, told);
 }
 
 #[tokio::test]

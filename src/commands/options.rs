@@ -44,6 +44,7 @@ pub(super) enum Word {
 }
 
 impl Word {
+    /// None is longer than eight letters.
     const ALL: [Self; 8] = [
         Self::Capacity,
         Self::Refill,
@@ -71,7 +72,13 @@ impl Word {
 
     /// Reads a word in any case.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|word| text.eq_ignore_ascii_case(word.as_str().as_bytes()))
+        // Without the bit that tells upper from lower case a letter comes of letters only.
+        let fold = |letters: u64, byte: &u8| letters << 8 | u64::from(byte & !b' ');
+        let letters = text.get(..8.min(text.len()))?.iter().fold(0, fold);
+        Self::ALL.into_iter().find(|word| {
+            let name = word.as_str().as_bytes();
+            name.len() == text.len() && name.iter().fold(0, fold) == letters
+        })
     }
 }
 

@@ -46,6 +46,8 @@ pub(crate) struct Settings {
     /// `None` until a port has been chosen.
     pub port: Option<u16>,
     pub env: Vec<(OsString, OsString)>,
+    /// A program, with its arguments, that runs the server.
+    pub under: Vec<OsString>,
     /// Whether the server is up only once it has the data of its master.
     pub await_master: bool,
 }

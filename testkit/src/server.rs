@@ -140,6 +140,14 @@ impl Builder {
         self
     }
 
+    /// Has another program run the server, whose command line is added to `command`: a
+    /// profiler, which makes the server slow, so that it may take as long to come up as
+    /// one that loads data.
+    pub fn under(mut self, command: impl IntoIterator<Item = impl Into<OsString>>) -> Builder {
+        self.settings.under = command.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Starts the server and waits until it answers PING, at most 10 seconds,
     /// or 60 seconds if it says that it is loading data. A replica made by
     /// [`Server::replica_of`] has also got the data of its master, for which it
@@ -463,8 +471,10 @@ pub(crate) fn failure(log: &str) -> String {
 /// does not.
 fn launch(data: &DataDir, settings: &Settings) -> Result<Process, String> {
     let program = settings.program.clone().unwrap_or_else(server_binary);
-    let mut command = Command::new(&program);
+    let mut words = settings.under.iter().map(OsString::as_os_str).chain([program.as_os_str()]);
+    let mut command = Command::new(words.next().expect("the server is one of them"));
     command
+        .args(words)
         .arg(data.path().join(CONFIG))
         .envs(settings.env.iter().map(|(name, value)| (name, value)));
     let process = Process::spawn(command, &data.path().join(LOG)).unwrap_or_else(|e| {
@@ -472,7 +482,7 @@ fn launch(data: &DataDir, settings: &Settings) -> Result<Process, String> {
     });
     let socket = socket(data);
     let started = Instant::now();
-    let mut patience = START;
+    let mut patience = if settings.under.is_empty() { START } else { LOAD };
     loop {
         if process.exited() {
             return Err(process.log());

@@ -18,7 +18,8 @@ pub async fn decide(State(app): State<App>, request: Request) -> Result<Response
     let deny_status = deny_status(request.uri().query().unwrap_or_default())?;
     let headers = request.headers();
     let client = app.client(super::peer(&request)?, headers);
-    let named = app.service.config.user_header.as_deref().and_then(|name| text(headers, name));
+    let named = app.service.config.user_header.as_ref();
+    let named = named.and_then(|name| text(headers, name.as_str()));
     let user = match named {
         Some(user) => {
             body::check_name("the header of the user", user)?;

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use super::problem::Problem;
 use super::{App, fields};
 use crate::decide::Verdict;
+use crate::limits::Mode;
 
 /// The problem of a request that is refused: 429 if a limit is over, 503 if those that refuse
 /// could not be asked. Counts them.
@@ -21,6 +22,7 @@ pub fn refusal(app: &App, verdict: &Verdict) -> Problem {
     }
     let wait = match verdict.retry_after_ms() {
         Some(ms) => format!("try again in {ms} ms"),
+        None if verdict.blind => "not all of them could be asked".to_owned(),
         None => "more than it ever grants was asked for".to_owned(),
     };
     let detail = format!("refused by {}: {wait}", refusing.join(", "));
@@ -37,9 +39,14 @@ pub fn respond(app: &App, verdict: &Verdict, passed: impl IntoResponse) -> Respo
     with_fields(app, verdict, response)
 }
 
-/// Adds the fields of a verdict.
+/// Adds the fields of a verdict. Counts the limits that would have refused.
 #[must_use]
 pub fn with_fields(app: &App, verdict: &Verdict, mut response: Response) -> Response {
+    for outcome in &verdict.outcomes {
+        if outcome.charge.limit.mode == Mode::Shadow && outcome.is_over() {
+            app.service.metrics.count_shadowed(&outcome.charge.limit.name);
+        }
+    }
     fields::add(response.headers_mut(), verdict, app.service.config.older_fields);
     if response.status() == StatusCode::SERVICE_UNAVAILABLE {
         fields::retry_after(response.headers_mut(), 1);

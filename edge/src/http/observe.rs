@@ -1,10 +1,12 @@
 //! What is done with every request, around its handler: it gets an id, it is counted, its time is
 //! taken, and its problem is written out.
 
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -30,11 +32,13 @@ pub async fn observe(
     }
     let outcome = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => {
-            let id = id.to_str().unwrap_or_default();
-            if problem.status.is_server_error() {
-                tracing::warn!(id, ?route, status = problem.status.as_u16(), problem.detail);
+            let (name, status) = (id.to_str().unwrap_or_default(), problem.status.as_u16());
+            if problem.status.is_server_error() && is_time_to_tell(begin) {
+                tracing::warn!(id = name, ?route, status, problem.detail);
+            } else {
+                tracing::debug!(id = name, ?route, status, problem.detail);
             }
-            *response.body_mut() = problem.body(id);
+            write_out(&mut response, &problem, &id);
             problem.outcome
         }
         None => Outcome::Allowed,
@@ -43,5 +47,33 @@ pub async fn observe(
     let counted = &app.service.metrics;
     counted.requests.get_or_create(&metrics::Request { route, result: outcome }).inc();
     counted.took(route, begin.elapsed());
+    response
+}
+
+/// Whether nothing has been told in this second yet: during an outage every request fails, and
+/// the log must not be one.
+fn is_time_to_tell(now: Instant) -> bool {
+    static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    static TOLD: AtomicU64 = AtomicU64::new(0);
+    // From 1 on, so that the first second counts.
+    let second = now.saturating_duration_since(*BEGIN).as_secs().saturating_add(1);
+    TOLD.swap(second, Ordering::Relaxed) != second
+}
+
+fn write_out(response: &mut Response, problem: &Problem, id: &HeaderValue) {
+    *response.body_mut() = problem.body(id.to_str().unwrap_or_default());
+}
+
+/// What a client is told of whom not all of the request has come in time.
+#[must_use]
+pub fn request_timeout() -> Response {
+    let problem = Problem::wrong(
+        StatusCode::REQUEST_TIMEOUT,
+        "the request did not arrive in time, or its answer took too long",
+    );
+    let id = request_id::of(&HeaderMap::new());
+    let mut response = problem.clone().into_response();
+    write_out(&mut response, &problem, &id);
+    response.headers_mut().insert(request_id::HEADER, id);
     response
 }

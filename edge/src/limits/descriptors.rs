@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use claw_core::limits::MICRO;
 use claw_core::policy::Policy;
 use prost_types::Struct;
 
 use super::{Limit, Mode};
+use crate::metrics::{HitCounters, HitResult, Metrics};
 use crate::proto::{Entry, RateLimit, RateLimitDescriptor, RateLimitOverride, Unit};
 
 /// What one descriptor falls under.
@@ -50,6 +51,8 @@ pub struct Leaf {
     pub(super) path: Arc<str>,
     /// Whether metrics name every value.
     pub(super) is_detailed: bool,
+    /// Where its hits are counted, once there are any.
+    counters: OnceLock<HitCounters>,
 }
 
 /// A place in the tree.
@@ -211,7 +214,11 @@ impl Domain {
 
     /// The key of the bucket of `entries`: names and values, those of shared wildcards apart.
     fn key(&self, entries: &[Entry], steps: &[Step<'_>]) -> String {
-        let mut key = self.base.clone();
+        let names = entries.iter().map(|entry| entry.key.len().saturating_add(entry.value.len()));
+        let length =
+            names.fold(self.base.len(), |sum, name| sum.saturating_add(name).saturating_add(2));
+        let mut key = String::with_capacity(length);
+        key.push_str(&self.base);
         for (index, entry) in entries.iter().enumerate() {
             key.push('/');
             escape(&entry.key, &mut key);
@@ -318,6 +325,16 @@ impl Leaf {
             metadata: None,
             replaces: Vec::new(),
             is_detailed: false,
+            counters: OnceLock::new(),
+        }
+    }
+
+    /// Counts hits that have this name in metrics.
+    pub fn count(&self, metrics: &Metrics, name: &Arc<str>, result: HitResult, hits: u64) {
+        if Arc::ptr_eq(name, &self.path) {
+            self.counters.get_or_init(|| metrics.hit_counters(name)).count(result, hits);
+        } else {
+            metrics.hit_counters(name).count(result, hits);
         }
     }
 }
@@ -332,6 +349,10 @@ pub(super) fn policy(requests_per_unit: u32, unit: Unit) -> Option<Policy> {
 
 /// Appends `text` to a key in which `/` and `=` stand between names and values.
 fn escape(text: &str, key: &mut String) {
+    if !text.contains(['%', '/', '=']) {
+        key.push_str(text);
+        return;
+    }
     for letter in text.chars() {
         match letter {
             '%' => key.push_str("%25"),
@@ -339,5 +360,66 @@ fn escape(text: &str, key: &mut String) {
             '=' => key.push_str("%3D"),
             letter => key.push(letter),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Whether a pattern fits, tried letter by letter.
+    fn fits(pattern: &[u8], text: &[u8]) -> bool {
+        match (pattern.split_first(), text.split_first()) {
+            (None, None) => true,
+            (Some((b'*', rest)), None) => fits(rest, text),
+            (Some((b'*', rest)), Some((_, after))) => fits(rest, text) || fits(pattern, after),
+            (Some((one, rest)), Some((other, after))) => one == other && fits(rest, after),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_star_stands_for_any_text(pattern in "[ab*]{0,3}[*][ab*]{0,3}", text in "[ab]{0,8}") {
+            let wildcard = Wildcard::new(&pattern).unwrap();
+            let expected = fits(pattern.as_bytes(), text.as_bytes());
+            prop_assert_eq!(wildcard.fits(&text), expected, "{} {}", pattern, text);
+        }
+
+        /// Descriptors that differ have different keys, overrides among them.
+        #[test]
+        fn keys_stay_apart(
+            one in prop::collection::vec(("[a=/%2F]{0,3}", "[a=/%2F]{0,3}"), 0..3),
+            other in prop::collection::vec(("[a=/%2F]{0,3}", "[a=/%2F]{0,3}"), 0..3),
+            limits in (prop::option::of(1..3_u32), prop::option::of(1..3_u32)),
+        ) {
+            let domain = Domain::new("d", "", false);
+            let key = |entries: &[(String, String)], limit: Option<u32>| {
+                let entries: Vec<Entry> = entries
+                    .iter()
+                    .map(|(key, value)| Entry { key: key.clone(), value: value.clone() })
+                    .collect();
+                match limit {
+                    None => domain.key(&entries, &[]),
+                    Some(unit) => {
+                        let limit = RateLimitOverride { requests_per_unit: 1, unit: unit.cast_signed() };
+                        match domain.overridden(&entries, &limit) {
+                            Found::Limited { key, .. } => String::from_utf8(key.to_vec()).unwrap(),
+                            found => format!("{found:?}"),
+                        }
+                    }
+                }
+            };
+            let is_same = one == other && limits.0 == limits.1;
+            prop_assert_eq!(key(&one, limits.0) == key(&other, limits.1), is_same);
+        }
+    }
+
+    #[test]
+    fn a_text_without_a_star_is_no_pattern() {
+        assert!(Wildcard::new("").is_none() && Wildcard::new("ab").is_none());
     }
 }

@@ -100,8 +100,8 @@ impl Rule {
             [part] => self.limit.key(Some(part.value(facts)?.as_bytes())),
             parts => {
                 let mut subject = String::new();
-                for part in parts {
-                    if !subject.is_empty() {
+                for (index, part) in parts.iter().enumerate() {
+                    if index > 0 {
                         subject.push(':');
                     }
                     escape(&part.value(facts)?, &mut subject);

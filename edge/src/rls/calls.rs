@@ -84,7 +84,7 @@ impl Calls {
             };
             return Ok(frame::response(response).map(Either::Reply));
         }
-        let response = self.others.call(request.map(Page::new)).await?;
+        let response = Box::pin(self.others.call(request.map(Page::new))).await?;
         Ok(response.map(Either::Page))
     }
 }

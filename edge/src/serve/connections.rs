@@ -6,10 +6,11 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::{Body, Incoming};
+use axum::body::Body;
+use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::{Service as Handler, service_fn};
-use hyper::{Request, Response, StatusCode, Version};
+use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -18,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::stall::Stalling;
-use crate::http::Peer;
+use crate::http::{Peer, observe};
 use crate::service::Service;
 
 /// The fields of a request, at most, in bytes.
@@ -33,22 +34,19 @@ pub(super) const PING: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// When the listener cannot be used.
-pub async fn serve<H, B>(
+pub async fn serve<H>(
     listener: StdListener,
     handler: H,
     room: Arc<Semaphore>,
     service: Arc<Service>,
 ) -> io::Result<()>
 where
-    H: Handler<Request<Incoming>, Response = Response<B>, Error = Infallible>
+    H: Handler<Request<Incoming>, Response = Response<Body>, Error = Infallible>
         + Clone
         + Send
         + Sync
         + 'static,
     H::Future: Send,
-    B: Body + Default + Send + 'static,
-    B::Data: Send,
-    B::Error: std::error::Error + Send + Sync + 'static,
 {
     let listener = TcpListener::from_std(listener)?;
     let open = GracefulShutdown::new();
@@ -122,25 +120,20 @@ fn server(patience: Duration) -> Builder<TokioExecutor> {
 }
 
 /// The handler's response, if it has all of the request in time.
-async fn answer<H, B>(
+async fn answer<H>(
     handler: H,
     service: Arc<Service>,
     request: Request<Incoming>,
-) -> Result<Response<B>, Infallible>
+) -> Result<Response<Body>, Infallible>
 where
-    H: Handler<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    B: Default,
+    H: Handler<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
 {
     let is_persistent = request.version() == Version::HTTP_11;
     let answer = timeout(service.config.client_timeout, handler.call(request)).await;
     let is_late = answer.is_err();
     let mut response = match answer {
         Ok(response) => response?,
-        Err(_) => {
-            let mut response = Response::new(B::default());
-            *response.status_mut() = StatusCode::REQUEST_TIMEOUT;
-            response
-        }
+        Err(_) => observe::request_timeout(),
     };
     // A client that is told so comes back on another connection, to somebody else.
     if is_persistent && (is_late || service.is_ending()) {
