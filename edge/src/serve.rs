@@ -115,11 +115,18 @@ async fn wait_for_end(
 
 /// One worker's life.
 fn work(app: App, door: Door) -> io::Result<()> {
-    // One that cannot go on ends all, rather than leave its share of the connections alone.
-    let service = Arc::clone(&app.service);
-    let result = runtime().and_then(|runtime| runtime.block_on(serve_all(app, door)));
-    service.drain();
-    result
+    let _end = EndsAll(Arc::clone(&app.service));
+    runtime()?.block_on(serve_all(app, door))
+}
+
+/// Ends all when one worker cannot go on, even if it panics, rather than leave its share of
+/// the connections alone.
+struct EndsAll(Arc<Service>);
+
+impl Drop for EndsAll {
+    fn drop(&mut self) {
+        self.0.drain();
+    }
 }
 
 async fn serve_all(app: App, door: Door) -> io::Result<()> {
