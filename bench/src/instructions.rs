@@ -32,7 +32,11 @@ pub fn measure(options: &Options) -> Result<String> {
     let committed = fs::read_to_string(COMMITTED).unwrap_or_default();
     let was_version = committed.lines().next().unwrap_or_default().to_owned();
     let mut rows = format!("{version}\n");
+    let mut group = None;
     for workload in &options.workloads {
+        if group.replace(workload.group()) != Some(workload.group()) {
+            let _ = writeln!(text, "{}:", workload.group().title());
+        }
         let now = per_command(options, *workload)?;
         let was = committed
             .lines()
@@ -95,6 +99,8 @@ fn total(options: &Options, workload: Workload, commands: u64) -> Result<u64> {
         "--cachegrind-out-file=/dev/null".into(),
         format!("--log-file={}", log.display()),
     ]);
+    // What the server does by the clock is no part of a command.
+    let builder = builder.config("hz", "1");
     let builder = match (&options.redis_cell, workload) {
         (Some(cell), Workload::Cell) => {
             let path = cell.to_str().ok_or_else(|| Error::new("REDIS_CELL is not UTF-8"))?;
@@ -104,6 +110,9 @@ fn total(options: &Options, workload: Workload, commands: u64) -> Result<u64> {
     };
     let mut server = Instance::start(builder, &options.module)?;
     let script = server.prepare(KEYS)?;
+    if workload == Workload::Rule {
+        server.set_rules()?;
+    }
     let mut number = 0_u64;
     while number < commands {
         let mut pipe = Pipeline::new();

@@ -21,11 +21,13 @@ const BASES: [(Workload, &str); 4] = [
 
 /// What we want to be, pipelined: one workload, at least so many times as fast
 /// as another one.
-const TARGETS: [(Workload, f64, Workload); 6] = [
+const TARGETS: [(Workload, f64, Workload); 8] = [
+    (Workload::Policy, 1.25, Workload::Cell),
+    (Workload::Policy, 3.3, Workload::Lua),
+    (Workload::Rule, 1.5, Workload::Cell),
     (Workload::Take, 1.3, Workload::Cell),
     (Workload::Take, 4.0, Workload::Lua),
     (Workload::Take, 0.65, Workload::Hset),
-    (Workload::Refused, 1.3, Workload::Take),
     (Workload::MergeFields, 0.5, Workload::Take),
     (Workload::MergeFunction, 0.4, Workload::Function),
 ];
@@ -64,10 +66,14 @@ impl Rates {
             let _ = write!(text, "{title:>RATIO_WIDTH$}");
         }
         text.push('\n');
+        let mut group = None;
         for workload in Workload::ALL {
             let Some(rate) = self.rate(workload) else {
                 continue;
             };
+            if group.replace(workload.group()) != Some(workload.group()) {
+                let _ = writeln!(text, "{}:", workload.group().title());
+            }
             let rate = thousands(rate.median);
             let _ = write!(text, "{:TITLE_WIDTH$}{rate:>RATE_WIDTH$}", workload.title());
             for (base, _) in &bases {
@@ -141,7 +147,7 @@ mod tests {
         assert!(targets.contains(
             "CL.TAKE / Lua token bucket 4.00 (min 3.00, max 5.00), at least 4: reached\n"
         ));
-        assert!(targets.contains("CL.TAKE, refused / CL.TAKE: not measured\n"));
+        assert!(targets.contains("CL.TAKE, rule / redis-cell CL.THROTTLE: not measured\n"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::workload::{FUNCTION, KEYS, LUA, Workload};
+use crate::workload::{FUNCTION, KEYS, LUA, RULES, Workload};
 use claw_testkit::{Builder, Server, server_binary};
 use redis::{Cmd, Connection, Pipeline};
 use std::collections::BTreeMap;
@@ -46,6 +46,9 @@ impl Servers {
         }
         let mut main = Instance::start(main, module)?;
         let script = main.prepare(KEYS)?;
+        if options.workloads.contains(&Workload::Rule) {
+            main.set_rules()?;
+        }
         let both = options.redis_cell.is_some() && options.workloads.contains(&Workload::Throttle);
         let ours = match both {
             false => None,
@@ -107,6 +110,16 @@ impl Instance {
     /// Ends it, when it has written what it has to write.
     pub fn stop(self) {
         self.server.stop();
+    }
+
+    /// Sets the rule of [`Workload::Rule`], whose look-up other keys pay for, too.
+    pub fn set_rules(&mut self) -> Result<()> {
+        redis::cmd("CONFIG")
+            .arg("SET")
+            .arg("claw.policies")
+            .arg(RULES)
+            .query::<()>(&mut self.conn)?;
+        Ok(())
     }
 
     /// Loads script and function, whose SHA1 is handed back, and makes the keys that stay for

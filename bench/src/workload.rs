@@ -31,6 +31,9 @@ const RECORD_BYTES: &[u8] = b"\x88\xa6tokens\xcd\x01\xf4\
 /// The merge function of [`Workload::MergeFunction`] and [`Workload::Function`].
 pub const FUNCTION: &str = include_str!("../../examples/merge/premium-first.lua");
 
+/// The rule of [`Workload::Rule`].
+pub const RULES: &str = "u:* 1000000 100000/60000";
+
 /// The script that most people use for token buckets.
 pub const LUA: &str = include_str!("token_bucket.lua");
 
@@ -49,6 +52,8 @@ pub enum Workload {
     Refused,
     /// A take that brings its own policy.
     Policy,
+    /// A take under a rule for its key.
+    Rule,
     /// A take from a bucket with a pinned policy.
     Pinned,
     /// Our CL.THROTTLE.
@@ -63,6 +68,31 @@ pub enum Workload {
     MergeFunction,
     /// The function of that merge alone.
     Function,
+}
+
+/// Workloads that do alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// A limit whose numbers the caller sends.
+    Call,
+    /// A limit whose numbers the server has.
+    Server,
+    /// Merges.
+    Merge,
+    /// No limit.
+    Plain,
+}
+
+impl Group {
+    /// The title in tables.
+    pub fn title(self) -> &'static str {
+        match self {
+            Group::Call => "The policy in the call",
+            Group::Server => "The policy on the server",
+            Group::Merge => "Merges",
+            Group::Plain => "No limit",
+        }
+    }
 }
 
 /// What becomes of a workload's keys.
@@ -109,22 +139,33 @@ struct Spec {
 }
 
 impl Workload {
-    /// All of them.
-    pub const ALL: [Workload; 13] = [
-        Workload::Ping,
-        Workload::Incr,
-        Workload::Hset,
-        Workload::Take,
-        Workload::Refused,
+    /// All of them, by groups.
+    pub const ALL: [Workload; 14] = [
         Workload::Policy,
-        Workload::Pinned,
         Workload::Throttle,
         Workload::Cell,
         Workload::Lua,
+        Workload::Rule,
+        Workload::Take,
+        Workload::Refused,
+        Workload::Pinned,
         Workload::MergeFields,
         Workload::MergeFunction,
         Workload::Function,
+        Workload::Ping,
+        Workload::Incr,
+        Workload::Hset,
     ];
+
+    /// What it may be compared with like for like.
+    pub fn group(self) -> Group {
+        match self {
+            Workload::Policy | Workload::Throttle | Workload::Cell | Workload::Lua => Group::Call,
+            Workload::Rule | Workload::Take | Workload::Refused | Workload::Pinned => Group::Server,
+            Workload::MergeFields | Workload::MergeFunction | Workload::Function => Group::Merge,
+            Workload::Ping | Workload::Incr | Workload::Hset => Group::Plain,
+        }
+    }
 
     const fn spec(self) -> Spec {
         match self {
@@ -177,6 +218,15 @@ impl Workload {
                 name: "policy",
                 title: "CL.TAKE, policy in the call",
                 command: "CL.TAKE o:__rand_int__ CAPACITY 1000000 REFILL 100000 INTERVAL 60000",
+                answer: Answer::Numbers(&[1, 1_000_000]),
+                kind: "hash",
+                keys: Keys::Fresh,
+                counter: Counter::Taken,
+            },
+            Workload::Rule => Spec {
+                name: "rule",
+                title: "CL.TAKE, rule",
+                command: "CL.TAKE u:__rand_int__",
                 answer: Answer::Numbers(&[1, 1_000_000]),
                 kind: "hash",
                 keys: Keys::Fresh,
@@ -276,6 +326,7 @@ impl Workload {
             Workload::Take
             | Workload::Refused
             | Workload::Policy
+            | Workload::Rule
             | Workload::Pinned
             | Workload::Throttle
             | Workload::MergeFields

@@ -12,6 +12,7 @@ pub mod request_id;
 pub mod v1;
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
@@ -20,15 +21,20 @@ use axum::http::HeaderMap;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, any, delete, get, post};
 
+use self::observe::Seen;
 use crate::client;
 use crate::metrics::Route;
 use crate::ratings::Ratings;
 use crate::redis::Redis;
 use crate::service::Service;
 
-/// What every handler has at hand.
+/// What every handler of a worker has at hand. It is cloned for every request, so it counts
+/// nothing that workers share.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Parts>);
+
+/// What an [`App`] is made of.
+pub struct Parts {
     /// What all workers share.
     pub service: Arc<Service>,
     /// The worker's connection.
@@ -37,12 +43,20 @@ pub struct App {
     pub ratings: Ratings,
 }
 
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
 impl App {
     /// For one worker.
     #[must_use]
     pub fn new(service: Arc<Service>, redis: Redis) -> Self {
         let ratings = Ratings::new(&service.config, redis.clone());
-        Self { service, redis, ratings }
+        Self(Arc::new(Parts { service, redis, ratings }))
     }
 
     /// Who sent a request, past the proxies that are believed.
@@ -75,7 +89,7 @@ pub fn router(app: App) -> Router {
 
 /// A router of `routes` in which every answer is counted, and every error is a problem.
 fn build(app: App, routes: Vec<(&'static str, Route, MethodRouter<App>)>) -> Router {
-    let seen = |route| from_fn_with_state((app.clone(), route), observe::observe);
+    let seen = |route| from_fn_with_state(Arc::new(Seen::new(&app, route)), observe::observe);
     let mut router = Router::new();
     for (path, route, handlers) in routes {
         router = router.route(path, handlers.layer(seen(route)));

@@ -179,7 +179,8 @@ pub struct Metrics {
     /// Requests that a limit refused.
     pub rate_limited: Family<LimitName, Counter>,
     shadowed: Family<LimitName, Counter>,
-    durations: Family<RouteLabel, Histogram>,
+    /// How long requests took, in seconds, by route.
+    pub durations: Family<RouteLabel, Histogram>,
     /// Hits by limit of a descriptor file and by what it said.
     pub hits: Family<Hits, Counter>,
     /// Requests of Envoy's whose domain no descriptor file has.

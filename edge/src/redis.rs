@@ -270,11 +270,9 @@ impl Redis {
     }
 
     async fn ask(&self, key: &[u8], command: &Cmd, deadline: Instant) -> Result<Reply, Fault> {
-        // In boxes, since they are large, a decision is moved several times, and most wait for
-        // the answer to somebody else's command.
         let result = match &self.shared.route {
-            Route::One(link) => Box::pin(link.ask(command, deadline)).await,
-            Route::Cluster(cluster) => Box::pin(cluster.ask(key, command, deadline)).await,
+            Route::One(link) => link.ask(command, deadline).await,
+            Route::Cluster(cluster) => cluster.ask(key, command, deadline).await,
         };
         if let Err(fault) = &result {
             self.shared.health.fault(fault);

@@ -11,9 +11,9 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use claw_edge::http::routes;
-use claw_testkit::{Server, free_port, info_field, skipped};
-use common::Edge;
+use claw_testkit::{Server, eventually, free_port, info_field, skipped};
 use common::api::{get, post, send, start};
+use common::{Edge, PATIENCE, TICK};
 use serde_json::Value;
 
 fn limiting(url: &str) -> Edge {
@@ -131,6 +131,17 @@ fn an_edge_is_alive_and_ready_without_redis() {
     let wrong = send(edge.ops, "POST", "/metrics", &[], "");
     wrong.problem(405);
     assert_eq!(wrong.field("allow"), Some("GET,HEAD"));
+}
+
+#[test]
+fn an_edge_that_is_about_to_end_is_alive_and_not_ready() {
+    let server = Server::start();
+    let edge = start(&server.url(), &[("DRAIN_NOTICE", "10s")]);
+    edge.signal(15);
+    eventually(PATIENCE, TICK, "it is not ready", || get(edge.ops, "/readyz").status == 503);
+    assert_eq!(get(edge.ops, "/readyz").problem(503), "this instance is ending");
+    assert_eq!(get(edge.ops, "/livez").status, 200);
+    assert_eq!(get(edge.http, "/auth").status, 200, "what comes in is still served");
 }
 
 #[test]

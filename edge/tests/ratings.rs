@@ -17,7 +17,7 @@ use claw_edge::metrics::Metrics;
 use claw_edge::ratings::{self, Ratings};
 use claw_edge::redis::Redis;
 use claw_edge::redis::health::Health;
-use claw_testkit::{Cluster, Server, ask, eventually, fields, run};
+use claw_testkit::{Cluster, Server, ask, digest, eventually, fields, run, wait_for_offset};
 use common::api::{Response, get, post, send, start};
 use common::{Edge, PATIENCE, TICK, send_signal};
 use proptest::prelude::*;
@@ -227,11 +227,12 @@ fn what_cannot_be_stored_is_given_back() {
 fn a_server_that_hangs_is_waited_for_once() {
     let server = Server::start();
     let user = [("USER_CAPACITY", "5"), ("USER_REFILL", "1")];
-    let edge = start(&server.url(), &[&user[..], &[("DECISION_TIMEOUT", "2s")]].concat());
+    let one = [("WORKERS", "1"), ("DECISION_TIMEOUT", "2s")];
+    let edge = start(&server.url(), &[user, one].concat());
     assert_eq!(rate(&edge, "ann", "tea", "1").status, 200);
     send_signal(server.pid(), 19);
     let refused = rate(&edge, "ann", "tea", "2");
-    let waited = edge.metric("operator_redis_faults_total", r#"kind="deadline""#);
+    let waited = edge.metric("operator_redis_faults_total", "");
     send_signal(server.pid(), 18);
     assert!(refused.problem(503).ends_with("it is safe to send the request again"));
     // For the limit, which fails open; and not once more to store it.
@@ -269,6 +270,28 @@ fn the_function_is_loaded_whenever_it_is_missing() {
         rating.status == 200 && rating.json()["rating"] == 3
     });
     drop(server);
+}
+
+#[test]
+fn a_replica_holds_the_same_and_can_be_promoted() {
+    let master = Server::start();
+    let replica = Server::replica_of(&master).start();
+    let edge = start(&master.url(), &[]);
+    for (user, item) in [("ann", "tea"), ("bob", "tea"), ("ann", "ice")] {
+        assert_eq!(rate(&edge, user, item, "4").status, 200);
+    }
+    assert_eq!(send(edge.http, "DELETE", "/users/bob", &[], "").status, 204);
+    wait_for_offset(&master, &replica);
+    assert_eq!(digest(&mut replica.connection()), digest(&mut master.connection()));
+    master.stop();
+    let mut promoted = replica.connection();
+    run(&mut promoted, &["REPLICAOF NO ONE"]);
+    // The library has come with the data: whoever may not load it can go on.
+    run(&mut promoted, &["ACL SETUSER default -function"]);
+    let edge = start(&replica.url(), &[]);
+    assert_eq!(get(edge.http, "/items/tea").json()["count"], 1);
+    assert_eq!(rate(&edge, "ann", "tea", "5").status, 200);
+    assert_eq!(get(edge.http, "/items/tea").json()["mean"], 5);
 }
 
 #[test]

@@ -105,6 +105,17 @@ async fn a_bad_file_changes_nothing() {
     claw_testkit::eventually(PATIENCE, TICK, "it is read", || reloads(&edge, "applied") == 2);
 }
 
+#[test]
+fn a_service_does_not_start_with_a_bad_file() {
+    let (redis, dir) = (Server::start(), tempfile::tempdir().unwrap());
+    let file = dir.path().join("d.yaml");
+    fs::write(&file, limit(7).replace("unit: day", "unit: dya")).unwrap();
+    let mut edge = Edge::builder(&redis.url()).env("RLS_CONFIG", dir.path()).launch();
+    assert_eq!(edge.wait().code(), Some(1));
+    let told = format!("{}:4: 'dya' is no unit of a rate limit", file.display());
+    assert!(edge.log().contains(&told), "{}", edge.log());
+}
+
 #[tokio::test]
 async fn a_config_map_that_kubernetes_turns_is_read() {
     let (redis, dir) = (Server::start(), tempfile::tempdir().unwrap());

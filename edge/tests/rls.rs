@@ -19,6 +19,7 @@ use common::tools::{block, envoy};
 use common::{Builder, Edge, PATIENCE, TICK, server};
 use http_body_util::BodyExt;
 use tempfile::TempDir;
+use tonic::Status;
 use tonic::body::Body;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -215,6 +216,22 @@ async fn a_message_that_cannot_be_read_has_a_status() {
         assert!(field("grpc-status") == code && told.starts_with(message), "{path}: {told}");
     }
     assert_eq!(edge.metric("operator_requests_total", "invalid"), 8);
+}
+
+#[tokio::test]
+async fn a_message_that_does_not_come_is_not_waited_for() {
+    let redis = server();
+    let (edge, _dir) = builder(&redis, LIMITS);
+    let edge = edge.env("CLIENT_TIMEOUT", "200ms").start();
+    let mut channel = Client::new(edge.grpc).channel;
+    let never = tokio_stream::pending::<Result<hyper::body::Frame<bytes::Bytes>, Status>>();
+    let request = http::Request::post(format!("http://edge{PATH}"))
+        .header("content-type", "application/grpc")
+        .body(Body::new(http_body_util::StreamBody::new(never)))
+        .unwrap();
+    std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
+    let response = tokio::time::timeout(PATIENCE, channel.call(request)).await.unwrap().unwrap();
+    assert_eq!(response.headers()["grpc-status"], "4", "{response:?}");
 }
 
 #[tokio::test]

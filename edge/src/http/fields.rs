@@ -19,7 +19,7 @@ const LARGEST: u64 = 999_999_999_999_999;
 
 /// Adds what `verdict` says to a response; with `older`, in the fields of older drafts too.
 pub fn add(headers: &mut HeaderMap, verdict: &Verdict, older: bool) {
-    let (mut policies, mut limits) = (String::new(), String::new());
+    let (mut policies, mut limits) = (String::with_capacity(64), String::with_capacity(64));
     let mut least: Option<Shown> = None;
     // What only watches is nothing that a client could go by.
     let shown = verdict.outcomes.iter().filter(|outcome| outcome.charge.limit.mode != Mode::Shadow);

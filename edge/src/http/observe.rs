@@ -1,25 +1,57 @@
 //! What is done with every request, around its handler: it gets an id, it is counted, its time is
 //! taken, and its problem is written out.
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::Histogram;
 
 use super::problem::Problem;
 use super::{App, request_id};
-use crate::metrics::{self, Outcome, Route};
+use crate::metrics::{self, Outcome, Route, RouteLabel};
+
+/// What is known of a route beforehand. Nearly every request passes, so what counts those is at
+/// hand.
+pub struct Seen {
+    app: App,
+    route: Route,
+    allowed: Counter,
+    durations: Histogram,
+}
+
+impl Seen {
+    /// For one route of one worker.
+    #[must_use]
+    pub fn new(app: &App, route: Route) -> Self {
+        let metrics = &app.service.metrics;
+        let allowed = metrics::Request { route, result: Outcome::Allowed };
+        Self {
+            app: app.clone(),
+            route,
+            allowed: metrics.requests.get_or_create_owned(&allowed),
+            durations: metrics.durations.get_or_create_owned(&RouteLabel { route }),
+        }
+    }
+
+    fn count(&self, result: Outcome) {
+        if result == Outcome::Allowed {
+            self.allowed.inc();
+        } else {
+            let request = metrics::Request { route: self.route, result };
+            self.app.service.metrics.requests.get_or_create(&request).inc();
+        }
+    }
+}
 
 /// Hands the request on, and completes the response.
-pub async fn observe(
-    State((app, route)): State<(App, Route)>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub async fn observe(State(seen): State<Arc<Seen>>, request: Request, next: Next) -> Response {
+    let route = seen.route;
     let begin = Instant::now();
     let id = request_id::of(request.headers());
     let mut response = next.run(request).await;
@@ -44,9 +76,8 @@ pub async fn observe(
         None => Outcome::Allowed,
     };
     response.headers_mut().insert(request_id::HEADER, id);
-    let counted = &app.service.metrics;
-    counted.requests.get_or_create(&metrics::Request { route, result: outcome }).inc();
-    counted.took(route, begin.elapsed());
+    seen.count(outcome);
+    seen.durations.observe(begin.elapsed().as_secs_f64());
     response
 }
 

@@ -12,6 +12,8 @@ use axum::body::Body as Page;
 use axum::http::{Request, Response};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming};
+use tokio::time::timeout;
+use tonic::Status;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
@@ -75,7 +77,12 @@ impl Calls {
         request: Request<Incoming>,
     ) -> Result<Response<Either>, Infallible> {
         if request.uri().path() == PATH {
-            let response = match frame::read(request.into_body()).await {
+            let message =
+                timeout(self.service.config.client_timeout, frame::read(request.into_body()));
+            let message = message
+                .await
+                .unwrap_or_else(|_| Err(Status::deadline_exceeded("the request came too slowly")));
+            let response = match message {
                 Ok(message) => super::decide(&self.service, &self.redis, &message).await,
                 Err(status) => {
                     super::count_invalid(&self.service);
