@@ -46,7 +46,9 @@ pub fn measure(options: &Options) -> Result<String> {
         let change = compared.map_or("new".into(), |change| format!("{change:+.1} %"));
         let _ = write!(text, "{:<32}{:>8}   {change}", workload.title(), thousands(now));
         text.push_str(match compared {
-            Some(change) if workload.is_ours() && change > WORSE => "   WORSE than what is committed\n",
+            Some(change) if workload.is_ours() && change > WORSE => {
+                "   WORSE than what is committed\n"
+            }
             _ => "\n",
         });
         eprint!(".");
