@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use axum::http::HeaderName;
+use axum::http::{HeaderName, Uri};
 use clap::Parser;
 use clap::builder::BoolishValueParser;
 
@@ -193,10 +193,58 @@ pub struct Config {
     /// How many ratings the outbox keeps, about, for those who follow it
     #[arg(long, env, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     pub ratings_outbox: u64,
+
+    /// The other regions and the servers that keep their ratings, forms as REDIS_URL:
+    /// eu=redis://..,us=rediss://..
+    #[arg(long, env, value_delimiter = ',')]
+    pub ratings_peers: Vec<String>,
+
+    /// A file with the password of the peers' servers, read at each connection
+    #[arg(long, env)]
+    pub ratings_peers_password_file: Option<PathBuf>,
+
+    /// Where ratings are told, signed: https://..
+    #[arg(long, env)]
+    pub webhook_url: Option<Uri>,
+
+    /// A file with the secrets that sign what is told, whsec_.., one on each line
+    #[arg(long, env)]
+    pub webhook_secret_file: Option<PathBuf>,
+
+    /// The chat of Telegram in which ratings are told
+    #[arg(long, env)]
+    pub telegram_chat: Option<String>,
+
+    /// A file with the token of the bot that tells them
+    #[arg(long, env)]
+    pub telegram_token_file: Option<PathBuf>,
+
+    /// Where Telegram's API is
+    #[arg(long, env, default_value = "https://api.telegram.org")]
+    pub telegram_url: Uri,
+
+    /// How long a receiver of notifications may take to answer
+    #[arg(long, env, default_value = "5s", value_parser = duration)]
+    pub notify_timeout: Duration,
+}
+
+/// How long work in the background waits for an answer, in place of `DECISION_TIMEOUT`. It lets
+/// a server wait for something new for a second.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Config {
+    /// The same for work in the background, for which nobody waits.
+    #[must_use]
+    pub fn patient(&self) -> Self {
+        Self { decision_timeout: PATIENCE, lease: 0, local_refusals: false, ..self.clone() }
+    }
 }
 
 /// Reads the name of a region. No other letters: each region has to order names alike.
-fn region(text: &str) -> Result<String, String> {
+///
+/// # Errors
+/// Says what is read instead.
+pub fn region(text: &str) -> Result<String, String> {
     let fits = |letter: char| letter.is_ascii_alphanumeric() || "_.-".contains(letter);
     if text.is_empty() || text.len() > 64 || !text.chars().all(fits) {
         return Err("a region is named by 1 to 64 letters, digits, _, . and -".to_owned());

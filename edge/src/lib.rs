@@ -13,6 +13,8 @@
 //! | [`redis`] | the connection that decides: deadlines, circuit, coalescing |
 //! | [`http`] | the rating API, forward authentication, and the pages for operators |
 //! | [`ratings`] | what users think of items, kept in Redis by a Function |
+//! | [`background`] | the work that one instance of a region does for all |
+//! | [`notify`] | what was rated is told to others: webhook, Telegram |
 //! | [`rls`] | Envoy's rate limit service, over gRPC |
 //! | [`metrics`] | what is counted |
 //! | [`service`] | what all workers share |
@@ -21,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod background;
 pub mod check;
 pub mod client;
 pub mod config;
@@ -28,6 +31,7 @@ pub mod decide;
 pub mod http;
 pub mod limits;
 pub mod metrics;
+pub mod notify;
 pub mod proto;
 pub mod ratings;
 pub mod redis;

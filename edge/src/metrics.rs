@@ -1,5 +1,6 @@
 //! What is counted, in the text format of Prometheus. No label names a user.
 
+pub mod ratings;
 pub mod redis;
 
 use std::collections::HashSet;
@@ -13,6 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::ratings::RatingMetrics;
 use self::redis::RedisMetrics;
 
 /// A closed set of values of a label, each with its text.
@@ -193,6 +195,8 @@ pub struct Metrics {
     pub connections_refused: Counter,
     /// The way to Redis.
     pub redis: RedisMetrics,
+    /// Ratings between regions.
+    pub ratings: RatingMetrics,
 }
 
 impl Default for Metrics {
@@ -226,6 +230,7 @@ impl Default for Metrics {
             connections_refused.clone(),
         );
         let redis = RedisMetrics::registered(&mut registry);
+        let ratings = RatingMetrics::registered(&mut registry);
         Self {
             registry,
             requests,
@@ -238,6 +243,7 @@ impl Default for Metrics {
             reloads,
             connections_refused,
             redis,
+            ratings,
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use self::listen::{check_free, connections, listen};
+use crate::background::Background;
 use crate::http::{self, App};
 use crate::redis::Redis;
 use crate::reload;
@@ -52,6 +53,7 @@ pub fn serve(service: Service) -> io::Result<()> {
     for address in [http, grpc, ops] {
         check_free(address)?;
     }
+    let background = Background::new(Arc::clone(&service)).map_err(io::Error::other)?;
     let runtime = runtime()?;
     // Before anybody can see that the service is there, and end it.
     let signals = {
@@ -80,7 +82,19 @@ pub fn serve(service: Service) -> io::Result<()> {
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(app, door))
         })
         .collect::<io::Result<_>>()?;
-    runtime.block_on(wait_for_end(&service, signals));
+    // On this thread, which decides nothing.
+    let background = runtime.spawn({
+        let end = EndsAll(Arc::clone(&service));
+        async move {
+            background.run().await;
+            drop(end);
+        }
+    });
+    runtime.block_on(async {
+        wait_for_end(&service, signals).await;
+        // It ends with the service, or has broken off before.
+        let _ = background.await;
+    });
     for thread in threads {
         thread.join().map_err(|_| io::Error::other("a worker panicked"))??;
     }
@@ -120,7 +134,7 @@ fn work(app: App, door: Door) -> io::Result<()> {
 }
 
 /// Ends all when one worker cannot go on, even if it panics, rather than leave its share of
-/// the connections alone.
+/// the work alone.
 struct EndsAll(Arc<Service>);
 
 impl Drop for EndsAll {

@@ -25,7 +25,7 @@ use proptest::sample::Index;
 use redis::Connection;
 use serde_json::json;
 
-const LIBRARY: &str = include_str!("../src/ratings.lua");
+const LIBRARY: &str = include_str!("../src/ratings/library.lua");
 
 fn rate(edge: &Edge, user: &str, item: &str, rating: &str) -> Response {
     post(
