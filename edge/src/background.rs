@@ -11,6 +11,8 @@ use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 
 use crate::metrics::ratings::RatingMetrics;
+use crate::notify::receiver::Receiver;
+use crate::notify::teller::Teller;
 use crate::ratings::Ratings;
 use crate::ratings::follow::Follower;
 use crate::ratings::lease::Lease;
@@ -35,6 +37,7 @@ pub struct Background {
     ratings: Ratings,
     lease: Arc<Lease>,
     followers: Vec<Follower>,
+    tellers: Vec<Teller>,
     metrics: RatingMetrics,
 }
 
@@ -52,8 +55,16 @@ impl Background {
         let follower =
             |peer| Follower::new(peer, library.clone(), Arc::clone(&lease), metrics.clone());
         let followers = peers(&config)?.into_iter().map(follower).collect();
+        let teller = |receiver| {
+            let reader = Redis::new(&config, Arc::new(Health::background()))?;
+            let notify = service.metrics.notify.clone();
+            let (library, lease) = (library.clone(), Arc::clone(&lease));
+            Ok(Teller::new(receiver, reader, library, lease, notify, config.notify_pause))
+        };
+        let tellers = Receiver::all(&config)?.into_iter().map(teller);
+        let tellers = tellers.collect::<Result<_, String>>()?;
         let ratings = Ratings::new(&config, redis);
-        Ok(Self { service, ratings, lease, followers, metrics })
+        Ok(Self { service, ratings, lease, followers, tellers, metrics })
     }
 
     /// Works until the service drains.
@@ -93,13 +104,15 @@ impl Background {
     /// Whether there is work, and nobody else does it. Where ratings are not used, this writes
     /// nothing into the server.
     async fn is_my_turn(&self) -> Result<bool, Fault> {
-        let has_work = !self.followers.is_empty() || self.ratings.has_work().await?;
+        let is_asked = !self.followers.is_empty() || !self.tellers.is_empty();
+        let has_work = is_asked || self.ratings.has_work().await?;
         Ok(has_work && self.lease.take().await?)
     }
 
     async fn work(&self) {
         let followers = join_all(self.followers.iter().map(Follower::run));
-        futures_util::join!(self.tend(), followers);
+        let tellers = join_all(self.tellers.iter().map(Teller::run));
+        futures_util::join!(self.tend(), followers, tellers);
     }
 
     /// Finishes what was begun, by whomever.

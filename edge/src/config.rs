@@ -196,7 +196,7 @@ pub struct Config {
 
     /// The other regions and the servers that keep their ratings, forms as REDIS_URL:
     /// eu=redis://..,us=rediss://..
-    #[arg(long, env, value_delimiter = ',')]
+    #[arg(long, env, hide_env_values = true, value_delimiter = ',')]
     pub ratings_peers: Vec<String>,
 
     /// A file with the password of the peers' servers, read at each connection
@@ -204,7 +204,7 @@ pub struct Config {
     pub ratings_peers_password_file: Option<PathBuf>,
 
     /// Where ratings are told, signed: https://..
-    #[arg(long, env)]
+    #[arg(long, env, hide_env_values = true)]
     pub webhook_url: Option<Uri>,
 
     /// A file with the secrets that sign what is told, whsec_.., one on each line
@@ -226,6 +226,10 @@ pub struct Config {
     /// How long a receiver of notifications may take to answer
     #[arg(long, env, default_value = "5s", value_parser = duration)]
     pub notify_timeout: Duration,
+
+    /// How long after its first failure a notification is tried again; then twice as long, up to a minute
+    #[arg(long, env, default_value = "500ms", value_parser = duration)]
+    pub notify_pause: Duration,
 }
 
 /// How long work in the background waits for an answer, in place of `DECISION_TIMEOUT`. It lets

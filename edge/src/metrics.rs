@@ -1,5 +1,6 @@
 //! What is counted, in the text format of Prometheus. No label names a user.
 
+pub mod notify;
 pub mod ratings;
 pub mod redis;
 
@@ -14,6 +15,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::notify::NotifyMetrics;
 use self::ratings::RatingMetrics;
 use self::redis::RedisMetrics;
 
@@ -197,6 +199,8 @@ pub struct Metrics {
     pub redis: RedisMetrics,
     /// Ratings between regions.
     pub ratings: RatingMetrics,
+    /// Notifications.
+    pub notify: NotifyMetrics,
 }
 
 impl Default for Metrics {
@@ -231,6 +235,7 @@ impl Default for Metrics {
         );
         let redis = RedisMetrics::registered(&mut registry);
         let ratings = RatingMetrics::registered(&mut registry);
+        let notify = NotifyMetrics::registered(&mut registry);
         Self {
             registry,
             requests,
@@ -244,6 +249,7 @@ impl Default for Metrics {
             connections_refused,
             redis,
             ratings,
+            notify,
         }
     }
 }

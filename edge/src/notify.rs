@@ -1,7 +1,12 @@
 //! What was rated and forgotten here is told to others, at least once each and in order for each
 //! user: by a signed request to a webhook, or as a message by Telegram.
 
+mod desk;
+mod event;
 pub mod parked;
+pub mod receiver;
+mod sign;
+pub mod teller;
 
 use crate::ratings::library::Library;
 use crate::redis::{Fault, Redis};

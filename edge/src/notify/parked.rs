@@ -8,6 +8,9 @@ use crate::redis::{Fault, Redis};
 /// The stream of them. Each entry has the fields of the outbox, and `to`, `why` and `tries`.
 pub const PARKED: &str = "{ratings}:undelivered";
 
+/// The stream of those that are to be tried again, with the same fields.
+pub(super) const AGAIN: &str = "{ratings}:again";
+
 /// A notification that has failed too often.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parked {
