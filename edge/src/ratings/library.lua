@@ -283,12 +283,6 @@ local function apply_or_park(record)
   return 2
 end
 
--- KEYS: the user, the item. ARGV: user, item, millionths, stamp, region, as in the outbox of the
--- region that it comes from. Returns what apply_or_park does.
-local function apply(_, args)
-  return apply_or_park(checked(args[1], args[2], args[3], args[4], args[5]))
-end
-
 -- KEYS: nothing that counts, here and below. ARGV: who wants the lease, and for how many
 -- milliseconds; 0 gives it back. Returns whether it is his.
 local function lease(_, args)
@@ -438,7 +432,6 @@ end
 
 redis.register_function('claw_rate_1', rate)
 redis.register_function('claw_forget_1', forget)
-redis.register_function('claw_apply_1', apply)
 redis.register_function('claw_tend_1', tend)
 redis.register_function('claw_lease_1', lease)
 redis.register_function('claw_place_1', place)

@@ -12,6 +12,7 @@
 
 pub mod api;
 pub mod http;
+pub mod ratings;
 pub mod relay;
 pub mod rls;
 pub mod tools;
