@@ -18,7 +18,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 /// What sync has to leave of the throughput.
-const TARGET: f64 = 0.7;
+const TARGET: f64 = 0.75;
 
 /// Below the tables.
 const NOTES: &str = "\
