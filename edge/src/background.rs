@@ -18,7 +18,7 @@ use crate::ratings::follow::Follower;
 use crate::ratings::lease::Lease;
 use crate::ratings::library::Library;
 use crate::ratings::peers::peers;
-use crate::redis::health::Health;
+use crate::redis::health::{Health, Told};
 use crate::redis::{Fault, Redis};
 use crate::service::Service;
 
@@ -73,7 +73,7 @@ impl Background {
             () = self.service.draining() => {}
             never = self.turns() => match never {},
         }
-        self.metrics.leader.set(0);
+        self.rest();
         let _ = timeout(FAREWELL, self.lease.give_back()).await;
     }
 
@@ -89,7 +89,7 @@ impl Background {
                         () = self.work() => {}
                     }
                     self.lease.give_back().await;
-                    self.metrics.leader.set(0);
+                    self.rest();
                     tracing::info!("this instance does the work of its region no longer");
                 }
                 // Most likely one that is there for limits alone, and may not touch ratings.
@@ -100,6 +100,13 @@ impl Background {
                 Ok(false) | Err(_) => sleep(EVERY).await,
             }
         }
+    }
+
+    /// Shows no number of which the next leader knows better.
+    fn rest(&self) {
+        self.metrics.leader.set(0);
+        self.metrics.parked.set(0);
+        self.tellers.iter().for_each(Teller::rest);
     }
 
     /// Whether there is work, and nobody else does it. Where ratings are not used, this writes
@@ -123,11 +130,15 @@ impl Background {
 
     /// Finishes what was begun, by whomever.
     async fn tend(&self) {
+        let mut told = Told::default();
         loop {
             match self.tend_all().await {
                 Ok(false) if !self.is_configured() => return,
                 Ok(_) => {}
-                Err(fault) => tracing::debug!(?fault, "what is left to do has to wait"),
+                Err(fault) if told.is_news(&fault) => {
+                    tracing::warn!(?fault, "what is left to do has to wait");
+                }
+                Err(_) => {}
             }
             sleep(EVERY).await;
         }

@@ -7,19 +7,22 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use claw_edge::background::Background;
 use claw_edge::config::Config;
 use claw_edge::limits;
 use claw_edge::service::Service;
-use claw_testkit::{Random, Server, ask, error, eventually, fields, int, run, soak};
+use claw_testkit::{
+    Cluster, Random, Server, ask, error, eventually, fields, int, run, slot_of, soak,
+};
 use common::api::{get, send, start};
-use common::ratings::{LIBRARY, Record, expected, load, rate, stored};
+use common::ratings::{LIBRARY, Record, expected, follow, load, rate, stored};
 use common::{Edge, PATIENCE, TICK};
 use redis::Connection;
 use tokio::runtime::{Builder, Handle};
@@ -241,6 +244,79 @@ fn nobody_writes_without_the_lease() {
     });
 }
 
+/// The rules behind `ACL SETUSER name` on a page.
+fn rules(page: &str, name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/edge").join(page);
+    let page = std::fs::read_to_string(path).unwrap();
+    let begin = format!("ACL SETUSER {name} ");
+    let rules = page.split(&begin).skip(1).filter_map(|rest| rest.split("\n```").next());
+    rules.into_iter().find(|rules| rules.contains("+info")).unwrap().replace('\n', " ")
+}
+
+#[test]
+fn the_rights_that_the_pages_name_are_enough() {
+    let servers = [Server::start(), Server::start()];
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("password");
+    std::fs::write(&file, "password\n").unwrap();
+    for server in &servers {
+        let rules = |page, name| format!("ACL SETUSER {name} {}", rules(page, name));
+        let lines = [
+            rules("failures.md", "edge"),
+            rules("regions.md", "edge"),
+            rules("regions.md", "follower"),
+        ];
+        run(&mut server.connection(), &lines.each_ref().map(String::as_str));
+    }
+    let url =
+        |user: &str, server: &Server| server.url().replace("redis://", &format!("redis://{user}@"));
+    let edges: Vec<Edge> = (0..2)
+        .map(|place| {
+            let other = 1 - place;
+            let peers = format!("{}={}", NAMES[other], url("follower", &servers[other]));
+            let settings = [
+                ("REGION", NAMES[place]),
+                ("REDIS_PASSWORD_FILE", file.to_str().unwrap()),
+                ("RATINGS_PEERS_PASSWORD_FILE", file.to_str().unwrap()),
+                ("RATINGS_PEERS", &peers),
+            ];
+            start(&url("edge", &servers[place]), &settings)
+        })
+        .collect();
+    for (edge, user) in edges.iter().zip(["ann", "bob"]) {
+        assert_eq!(rate(edge, user, "tea", "4").status, 200);
+        assert_eq!(rate(edge, "cid", user, "4").status, 200);
+        assert_eq!(send(edge.http, "DELETE", "/users/cid", &[], "").status, 204);
+    }
+    assert_eq!(await_equal(&servers)["{ratings}:item:tea"]["count"], "2");
+    for server in &servers {
+        let denied: Vec<String> = ask(&mut server.connection(), "ACL LOG");
+        assert_eq!(denied, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_region_may_be_a_cluster() {
+    let server = Server::start();
+    let cluster = Cluster::start(3, 0);
+    let nodes: Vec<String> =
+        cluster.nodes().iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
+    let of_cluster = format!("redis+cluster://{}", nodes.join(","));
+    let eu =
+        start(&server.url(), &[("REGION", "eu"), ("RATINGS_PEERS", &format!("us={of_cluster}"))]);
+    let peers = format!("eu={}", server.url());
+    let us = start(&of_cluster, &[("REGION", "us"), ("RATINGS_PEERS", &peers)]);
+    for number in 0..20 {
+        let user = format!("u{}", number % 6);
+        assert_eq!(rate([&eu, &us][number % 2], &user, "tea", "4").status, 200);
+    }
+    let node = &cluster.nodes()[cluster.node_for_slot(slot_of("{ratings}:"))];
+    eventually(PATIENCE, TICK, "both hold the same", || {
+        let held = [&server, node].map(|server| stored(&mut server.connection()));
+        held[0] == held[1] && held[0].len() == 7
+    });
+}
+
 /// Loads a library whose clock goes otherwise, and lets nobody load another one.
 fn set_clock(server: &Server, hours: i64) {
     let there = "return tonumber(time[1]) * 1000000 + tonumber(time[2])";
@@ -281,6 +357,29 @@ fn a_clock_that_is_an_hour_off_loses_nothing() {
     let held = await_equal(&servers);
     let ratings = held.iter().filter(|(key, _)| key.contains(":user:"));
     assert_eq!(ratings.map(|(_, items)| items.len()).sum::<usize>(), 20);
+}
+
+#[test]
+fn a_key_that_others_have_written_to_keeps_nothing_else_from_being_done() {
+    let server = Server::start();
+    let mut conn = server.connection();
+    set_clock(&server, -1);
+    let (seconds, _): (u64, u64) = ask(&mut conn, "TIME");
+    let stamp = (seconds * 1_000_000).to_string();
+    for user in ["ann", "bob"] {
+        assert_eq!(follow(&mut conn, [user, "tea", "1", &stamp, "eu"]), [0, 0, 1, 0]);
+    }
+    run(&mut conn, &["SET {ratings}:user:ann x", "FCALL claw_forget_1 1 {ratings}: cid eu 10"]);
+    set_clock(&server, 0);
+    let tend = "FCALL claw_tend_1 1 {ratings}:";
+    assert_eq!(int(&mut conn, tend), 1);
+    assert_eq!(int(&mut conn, "EXISTS {ratings}:sweep"), 0);
+    assert_eq!(fields(&mut conn, "{ratings}:item:tea")["count"], "1", "of bob");
+    let told = error(&mut conn, tend);
+    assert!(told.contains("WRONGTYPE"), "{told}");
+    run(&mut conn, &["DEL {ratings}:user:ann"]);
+    assert_eq!((int(&mut conn, tend), int(&mut conn, tend)), (1, 0));
+    assert_eq!(fields(&mut conn, "{ratings}:item:tea")["count"], "2");
 }
 
 // Random histories, with the work in the background in this process, so that it can be dropped
@@ -466,4 +565,131 @@ fn try_rate(port: u16, random: &mut Random) -> Option<Record> {
         stamp: told["stamp"].as_u64().unwrap(),
         region: told["region"].as_str().unwrap().to_owned(),
     })
+}
+
+// Figures for docs/edge/regions.md: `make bench-ratings`.
+
+/// What a process has in memory, in MB.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+#[test]
+#[ignore = "measures: make bench-ratings"]
+fn measure_the_lag() {
+    const CLIENTS: u64 = 8;
+    const PER_SECOND: u64 = 2_000;
+    const SECONDS: u64 = 20;
+    let servers =
+        [Server::start(), Server::builder().config("notify-keyspace-events", "Kh").start()];
+    let edges = [edge(&servers, 0, &[]), edge(&servers, 1, &[])];
+    assert_eq!(rate(&edges[0], "ann", "tea", "4").status, 200);
+    await_equal(&servers);
+    let micros = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
+    let total = PER_SECOND * SECONDS;
+    let (stamps, arrivals) = thread::scope(|scope| {
+        // Who hears in the second region of each user that is written.
+        let client = servers[1].client();
+        let arrivals = scope.spawn(move || {
+            let mut conn = client.get_connection().unwrap();
+            let mut heard = conn.as_pubsub();
+            heard.psubscribe("__keyspace@0__:{ratings}:user:*").unwrap();
+            let mut arrivals = BTreeMap::new();
+            while (arrivals.len() as u64) < total {
+                let message = heard.get_message().unwrap();
+                let user = message.get_channel_name().rsplit(':').next().unwrap().to_owned();
+                arrivals.insert(user, micros());
+            }
+            arrivals
+        });
+        let begin = Instant::now() + Duration::from_millis(200);
+        let edge = &edges[0];
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| {
+                scope.spawn(move || {
+                    let mut connection = edge.client();
+                    let each = PER_SECOND * SECONDS / CLIENTS;
+                    let stamps = (0..each).map(|number| {
+                        let due = begin
+                            + Duration::from_micros(
+                                (number * CLIENTS + client) * 1_000_000 / PER_SECOND,
+                            );
+                        thread::sleep(due.saturating_duration_since(Instant::now()));
+                        let user = format!("u{client}-{number}");
+                        let body = format!(
+                            r#"{{"user_id":"{user}","item_id":"i{}","rating":4}}"#,
+                            number % 1000
+                        );
+                        let response = connection.request("POST", "/rating", &body).unwrap();
+                        assert_eq!(response.status, 200);
+                        let told: serde_json::Value =
+                            serde_json::from_slice(&response.body).unwrap();
+                        (user, told["stamp"].as_u64().unwrap())
+                    });
+                    stamps.collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let stamps: Vec<_> =
+            clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+        println!("{total} ratings in {:?}", begin.elapsed());
+        (stamps, arrivals.join().unwrap())
+    });
+    let mut lags: Vec<u64> =
+        stamps.iter().map(|(user, stamp)| arrivals[user].saturating_sub(*stamp)).collect();
+    lags.sort_unstable();
+    let at = |share: usize| lags[(lags.len() - 1) * share / 1000];
+    println!(
+        "lag in us: median {}, p99 {}, p99.9 {}, greatest {}",
+        at(500),
+        at(990),
+        at(999),
+        at(1000)
+    );
+    println!("MB of the edges: {} and {}", resident(edges[0].pid()), resident(edges[1].pid()));
+    assert!(at(990) < 200_000);
+    await_equal(&servers);
+}
+
+#[test]
+#[ignore = "measures: make bench-ratings"]
+fn measure_a_region_that_joins() {
+    let servers = [Server::start(), Server::start()];
+    let mut conn = servers[0].connection();
+    load(&mut conn);
+    for part in 0..1_000 {
+        let mut pipe = redis::pipe();
+        for number in part * 1_000..(part + 1) * 1_000 {
+            let (user, item) = (format!("u{}", number % 100_000), format!("i{}", number / 100));
+            pipe.cmd("FCALL").arg("claw_rate_1").arg(2);
+            pipe.arg(format!("{{ratings}}:user:{user}")).arg(format!("{{ratings}}:item:{item}"));
+            pipe.arg(&user).arg(&item).arg(3_000_000).arg("eu").arg(1_000).ignore();
+        }
+        pipe.query::<()>(&mut conn).unwrap();
+    }
+    let begin = Instant::now();
+    let us = edge(&servers, 1, &[]);
+    let mut there = servers[1].connection();
+    let patience = Duration::from_secs(600);
+    let mut largest = 0;
+    eventually(patience, Duration::from_millis(100), "the scan is done", || {
+        largest = largest.max(resident(us.pid()));
+        int(&mut there, "HLEN {ratings}:places") == 1
+    });
+    println!("1,000,000 ratings after {:?}, {largest} MB of the edge at most", begin.elapsed());
+    for (server, name) in servers.iter().zip(NAMES) {
+        println!("{name}: {} MB of Redis", resident(server.pid()));
+    }
+    assert_eq!(
+        int(&mut there, "DBSIZE"),
+        100_000 + 10_000 + 3,
+        "users, items, clock, place, lease"
+    );
+    let count = us.metric("operator_ratings_records_total", r#"result="applied""#);
+    assert_eq!(count, 1_000_000);
+    let held = servers.each_ref().map(|server| stored(&mut server.connection()));
+    assert!(held[0] == held[1]);
+    assert_exact(&held[0]);
 }

@@ -18,6 +18,7 @@ use super::peers::Peer;
 use super::record::{Entry, OUTBOX, Raw};
 use crate::metrics::ratings::{PeerName, RatingMetrics};
 use crate::redis::Fault;
+use crate::redis::health::Told;
 
 /// Records that are applied in one step, at most: the server does nothing else meanwhile, for
 /// some two milliseconds.
@@ -26,8 +27,6 @@ const BATCH: usize = 100;
 const WAIT: Duration = Duration::from_secs(1);
 /// How long nothing is tried after a fault.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long the same fault is not told again.
-const QUIET: Duration = Duration::from_secs(60);
 /// Keys of any kind that one step of a scan looks at.
 const KEYS: usize = 2_000;
 /// Users that are read at once.
@@ -62,15 +61,12 @@ impl Follower {
     /// Follows the peer for ever. It may be dropped at any moment: nothing is known that is not
     /// in the server.
     pub async fn run(&self) {
-        let mut told: Option<(Fault, Instant)> = None;
+        let mut told = Told::default();
         loop {
             let Err(fault) = self.round().await else { continue };
             self.metrics.faults.get_or_create(&self.label()).inc();
-            let is_news =
-                told.as_ref().is_none_or(|(last, at)| *last != fault || at.elapsed() >= QUIET);
-            if is_news {
+            if told.is_news(&fault) {
                 tracing::warn!(peer = self.peer.name, ?fault, "following a peer broke off");
-                told = Some((fault, Instant::now()));
             }
             sleep(PAUSE).await;
         }

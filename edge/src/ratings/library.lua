@@ -345,15 +345,23 @@ local function follow(_, args)
   return {results[1], results[0], results[2], refused}
 end
 
--- Takes some of the parked records whose time has come.
+-- Takes some of the parked records whose time has come. Returns how many, and what is wrong with
+-- one that cannot be applied: it stays, and keeps nothing else from going on.
 local function unpark()
   local due = redis.call('ZRANGE', PARKED, '-inf', text_of(now() + AHEAD), 'BYSCORE', 'LIMIT', 0, STEP)
+  local done, problem = 0, nil
   for _, member in ipairs(due) do
     local record = cmsgpack.unpack(member)
-    apply_record(checked(record[1], record[2], record[3], record[4], record[5]))
-    redis.call('ZREM', PARKED, member)
+    record = checked(record[1], record[2], record[3], record[4], record[5])
+    local is_applied, result = pcall(apply_record, record)
+    if is_applied then
+      redis.call('ZREM', PARKED, member)
+      done = done + 1
+    else
+      problem = result
+    end
   end
-  return #due
+  return done, problem
 end
 
 -- Removes some of what a user has rated before the tombstone.
@@ -389,12 +397,14 @@ local function tend(_, args)
     if cursor then sweep_user(user, cursor) end
     return redis.call('HEXISTS', SWEEP, user)
   end
+  local done, problem = unpark()
   local next = redis.call('HRANDFIELD', SWEEP, 1, 'WITHVALUES')
   if next[1] then
     sweep_user(next[1], next[2])
     return 1
   end
-  return unpark() > 0 and 1 or 0
+  if problem and done == 0 then error(problem) end
+  return done > 0 and 1 or 0
 end
 
 -- ARGV: holder of the lease, receiver, the id up to which it has been told of the outbox.

@@ -83,7 +83,10 @@ impl Edge {
     /// A service in front of `redis_url`.
     pub fn builder(redis_url: &str) -> Builder {
         let ports = [free_port(), free_port(), free_port()];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_claw-edge"));
+        // Measurements bring a release build.
+        let program = std::env::var_os("CLAW_EDGE");
+        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_claw-edge").into());
+        let mut command = Command::new(program);
         command.env_clear().env("REDIS_URL", redis_url).env("NO_COLOR", "1");
         for (name, port) in ["HTTP_ADDR", "GRPC_ADDR", "OPS_ADDR"].into_iter().zip(ports) {
             command.env(name, format!("127.0.0.1:{port}"));
