@@ -84,6 +84,7 @@ for want in "${wants[@]}"; do
     edge) # what the tests of claw-edge put in front of it, and what reads its metrics
         need 'have curl' curl curl curl curl curl
         need 'have nginx' nginx nginx nginx nginx nginx
+        need 'have chromedriver' chromium-driver chromium chromedriver chromium-chromedriver chromium
         need 'have promtool' prometheus - prometheus prometheus prometheus
         need 'have python3' python3 python3 python3 python python
         need 'python3 -m venv --help && python3 -c "import ensurepip"' \

@@ -230,6 +230,14 @@ pub struct Config {
     /// How long after its first failure a notification is tried again; then twice as long, up to a minute
     #[arg(long, env, default_value = "500ms", value_parser = duration)]
     pub notify_pause: Duration,
+
+    /// A token for the page for operators and its forms. Without one the page is for this machine alone
+    #[arg(long, env, hide_env_values = true)]
+    pub admin_token: Option<Secret>,
+
+    /// A file of such tokens, one on each line
+    #[arg(long, env)]
+    pub admin_token_file: Option<PathBuf>,
 }
 
 /// How long work in the background waits for an answer, in place of `DECISION_TIMEOUT`. It lets

@@ -2,6 +2,8 @@
 //!
 //! | module | what |
 //! |--------|------|
+//! | [`admin`] | the page for operators: who is limited, what a bucket holds, changes |
+//! | [`recent`] | who has been refused of late |
 //! | [`access`] | whether a caller may: bearer tokens |
 //! | [`config`] | every setting: flag, environment variable, default |
 //! | [`proto`] | the messages of Envoy's rate limit service |
@@ -23,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod admin;
 pub mod background;
 pub mod check;
 pub mod client;
@@ -34,6 +37,7 @@ pub mod metrics;
 pub mod notify;
 pub mod proto;
 pub mod ratings;
+pub mod recent;
 pub mod redis;
 pub mod reload;
 pub mod rls;

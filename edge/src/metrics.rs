@@ -59,6 +59,8 @@ label! {
         Rls = "rls",
         /// The address for operators.
         Ops = "ops",
+        /// The page for operators.
+        Admin = "admin",
         /// Nothing is there.
         Unknown = "unknown",
     }

@@ -179,7 +179,8 @@ async fn overdraw(
 /// Counts what each limit said, under the names that the configuration wants.
 fn count(service: &Service, asked: &[Asked]) {
     for one in asked {
-        let (Found::Limited { leaf, metric, .. }, What::Take(hits)) = (&one.found, one.what) else {
+        let (Found::Limited { leaf, key, metric, .. }, What::Take(hits)) = (&one.found, one.what)
+        else {
             continue;
         };
         let is_over = one.is_over();
@@ -192,6 +193,8 @@ fn count(service: &Service, asked: &[Asked]) {
         leaf.count(&service.metrics, metric, result, hits);
         if result == HitResult::OverLimit {
             service.metrics.count_limited(&leaf.limit.name);
+            let wait = one.outcome.as_ref().and_then(|outcome| outcome.answer);
+            service.recent.note(&leaf.limit.name, key, wait.map_or(-1, |wait| wait.retry_after_ms));
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use self::listen::{check_free, connections, listen};
+use crate::admin;
 use crate::background::Background;
 use crate::http::{self, App, Front};
 use crate::redis::Redis;
@@ -148,7 +149,8 @@ async fn serve_all(app: App, door: Door) -> io::Result<()> {
     let ops = async {
         match door.ops {
             Some(ops) => {
-                let handler = TowerToHyperService::new(http::ops::router(app.clone()));
+                let handler =
+                    TowerToHyperService::new(http::ops::router(app.clone(), admin::routes(&app)));
                 connections::serve(ops, handler, door.ops_room, Arc::clone(&app.service)).await
             }
             None => Ok(()),

@@ -10,6 +10,7 @@ use crate::access::Tokens;
 use crate::config::Config;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::recent::Recent;
 use crate::redis::health::Health;
 
 /// How long it is not told again that connections are closed at once.
@@ -30,6 +31,10 @@ pub struct Service {
     pub config: Config,
     /// What callers of the API have to show.
     pub tokens: Tokens,
+    /// What callers of the page for operators have to show.
+    pub admin_tokens: Tokens,
+    /// Who has been refused of late.
+    pub recent: Recent,
     /// The limits in force. They are replaced as a whole.
     pub limits: ArcSwap<Limits>,
     /// What is counted.
@@ -47,11 +52,15 @@ impl Service {
     /// When the file of tokens cannot be read.
     pub fn new(config: Config, limits: Limits) -> Result<Self, String> {
         let tokens = Tokens::load(config.api_token_file.as_deref(), config.api_token.as_ref())?;
+        let admin_tokens =
+            Tokens::load(config.admin_token_file.as_deref(), config.admin_token.as_ref())?;
         let metrics = Metrics::default();
         let health = Arc::new(Health::new(metrics.redis.clone()));
         Ok(Self {
             config,
             tokens,
+            admin_tokens,
+            recent: Recent::default(),
             limits: ArcSwap::from_pointee(limits),
             metrics,
             health,

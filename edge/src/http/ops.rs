@@ -39,9 +39,9 @@ pub fn routes() -> Vec<(&'static str, Route, MethodRouter<App>)> {
 
 const JSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
 
-/// The router of `OPS_ADDR`.
-pub fn router(app: App) -> Router {
-    super::build(app, routes())
+/// The router of `OPS_ADDR`, with pages from elsewhere.
+pub fn router(app: App, pages: Vec<(&'static str, Route, MethodRouter<App>)>) -> Router {
+    super::build(app, routes().into_iter().chain(pages).collect())
 }
 
 /// Ready until the end has begun. Whether Redis answers does not matter: what fails open goes on
