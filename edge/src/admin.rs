@@ -75,7 +75,7 @@ pub fn routes(app: &App) -> Vec<(&'static str, Route, MethodRouter<App>)> {
         ("/admin/login", Route::Admin, {
             let posted = Arc::clone(&admin);
             handler!(get, page::login).post(move |request: Request| async move {
-                guarded(access::login(&posted, request).await.into_response())
+                guarded(access::login(&posted, request).await.unwrap_or_else(page::login_again))
             })
         }),
         ("/admin/logout", Route::Admin, handler!(post, access::logout)),

@@ -193,8 +193,10 @@ fn count(service: &Service, asked: &[Asked]) {
         leaf.count(&service.metrics, metric, result, hits);
         if result == HitResult::OverLimit {
             service.metrics.count_limited(&leaf.limit.name);
-            let wait = one.outcome.as_ref().and_then(|outcome| outcome.answer);
-            service.recent.note(&leaf.limit.name, key, wait.map_or(-1, |wait| wait.retry_after_ms));
+            let answer = one.outcome.as_ref().and_then(|outcome| outcome.answer);
+            if let Some(answer) = answer {
+                service.recent.note(&leaf.limit.name, key, answer.retry_after_ms);
+            }
         }
     }
 }

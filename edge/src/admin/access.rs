@@ -107,6 +107,19 @@ impl Visitor {
     }
 }
 
+/// Why somebody may not.
+enum Refused {
+    Problem(Problem),
+    /// A program at this address has shown a wrong token.
+    Guess(IpAddr),
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
 /// The form of the login.
 #[derive(Deserialize)]
 struct Login {
@@ -121,7 +134,8 @@ impl Access {
         let is_on = !app.service.admin_tokens.is_empty() || config.ops_addr.ip().is_loopback();
         let guard = |tokens: u64, name: &str| {
             let policy = Policy::new(tokens, tokens.saturating_mul(1_000_000), MINUTE_MS).ok()?;
-            let base = format!("{}{name}", config.key_prefix).into_bytes();
+            // The name of no limit has this letter in it.
+            let base = format!("{}admin/{name}", config.key_prefix).into_bytes();
             Some(Arc::new(Limit::new(name.to_owned(), policy, base)))
         };
         let guards = guard(LOGINS, "logins").zip(guard(ALL_LOGINS, "all-logins"));
@@ -136,8 +150,30 @@ impl Access {
     /// Who sends `request`, if he may.
     ///
     /// # Errors
-    /// 401 for whoever has to log in, or to show a token; 403 where nobody may.
-    pub fn admit(&self, app: &App, request: &Request) -> Result<Visitor, Problem> {
+    /// 401 for whoever has to log in, or to show a token; 403 where nobody may; 429 for whoever
+    /// has shown wrong ones too often.
+    pub fn admit<'a>(
+        &'a self,
+        app: &'a App,
+        request: &Request,
+    ) -> impl Future<Output = Result<Visitor, Problem>> + use<'a> {
+        // The request is no part of the future: its body is not to be shared.
+        let admitted = self.admitted(app, request);
+        async move {
+            match admitted {
+                Ok(visitor) => Ok(visitor),
+                Err(Refused::Problem(problem)) => Err(problem),
+                Err(Refused::Guess(address)) => {
+                    // Who shows a right one never waits for those who guess.
+                    self.may_try(app, address).await?;
+                    tracing::warn!(%address, "a wrong token for the page for operators");
+                    Err(Problem::denied(StatusCode::UNAUTHORIZED, "this is no admin token"))
+                }
+            }
+        }
+    }
+
+    fn admitted(&self, app: &App, request: &Request) -> Result<Visitor, Refused> {
         self.check_place(app, request)?;
         let headers = request.headers();
         let address = app.client(peer(request)?, headers);
@@ -145,20 +181,20 @@ impl Access {
         if let Some(shown) = bearer(headers)
             && !tokens.is_empty()
         {
-            return match tokens.has(shown) {
-                true => {
-                    Ok(Visitor { name: "token".to_owned(), address, session: None, cookie: None })
-                }
-                false => Err(Problem::denied(StatusCode::UNAUTHORIZED, "this is no admin token")),
-            };
+            if tokens.has(shown) {
+                let name = "token".to_owned();
+                return Ok(Visitor { name, address, session: None, cookie: None });
+            }
+            return Err(Refused::Guess(address));
         }
         if let Some((id, name, csrf)) = self.session(headers) {
             return Ok(Visitor { name, address, session: Some((id, csrf)), cookie: None });
         }
         if tokens.is_empty() {
-            return self.begin(address, headers);
+            return Ok(self.begin(address, headers)?);
         }
-        Err(Problem::denied(StatusCode::UNAUTHORIZED, "an admin token, or a login, is needed"))
+        let needed = "an admin token, or a login, is needed";
+        Err(Problem::denied(StatusCode::UNAUTHORIZED, needed).into())
     }
 
     /// Whether anybody may at all, from where this comes.
@@ -346,7 +382,7 @@ pub async fn login(admin: &Admin, request: Request) -> Result<Response, Problem>
 /// # Errors
 /// 403 for another page's form.
 pub async fn logout(admin: &Admin, request: Request) -> Result<Response, Problem> {
-    let visitor = admin.access.admit(&admin.app, &request)?;
+    let visitor = admin.access.admit(&admin.app, &request).await?;
     let headers = request.headers().clone();
     let form: change::Bare = change::form(request).await?;
     check_form(&visitor, &headers, &form.csrf)?;

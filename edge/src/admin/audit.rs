@@ -24,7 +24,8 @@ pub struct Change {
 }
 
 fn stream(app: &App) -> String {
-    format!("{}audit", app.service.config.key_prefix)
+    // The name of no limit has this letter in it.
+    format!("{}admin/audit", app.service.config.key_prefix)
 }
 
 /// Notes a change. A server that does not take the entry does not undo the change: the log has it.

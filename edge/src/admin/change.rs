@@ -22,6 +22,17 @@ use crate::http::body::check_name;
 use crate::http::problem::Problem;
 use crate::redis::Fault;
 
+/// Resets the policy of a bucket and keeps its weight.
+const UNPIN: &str = "
+local policy = redis.call('CL.POLICY_RO', KEYS[1])
+local weight = 1
+for place = 1, #policy, 2 do
+  if policy[place] == 'weight' then weight = policy[place + 1] end
+end
+policy = redis.call('CL.POLICY', KEYS[1], 'RESET')
+if weight ~= 1 then policy = redis.call('CL.POLICY', KEYS[1], 'WEIGHT', weight) end
+return policy";
+
 /// The longest form, in bytes.
 const LONGEST_FORM: usize = 16 << 10;
 
@@ -106,7 +117,8 @@ pub async fn weight(admin: &Admin, request: Request) -> Result<Response, Problem
         let mut command = policy_of(key.as_bytes());
         command.arg("WEIGHT").arg(weight);
         let before: Value = answered(admin.app.redis.call(&read_policy(key.as_bytes())).await)?;
-        let after: Value = answered(admin.app.redis.call(&command).await)?;
+        let after = admin.app.redis.call(&command).await;
+        let after: Value = done_or_told(admin, &visitor, "a weight", after).await?;
         let (before, after) = (text_of(&before, "weight"), text_of(&after, "weight"));
         audit::note(&admin.app, &visitor, &format!("weight of {key}: {before} -> {after}")).await;
         Ok((
@@ -141,7 +153,8 @@ pub async fn policy(admin: &Admin, request: Request) -> Result<Response, Problem
             command.arg("FOR").arg(duration);
         }
         let before: Value = answered(admin.app.redis.call(&read_policy(&key)).await)?;
-        let after: Value = answered(admin.app.redis.call(&command).await)?;
+        let after = admin.app.redis.call(&command).await;
+        let after: Value = done_or_told(admin, &visitor, "a policy", after).await?;
         let (key, before, after) = (readable(&key), words(&before), words(&after));
         audit::note(&admin.app, &visitor, &format!("policy of {key}: {before} -> {after}")).await;
         Ok((format!("{key} is pinned to {after}."), json!({"key": key, "policy": after})))
@@ -158,15 +171,11 @@ pub async fn unpin(admin: &Admin, request: Request) -> Result<Response, Problem>
     let done = async {
         let key = key(&form.key)?;
         let before: Value = answered(admin.app.redis.call(&read_policy(&key)).await)?;
-        let weight = number_of(&before, "weight").unwrap_or(1);
-        let mut reset = policy_of(&key);
-        reset.arg("RESET");
-        let mut after: Value = answered(admin.app.redis.call(&reset).await)?;
-        if weight != 1 {
-            let mut command = policy_of(&key);
-            command.arg("WEIGHT").arg(weight);
-            after = answered(admin.app.redis.call(&command).await)?;
-        }
+        // In one step: in between the weight would be gone.
+        let mut command = redis::cmd("EVAL");
+        command.arg(UNPIN).arg(1).arg(&key);
+        let after = admin.app.redis.call_at(&key, &command).await;
+        let after: Value = done_or_told(admin, &visitor, "an unpin", after).await?;
         let (key, before, after) = (readable(&key), words(&before), words(&after));
         audit::note(&admin.app, &visitor, &format!("policy of {key}: {before} -> {after}")).await;
         Ok((format!("{key} is no longer pinned."), json!({"key": key, "policy": after})))
@@ -185,7 +194,9 @@ pub async fn reset(admin: &Admin, request: Request) -> Result<Response, Problem>
         // Deleting the key would be heard by no other region: a gift is.
         let mut command = redis::cmd("CL.GIVE");
         command.arg(&key).arg(MAX_TOKENS);
-        let [_, _, tokens, _, _]: [i64; 5] = answered(admin.app.redis.call(&command).await)?;
+        let given = admin.app.redis.call(&command).await;
+        let [_, _, tokens, _, _]: [i64; 5] =
+            done_or_told(admin, &visitor, "a reset", given).await?;
         let key = readable(&key);
         audit::note(&admin.app, &visitor, &format!("reset of {key}: {tokens} tokens")).await;
         Ok((format!("{key} is full: {tokens} tokens."), json!({"key": key, "tokens": tokens})))
@@ -204,8 +215,13 @@ pub async fn parked(admin: &Admin, request: Request) -> Result<Response, Problem
         let is_id = form.id.split('-').all(|part| part.parse::<u64>().is_ok());
         let done = match form.action.as_str() {
             _ if !is_id => return Err(Problem::invalid("id: this names no notification")),
-            "retry" => answered(admin.notify.retry(&form.id).await)?,
-            "discard" => answered(admin.notify.discard(&form.id).await)?,
+            "retry" => {
+                done_or_told(admin, &visitor, "a retry", admin.notify.retry(&form.id).await).await?
+            }
+            "discard" => {
+                done_or_told(admin, &visitor, "a discard", admin.notify.discard(&form.id).await)
+                    .await?
+            }
             _ => return Err(Problem::invalid("action has to be retry or discard")),
         };
         if !done {
@@ -226,7 +242,7 @@ async fn begin<T: DeserializeOwned + Form>(
     admin: &Admin,
     request: Request,
 ) -> Result<(Visitor, T), Problem> {
-    let visitor = admin.access.admit(&admin.app, &request)?;
+    let visitor = admin.access.admit(&admin.app, &request).await?;
     let headers = request.headers().clone();
     let form: T = form(request).await?;
     check_form(&visitor, &headers, form.csrf())?;
@@ -262,6 +278,9 @@ fn finish(
     }
     let (text, is_error) = match done {
         Ok((text, _)) => (text, false),
+        Err(problem) if problem.status == StatusCode::SERVICE_UNAVAILABLE => {
+            (format!("It is not known whether that was done: {}", problem.detail), true)
+        }
         Err(problem) => (format!("Nothing was changed: {}", problem.detail), true),
     };
     admin.access.keep(visitor, Note { text, is_error });
@@ -333,6 +352,20 @@ fn answered<T>(result: Result<T, Fault>) -> Result<T, Problem> {
         Fault::Refused { text, .. } => Problem::invalid(format!("the server refuses: {text}")),
         fault => Problem::unavailable(in_words(&fault)),
     })
+}
+
+/// What a change came to. One without an answer may have been done all the same, and is noted.
+async fn done_or_told<T>(
+    admin: &Admin,
+    visitor: &Visitor,
+    what: &str,
+    result: Result<T, Fault>,
+) -> Result<T, Problem> {
+    if matches!(result, Err(Fault::Deadline | Fault::Connection(_))) {
+        audit::note(&admin.app, visitor, &format!("{what} without an answer: it may be done"))
+            .await;
+    }
+    answered(result)
 }
 
 /// Why there is no answer.

@@ -83,14 +83,16 @@ struct Buckets<'a> {
 
 #[derive(Template)]
 #[template(path = "login.html")]
-struct Login;
+struct Login<'a> {
+    error: &'a str,
+}
 
 /// `GET /admin`.
 ///
 /// # Errors
 /// For whoever may not.
 pub async fn home(admin: &Admin, request: Request) -> Result<Response, Problem> {
-    let visitor = admin.access.admit(&admin.app, &request)?;
+    let visitor = admin.access.admit(&admin.app, &request).await?;
     let app = &admin.app;
     let mut rules = redis::cmd("CONFIG");
     rules.arg("GET").arg("claw.policies");
@@ -121,7 +123,7 @@ pub async fn home(admin: &Admin, request: Request) -> Result<Response, Problem> 
 /// # Errors
 /// For whoever may not.
 pub async fn live(admin: &Admin, request: Request) -> Result<Response, Problem> {
-    let visitor = admin.access.admit(&admin.app, &request)?;
+    let visitor = admin.access.admit(&admin.app, &request).await?;
     render(&live_part(admin).await, &visitor)
 }
 
@@ -145,7 +147,7 @@ async fn live_part(admin: &Admin) -> Live {
 /// # Errors
 /// For whoever may not, and for a name or a key out of bounds.
 pub async fn bucket(admin: &Admin, request: Request) -> Result<Response, Problem> {
-    let visitor = admin.access.admit(&admin.app, &request)?;
+    let visitor = admin.access.admit(&admin.app, &request).await?;
     let query = request.uri().query().unwrap_or_default();
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
         .map_err(|error| Problem::invalid(format!("the address: {error}")))?;
@@ -186,7 +188,16 @@ pub async fn bucket(admin: &Admin, request: Request) -> Result<Response, Problem
 /// # Errors
 /// None.
 pub async fn login(_: &Admin, _: Request) -> Result<Response, Problem> {
-    Ok(Html(written(&Login)?).into_response())
+    Ok(Html(written(&Login { error: "" })?).into_response())
+}
+
+/// The login once more, with what was wrong.
+#[must_use]
+pub fn login_again(problem: Problem) -> Response {
+    match written(&Login { error: &problem.detail }) {
+        Ok(page) => (problem.status, Html(page)).into_response(),
+        Err(problem) => problem.into_response(),
+    }
 }
 
 /// `GET /admin/style.css`.

@@ -59,6 +59,12 @@ impl Builder {
         self
     }
 
+    /// The address for operators is on all interfaces.
+    pub fn ops_everywhere(self) -> Self {
+        let address = format!("0.0.0.0:{}", self.ports[2]);
+        self.env("OPS_ADDR", address)
+    }
+
     /// Starts it and waits until it answers.
     pub fn start(self) -> Edge {
         let edge = self.launch();
