@@ -23,6 +23,7 @@ use claw_testkit::{
 };
 use common::api::{get, send, start};
 use common::ratings::{LIBRARY, Record, expected, follow, load, rate, stored};
+use common::relay::Relay;
 use common::{Edge, PATIENCE, TICK};
 use redis::Connection;
 use tokio::runtime::{Builder, Handle};
@@ -579,12 +580,22 @@ fn resident(pid: u32) -> u64 {
 #[test]
 #[ignore = "measures: make bench-ratings"]
 fn measure_the_lag() {
+    for delay in [0, 80] {
+        measure_lag(Duration::from_millis(delay));
+    }
+}
+
+/// Between regions from one of which each answer takes `delay`.
+fn measure_lag(delay: Duration) {
     const CLIENTS: u64 = 8;
     const PER_SECOND: u64 = 2_000;
     const SECONDS: u64 = 20;
     let servers =
         [Server::start(), Server::builder().config("notify-keyspace-events", "Kh").start()];
-    let edges = [edge(&servers, 0, &[]), edge(&servers, 1, &[])];
+    let relay = Relay::to(servers[0].port());
+    relay.delay(delay);
+    let through = format!("eu={}", relay.url());
+    let edges = [edge(&servers, 0, &[]), edge(&servers, 1, &[("RATINGS_PEERS", &through)])];
     assert_eq!(rate(&edges[0], "ann", "tea", "4").status, 200);
     await_equal(&servers);
     let micros = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
@@ -634,7 +645,7 @@ fn measure_the_lag() {
             .collect();
         let stamps: Vec<_> =
             clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
-        println!("{total} ratings in {:?}", begin.elapsed());
+        println!("{total} ratings in {:?}, answers take {delay:?}", begin.elapsed());
         (stamps, arrivals.join().unwrap())
     });
     let mut lags: Vec<u64> =
