@@ -29,10 +29,10 @@ enum Stage {
 pub struct Service {
     /// The settings.
     pub config: Config,
-    /// What callers of the API have to show.
-    pub tokens: Tokens,
+    /// What callers of the API have to show. They are replaced when their file changes.
+    pub tokens: ArcSwap<Tokens>,
     /// What callers of the page for operators have to show.
-    pub admin_tokens: Tokens,
+    pub admin_tokens: ArcSwap<Tokens>,
     /// Who has been refused of late.
     pub recent: Recent,
     /// The limits in force. They are replaced as a whole.
@@ -51,15 +51,13 @@ impl Service {
     /// # Errors
     /// When the file of tokens cannot be read.
     pub fn new(config: Config, limits: Limits) -> Result<Self, String> {
-        let tokens = Tokens::load(config.api_token_file.as_deref(), config.api_token.as_ref())?;
-        let admin_tokens =
-            Tokens::load(config.admin_token_file.as_deref(), config.admin_token.as_ref())?;
+        let (tokens, admin_tokens) = read_tokens(&config)?;
         let metrics = Metrics::default();
         let health = Arc::new(Health::new(metrics.redis.clone()));
         Ok(Self {
             config,
-            tokens,
-            admin_tokens,
+            tokens: ArcSwap::from_pointee(tokens),
+            admin_tokens: ArcSwap::from_pointee(admin_tokens),
             recent: Recent::default(),
             limits: ArcSwap::from_pointee(limits),
             metrics,
@@ -110,4 +108,14 @@ impl Service {
             tracing::warn!("connections are closed at once: MAX_CONNECTIONS are open");
         }
     }
+}
+
+/// The tokens of the API and of the page for operators.
+///
+/// # Errors
+/// When a file cannot be read, or has none in it.
+pub fn read_tokens(config: &Config) -> Result<(Tokens, Tokens), String> {
+    let api = Tokens::load(config.api_token_file.as_deref(), config.api_token.as_ref())?;
+    let admin = Tokens::load(config.admin_token_file.as_deref(), config.admin_token.as_ref())?;
+    Ok((api, admin))
 }

@@ -189,3 +189,67 @@ fn references_of_the_description_lead_somewhere() {
     }
     assert!(found > 50, "{found}");
 }
+
+#[test]
+fn a_limit_without_a_policy_is_as_the_server_says() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("limits.yaml");
+    fs::write(&file, "limits:\n- name: login\n  key: [user]\n").unwrap();
+    let rules = "claw:login:* 3 3/900000";
+    redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("claw.policies")
+        .arg(rules)
+        .query::<()>(&mut server.connection())
+        .unwrap();
+    let edge =
+        start(&server.url(), &[("CONFIG", file.to_str().unwrap()), ("USER_HEADER", "x-user")]);
+    let ask = || send(edge.http, "GET", "/auth", &[("x-user", "ann")], "");
+    let answers: Vec<_> = (0..4).map(|_| ask()).collect();
+    assert_eq!(
+        answers.iter().map(|answer| answer.status).collect::<Vec<_>>(),
+        [200, 200, 200, 429]
+    );
+    assert_eq!(answers[0].field("ratelimit-policy"), Some(r#""login";q=3"#));
+    assert_eq!(answers[0].field("ratelimit"), Some(r#""login";r=2;t=300"#));
+    // A bucket under a rule stores no policy.
+    let fields: i64 =
+        redis::cmd("HLEN").arg("claw:login:ann").query(&mut server.connection()).unwrap();
+    assert_eq!(fields, 2);
+}
+
+#[test]
+fn tokens_that_are_rotated_need_no_restart() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let (api, admin) = (dir.path().join("api"), dir.path().join("admin"));
+    fs::write(&api, "old-api\n").unwrap();
+    fs::write(&admin, "old-admin\n").unwrap();
+    let edge = start(
+        &server.url(),
+        &[("API_TOKEN_FILE", api.to_str().unwrap()), ("ADMIN_TOKEN_FILE", admin.to_str().unwrap())],
+    );
+    let status = |port, method: &str, path: &str, token: &str| {
+        let fields = [("authorization", token), ("content-type", "application/json")];
+        send(port, method, path, &fields, if method == "POST" { "{}" } else { "" }).status
+    };
+    let api_status =
+        |token: &str| status(edge.http, "POST", "/v1/take", &format!("Bearer {token}"));
+    let admin_status = |token: &str| status(edge.ops, "GET", "/admin", &format!("Bearer {token}"));
+    assert_eq!((api_status("old-api"), admin_status("old-admin")), (400, 200));
+    // A file that is empty, or gone, changes nothing and is told once.
+    fs::write(&api, "\n").unwrap();
+    eventually(PATIENCE, TICK, "the mistake to be told", || {
+        edge.logged("tokens cannot be read") == 1
+    });
+    assert_eq!(api_status("old-api"), 400);
+    fs::write(&api, "old-api\nnew-api\n").unwrap();
+    fs::write(&admin, "new-admin\n").unwrap();
+    eventually(PATIENCE, TICK, "the new tokens", || {
+        api_status("new-api") == 400 && edge.logged("tokens were read again") == 2
+    });
+    assert_eq!(api_status("old-api"), 400, "both, while it is rotated");
+    assert_eq!((admin_status("old-admin"), admin_status("new-admin")), (401, 200));
+    assert!(!edge.log().contains("new-api") && !edge.log().contains("new-admin"));
+}

@@ -44,10 +44,10 @@ const MINUTE_MS: u64 = 60_000;
 /// What is known of those who use the page.
 pub struct Access {
     sessions: Mutex<HashMap<Id, Session>>,
-    /// Whether the page answers at all.
-    is_on: bool,
     /// The buckets of logins, of one network and of all.
     guards: Option<[Arc<Limit>; 2]>,
+    /// The policy of one network's.
+    policy: Option<Policy>,
     /// In place of them while the server cannot be asked.
     spare: Mutex<Option<(Bucket, SystemTime)>>,
 }
@@ -131,9 +131,10 @@ impl Access {
     #[must_use]
     pub fn new(app: &App) -> Self {
         let config = &app.service.config;
-        let is_on = !app.service.admin_tokens.is_empty() || config.ops_addr.ip().is_loopback();
+        let policy =
+            |tokens: u64| Policy::new(tokens, tokens.saturating_mul(1_000_000), MINUTE_MS).ok();
         let guard = |tokens: u64, name: &str| {
-            let policy = Policy::new(tokens, tokens.saturating_mul(1_000_000), MINUTE_MS).ok()?;
+            let policy = policy(tokens)?;
             // The name of no limit has this letter in it.
             let base = format!("{}admin/{name}", config.key_prefix).into_bytes();
             Some(Arc::new(Limit::new(name.to_owned(), policy, base)))
@@ -141,8 +142,8 @@ impl Access {
         let guards = guard(LOGINS, "logins").zip(guard(ALL_LOGINS, "all-logins"));
         Self {
             sessions: Mutex::default(),
-            is_on,
             guards: guards.map(|(one, all)| [one, all]),
+            policy: policy(LOGINS),
             spare: Mutex::default(),
         }
     }
@@ -174,10 +175,10 @@ impl Access {
     }
 
     fn admitted(&self, app: &App, request: &Request) -> Result<Visitor, Refused> {
-        self.check_place(app, request)?;
+        check_place(app, request)?;
         let headers = request.headers();
         let address = app.client(peer(request)?, headers);
-        let tokens = &app.service.admin_tokens;
+        let tokens = app.service.admin_tokens.load();
         if let Some(shown) = bearer(headers)
             && !tokens.is_empty()
         {
@@ -195,37 +196,6 @@ impl Access {
         }
         let needed = "an admin token, or a login, is needed";
         Err(Problem::denied(StatusCode::UNAUTHORIZED, needed).into())
-    }
-
-    /// Whether anybody may at all, from where this comes.
-    ///
-    /// # Errors
-    /// 403, with what is missing.
-    fn check_place(&self, app: &App, request: &Request) -> Result<(), Problem> {
-        let denied = |why: &str| Err(Problem::denied(StatusCode::FORBIDDEN, why));
-        if !self.is_on {
-            return denied(
-                "the page is off: OPS_ADDR is not on loopback, and there is no ADMIN_TOKEN",
-            );
-        }
-        if !app.service.admin_tokens.is_empty() {
-            return Ok(());
-        }
-        let headers = request.headers();
-        let named = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        if !is_own_name(host(named)) {
-            return denied(
-                "without an ADMIN_TOKEN the page answers under names of this machine only",
-            );
-        }
-        let is_forwarded =
-            ["forwarded", "x-forwarded-for"].iter().any(|name| headers.contains_key(*name));
-        if is_forwarded || !peer(request)?.0.to_canonical().is_loopback() {
-            return denied(
-                "without an ADMIN_TOKEN the page answers this machine only, not a proxy",
-            );
-        }
-        Ok(())
     }
 
     /// The session of the cookie.
@@ -289,7 +259,7 @@ impl Access {
 
     /// Whether a login may be tried: the server says, or, while it cannot, one bucket here.
     async fn may_try(&self, app: &App, address: IpAddr) -> Result<(), Problem> {
-        let Some([one, all]) = &self.guards else {
+        let (Some([one, all]), Some(policy)) = (&self.guards, self.policy) else {
             return Err(Problem::internal("the policies of logins are out of bounds"));
         };
         let network = rule::network(address).to_string();
@@ -299,7 +269,7 @@ impl Access {
         let verdict = app.redis.decide(Plan::new(charges)).await;
         let (may, ms) = match verdict.blind {
             false => (verdict.allowed, verdict.retry_after_ms().unwrap_or(MINUTE_MS)),
-            true => (self.spare(one.policy), MINUTE_MS),
+            true => (self.spare(policy), MINUTE_MS),
         };
         if may {
             return Ok(());
@@ -319,6 +289,32 @@ impl Access {
             spare.get_or_insert_with(|| (Bucket::full(policy, Weight::ONE, micros), now));
         bucket.take(Demand::all(1), micros).taken > 0
     }
+}
+
+/// Whether anybody may at all, from where this comes.
+///
+/// # Errors
+/// 403, with what is missing.
+fn check_place(app: &App, request: &Request) -> Result<(), Problem> {
+    let denied = |why: &str| Err(Problem::denied(StatusCode::FORBIDDEN, why));
+    let has_tokens = !app.service.admin_tokens.load().is_empty();
+    if !has_tokens && !app.service.config.ops_addr.ip().is_loopback() {
+        return denied("the page is off: OPS_ADDR is not on loopback, and there is no ADMIN_TOKEN");
+    }
+    if has_tokens {
+        return Ok(());
+    }
+    let headers = request.headers();
+    let named = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    if !is_own_name(host(named)) {
+        return denied("without an ADMIN_TOKEN the page answers under names of this machine only");
+    }
+    let is_forwarded =
+        ["forwarded", "x-forwarded-for"].iter().any(|name| headers.contains_key(*name));
+    if is_forwarded || !peer(request)?.0.to_canonical().is_loopback() {
+        return denied("without an ADMIN_TOKEN the page answers this machine only, not a proxy");
+    }
+    Ok(())
 }
 
 /// Whether the visitor's form is his own: it brings back what the page gave him, and no other
@@ -360,13 +356,13 @@ fn check_origin(headers: &HeaderMap) -> Result<(), Problem> {
 /// 403 for another page's form, 429 after too many tries, 401 for a wrong token.
 pub async fn login(admin: &Admin, request: Request) -> Result<Response, Problem> {
     let app = &admin.app;
-    admin.access.check_place(app, &request)?;
+    check_place(app, &request)?;
     check_origin(request.headers())?;
     let headers = request.headers().clone();
     let address = app.client(peer(&request)?, &headers);
     let form: Login = change::form(request).await?;
     admin.access.may_try(app, address).await?;
-    if !app.service.admin_tokens.has(form.token.trim()) {
+    if !app.service.admin_tokens.load().has(form.token.trim()) {
         tracing::warn!(%address, "a login to the page for operators with a wrong token");
         return Err(Problem::denied(StatusCode::UNAUTHORIZED, "this is no admin token"));
     }

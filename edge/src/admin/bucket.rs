@@ -178,7 +178,7 @@ pub async fn read(app: &App, key: &[u8], limit: Option<&Arc<Limit>>) -> Result<S
     )?;
     let source = text_of(&policy, "source");
     // The policy that a call brings goes before all but a pin.
-    let called = limit.filter(|_| source != "pin").map(|limit| limit.policy);
+    let called = limit.filter(|_| source != "pin").and_then(|limit| limit.policy);
     let refill = called.map(|called| claw_core::decimal::Decimal::new(called.refill()));
     Ok(Shown {
         key: readable(key),

@@ -107,7 +107,7 @@ pub async fn home(admin: &Admin, request: Request) -> Result<Response, Problem> 
     let row = |change: Change| Row { when: ago(now.saturating_sub(change.at_ms)), change };
     let page = Home {
         csrf: visitor.csrf(),
-        has_login: !app.service.admin_tokens.is_empty(),
+        has_login: !app.service.admin_tokens.load().is_empty(),
         note: admin.access.note(&visitor),
         live,
         limits: app.service.limits.load().to_string(),
@@ -173,7 +173,7 @@ pub async fn bucket(admin: &Admin, request: Request) -> Result<Response, Problem
     let weight = buckets.iter().flatten().next().map_or(1, |shown| shown.weight);
     let page = Buckets {
         csrf: visitor.csrf(),
-        has_login: !admin.app.service.admin_tokens.is_empty(),
+        has_login: !admin.app.service.admin_tokens.load().is_empty(),
         note: admin.access.note(&visitor),
         title,
         user,
