@@ -1,6 +1,7 @@
 //! What is counted, in the text format of Prometheus. No label names a user.
 
 pub mod redis;
+pub mod server;
 
 use std::collections::HashSet;
 use std::fmt::{self, Write};
@@ -315,62 +316,4 @@ fn plain(open_metrics: &str) -> Result<String, fmt::Error> {
         }
     }
     Ok(plain)
-}
-
-/// The numbers of `INFO claw` as metrics of the same names, as other exporters have them, whose rules
-/// then fit. Only what is measured in ms or us becomes seconds, and what is not a plain number is
-/// left out.
-///
-/// # Errors
-/// When it cannot be written as text.
-pub fn of_module(info: &str, metrics: &mut String) -> fmt::Result {
-    for line in info.lines() {
-        let Some((name, value)) = line.trim_end().split_once(':') else { continue };
-        let fits = |letter: char| letter.is_ascii_lowercase() || letter == '_';
-        let Ok(number) = value.parse::<u64>() else { continue };
-        if name.starts_with("claw_") && name.chars().all(fits) {
-            let (name, number) = in_seconds(name, number);
-            writeln!(metrics, "# HELP {name} See INFO claw of redis-claw")?;
-            writeln!(metrics, "# TYPE {name} untyped\n{name} {number}")?;
-        }
-    }
-    Ok(())
-}
-
-/// A duration in Prometheus' base unit, exactly.
-fn in_seconds(name: &str, number: u64) -> (String, String) {
-    let of = |stem: &str, unit: u64, places: usize| {
-        let (whole, rest) = (number.checked_div(unit), number.checked_rem(unit));
-        let text = format!("{}.{:0places$}", whole.unwrap_or(0), rest.unwrap_or(0));
-        (format!("{stem}_seconds"), text)
-    };
-    match (name.strip_suffix("_ms"), name.strip_suffix("_us")) {
-        (Some(stem), _) => of(stem, 1_000, 3),
-        (_, Some(stem)) => of(stem, 1_000_000, 6),
-        _ => (name.to_owned(), number.to_string()),
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_of_the_module() {
-        let info = "# claw_stats\r\nclaw_version:0.1.0\r\nclaw_taken:12\r\nclaw_sync_lag_ms:1250\r\n\
-            claw_sync_walk_max_us:7\r\nclaw_sync_peers:2\r\nclaw_cmdstat_cl.take:calls=3,usec=1\r\n";
-        let mut text = String::new();
-        of_module(info, &mut text).unwrap();
-        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
-        assert_eq!(
-            samples,
-            [
-                "claw_taken 12",
-                "claw_sync_lag_seconds 1.250",
-                "claw_sync_walk_max_seconds 0.000007",
-                "claw_sync_peers 2"
-            ]
-        );
-    }
 }
