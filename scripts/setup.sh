@@ -84,7 +84,8 @@ for want in "${wants[@]}"; do
     edge) # what the tests of claw-edge put in front of it, and what reads its metrics
         need 'have curl' curl curl curl curl curl
         need 'have nginx' nginx nginx nginx nginx nginx
-        need 'have promtool' prometheus - prometheus prometheus prometheus
+        need 'have prometheus && have promtool' prometheus - prometheus prometheus prometheus
+        need 'have h2load' nghttp2-client nghttp2 nghttp2 nghttp2 nghttp2
         need 'have python3' python3 python3 python3 python python
         need 'python3 -m venv --help && python3 -c "import ensurepip"' \
             python3-venv python3 python3 python python

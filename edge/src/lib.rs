@@ -15,6 +15,7 @@
 //! | [`ratings`] | what users think of items, kept in Redis by a Function |
 //! | [`rls`] | Envoy's rate limit service, over gRPC |
 //! | [`metrics`] | what is counted |
+//! | [`traces`] | spans for a collector of OpenTelemetry |
 //! | [`service`] | what all workers share |
 //! | [`serve`] | workers, listeners, and the end of the service |
 
@@ -35,3 +36,4 @@ pub mod reload;
 pub mod rls;
 pub mod serve;
 pub mod service;
+pub mod traces;

@@ -1,7 +1,6 @@
 //! What is counted, in the text format of Prometheus. No label names a user.
 
 pub mod redis;
-pub mod server;
 
 use std::collections::HashSet;
 use std::fmt::{self, Write};
@@ -23,9 +22,17 @@ macro_rules! label {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum $name { $($(#[$of])* $variant,)* }
 
+        impl $name {
+            /// Its text.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+
         impl EncodeLabelValue for $name {
             fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-                encoder.write_str(match self { $(Self::$variant => $text,)* })
+                encoder.write_str(self.text())
             }
         }
     };
@@ -166,6 +173,25 @@ pub struct Reload {
     pub result: ReloadResult,
 }
 
+label! {
+    /// What became of a span for the collector of traces.
+    SpanResult {
+        /// The collector has it.
+        Sent = "sent",
+        /// The collector did not take it.
+        Failed = "failed",
+        /// Too many waited for it.
+        Dropped = "dropped",
+    }
+}
+
+/// The label of spans.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Spans {
+    /// What became of them.
+    pub result: SpanResult,
+}
+
 /// Seconds. Most answers take less than a millisecond, and none much longer than a decision may
 /// wait for Redis.
 const BUCKETS: [f64; 12] =
@@ -192,6 +218,7 @@ pub struct Metrics {
     pub reloads: Family<Reload, Counter>,
     /// Connections that were closed at once, since there were too many.
     pub connections_refused: Counter,
+    spans: Family<Spans, Counter>,
     /// The way to Redis.
     pub redis: RedisMetrics,
 }
@@ -226,6 +253,8 @@ impl Default for Metrics {
             "Connections closed at once, since MAX_CONNECTIONS were open",
             connections_refused.clone(),
         );
+        let spans = Family::default();
+        registry.register("spans", "Spans for the collector of traces, by result", spans.clone());
         let redis = RedisMetrics::registered(&mut registry);
         Self {
             registry,
@@ -238,6 +267,7 @@ impl Default for Metrics {
             names,
             reloads,
             connections_refused,
+            spans,
             redis,
         }
     }
@@ -247,6 +277,11 @@ impl Metrics {
     /// Notes how long a request took.
     pub fn took(&self, route: Route, duration: Duration) {
         self.durations.get_or_create(&RouteLabel { route }).observe(duration.as_secs_f64());
+    }
+
+    /// Counts spans for the collector of traces.
+    pub fn count_spans(&self, result: SpanResult, spans: u64) {
+        self.spans.get_or_create(&Spans { result }).inc_by(spans);
     }
 
     /// Counts a request that a limit refused.

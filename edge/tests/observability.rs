@@ -220,3 +220,26 @@ fn every_expression_of_the_dashboard_has_an_answer_under_load() {
         assert!(rules.contains(&format!("\"name\":\"{alert}\"")), "{alert}: {rules}");
     }
 }
+
+#[test]
+fn what_is_granted_under_load_adds_up() {
+    if Command::new("h2load").arg("--version").stdout(Stdio::null()).status().is_err() {
+        return skipped("load", "there is no h2load");
+    }
+    let server = Server::start();
+    let limits = [("CAPACITY", "40"), ("REFILL", "50"), ("DECISION_TIMEOUT", "10s")];
+    let edge = start(&server.url(), &limits);
+    let load = |capacity: &str| {
+        let mut command = Command::new("python3");
+        command.arg(deployed("load/rating.py"));
+        command.args(["--url", &format!("http://127.0.0.1:{}", edge.http), "--seconds", "2"]);
+        let output = command.args(["--capacity", capacity, "--refill", "50"]).output().unwrap();
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        (output.status.success(), said.concat())
+    };
+    let (adds_up, said) = load("40");
+    assert!(adds_up, "{said}");
+    // Its bucket is empty now, and whoever thinks otherwise is told so.
+    let (adds_up, said) = load("400");
+    assert!(!adds_up && said.contains("DOES NOT ADD UP"), "{said}");
+}

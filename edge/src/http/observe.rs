@@ -54,6 +54,9 @@ pub async fn observe(State(seen): State<Arc<Seen>>, request: Request, next: Next
     let route = seen.route;
     let begin = Instant::now();
     let id = request_id::of(request.headers());
+    // Nobody wants traces of probes and scrapes.
+    let traces = seen.app.service.traces.as_ref().filter(|_| route != Route::Ops);
+    let span = traces.and_then(|traces| traces.begin(request.headers()));
     let mut response = next.run(request).await;
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         // The router's own: it has `Allow`, and no body.
@@ -77,6 +80,9 @@ pub async fn observe(State(seen): State<Arc<Seen>>, request: Request, next: Next
     };
     response.headers_mut().insert(request_id::HEADER, id);
     seen.count(outcome);
+    if let Some(span) = span {
+        span.end(route, outcome, Some(response.status().as_u16()));
+    }
     seen.durations.observe(begin.elapsed().as_secs_f64());
     response
 }

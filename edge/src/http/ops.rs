@@ -15,9 +15,9 @@ use tokio::time::Instant;
 
 use super::App;
 use super::problem::Problem;
+use super::server::{self, Server, Status};
 use crate::limits::Charge;
 use crate::metrics::Route;
-use crate::metrics::server::{self, Server, Status};
 
 /// The API for programs.
 const OPENAPI: &str = include_str!("openapi.json");
