@@ -134,7 +134,7 @@ bench-instructions: build
 	cargo run --release --locked -p claw-bench -- instructions $(BENCH)
 
 bench-edge: build
-	cargo build --release --locked -p claw-edge
+	cargo build --release --locked -p claw-edge --bin claw-edge --example rls_load
 	scripts/bench-edge.py $(BENCH_EDGE)
 
 bench-sync: build

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use axum::Router;
+use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
 use self::listen::{check_free, connections, listen};
-use crate::http::{self, App};
+use crate::http::{self, App, Front};
 use crate::redis::Redis;
 use crate::reload;
 use crate::rls::calls::Calls;
@@ -144,13 +144,12 @@ impl Drop for EndsAll {
 
 async fn serve_all(app: App, door: Door) -> io::Result<()> {
     app.redis.connect();
-    let serve = async |listener, router: Router, room| {
-        let handler = TowerToHyperService::new(router);
-        connections::serve(listener, handler, room, Arc::clone(&app.service)).await
-    };
     let ops = async {
         match door.ops {
-            Some(ops) => serve(ops, http::ops::router(app.clone()), door.ops_room).await,
+            Some(ops) => {
+                let handler = TowerToHyperService::new(http::ops::router(app.clone()));
+                connections::serve(ops, handler, door.ops_room, Arc::clone(&app.service)).await
+            }
             None => Ok(()),
         }
     };
@@ -158,7 +157,10 @@ async fn serve_all(app: App, door: Door) -> io::Result<()> {
         let calls = Calls::new(Arc::clone(&app.service), app.redis.clone())?;
         grpc::serve(door.grpc, calls, Arc::clone(&door.room), &app.service).await
     };
-    let http = serve(door.http, http::router(app.clone()), Arc::clone(&door.room));
+    let front = Front::new(app.clone());
+    let handler = service_fn(move |request| front.clone().answer(request));
+    let http =
+        connections::serve(door.http, handler, Arc::clone(&door.room), Arc::clone(&app.service));
     let served = tokio::try_join!(http, grpc, ops).map(|_| ());
     app.redis.end().await;
     served

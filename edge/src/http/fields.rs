@@ -99,14 +99,13 @@ impl Shown {
             }
             push_string(list, name);
         }
-        // Writing to a string does not fail.
-        let _ = write!(policies, ";q={}", self.quota);
+        push_parameter(policies, ";q=", self.quota);
         if let Some(window) = self.window_s {
-            let _ = write!(policies, ";w={window}");
+            push_parameter(policies, ";w=", window);
         }
-        let _ = write!(limits, ";r={}", self.remaining);
+        push_parameter(limits, ";r=", self.remaining);
         if let Some(more) = self.more_s {
-            let _ = write!(limits, ";t={more}");
+            push_parameter(limits, ";t=", more);
         }
     }
 }
@@ -143,6 +142,11 @@ fn more_ms(policy: &Policy, answer: &Answer) -> Option<u64> {
     u64::try_from(wait.map_or(more, |wait| more.min(wait))).ok()
 }
 
+fn push_parameter(list: &mut String, name: &str, value: u64) {
+    list.push_str(name);
+    list.push_str(itoa::Buffer::new().format(value));
+}
+
 /// Appends a string of a structured field. Those have visible ASCII and spaces only; other
 /// letters are percent-encoded.
 fn push_string(list: &mut String, text: &str) {
@@ -154,6 +158,7 @@ fn push_string(list: &mut String, text: &str) {
             _ => {
                 let mut bytes = [0; 4];
                 for byte in letter.encode_utf8(&mut bytes).bytes() {
+                    // Writing to a string does not fail.
                     let _ = write!(list, "%{byte:02X}");
                 }
             }
