@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use claw_testkit::{Server, eventually};
 use common::api::{Response, get, send, start};
-use common::{Edge, PATIENCE, TICK};
+use common::{Edge, PATIENCE, TICK, rls};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -148,6 +148,27 @@ fn each_request_is_a_span_of_its_trace() {
     let sent = || edge.metric("operator_spans_total", r#"result="sent""#);
     eventually(PATIENCE, TICK, "all of them to be counted", || sent() == 3);
     assert!(collector.spans.try_recv().is_err(), "and nothing else");
+}
+
+#[test]
+fn what_envoy_asks_is_a_span_too() {
+    let (server, collector) = (Server::start(), Collector::start(200));
+    let url = collector.url();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let limits = "{domain: shop, descriptors: [{key: user, rate_limit: {unit: hour, requests_per_unit: 1}}]}";
+    std::fs::write(file.path(), limits).unwrap();
+    let file = file.path().to_str().unwrap();
+    let settings = [("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str()), ("RLS_CONFIG", file)];
+    let edge = limiting(&server, &settings);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut request = tonic::Request::new(rls::request("shop: user=ann"));
+    let parent = format!("00-{TRACE}-{PARENT}-01");
+    request.metadata_mut().insert("traceparent", parent.parse().unwrap());
+    runtime.block_on(async { rls::Client::new(edge.grpc).send(request).await }).unwrap();
+    let (_, span) = collector.next();
+    assert_eq!((span.name.as_str(), hex(&span.trace_id).as_str()), ("rls", TRACE));
+    assert_eq!(hex(&span.parent_span_id), PARENT);
+    assert_eq!(text(&span.attributes, "claw.result").unwrap(), "allowed");
 }
 
 #[test]
