@@ -40,7 +40,7 @@ BENCH_OPTIONS = $(if $(AGAINST),--against "$(AGAINST)") $(BENCH)
 
 export REDIS_CLAW_MODULE ?= $(abspath $(MODULE))
 
-.PHONY: build demo regions run edge test lint unit server-tests newer-server-tests container-tests images plots dist \
+.PHONY: build demo regions run edge test lint manifests unit server-tests newer-server-tests container-tests images plots dist \
 	bench bench-instructions bench-sync bench-edge bench-ratings microbench \
 	simulate soak fuzz clean
 
@@ -62,12 +62,16 @@ edge: build
 	cargo build --release --locked -p claw-edge
 	@scripts/edge.sh
 
-test: lint unit bench-instructions server-tests newer-server-tests container-tests
+test: lint manifests unit bench-instructions server-tests newer-server-tests container-tests
 
 lint:
 	@scripts/setup.sh build test edge
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# What deploy/kubernetes comes to, without a cluster.
+manifests:
+	@scripts/check-manifests.sh
 
 # Every crate but the module; the transport's tests load the module too.
 unit: build

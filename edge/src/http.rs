@@ -9,6 +9,7 @@ pub mod ops;
 pub mod problem;
 pub mod rating;
 pub mod request_id;
+pub mod server;
 pub mod v1;
 
 use std::convert::Infallible;

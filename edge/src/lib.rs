@@ -19,6 +19,7 @@
 //! | [`notify`] | what was rated is told to others: webhook, Telegram |
 //! | [`rls`] | Envoy's rate limit service, over gRPC |
 //! | [`metrics`] | what is counted |
+//! | [`traces`] | spans for a collector of OpenTelemetry |
 //! | [`service`] | what all workers share |
 //! | [`serve`] | workers, listeners, and the end of the service |
 
@@ -43,3 +44,4 @@ pub mod reload;
 pub mod rls;
 pub mod serve;
 pub mod service;
+pub mod traces;

@@ -168,6 +168,14 @@ impl Limits {
         self.rules.iter().map(|rule| &rule.limit).find(|limit| limit.name == name).map(Arc::clone)
     }
 
+    /// What looks at the bucket of each limit that tells nobody apart, in the order of the limits.
+    pub fn shared(&self) -> impl Iterator<Item = Charge> {
+        self.rules.iter().filter(|rule| rule.parts.is_empty()).map(|rule| {
+            let limit = Arc::clone(&rule.limit);
+            Charge { key: limit.key(None), limit, cost: 0 }
+        })
+    }
+
     /// Whether descriptor files have a domain.
     #[must_use]
     pub fn has_domain(&self, name: &str) -> bool {

@@ -8,15 +8,16 @@ mod stall;
 
 use std::io;
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{sleep, timeout};
 
 use self::listen::{check_free, connections, listen};
 use crate::admin;
@@ -29,6 +30,9 @@ use crate::service::Service;
 
 /// Connections to the address for operators, at most.
 const OPS_CONNECTIONS: usize = 256;
+
+/// How long the collector of traces may take, when the service ends.
+const LAST_TRACES: Duration = Duration::from_secs(1);
 
 /// Where one worker lets connections in.
 struct Door {
@@ -84,6 +88,9 @@ pub fn serve(service: Service) -> io::Result<()> {
         })
         .collect::<io::Result<_>>()?;
     // On this thread, which decides nothing.
+    let (stop, stopped) = oneshot::channel();
+    let exporter = service.exporter.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let export = exporter.map(|exporter| runtime.spawn(exporter.run(stopped)));
     let background = runtime.spawn({
         let end = EndsAll(Arc::clone(&service));
         async move {
@@ -98,6 +105,11 @@ pub fn serve(service: Service) -> io::Result<()> {
     });
     for thread in threads {
         thread.join().map_err(|_| io::Error::other("a worker panicked"))??;
+    }
+    if let Some(export) = export {
+        let _ = stop.send(());
+        // What the collector has not taken by then is lost.
+        let _ = runtime.block_on(async { timeout(LAST_TRACES, export).await });
     }
     Ok(())
 }

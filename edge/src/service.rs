@@ -12,6 +12,7 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::recent::Recent;
 use crate::redis::health::Health;
+use crate::traces::{Exporter, Traces};
 
 /// How long it is not told again that connections are closed at once.
 const QUIET: Duration = Duration::from_secs(60);
@@ -38,7 +39,11 @@ pub struct Service {
     /// The limits in force. They are replaced as a whole.
     pub limits: ArcSwap<Limits>,
     /// What is counted.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
+    /// Where requests are traced, if anywhere.
+    pub traces: Option<Traces>,
+    /// What sends traces: whoever takes it runs it.
+    pub exporter: Mutex<Option<Exporter>>,
     /// What is known of the servers.
     pub health: Arc<Health>,
     stage: watch::Sender<Stage>,
@@ -49,10 +54,11 @@ impl Service {
     /// A service that has yet to listen.
     ///
     /// # Errors
-    /// When the file of tokens cannot be read.
+    /// When the file of tokens cannot be read, or the collector of traces cannot be used.
     pub fn new(config: Config, limits: Limits) -> Result<Self, String> {
         let (tokens, admin_tokens) = read_tokens(&config)?;
-        let metrics = Metrics::default();
+        let metrics = Arc::new(Metrics::default());
+        let (traces, exporter) = Traces::new(&config, &metrics)?.unzip();
         let health = Arc::new(Health::new(metrics.redis.clone()));
         Ok(Self {
             config,
@@ -61,6 +67,8 @@ impl Service {
             recent: Recent::default(),
             limits: ArcSwap::from_pointee(limits),
             metrics,
+            traces,
+            exporter: Mutex::new(exporter),
             health,
             stage: watch::Sender::new(Stage::Serving),
             told_no_room: Mutex::default(),

@@ -49,6 +49,8 @@ fn what_is_counted() {
         "claw_taken 1",
         "claw_refused 2",
         "claw_sync_lag_seconds 0.000",
+        "operator_redis_up 1",
+        "operator_redis_circuits_open 0",
     ] {
         assert!(metrics.body.lines().any(|line| line == sample), "{sample}\n{}", metrics.body);
     }
@@ -75,9 +77,29 @@ fn what_only_watches_is_counted_apart() {
 }
 
 #[test]
-fn promtool_finds_nothing_wrong() {
+fn how_a_limit_that_all_share_stands() {
     let server = Server::start();
-    let edge = limiting(&server.url());
+    let limits =
+        [("CAPACITY", "10"), ("REFILL", "0"), ("USER_CAPACITY", "9"), ("USER_REFILL", "0")];
+    let edge = start(&server.url(), &limits);
+    for _ in 0..3 {
+        assert_eq!(get(edge.http, "/auth").status, 200);
+    }
+    let sample = |name: &str| edge.metric(&format!("operator_limit_{name}_tokens"), "");
+    assert_eq!((sample("capacity"), sample("remaining")), (10, 7), "no user's is among them");
+    assert_eq!(edge.metric("claw_taken", ""), 3, "and to look takes nothing");
+}
+
+#[test]
+fn promtool_finds_nothing_wrong() {
+    let server = Server::builder()
+        .config("claw.replica-id", "eu")
+        .config("claw.peers", "redis://:secret@127.0.0.1:1")
+        .start();
+    let edge = start(
+        &server.url(),
+        &[("CAPACITY", "2"), ("REFILL", "1"), ("USER_CAPACITY", "1"), ("USER_REFILL", "1")],
+    );
     post(edge.http, "/rating", r#"{"user_id":"ann","item_id":"tea","rating":4}"#);
     post(edge.http, "/rating", r#"{"user_id":"ann","item_id":"tea","rating":4}"#);
     let mut command = Command::new("promtool");
@@ -88,6 +110,8 @@ fn promtool_finds_nothing_wrong() {
         .stderr(Stdio::piped());
     let Ok(mut promtool) = command.spawn() else { return skipped("promtool", "there is none") };
     let metrics = get(edge.ops, "/metrics").body;
+    let peer = "claw_sync_peer_connected{peer=\"127.0.0.1:1\"} 0";
+    assert!(metrics.contains(peer) && !metrics.contains("secret"), "{metrics}");
     promtool.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
@@ -125,6 +149,7 @@ fn an_edge_is_alive_and_ready_without_redis() {
     let metrics = get(edge.ops, "/metrics");
     assert_eq!(metrics.status, 200);
     assert!(!metrics.body.contains("claw_taken"), "numbers that are not known are not told");
+    assert!(metrics.body.contains("\noperator_redis_up 0\n"), "{}", metrics.body);
     for path in ["/", "/rating", "/v1/take", "/auth"] {
         get(edge.ops, path).problem(404);
     }

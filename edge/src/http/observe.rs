@@ -66,6 +66,9 @@ where
     let route = seen.route;
     let begin = Instant::now();
     let id = request_id::of(request.headers());
+    // Nobody wants traces of probes and scrapes.
+    let traces = seen.app.service.traces.as_ref().filter(|_| route != Route::Ops);
+    let span = traces.and_then(|traces| traces.begin(request.headers()));
     let mut response = handler(request).await.into_response();
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         // The router's own: it has `Allow`, and no body.
@@ -89,6 +92,9 @@ where
     };
     response.headers_mut().insert(request_id::HEADER, id);
     seen.count(outcome);
+    if let Some(span) = span {
+        span.end(route, outcome, Some(response.status().as_u16()));
+    }
     seen.durations.observe(begin.elapsed().as_secs_f64());
     response
 }
