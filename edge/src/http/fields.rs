@@ -81,8 +81,9 @@ impl Shown {
         let answer = outcome.answer?;
         let policy = &outcome.charge.limit.policy;
         let quota = u64::try_from(answer.capacity).ok()?;
-        // A policy that is pinned on the bucket is in force instead, and its rate is not told.
-        let is_pinned = quota != policy.capacity();
+        // A policy that is pinned on the bucket is in force instead, and its rate is not told. Of an
+        // adaptive limit that may be one of the same capacity.
+        let is_pinned = outcome.charge.limit.is_adaptive || quota != policy.capacity();
         let more_ms = if allowed || outcome.is_over() { more_ms(policy, &answer) } else { None };
         Some(Self {
             quota,
