@@ -207,13 +207,12 @@ fn read(
     };
     let (tokens_name, timestamp_name) = (store.field(Field::Tokens), store.field(Field::Timestamp));
     if let Some(third) = third {
-        let [tokens, timestamp, value] =
-            key.get_three([tokens_name, timestamp_name, store.field(third)]);
+        let [tokens, timestamp, value] = key.get([tokens_name, timestamp_name, store.field(third)]);
         fields.read(Field::Tokens, tokens)?;
         fields.read(Field::Timestamp, timestamp)?;
         fields.read(third, value)?;
     } else {
-        let (tokens, timestamp) = key.get_two(tokens_name, timestamp_name);
+        let [tokens, timestamp] = key.get([tokens_name, timestamp_name]);
         fields.read(Field::Tokens, tokens)?;
         fields.read(Field::Timestamp, timestamp)?;
     }
@@ -229,7 +228,8 @@ fn read(
             break;
         }
         if third != Some(field) {
-            fields.read(field, key.get(store.field(field)))?;
+            let [value] = key.get([store.field(field)]);
+            fields.read(field, value)?;
         }
     }
     fields.record.foreign = fields.left > 0;
@@ -246,7 +246,9 @@ pub(crate) fn arrived(ctx: &Context<'_>, name: Str<'_>) -> Result<(), Error> {
     let module = ctx.module();
     let key = Key::open_unnoticed(ctx, name);
     // Most keys are no business of ours, and come and go as often as they like.
-    if key.kind() == Kind::Hash && key.get(module.store.field(Field::Debits)).is_some() {
+    if key.kind() == Kind::Hash
+        && let [Some(_)] = key.get([module.store.field(Field::Debits)])
+    {
         return module.regions.arrived(ctx.db(), name);
     }
     Ok(())
@@ -360,12 +362,12 @@ impl Prepared<'_> {
         let counted;
         let set: &[Str<'_>] = match &debits {
             None => {
-                key.set_two(first, second);
+                key.set([first, second]);
                 &always
             }
             Some(debits) => {
                 let third = (debits_name, debits.as_str());
-                key.set_three(first, second, third);
+                key.set([first, second, third]);
                 counted = [first.0, first.1, second.0, second.1, third.0, third.1];
                 &counted
             }
@@ -462,7 +464,7 @@ impl<'a> MoreFields<'a> {
             match change {
                 Change::Keep => {}
                 Change::Set(value) => {
-                    key.set(*field, value.as_str());
+                    key.set([(*field, value.as_str())]);
                     set.extend(&[*field, value.as_str()]);
                 }
                 Change::Delete => {
@@ -472,7 +474,7 @@ impl<'a> MoreFields<'a> {
             }
         }
         if let Some((field, value)) = &self.besides {
-            key.set(field.as_str(), value.as_str());
+            key.set([(field.as_str(), value.as_str())]);
             set.extend(&[field.as_str(), value.as_str()]);
         }
         ctx.replicate(c"HSET", key.name(), set.as_slice());

@@ -18,7 +18,7 @@ use crate::ratings::follow::Follower;
 use crate::ratings::lease::Lease;
 use crate::ratings::library::Library;
 use crate::ratings::peers::peers;
-use crate::redis::health::Health;
+use crate::redis::health::{Health, Told};
 use crate::redis::{Fault, Redis};
 use crate::service::Service;
 
@@ -73,7 +73,7 @@ impl Background {
             () = self.service.draining() => {}
             never = self.turns() => match never {},
         }
-        self.metrics.leader.set(0);
+        self.rest();
         let _ = timeout(FAREWELL, self.lease.give_back()).await;
     }
 
@@ -88,7 +88,8 @@ impl Background {
                         () = self.lease.keep() => {}
                         () = self.work() => {}
                     }
-                    self.metrics.leader.set(0);
+                    self.lease.give_back().await;
+                    self.rest();
                     tracing::info!("this instance does the work of its region no longer");
                 }
                 // Most likely one that is there for limits alone, and may not touch ratings.
@@ -101,14 +102,26 @@ impl Background {
         }
     }
 
+    /// Shows no number of which the next leader knows better.
+    fn rest(&self) {
+        self.metrics.leader.set(0);
+        self.metrics.parked.set(0);
+        self.tellers.iter().for_each(Teller::rest);
+    }
+
     /// Whether there is work, and nobody else does it. Where ratings are not used, this writes
     /// nothing into the server.
     async fn is_my_turn(&self) -> Result<bool, Fault> {
-        let is_asked = !self.followers.is_empty() || !self.tellers.is_empty();
-        let has_work = is_asked || self.ratings.has_work().await?;
+        let has_work = self.is_configured() || self.ratings.has_work().await?;
         Ok(has_work && self.lease.take().await?)
     }
 
+    /// Whether the settings ask for work that has no end.
+    fn is_configured(&self) -> bool {
+        !self.followers.is_empty() || !self.tellers.is_empty()
+    }
+
+    /// Works until nothing is left, which with peers or receivers is never.
     async fn work(&self) {
         let followers = join_all(self.followers.iter().map(Follower::run));
         let tellers = join_all(self.tellers.iter().map(Teller::run));
@@ -117,21 +130,28 @@ impl Background {
 
     /// Finishes what was begun, by whomever.
     async fn tend(&self) {
+        let mut told = Told::default();
         loop {
-            if let Err(fault) = self.tend_all().await {
-                tracing::debug!(?fault, "what is left to do has to wait");
+            match self.tend_all().await {
+                Ok(false) if !self.is_configured() => return,
+                Ok(_) => {}
+                Err(fault) if told.is_news(&fault) => {
+                    tracing::warn!(?fault, "what is left to do has to wait");
+                }
+                Err(_) => {}
             }
             sleep(EVERY).await;
         }
     }
 
-    async fn tend_all(&self) -> Result<(), Fault> {
-        self.metrics.parked.set(self.ratings.parked().await?);
+    /// Does what can be done now, and says whether something is left for later.
+    async fn tend_all(&self) -> Result<bool, Fault> {
         if self.ratings.has_work().await? {
             while self.lease.holds() && self.ratings.tend().await? {
                 sleep(BREATH).await;
             }
         }
-        Ok(())
+        self.metrics.parked.set(self.ratings.parked().await?);
+        self.ratings.has_work().await
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use axum::http::{HeaderName, Uri};
 use clap::Parser;
 use clap::builder::BoolishValueParser;
+use claw_core::decimal;
+use claw_core::limits::MICRO;
 
 use crate::access::Secret;
 use crate::client::Network;
@@ -230,6 +232,27 @@ pub struct Config {
     /// How long after its first failure a notification is tried again; then twice as long, up to a minute
     #[arg(long, env, default_value = "500ms", value_parser = duration)]
     pub notify_pause: Duration,
+
+    /// A token for the page for operators and its forms. Without one the page is for this machine alone
+    #[arg(long, env, hide_env_values = true)]
+    pub admin_token: Option<Secret>,
+
+    /// A file of such tokens, one on each line
+    #[arg(long, env)]
+    pub admin_token_file: Option<PathBuf>,
+
+    /// The collector of OpenTelemetry that is told of requests by OTLP over HTTP, as in
+    /// http://collector:4318; without one, nobody is
+    #[arg(long, env, hide_env_values = true)]
+    pub otel_exporter_otlp_endpoint: Option<Uri>,
+
+    /// What this service is called in traces
+    #[arg(long, env, default_value = "claw-edge")]
+    pub otel_service_name: String,
+
+    /// The share of requests that are traced of those whose caller has not decided: 0 to 1
+    #[arg(long, env, default_value = "1", value_parser = share)]
+    pub otel_traces_sampler_arg: u64,
 }
 
 /// How long work in the background waits for an answer, in place of `DECISION_TIMEOUT`. It lets
@@ -242,6 +265,12 @@ impl Config {
     pub fn patient(&self) -> Self {
         Self { decision_timeout: PATIENCE, lease: 0, local_refusals: false, ..self.clone() }
     }
+}
+
+/// Reads a share, `0` to `1`, in millionths.
+fn share(text: &str) -> Result<u64, String> {
+    let millionths = decimal::parse_refill(text.as_bytes()).filter(|share| *share <= MICRO);
+    millionths.ok_or_else(|| format!("'{text}' is no share from 0 to 1 with at most six decimals"))
 }
 
 /// Reads the name of a region. No other letters: each region has to order names alike.

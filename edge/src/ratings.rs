@@ -38,30 +38,6 @@ pub struct Rating {
     pub region: String,
 }
 
-/// What a region tells another one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Who rated.
-    pub user: String,
-    /// What, and with how many millionths; nothing when the user is forgotten up to the stamp.
-    pub rating: Option<(String, u64)>,
-    /// Microseconds since 1970, of a clock that never goes back.
-    pub stamp: u64,
-    /// Where this happened.
-    pub region: String,
-}
-
-/// What became of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Applied {
-    /// Something later was here already.
-    Older,
-    /// It holds now.
-    Newest,
-    /// Its stamp is more than a minute ahead: it will be applied when it is not any more.
-    Parked,
-}
-
 /// The ratings of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals {
@@ -101,25 +77,6 @@ impl Ratings {
         command.arg(user).arg(item).arg(micros).arg(&*self.region).arg(self.outbox);
         let stamp = self.library.call(&command).await?;
         Ok(Rating { micros, stamp, region: self.region.as_ref().to_owned() })
-    }
-
-    /// Applies what another region tells.
-    ///
-    /// # Errors
-    /// When there is no answer, or the record is refused: out of bounds, or too many are parked.
-    pub async fn apply(&self, record: &Record) -> Result<Applied, Fault> {
-        let (item, micros) = match &record.rating {
-            Some((item, micros)) => (item.as_str(), micros.to_string()),
-            None => ("", String::new()),
-        };
-        let mut command = function("claw_apply_1", &[user_key(&record.user), item_key(item)]);
-        command.arg(&record.user).arg(item).arg(micros).arg(record.stamp).arg(&record.region);
-        match self.library.call(&command).await? {
-            0 => Ok(Applied::Older),
-            1 => Ok(Applied::Newest),
-            2 => Ok(Applied::Parked),
-            other => Err(unreadable(format!("claw_apply_1 answered {other}"))),
-        }
     }
 
     /// Forgets what `user` has rated so far: at once for whoever reads it, and step by step in the

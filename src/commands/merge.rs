@@ -250,7 +250,7 @@ impl Stored {
         let mut newer = Newer::new();
         if record.foreign {
             let field = OwnedStr::new(NEWER).ok_or(Error::Internal("the server made no string"))?;
-            if let Some(bytes) = key.get(field.as_str()) {
+            if let [Some(bytes)] = key.get([field.as_str()]) {
                 newer = codec::decode_newer(bytes.as_str().as_bytes())
                     .ok_or_else(|| Error::Newer(key.name().as_bytes().into()))?;
             }

@@ -83,118 +83,63 @@ impl<'c> Key<'c> {
         unsafe { call!(RedisModule_ValueLength(self.raw)) }
     }
 
-    /// Reads one field of a hash.
-    pub(crate) fn get(&self, field: Str<'_>) -> Option<OwnedStr> {
-        let mut value = ptr::null_mut();
-        // SAFETY: an open hash, a live field name, a place for the value, and
-        // the null that ends the list.
+    /// Reads up to three fields of a hash in one call.
+    pub(crate) fn get<const N: usize>(&self, fields: [Str<'_>; N]) -> [Option<OwnedStr>; N] {
+        const { assert!(N <= 3) };
+        // A field that is null ends the list.
+        let mut names = [ptr::null_mut(); 3];
+        let mut values = [ptr::null_mut(); 3];
+        for (name, field) in names.iter_mut().zip(fields) {
+            *name = field.as_ptr();
+        }
+        let [first, second, third] = names;
+        let [one, two, three] = &mut values;
+        // SAFETY: an open hash, live field names, a place for each value, and the null that ends
+        // the list.
         unsafe {
             call!(RedisModule_HashGet(
                 self.raw,
                 NO_FLAGS,
-                field.as_ptr(),
-                &raw mut value,
+                first,
+                ptr::from_mut(one),
+                second,
+                ptr::from_mut(two),
+                third,
+                ptr::from_mut(three),
                 ptr::null_mut::<raw::RedisModuleString>(),
             ));
-            OwnedStr::from_raw(value)
         }
+        let mut values = values.into_iter().map(|value| {
+            // SAFETY: what the server has put there is ours, and it puts nothing where there is none.
+            unsafe { OwnedStr::from_raw(value) }
+        });
+        std::array::from_fn(|_| values.next().flatten())
     }
 
-    /// Reads two fields of a hash in one call.
-    pub(crate) fn get_two(
-        &self,
-        first: Str<'_>,
-        second: Str<'_>,
-    ) -> (Option<OwnedStr>, Option<OwnedStr>) {
-        let (mut one, mut two) = (ptr::null_mut(), ptr::null_mut());
-        // SAFETY: as in `get`.
-        unsafe {
-            call!(RedisModule_HashGet(
-                self.raw,
-                NO_FLAGS,
-                first.as_ptr(),
-                &raw mut one,
-                second.as_ptr(),
-                &raw mut two,
-                ptr::null_mut::<raw::RedisModuleString>(),
-            ));
-            (OwnedStr::from_raw(one), OwnedStr::from_raw(two))
-        }
-    }
-
-    /// Reads three fields of a hash in one call.
-    pub(crate) fn get_three(&self, fields: [Str<'_>; 3]) -> [Option<OwnedStr>; 3] {
-        let [first, second, third] = fields;
-        let (mut one, mut two, mut three) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
-        // SAFETY: as in `get`.
-        unsafe {
-            call!(RedisModule_HashGet(
-                self.raw,
-                NO_FLAGS,
-                first.as_ptr(),
-                &raw mut one,
-                second.as_ptr(),
-                &raw mut two,
-                third.as_ptr(),
-                &raw mut three,
-                ptr::null_mut::<raw::RedisModuleString>(),
-            ));
-            [OwnedStr::from_raw(one), OwnedStr::from_raw(two), OwnedStr::from_raw(three)]
-        }
-    }
-
-    /// Writes two fields, creating the hash when the key is missing.
+    /// Writes up to three fields, creating the hash when the key is missing.
     ///
     /// What the call returns tells whether fields were new, and `-1` style
     /// errors only for keys not open for writing, so it is not looked at.
-    pub(crate) fn set_two(&self, first: (Str<'_>, Str<'_>), second: (Str<'_>, Str<'_>)) {
+    pub(crate) fn set<const N: usize>(&self, fields: [(Str<'_>, Str<'_>); N]) {
+        const { assert!(N <= 3) };
+        // A field that is null ends the list.
+        let mut all = [(ptr::null_mut(), ptr::null_mut()); 3];
+        for (raw, (field, value)) in all.iter_mut().zip(fields) {
+            *raw = (field.as_ptr(), value.as_ptr());
+        }
+        let [first, second, third] = all;
         // SAFETY: a key open for writing that holds a hash or nothing, and live
         // strings, which the server copies.
         unsafe {
             call!(RedisModule_HashSet(
                 self.raw,
                 NO_FLAGS,
-                first.0.as_ptr(),
-                first.1.as_ptr(),
-                second.0.as_ptr(),
-                second.1.as_ptr(),
-                ptr::null_mut::<raw::RedisModuleString>(),
-            ));
-        }
-    }
-
-    /// Writes three fields, creating the hash when the key is missing.
-    pub(crate) fn set_three(
-        &self,
-        first: (Str<'_>, Str<'_>),
-        second: (Str<'_>, Str<'_>),
-        third: (Str<'_>, Str<'_>),
-    ) {
-        // SAFETY: as in `set_two`.
-        unsafe {
-            call!(RedisModule_HashSet(
-                self.raw,
-                NO_FLAGS,
-                first.0.as_ptr(),
-                first.1.as_ptr(),
-                second.0.as_ptr(),
-                second.1.as_ptr(),
-                third.0.as_ptr(),
-                third.1.as_ptr(),
-                ptr::null_mut::<raw::RedisModuleString>(),
-            ));
-        }
-    }
-
-    /// Writes one field.
-    pub(crate) fn set(&self, field: Str<'_>, value: Str<'_>) {
-        // SAFETY: as in `set_two`.
-        unsafe {
-            call!(RedisModule_HashSet(
-                self.raw,
-                NO_FLAGS,
-                field.as_ptr(),
-                value.as_ptr(),
+                first.0,
+                first.1,
+                second.0,
+                second.1,
+                third.0,
+                third.1,
                 ptr::null_mut::<raw::RedisModuleString>(),
             ));
         }

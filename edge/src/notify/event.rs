@@ -128,7 +128,7 @@ pub fn value<'a>(fields: &'a [Vec<u8>], name: &str) -> Option<&'a str> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -166,7 +166,7 @@ mod tests {
             for missing in (0..10).step_by(2) {
                 let mut fields = fields.clone();
                 fields.drain(missing..missing + 2);
-                let is_needed = item != "" || words_of[missing] != "rating";
+                let is_needed = !item.is_empty() || words_of[missing] != "rating";
                 let read = Event::read("1-0".to_owned(), false, &fields);
                 assert_eq!(read.is_none(), is_needed, "{}", words_of[missing]);
             }

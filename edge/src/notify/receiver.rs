@@ -1,5 +1,6 @@
 //! Whom ratings are told to, and what they answer.
 
+use std::error::Error;
 use std::fs;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -145,10 +146,8 @@ impl Receiver {
     }
 
     async fn send(&self, event: &Event) -> Result<Answer, String> {
-        let response = self.client.request(self.request(event)?).await.map_err(|error| {
-            // What it says of the cause is about sockets and TLS, and has no URL.
-            std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string)
-        })?;
+        let response = self.client.request(self.request(event)?).await;
+        let response = response.map_err(|error| cause(&error))?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, LONGEST).collect().await.map(|body| body.to_bytes());
         match &self.kind {
@@ -213,6 +212,15 @@ fn of_telegram(status: StatusCode, body: &[u8]) -> Answer {
             Answer::Failed(format!("status {}: {why}", status.as_u16()))
         }
     }
+}
+
+/// What is at the bottom of an error: it is about sockets or TLS, and has no URL in it.
+fn cause(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 fn later(seconds: u64) -> Answer {

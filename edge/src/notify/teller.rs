@@ -23,6 +23,7 @@ use crate::metrics::notify::{NotifyMetrics, To};
 use crate::ratings::lease::Lease;
 use crate::ratings::library::{Library, ROOT, function};
 use crate::ratings::record::{Entry, OUTBOX};
+use crate::redis::health::Told;
 use crate::redis::{Fault, Redis};
 
 /// Notifications that may be on their way or wait, at most. When this instance is killed, as many
@@ -94,7 +95,7 @@ impl Teller {
 
     /// Delivers for ever. It may be dropped at any moment.
     pub async fn run(&self) {
-        let mut told = None;
+        let mut told = Told::default();
         let mut read = loop {
             match self.begin().await {
                 Ok(read) => break read,
@@ -130,6 +131,11 @@ impl Teller {
         }
     }
 
+    /// Shows nothing that waits, since somebody else delivers.
+    pub fn rest(&self) {
+        self.metrics.oldest.get_or_create(&To { to: self.receiver.name() }).set(0);
+    }
+
     /// From where on is told. Of what was rated before there was a receiver nobody is told.
     async fn begin(&self) -> Result<Read, Fault> {
         let mut command = redis::cmd("HGET");
@@ -147,7 +153,7 @@ impl Teller {
 
     /// Waits for what is new, for a second or as long as the server does not answer.
     async fn news(&self, read: &Read) -> News {
-        let mut told = None;
+        let mut told = Told::default();
         loop {
             match self.read(read).await {
                 Ok(news) => return news,
@@ -270,7 +276,7 @@ impl Teller {
             if failures >= TRIES {
                 self.metrics.tried(to, "parked");
                 tracing::warn!(to, why, "a notification is parked: it has failed {TRIES} times");
-                let mut told = None;
+                let mut told = Told::default();
                 while let Err(fault) = self.give_up(&event, &why).await {
                     self.pause(fault, &mut told).await;
                 }
@@ -332,11 +338,10 @@ impl Teller {
         self.library.call::<u64>(command).await.map(|_| ())
     }
 
-    /// Waits before Redis is asked once more, and says so once for each kind of fault in a row.
-    async fn pause(&self, fault: Fault, told: &mut Option<Fault>) {
-        if told.as_ref() != Some(&fault) {
+    /// Waits before Redis is asked once more.
+    async fn pause(&self, fault: Fault, told: &mut Told) {
+        if told.is_news(&fault) {
             tracing::warn!(to = self.receiver.name(), ?fault, "notifications wait for Redis");
-            *told = Some(fault);
         }
         sleep(PAUSE).await;
     }

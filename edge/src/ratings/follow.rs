@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::try_join_all;
+use futures_util::try_join;
 use redis::{FromRedisValue, Value};
 use tokio::time::{Instant, sleep};
 
@@ -18,20 +19,21 @@ use super::peers::Peer;
 use super::record::{Entry, OUTBOX, Raw};
 use crate::metrics::ratings::{PeerName, RatingMetrics};
 use crate::redis::Fault;
+use crate::redis::health::Told;
 
 /// Records that are applied in one step, at most: the server does nothing else meanwhile, for
 /// some two milliseconds.
 const BATCH: usize = 100;
+/// Entries of an outbox that are read at once.
+const READ: usize = 1_000;
 /// How long a server may wait for something new before it answers that there is nothing.
 const WAIT: Duration = Duration::from_secs(1);
 /// How long nothing is tried after a fault.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long the same fault is not told again.
-const QUIET: Duration = Duration::from_secs(60);
 /// Keys of any kind that one step of a scan looks at.
 const KEYS: usize = 2_000;
 /// Users that are read at once.
-const USERS: usize = 64;
+const USERS: usize = 256;
 /// Ratings of one user that are read at once, about.
 const FIELDS: usize = 500;
 
@@ -62,43 +64,26 @@ impl Follower {
     /// Follows the peer for ever. It may be dropped at any moment: nothing is known that is not
     /// in the server.
     pub async fn run(&self) {
-        let mut told: Option<(Fault, Instant)> = None;
+        let mut told = Told::default();
         loop {
             let Err(fault) = self.round().await else { continue };
             self.metrics.faults.get_or_create(&self.label()).inc();
-            let is_news =
-                told.as_ref().is_none_or(|(last, at)| *last != fault || at.elapsed() >= QUIET);
-            if is_news {
+            if told.is_news(&fault) {
                 tracing::warn!(peer = self.peer.name, ?fault, "following a peer broke off");
-                told = Some((fault, Instant::now()));
             }
             sleep(PAUSE).await;
         }
     }
 
-    /// Applies what is new, or waits for it.
+    /// Applies what is new, once there is something.
     async fn round(&self) -> Result<(), Fault> {
         let place = self.place().await?;
-        let Some(id) = &place.id else { return self.scan(&place.run).await };
-        let mut command = redis::cmd("XRANGE");
-        command.arg(OUTBOX).arg(id).arg("+").arg("COUNT").arg(BATCH.saturating_add(1));
-        let entries: Vec<Entry> = self.ask(&command).await?;
+        let Some(id) = place.id else { return self.scan(&place.run).await };
+        let entries = self.read(&id).await?;
         match entries.split_first() {
-            Some(((first, _), [])) if first == id => self.wait(id).await,
-            Some(((first, _), new)) if first == id => {
-                let records: Vec<Raw> =
-                    new.iter().map(|(_, fields)| Raw::of_entry(fields)).collect();
-                let to = new.last().map_or("", |(id, _)| id.as_str());
-                self.apply(&place.run, id, to, &records).await?;
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                for record in &records {
-                    let age = now.saturating_sub(Duration::from_micros(record.stamp()));
-                    self.metrics.aged(&self.peer.name, age);
-                }
-                Ok(())
-            }
+            Some(((first, _), new)) if *first == id => self.apply_all(&place.run, id, new).await,
             // A region in which nothing was ever rated.
-            None if id == NOTHING => self.wait(id).await,
+            None if id == NOTHING => Ok(()),
             _ => {
                 let peer = &self.peer.name;
                 tracing::warn!(peer, id, "a peer's outbox does not tell all: it is read in full");
@@ -107,20 +92,43 @@ impl Follower {
         }
     }
 
+    /// What the outbox has from `id` on, `id` included. Waits for something new behind it, for a
+    /// second at most.
+    async fn read(&self, id: &str) -> Result<Vec<Entry>, Fault> {
+        let mut wait = redis::cmd("XREAD");
+        wait.arg("COUNT").arg(1).arg("BLOCK").arg(WAIT.as_millis().to_string());
+        wait.arg("STREAMS").arg(OUTBOX).arg(id);
+        let mut read = redis::cmd("XRANGE");
+        read.arg(OUTBOX).arg(id).arg("+").arg("COUNT").arg(READ);
+        // Both at once: the server begins with the second when the first has come to its end,
+        // and the way there and back, over half the earth perhaps, is gone but once.
+        let (_, entries): (Value, _) = try_join!(self.ask(&wait), self.ask(&read))?;
+        Ok(entries)
+    }
+
+    /// Applies what came after the entry `from`, step by step.
+    async fn apply_all(&self, run: &str, from: String, new: &[Entry]) -> Result<(), Fault> {
+        let mut from = from;
+        for entries in new.chunks(BATCH) {
+            let Some((to, _)) = entries.last() else { continue };
+            let records: Vec<Raw> = entries.iter().map(|(_, words)| Raw::of_entry(words)).collect();
+            self.apply(run, &from, to, &records).await?;
+            from.clone_from(to);
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            for record in &records {
+                let age = now.saturating_sub(Duration::from_micros(record.stamp()));
+                self.metrics.aged(&self.peer.name, age);
+            }
+        }
+        Ok(())
+    }
+
     /// Where to go on.
     async fn place(&self) -> Result<Place, Fault> {
         let mut command = function("claw_place_1", &[ROOT.to_owned()]);
         command.arg(&self.peer.name);
         let (run, id): (String, String) = self.library.call(&command).await?;
         Ok(Place { run, id: Some(id).filter(|id| !id.is_empty()) })
-    }
-
-    /// Waits until there is something behind `id`, for a second at most.
-    async fn wait(&self, id: &str) -> Result<(), Fault> {
-        let mut command = redis::cmd("XREAD");
-        command.arg("COUNT").arg(1).arg("BLOCK").arg(WAIT.as_millis().to_string());
-        command.arg("STREAMS").arg(OUTBOX).arg(id);
-        self.ask::<Value>(&command).await.map(|_| ())
     }
 
     /// Reads all ratings of the peer, and goes on from where its outbox was before that.

@@ -283,12 +283,6 @@ local function apply_or_park(record)
   return 2
 end
 
--- KEYS: the user, the item. ARGV: user, item, millionths, stamp, region, as in the outbox of the
--- region that it comes from. Returns what apply_or_park does.
-local function apply(_, args)
-  return apply_or_park(checked(args[1], args[2], args[3], args[4], args[5]))
-end
-
 -- KEYS: nothing that counts, here and below. ARGV: who wants the lease, and for how many
 -- milliseconds; 0 gives it back. Returns whether it is his.
 local function lease(_, args)
@@ -351,15 +345,23 @@ local function follow(_, args)
   return {results[1], results[0], results[2], refused}
 end
 
--- Takes some of the parked records whose time has come.
+-- Takes some of the parked records whose time has come. Returns how many, and what is wrong with
+-- one that cannot be applied: it stays, and keeps nothing else from going on.
 local function unpark()
   local due = redis.call('ZRANGE', PARKED, '-inf', text_of(now() + AHEAD), 'BYSCORE', 'LIMIT', 0, STEP)
+  local done, problem = 0, nil
   for _, member in ipairs(due) do
     local record = cmsgpack.unpack(member)
-    apply_record(checked(record[1], record[2], record[3], record[4], record[5]))
-    redis.call('ZREM', PARKED, member)
+    record = checked(record[1], record[2], record[3], record[4], record[5])
+    local is_applied, result = pcall(apply_record, record)
+    if is_applied then
+      redis.call('ZREM', PARKED, member)
+      done = done + 1
+    else
+      problem = result
+    end
   end
-  return #due
+  return done, problem
 end
 
 -- Removes some of what a user has rated before the tombstone.
@@ -395,12 +397,14 @@ local function tend(_, args)
     if cursor then sweep_user(user, cursor) end
     return redis.call('HEXISTS', SWEEP, user)
   end
+  local done, problem = unpark()
   local next = redis.call('HRANDFIELD', SWEEP, 1, 'WITHVALUES')
   if next[1] then
     sweep_user(next[1], next[2])
     return 1
   end
-  return unpark() > 0 and 1 or 0
+  if problem and done == 0 then error(problem) end
+  return done > 0 and 1 or 0
 end
 
 -- ARGV: holder of the lease, receiver, the id up to which it has been told of the outbox.
@@ -438,7 +442,6 @@ end
 
 redis.register_function('claw_rate_1', rate)
 redis.register_function('claw_forget_1', forget)
-redis.register_function('claw_apply_1', apply)
 redis.register_function('claw_tend_1', tend)
 redis.register_function('claw_lease_1', lease)
 redis.register_function('claw_place_1', place)

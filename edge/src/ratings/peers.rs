@@ -44,7 +44,8 @@ pub fn peers(config: &Config) -> Result<Vec<Peer>, String> {
 /// begins the next one.
 fn named(pieces: &[String]) -> Result<Vec<(String, Vec<String>)>, String> {
     let mut named: Vec<(String, Vec<String>)> = Vec::new();
-    for piece in pieces {
+    // A variable that is there and empty has one empty piece.
+    for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
         let begins = piece
             .split_once('=')
             .filter(|(name, rest)| config::region(name).is_ok() && rest.contains("://"));
@@ -72,6 +73,7 @@ mod tests {
             })
         };
         for (text, peers) in [
+            ("", vec![]),
             ("eu=redis://a", vec!["eu redis://a"]),
             ("eu=redis://a,us=rediss://u:p=@b:1/2", vec!["eu redis://a", "us rediss://u:p=@b:1/2"]),
             (

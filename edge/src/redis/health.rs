@@ -90,6 +90,22 @@ impl Health {
     }
 }
 
+/// What a task in the background has told of its faults: the same one not again for a minute.
+#[derive(Debug, Default)]
+pub struct Told(Option<(Fault, Instant)>);
+
+impl Told {
+    /// Whether to tell of a fault.
+    pub fn is_news(&mut self, fault: &Fault) -> bool {
+        let is_news =
+            self.0.as_ref().is_none_or(|(last, at)| last != fault || at.elapsed() >= QUIET);
+        if is_news {
+            self.0 = Some((fault.clone(), Instant::now()));
+        }
+        is_news
+    }
+}
+
 impl Fault {
     fn kind(&self) -> &'static str {
         match self {
