@@ -48,6 +48,9 @@ pub struct Limit {
     pub mode: Mode,
     /// What is decided when the server cannot be asked.
     pub on_fault: OnFault,
+    /// Whether its bucket's policy follows how the backend does, by pins that end. Then
+    /// [`Self::policy`] is what holds when there is no pin, and its rate is not told to clients.
+    pub is_adaptive: bool,
     /// What the keys of its buckets begin with. No two limits share it.
     base: Vec<u8>,
 }
@@ -97,6 +100,7 @@ impl Limit {
             keep: 0,
             mode: Mode::Enforced,
             on_fault: OnFault::Open,
+            is_adaptive: false,
             base,
         }
     }

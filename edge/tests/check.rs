@@ -93,7 +93,7 @@ shop.c: unlimited"
 fn what_is_wrong_is_told_with_file_and_line() {
     let one = |text: &str| format!("limits:\n- name: a\n  capacity: 1\n  refill: 1\n{text}");
     #[rustfmt::skip]
-    let table: [(&str, &str); 26] = [
+    let table: [(&str, &str); 29] = [
         ("limits:\n- capacity: 1\n", "f:2: missing field `name`"),
         ("limits:\n- name: a\n  capacity: 1\n", "f:2: refill is missing"),
         ("limits:\n- name: a\n  refill: 1\n", "f:2: capacity is missing"),
@@ -106,6 +106,9 @@ fn what_is_wrong_is_told_with_file_and_line() {
         (&one("  interval: 0s\n"), "f:2: interval is not 1ms to 366d"),
         (&one("  burst: 1\n"), "f:5: unknown field `burst`"),
         (&one("  keep: 1\n"), "f:5: keep 1 leaves nothing of the capacity"),
+        (&one("  key: [user]\n  adaptive: true\n"), "f:6: an adaptive limit has one bucket, and so no key"),
+        ("limits:\n- name: a\n  adaptive: true\n", "f:3: an adaptive limit has capacity and refill"),
+        (&one("  mode: shadow\n  adaptive: true\n"), "f:6: an adaptive limit is enforced"),
         (&one("  key: [who]\n"), "f:5: unknown variant `who`"),
         (&one("  key: [{header: 'a b'}]\n"), "f:5: 'a b' is no header field"),
         (&one("  key: [{segments: 0}]\n"), "f:5: segments: 1 or more"),

@@ -147,6 +147,21 @@ fn the_environments_limits_come_first() {
     }
 }
 
+/// Each region adapts to its own backend: one pattern leaves out those buckets and no others.
+#[test]
+fn buckets_of_adaptive_limits_are_told_from_all_others() {
+    let file = "limits: [{name: shop, capacity: 4, refill: 1, adaptive: true},
+                         {name: all, capacity: 4, refill: 1, adaptive: false}]";
+    let flags = ["--capacity=5", "--refill=1", "--user-capacity=3", "--user-refill=1"];
+    let limits = load(file, &flags);
+    let told = charges(&limits, "rating GET b.org/ user=ann");
+    assert_eq!(told, "claw:service 1, token_bucket:ann 1, @route:claw:shop 1, claw:all 1");
+    for (charge, is_shared) in told.split(", ").zip([true, true, false, true]) {
+        assert_eq!(claw_core::glob::matches(b"[^@]*", charge.as_bytes()), is_shared, "{charge}");
+    }
+    assert!(limits.to_string().contains("shop: 4 tokens, 1 more in each 1s; adaptive\n"));
+}
+
 #[test]
 fn the_example_of_the_page_is_understood_as_it_says() {
     let example = block("limits.md", "yaml", "# limits.yaml");

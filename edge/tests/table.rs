@@ -114,6 +114,9 @@ const BOTH: &[(&str, &str)] = &[
 ];
 const ANN: &str = "token_bucket:ann";
 const ALL: &str = "claw:service";
+const ROUTE: &str = "@route:claw:shop";
+const ADAPTIVE: &str =
+    "limits: [{name: shop, capacity: 4, refill: 1, interval: 1h, adaptive: true}]";
 
 #[rustfmt::skip]
 const TABLE: &[Row] = &[
@@ -173,6 +176,17 @@ const TABLE: &[Row] = &[
     Row { what: "quotas refuse only together", limits: NONE, state: &["CL.TAKE claw:a:ann 1 CAPACITY 1 REFILL 1 INTERVAL 3600000"],
         file: "limits: [{name: a, capacity: 1, refill: 1, interval: 1h, key: [user], mode: quota}, {name: b, capacity: 1, refill: 1, interval: 1h, key: [user], mode: quota}]",
         status: Status::Passed, policies: &["a q=1 w=3600", "b q=1 w=3600"], told: &["a r=0 t=3600", "b r=0 t=3600"], retry_after: None, left: &[("claw:a:ann", 0), ("claw:b:ann", 0)] },
+    Row { what: "an adaptive limit without a pin: the file's, whose rate is not told", limits: USER, file: ADAPTIVE, state: &[],
+        status: Status::Passed, policies: &["user q=2 w=7200", "shop q=4"], told: &["user r=1 t=3600", "shop r=3 t=3600"], retry_after: None, left: &[(ANN, 1), (ROUTE, 3)] },
+    Row { what: "a pin of the same capacity is in force", limits: USER, file: ADAPTIVE,
+        state: &["CL.POLICY @route:claw:shop CAPACITY 4 REFILL 2 INTERVAL 3600000 FOR 36000000"],
+        status: Status::Passed, policies: &["user q=2 w=7200", "shop q=4"], told: &["user r=1 t=3600", "shop r=3 t=1800"], retry_after: None, left: &[(ANN, 1), (ROUTE, 3)] },
+    Row { what: "a pinned route is over: the user is not charged", limits: USER, file: ADAPTIVE,
+        state: &["CL.POLICY @route:claw:shop CAPACITY 2 REFILL 1 INTERVAL 3600000 FOR 36000000", "CL.TAKE @route:claw:shop 2"],
+        status: Status::Refused, policies: &["user q=2 w=7200", "shop q=2"], told: &["user r=2", "shop r=0 t=3600"], retry_after: Some(3600), left: &[(ANN, 2), (ROUTE, 0)] },
+    Row { what: "the user is over: the route is not charged", limits: USER, file: ADAPTIVE,
+        state: &["CL.TAKE token_bucket:ann 2 CAPACITY 2 REFILL 1 INTERVAL 3600000"],
+        status: Status::Refused, policies: &["user q=2 w=7200", "shop q=4"], told: &["user r=0 t=3600", "shop r=4"], retry_after: Some(3600), left: &[(ANN, 0), (ROUTE, 4)] },
     Row { what: "a bucket that cannot be understood: fails open", limits: USER, file: "", state: &["HSET token_bucket:ann tokens many"],
         status: Status::Passed, policies: &[], told: &[], retry_after: None, left: &[] },
 ];

@@ -81,9 +81,10 @@ impl Shown {
         let answer = outcome.answer?;
         let quota = u64::try_from(answer.capacity).ok()?;
         // The server's own, or one that is pinned on the bucket, is in force instead of one of another
-        // capacity, and its rate is not told.
-        let sent = outcome.charge.limit.policy.as_ref();
-        let policy = sent.filter(|policy| policy.capacity() == quota);
+        // capacity, and its rate is not told. Of an adaptive limit it may have the same one.
+        let limit = &outcome.charge.limit;
+        let sent = limit.policy.as_ref();
+        let policy = sent.filter(|policy| !limit.is_adaptive && policy.capacity() == quota);
         let more_ms = if allowed || outcome.is_over() { more_ms(sent, &answer) } else { None };
         Some(Self {
             quota,

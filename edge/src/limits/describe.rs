@@ -107,7 +107,8 @@ impl fmt::Display for Rule {
         f.write_str(match limit.on_fault {
             OnFault::Open => "",
             OnFault::Closed => "; fails closed",
-        })
+        })?;
+        f.write_str(if limit.is_adaptive { "; adaptive" } else { "" })
     }
 }
 

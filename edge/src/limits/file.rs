@@ -17,6 +17,10 @@ use super::source::Source;
 use super::{Limit, Mode, OnFault};
 use crate::config::duration;
 
+/// What the keys of adaptive limits begin with, and no other key of this service does: each region
+/// adapts to its own backend, so `claw.sync-keys` has to leave them out.
+const REGION: &str = "@route:";
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -45,6 +49,8 @@ struct Named {
     mode: Option<Mode>,
     #[serde(default)]
     on_fault: Option<OnFault>,
+    #[serde(default)]
+    adaptive: Option<Spanned<bool>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -110,11 +116,14 @@ impl Reader<'_> {
             return Err(Mistake::about(self.file, &named.name, text));
         }
         let policy = self.policy(&named, place)?;
+        let is_adaptive = self.adaptive(&named)?;
+        let region = if is_adaptive { REGION } else { "" };
         let limit = Limit {
             keep: self.keep(named.keep, policy)?,
             mode: named.mode.unwrap_or(Mode::Enforced),
             on_fault: named.on_fault.unwrap_or(OnFault::Open),
-            ..Limit::new(name.clone(), policy, format!("{prefix}{name}").into_bytes())
+            is_adaptive,
+            ..Limit::new(name.clone(), policy, format!("{region}{prefix}{name}").into_bytes())
         };
         Ok(Rule {
             limit: Arc::new(limit),
@@ -169,6 +178,24 @@ impl Reader<'_> {
                 },
             )
         })
+    }
+
+    /// One bucket for all that a backend is asked, which has to refuse to be of use.
+    fn adaptive(&self, named: &Named) -> Result<bool, Mistake> {
+        let Some(adaptive) = named.adaptive.as_ref().filter(|adaptive| adaptive.value) else {
+            return Ok(false);
+        };
+        let wrong = |text: &str| Err(Mistake::about(self.file, adaptive, text));
+        if !named.key.is_empty() {
+            return wrong("an adaptive limit has one bucket, and so no key");
+        }
+        if named.mode.is_some_and(|mode| mode != Mode::Enforced) {
+            return wrong("an adaptive limit is enforced");
+        }
+        if named.capacity.is_none() {
+            return wrong("an adaptive limit has capacity and refill, which hold without a pin");
+        }
+        Ok(true)
     }
 
     fn keep(&self, keep: Option<Spanned<u64>>, policy: Option<Policy>) -> Result<u64, Mistake> {
