@@ -22,6 +22,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("redis-claw", &["claw-core", "claw-sync"]),
     ("claw-core", &[]),
     ("claw-adapt", &["claw-core"]),
+    ("claw-train", &["claw-adapt", "claw-core"]),
     ("claw-sync", &["claw-core"]),
     ("claw-sim", &["claw-core"]),
     ("claw-bench", &["claw-testkit"]),

@@ -2,7 +2,7 @@
 
 use crate::bounds::{Bounds, BoundsError};
 use crate::drain::{Drain, Parameters};
-use crate::network::{INPUTS, SATURATED, features, squash};
+use crate::network::{INPUTS, OUTPUTS, SATURATED, features, squash};
 use crate::observation::Observation;
 use crate::policy::{Aim, Policy};
 use crate::weights::Weights;
@@ -63,6 +63,9 @@ pub struct Change {
     pub by: DecidedBy,
 }
 
+/// What training puts in place of a network's output.
+pub type Explore<'a> = &'a mut dyn FnMut(&[f32; INPUTS], [f32; OUTPUTS]) -> [f32; OUTPUTS];
+
 /// Decides one route's policy, tick by tick.
 #[derive(Debug, Clone)]
 pub struct Controller {
@@ -121,6 +124,12 @@ impl Controller {
     /// Decides at `now` (microseconds of any clock that does not step) after what was `seen` since the
     /// step before.
     pub fn step(&mut self, now: u64, seen: &Observation) -> Change {
+        self.step_exploring(now, seen, &mut |_, output| output)
+    }
+
+    /// As [`Self::step`], with `explore` between the network and what is made of its output: it is given
+    /// what the network read and what it said. Only training has a use for that.
+    pub fn step_exploring(&mut self, now: u64, seen: &Observation, explore: Explore<'_>) -> Change {
         let elapsed = match self.last.and_then(|last| now.checked_sub(last)) {
             Some(us) => us.clamp(TICKS_US.0, TICKS_US.1),
             None => TICK_US,
@@ -142,7 +151,7 @@ impl Controller {
         let rate = seen.policy.rate();
         let (aim, by) = match (&mut state.learner, &self.mode) {
             (Some(learner), Mode::Learned(weights)) => {
-                learner.tick(&mut state.inner, weights, dt, seen, &self.bounds)
+                learner.tick(&mut state.inner, weights, dt, seen, &self.bounds, explore)
             }
             _ => (state.inner.tick(dt, rate, seen, &self.bounds), DecidedBy::Inner),
         };
@@ -217,6 +226,7 @@ impl Learner {
         dt: f64,
         seen: &Observation,
         bounds: &Bounds,
+        explore: Explore<'_>,
     ) -> (Aim, DecidedBy) {
         let rate = seen.policy.rate();
         let alone = self.alone.tick(dt, self.alone_rate.unwrap_or(rate), seen, bounds);
@@ -225,7 +235,7 @@ impl Learner {
         let [before, ..] = input;
         self.before = before;
         let mut aim = inner.tick(dt, rate, seen, bounds);
-        let [of_rate, of_burst] = weights.network.forward(&input).output;
+        let [of_rate, of_burst] = explore(&input, weights.network.forward(&input).output);
         self.saturated =
             if of_rate.abs() >= SATURATED { self.saturated.saturating_add(1) } else { 0 };
         if !(of_rate.is_finite() && of_burst.is_finite()) || self.saturated >= SATURATED_TICKS {

@@ -10,15 +10,16 @@
 
 use claw_adapt::{Weights, WeightsError};
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     include_str!("../weights/off-path-1.txt"),
     include_str!("../weights/off-path-2.txt"),
     include_str!("../weights/off-path-3.txt"),
+    include_str!("../weights/on-path-1.txt"),
 ];
 
 #[test]
 fn what_ships_is_read_and_written_again() {
-    for (file, seed) in FILES.into_iter().zip(1..) {
+    for (file, seed) in FILES.into_iter().zip([1, 2, 3, 1]) {
         let weights = Weights::read(file).expect("weights");
         assert_eq!((weights.seed, weights.write().as_str()), (seed, file));
     }
