@@ -9,6 +9,7 @@
 # make bench-instructions  instructions per command, compared with bench/instructions.txt;
 #             BENCH=--update writes that
 # make bench-edge  what a decision of claw-edge costs; LIMITADOR=path adds Limitador
+# make bench-ratings  how late a rating is in another region, and how long one takes to join
 # make bench-sync  what region sync and each further region cost, and how fast it is;
 #             both compare with another build of the module: AGAINST=path;
 #             BENCH="--rounds 15" hands on options, see claw-bench --help
@@ -42,8 +43,8 @@ BENCH_OPTIONS = $(if $(AGAINST),--against "$(AGAINST)") $(BENCH)
 
 export REDIS_CLAW_MODULE ?= $(abspath $(MODULE))
 
-.PHONY: build demo regions run edge test lint unit server-tests newer-server-tests container-tests images plots dist \
-	bench bench-instructions bench-sync bench-edge microbench \
+.PHONY: build demo regions run edge test lint manifests unit server-tests newer-server-tests container-tests images plots dist \
+	bench bench-instructions bench-sync bench-edge bench-ratings microbench \
 	simulate soak fuzz train adapt-gates clean
 
 build:
@@ -64,12 +65,16 @@ edge: build
 	cargo build --release --locked -p claw-edge
 	@scripts/edge.sh
 
-test: lint unit bench-instructions server-tests newer-server-tests container-tests
+test: lint manifests unit bench-instructions server-tests newer-server-tests container-tests
 
 lint:
 	@scripts/setup.sh build test edge
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# What deploy/kubernetes comes to, without a cluster.
+manifests:
+	@scripts/check-manifests.sh
 
 # Every crate but the module; the transport's tests load the module too.
 unit: build
@@ -135,6 +140,11 @@ bench-instructions: build
 bench-edge: build
 	cargo build --release --locked -p claw-edge --bin claw-edge --example rls_load
 	scripts/bench-edge.py $(BENCH_EDGE)
+
+bench-ratings: build
+	cargo build --release --locked -p claw-edge
+	CLAW_EDGE=$(dir $(REDIS_CLAW_MODULE))claw-edge \
+		cargo test --locked -p claw-edge --test regions -- --ignored --nocapture --test-threads 1 measure
 
 bench-sync: build
 	cargo run --release --locked -p claw-bench -- sync $(BENCH_OPTIONS)

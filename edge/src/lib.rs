@@ -2,6 +2,8 @@
 //!
 //! | module | what |
 //! |--------|------|
+//! | [`admin`] | the page for operators: who is limited, what a bucket holds, changes |
+//! | [`recent`] | who has been refused of late |
 //! | [`access`] | whether a caller may: bearer tokens |
 //! | [`config`] | every setting: flag, environment variable, default |
 //! | [`proto`] | the messages of Envoy's rate limit service |
@@ -13,14 +15,19 @@
 //! | [`redis`] | the connection that decides: deadlines, circuit, coalescing |
 //! | [`http`] | the rating API, forward authentication, and the pages for operators |
 //! | [`ratings`] | what users think of items, kept in Redis by a Function |
+//! | [`background`] | the work that one instance of a region does for all |
+//! | [`notify`] | what was rated is told to others: webhook, Telegram |
 //! | [`rls`] | Envoy's rate limit service, over gRPC |
 //! | [`metrics`] | what is counted |
+//! | [`traces`] | spans for a collector of OpenTelemetry |
 //! | [`service`] | what all workers share |
 //! | [`serve`] | workers, listeners, and the end of the service |
 
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod admin;
+pub mod background;
 pub mod check;
 pub mod client;
 pub mod config;
@@ -28,10 +35,13 @@ pub mod decide;
 pub mod http;
 pub mod limits;
 pub mod metrics;
+pub mod notify;
 pub mod proto;
 pub mod ratings;
+pub mod recent;
 pub mod redis;
 pub mod reload;
 pub mod rls;
 pub mod serve;
 pub mod service;
+pub mod traces;

@@ -36,9 +36,11 @@ use crate::proto::RateLimitDescriptor;
 pub struct Limit {
     /// What it is called in fields of responses, in metrics and in logs.
     pub name: String,
-    /// Its bucket's policy.
-    pub policy: Policy,
-    /// The policy as `CL.TAKE` reads it: `CAPACITY`, `REFILL`, `INTERVAL` with their values.
+    /// Its bucket's policy; nothing if that is for the server to say, by a pin, a rule for the key or
+    /// its default.
+    pub policy: Option<Policy>,
+    /// The policy as `CL.TAKE` reads it: `CAPACITY`, `REFILL`, `INTERVAL` with their values. Nothing
+    /// is sent where the server says.
     pub arguments: Vec<Vec<u8>>,
     /// Tokens that stay behind for those who ask without it: `KEEP` of `CL.TAKE`.
     pub keep: u64,
@@ -86,11 +88,12 @@ pub enum OnFault {
 impl Limit {
     /// An enforced limit that fails open, whose keys begin with `base`.
     #[must_use]
-    pub fn new(name: String, policy: Policy, base: Vec<u8>) -> Self {
+    pub fn new(name: String, policy: impl Into<Option<Policy>>, base: Vec<u8>) -> Self {
+        let policy = policy.into();
         Self {
             name,
             policy,
-            arguments: arguments(policy),
+            arguments: policy.map(arguments).unwrap_or_default(),
             keep: 0,
             mode: Mode::Enforced,
             on_fault: OnFault::Open,
@@ -163,6 +166,14 @@ impl Limits {
     #[must_use]
     pub fn named(&self, name: &str) -> Option<Arc<Limit>> {
         self.rules.iter().map(|rule| &rule.limit).find(|limit| limit.name == name).map(Arc::clone)
+    }
+
+    /// What looks at the bucket of each limit that tells nobody apart, in the order of the limits.
+    pub fn shared(&self) -> impl Iterator<Item = Charge> {
+        self.rules.iter().filter(|rule| rule.parts.is_empty()).map(|rule| {
+            let limit = Arc::clone(&rule.limit);
+            Charge { key: limit.key(None), limit, cost: 0 }
+        })
     }
 
     /// Whether descriptor files have a domain.

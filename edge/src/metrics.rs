@@ -1,5 +1,7 @@
 //! What is counted, in the text format of Prometheus. No label names a user.
 
+pub mod notify;
+pub mod ratings;
 pub mod redis;
 
 use std::collections::HashSet;
@@ -13,6 +15,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::notify::NotifyMetrics;
+use self::ratings::RatingMetrics;
 use self::redis::RedisMetrics;
 
 /// A closed set of values of a label, each with its text.
@@ -22,9 +26,17 @@ macro_rules! label {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum $name { $($(#[$of])* $variant,)* }
 
+        impl $name {
+            /// Its text.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+
         impl EncodeLabelValue for $name {
             fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-                encoder.write_str(match self { $(Self::$variant => $text,)* })
+                encoder.write_str(self.text())
             }
         }
     };
@@ -55,6 +67,8 @@ label! {
         Rls = "rls",
         /// The address for operators.
         Ops = "ops",
+        /// The page for operators.
+        Admin = "admin",
         /// Nothing is there.
         Unknown = "unknown",
     }
@@ -165,6 +179,25 @@ pub struct Reload {
     pub result: ReloadResult,
 }
 
+label! {
+    /// What became of a span for the collector of traces.
+    SpanResult {
+        /// The collector has it.
+        Sent = "sent",
+        /// The collector did not take it.
+        Failed = "failed",
+        /// Too many waited for it.
+        Dropped = "dropped",
+    }
+}
+
+/// The label of spans.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Spans {
+    /// What became of them.
+    pub result: SpanResult,
+}
+
 /// Seconds. Most answers take less than a millisecond, and none much longer than a decision may
 /// wait for Redis.
 const BUCKETS: [f64; 12] =
@@ -191,8 +224,13 @@ pub struct Metrics {
     pub reloads: Family<Reload, Counter>,
     /// Connections that were closed at once, since there were too many.
     pub connections_refused: Counter,
+    spans: Family<Spans, Counter>,
     /// The way to Redis.
     pub redis: RedisMetrics,
+    /// Ratings between regions.
+    pub ratings: RatingMetrics,
+    /// Notifications.
+    pub notify: NotifyMetrics,
 }
 
 impl Default for Metrics {
@@ -225,7 +263,11 @@ impl Default for Metrics {
             "Connections closed at once, since MAX_CONNECTIONS were open",
             connections_refused.clone(),
         );
+        let spans = Family::default();
+        registry.register("spans", "Spans for the collector of traces, by result", spans.clone());
         let redis = RedisMetrics::registered(&mut registry);
+        let ratings = RatingMetrics::registered(&mut registry);
+        let notify = NotifyMetrics::registered(&mut registry);
         Self {
             registry,
             requests,
@@ -237,7 +279,10 @@ impl Default for Metrics {
             names,
             reloads,
             connections_refused,
+            spans,
             redis,
+            ratings,
+            notify,
         }
     }
 }
@@ -246,6 +291,11 @@ impl Metrics {
     /// Notes how long a request took.
     pub fn took(&self, route: Route, duration: Duration) {
         self.durations.get_or_create(&RouteLabel { route }).observe(duration.as_secs_f64());
+    }
+
+    /// Counts spans for the collector of traces.
+    pub fn count_spans(&self, result: SpanResult, spans: u64) {
+        self.spans.get_or_create(&Spans { result }).inc_by(spans);
     }
 
     /// Counts a request that a limit refused.
@@ -315,62 +365,4 @@ fn plain(open_metrics: &str) -> Result<String, fmt::Error> {
         }
     }
     Ok(plain)
-}
-
-/// The numbers of `INFO claw` as metrics of the same names, as other exporters have them, whose rules
-/// then fit. Only what is measured in ms or us becomes seconds, and what is not a plain number is
-/// left out.
-///
-/// # Errors
-/// When it cannot be written as text.
-pub fn of_module(info: &str, metrics: &mut String) -> fmt::Result {
-    for line in info.lines() {
-        let Some((name, value)) = line.trim_end().split_once(':') else { continue };
-        let fits = |letter: char| letter.is_ascii_lowercase() || letter == '_';
-        let Ok(number) = value.parse::<u64>() else { continue };
-        if name.starts_with("claw_") && name.chars().all(fits) {
-            let (name, number) = in_seconds(name, number);
-            writeln!(metrics, "# HELP {name} See INFO claw of redis-claw")?;
-            writeln!(metrics, "# TYPE {name} untyped\n{name} {number}")?;
-        }
-    }
-    Ok(())
-}
-
-/// A duration in Prometheus' base unit, exactly.
-fn in_seconds(name: &str, number: u64) -> (String, String) {
-    let of = |stem: &str, unit: u64, places: usize| {
-        let (whole, rest) = (number.checked_div(unit), number.checked_rem(unit));
-        let text = format!("{}.{:0places$}", whole.unwrap_or(0), rest.unwrap_or(0));
-        (format!("{stem}_seconds"), text)
-    };
-    match (name.strip_suffix("_ms"), name.strip_suffix("_us")) {
-        (Some(stem), _) => of(stem, 1_000, 3),
-        (_, Some(stem)) => of(stem, 1_000_000, 6),
-        _ => (name.to_owned(), number.to_string()),
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_of_the_module() {
-        let info = "# claw_stats\r\nclaw_version:0.1.0\r\nclaw_taken:12\r\nclaw_sync_lag_ms:1250\r\n\
-            claw_sync_walk_max_us:7\r\nclaw_sync_peers:2\r\nclaw_cmdstat_cl.take:calls=3,usec=1\r\n";
-        let mut text = String::new();
-        of_module(info, &mut text).unwrap();
-        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
-        assert_eq!(
-            samples,
-            [
-                "claw_taken 12",
-                "claw_sync_lag_seconds 1.250",
-                "claw_sync_walk_max_seconds 0.000007",
-                "claw_sync_peers 2"
-            ]
-        );
-    }
 }

@@ -1,21 +1,18 @@
-//! What users think of items, kept in Redis by a Function: see `ratings.lua` for what is stored
-//! where. It is a map in which the last write wins, so that regions can exchange it later in any
+//! What users think of items, kept in Redis by a Function: see `ratings/library.lua` for what is
+//! stored where. It is a map in which the last write wins, so that regions can exchange it in any
 //! order.
 
+pub mod follow;
+pub mod lease;
+pub mod library;
+pub mod peers;
+pub mod record;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use redis::{Cmd, FromRedisValue, Value};
-
+use self::library::{Library, ROOT, function};
 use crate::config::Config;
 use crate::redis::{Fault, Redis};
-
-/// The library that is loaded into the server. Its name and those of its functions end with the
-/// version of what they store: two versions of this program can share a server.
-const LIBRARY: &str = include_str!("ratings.lua");
-const LIBRARY_NAME: &str = "claw_ratings_1";
-/// What all keys begin with. The braces put them into one slot of a cluster.
-const ROOT: &str = "{ratings}:";
 
 /// The highest rating, in millionths.
 pub const HIGHEST: u64 = 5_000_000;
@@ -25,11 +22,9 @@ pub const LONGEST_NAME: usize = 256;
 /// The ratings of a region, as one worker sees them.
 #[derive(Clone)]
 pub struct Ratings {
-    redis: Redis,
+    library: Library,
     region: Arc<str>,
     outbox: u64,
-    /// Whether this worker has seen that the server has this version of the library.
-    loaded: Arc<AtomicBool>,
 }
 
 /// A rating as it is stored.
@@ -41,30 +36,6 @@ pub struct Rating {
     pub stamp: u64,
     /// Where it was given.
     pub region: String,
-}
-
-/// What a region tells another one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Who rated.
-    pub user: String,
-    /// What, and with how many millionths; nothing when the user is forgotten up to the stamp.
-    pub rating: Option<(String, u64)>,
-    /// Microseconds since 1970, of a clock that never goes back.
-    pub stamp: u64,
-    /// Where this happened.
-    pub region: String,
-}
-
-/// What became of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Applied {
-    /// Something later was here already.
-    Older,
-    /// It holds now.
-    Newest,
-    /// Its stamp is more than a minute ahead: it will be applied when it is not any more.
-    Parked,
 }
 
 /// The ratings of an item.
@@ -91,10 +62,9 @@ impl Ratings {
     #[must_use]
     pub fn new(config: &Config, redis: Redis) -> Self {
         Self {
-            redis,
+            library: Library::new(redis),
             region: config.region.as_str().into(),
             outbox: config.ratings_outbox,
-            loaded: Arc::default(),
         }
     }
 
@@ -105,27 +75,8 @@ impl Ratings {
     pub async fn rate(&self, user: &str, item: &str, micros: u64) -> Result<Rating, Fault> {
         let mut command = function("claw_rate_1", &[user_key(user), item_key(item)]);
         command.arg(user).arg(item).arg(micros).arg(&*self.region).arg(self.outbox);
-        let stamp = self.call(&command).await?;
+        let stamp = self.library.call(&command).await?;
         Ok(Rating { micros, stamp, region: self.region.as_ref().to_owned() })
-    }
-
-    /// Applies what another region tells.
-    ///
-    /// # Errors
-    /// When there is no answer, or the record is refused: out of bounds, or too many are parked.
-    pub async fn apply(&self, record: &Record) -> Result<Applied, Fault> {
-        let (item, micros) = match &record.rating {
-            Some((item, micros)) => (item.as_str(), micros.to_string()),
-            None => ("", String::new()),
-        };
-        let mut command = function("claw_apply_1", &[user_key(&record.user), item_key(item)]);
-        command.arg(&record.user).arg(item).arg(micros).arg(record.stamp).arg(&record.region);
-        match self.call(&command).await? {
-            0 => Ok(Applied::Older),
-            1 => Ok(Applied::Newest),
-            2 => Ok(Applied::Parked),
-            other => Err(unreadable(format!("claw_apply_1 answered {other}"))),
-        }
     }
 
     /// Forgets what `user` has rated so far: at once for whoever reads it, and step by step in the
@@ -136,28 +87,45 @@ impl Ratings {
     pub async fn forget(&self, user: &str) -> Result<bool, Fault> {
         let mut command = function("claw_forget_1", &[user_key(user)]);
         command.arg(user).arg(&*self.region).arg(self.outbox);
-        let _: u64 = self.call(&command).await?;
+        let _: u64 = self.library.call(&command).await?;
         for _ in 0..MOST_STEPS {
             let mut command = function("claw_tend_1", &[user_key(user)]);
             command.arg(user);
-            if self.call::<u64>(&command).await? == 0 {
+            if self.library.call::<u64>(&command).await? == 0 {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
+    /// Whether something is left of forgetting users, or records are parked.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn has_work(&self) -> Result<bool, Fault> {
+        let mut command = redis::cmd("EXISTS");
+        command.arg(format!("{ROOT}sweep")).arg(format!("{ROOT}parked"));
+        self.library.redis.call::<u64>(&command).await.map(|keys| keys > 0)
+    }
+
+    /// How many records wait here until the clock comes near their stamps.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn parked(&self) -> Result<i64, Fault> {
+        let mut command = redis::cmd("ZCARD");
+        command.arg(format!("{ROOT}parked"));
+        self.library.redis.call(&command).await
+    }
+
     /// Takes one step of what is left of forgetting users, or of parked records whose time has
-    /// come. Says whether there may be more. Never loads the library: without it there is nothing
-    /// to do.
+    /// come. Says whether there may be more.
     ///
     /// # Errors
     /// When there is no answer.
     pub async fn tend(&self) -> Result<bool, Fault> {
-        match self.redis.call(&function("claw_tend_1", &[ROOT.to_owned()])).await {
-            Err(fault) if is_missing(&fault) => Ok(false),
-            answer => answer.map(|more: u64| more != 0),
-        }
+        let command = function("claw_tend_1", &[ROOT.to_owned()]);
+        self.library.call(&command).await.map(|more: u64| more != 0)
     }
 
     /// The rating of an item by a user.
@@ -168,7 +136,7 @@ impl Ratings {
         let key = user_key(user);
         let mut command = redis::cmd("HMGET");
         command.arg(&key).arg(item).arg("");
-        let values: [Option<String>; 2] = self.redis.call(&command).await?;
+        let values: [Option<String>; 2] = self.library.redis.call(&command).await?;
         let [Some(rating), tombstone] = values else { return Ok(None) };
         let rating = Rating::parse(&rating).ok_or_else(|| damaged(&key))?;
         let Some(tombstone) = tombstone else { return Ok(Some(rating)) };
@@ -185,7 +153,7 @@ impl Ratings {
         let key = item_key(item);
         let mut command = redis::cmd("HMGET");
         command.arg(&key).arg("count").arg("sum");
-        let values: [Option<String>; 2] = self.redis.call(&command).await?;
+        let values: [Option<String>; 2] = self.library.redis.call(&command).await?;
         match values {
             [None, None] => Ok(Totals { count: 0, sum: 0 }),
             [Some(count), Some(sum)] => match (count.parse(), sum.parse()) {
@@ -194,43 +162,6 @@ impl Ratings {
             },
             _ => Err(damaged(&key)),
         }
-    }
-
-    /// Calls a function, and loads the library where it is missing or another one.
-    async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
-        if !self.loaded.load(Ordering::Relaxed) {
-            if !self.is_loaded().await? {
-                self.load().await?;
-            }
-            self.loaded.store(true, Ordering::Relaxed);
-        }
-        match self.redis.call(command).await {
-            // Flushed, or a server that was empty when it came back. Nothing was done.
-            Err(fault) if is_missing(&fault) => {
-                self.load().await?;
-                self.redis.call(command).await
-            }
-            answer => answer,
-        }
-    }
-
-    /// Whether the server has the library, word for word. One that may not be asked for its
-    /// libraries is believed: a missing one is noticed when it is called.
-    async fn is_loaded(&self) -> Result<bool, Fault> {
-        let mut command = redis::cmd("FUNCTION");
-        command.arg("LIST").arg("LIBRARYNAME").arg(LIBRARY_NAME).arg("WITHCODE");
-        match self.redis.call_at::<Value>(ROOT.as_bytes(), &command).await {
-            Ok(libraries) => Ok(mentions(&libraries, LIBRARY.as_bytes())),
-            Err(Fault::Refused { .. }) => Ok(true),
-            Err(fault) => Err(fault),
-        }
-    }
-
-    async fn load(&self) -> Result<(), Fault> {
-        tracing::info!(library = LIBRARY_NAME, "the library of ratings is loaded into the server");
-        let mut command = redis::cmd("FUNCTION");
-        command.arg("LOAD").arg("REPLACE").arg(LIBRARY);
-        self.redis.call_at::<Value>(ROOT.as_bytes(), &command).await.map(|_| ())
     }
 }
 
@@ -262,35 +193,12 @@ fn item_key(item: &str) -> String {
     format!("{ROOT}item:{item}")
 }
 
-fn function(name: &str, keys: &[String]) -> Cmd {
-    let mut command = redis::cmd("FCALL");
-    command.arg(name).arg(keys.len()).arg(keys);
-    command
-}
-
-fn is_missing(fault: &Fault) -> bool {
-    matches!(fault, Fault::Refused { text, .. } if text.contains("Function not found"))
-}
-
 fn damaged(key: &str) -> Fault {
     unreadable(format!("what is stored at {key} cannot be understood"))
 }
 
 fn unreadable(text: String) -> Fault {
     Fault::Refused { code: "ERR".to_owned(), text }
-}
-
-/// Whether a reply has `text` somewhere.
-fn mentions(reply: &Value, text: &[u8]) -> bool {
-    match reply {
-        Value::BulkString(bytes) => bytes == text,
-        Value::SimpleString(string) | Value::VerbatimString { text: string, .. } => {
-            string.as_bytes() == text
-        }
-        Value::Array(items) | Value::Set(items) => items.iter().any(|item| mentions(item, text)),
-        Value::Map(pairs) => pairs.iter().any(|(_, value)| mentions(value, text)),
-        _ => false,
-    }
 }
 
 #[cfg(test)]
@@ -315,10 +223,5 @@ mod tests {
         for (count, sum, mean) in table {
             assert_eq!(Totals { count, sum }.mean(), mean, "{count} {sum}");
         }
-    }
-
-    #[test]
-    fn the_library_has_the_name_by_which_it_is_looked_for() {
-        assert!(LIBRARY.starts_with(&format!("#!lua name={LIBRARY_NAME}\n")));
     }
 }

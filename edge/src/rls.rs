@@ -20,6 +20,7 @@ use crate::metrics::{self, HitResult, Request, Route};
 use crate::proto::{Code, RateLimitRequest, RateLimitResponse};
 use crate::redis::Redis;
 use crate::service::Service;
+use crate::traces::Begun;
 
 /// The service's full name.
 pub const NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
@@ -30,7 +31,7 @@ pub const PATH: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateL
 /// Descriptors of one request: as many buckets as the module takes in one call.
 const MOST_DESCRIPTORS: usize = 1_024;
 
-/// Decides one request, and counts it.
+/// Decides one request, counts it, and ends its span.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a request that says nothing, `UNAVAILABLE` when the server could not
@@ -39,6 +40,7 @@ pub async fn decide(
     service: &Service,
     redis: &Redis,
     request: &RateLimitRequest,
+    span: Option<Begun>,
 ) -> Result<RateLimitResponse, Status> {
     let started = Instant::now();
     let response = respond(service, redis, request).await;
@@ -50,6 +52,9 @@ pub async fn decide(
     };
     service.metrics.requests.get_or_create(&Request { route: Route::Rls, result }).inc();
     service.metrics.took(Route::Rls, started.elapsed());
+    if let Some(span) = span {
+        span.end(Route::Rls, result, None);
+    }
     response
 }
 
@@ -179,7 +184,8 @@ async fn overdraw(
 /// Counts what each limit said, under the names that the configuration wants.
 fn count(service: &Service, asked: &[Asked]) {
     for one in asked {
-        let (Found::Limited { leaf, metric, .. }, What::Take(hits)) = (&one.found, one.what) else {
+        let (Found::Limited { leaf, key, metric, .. }, What::Take(hits)) = (&one.found, one.what)
+        else {
             continue;
         };
         let is_over = one.is_over();
@@ -192,6 +198,10 @@ fn count(service: &Service, asked: &[Asked]) {
         leaf.count(&service.metrics, metric, result, hits);
         if result == HitResult::OverLimit {
             service.metrics.count_limited(&leaf.limit.name);
+            let answer = one.outcome.as_ref().and_then(|outcome| outcome.answer);
+            if let Some(answer) = answer {
+                service.recent.note(&leaf.limit.name, key, answer.retry_after_ms);
+            }
         }
     }
 }

@@ -8,18 +8,21 @@ mod stall;
 
 use std::io;
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::thread;
+use std::time::Duration;
 
-use axum::Router;
+use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{sleep, timeout};
 
 use self::listen::{check_free, connections, listen};
-use crate::http::{self, App};
+use crate::admin;
+use crate::background::Background;
+use crate::http::{self, App, Front};
 use crate::redis::Redis;
 use crate::reload;
 use crate::rls::calls::Calls;
@@ -27,6 +30,9 @@ use crate::service::Service;
 
 /// Connections to the address for operators, at most.
 const OPS_CONNECTIONS: usize = 256;
+
+/// How long the collector of traces may take, when the service ends.
+const LAST_TRACES: Duration = Duration::from_secs(1);
 
 /// Where one worker lets connections in.
 struct Door {
@@ -52,6 +58,7 @@ pub fn serve(service: Service) -> io::Result<()> {
     for address in [http, grpc, ops] {
         check_free(address)?;
     }
+    let background = Background::new(Arc::clone(&service)).map_err(io::Error::other)?;
     let runtime = runtime()?;
     // Before anybody can see that the service is there, and end it.
     let signals = {
@@ -80,9 +87,29 @@ pub fn serve(service: Service) -> io::Result<()> {
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(app, door))
         })
         .collect::<io::Result<_>>()?;
-    runtime.block_on(wait_for_end(&service, signals));
+    // On this thread, which decides nothing.
+    let (stop, stopped) = oneshot::channel();
+    let exporter = service.exporter.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let export = exporter.map(|exporter| runtime.spawn(exporter.run(stopped)));
+    let background = runtime.spawn({
+        let end = EndsAll(Arc::clone(&service));
+        async move {
+            background.run().await;
+            drop(end);
+        }
+    });
+    runtime.block_on(async {
+        wait_for_end(&service, signals).await;
+        // It ends with the service, or has broken off before.
+        let _ = background.await;
+    });
     for thread in threads {
         thread.join().map_err(|_| io::Error::other("a worker panicked"))??;
+    }
+    if let Some(export) = export {
+        let _ = stop.send(());
+        // What the collector has not taken by then is lost.
+        let _ = runtime.block_on(async { timeout(LAST_TRACES, export).await });
     }
     Ok(())
 }
@@ -120,7 +147,7 @@ fn work(app: App, door: Door) -> io::Result<()> {
 }
 
 /// Ends all when one worker cannot go on, even if it panics, rather than leave its share of
-/// the connections alone.
+/// the work alone.
 struct EndsAll(Arc<Service>);
 
 impl Drop for EndsAll {
@@ -131,13 +158,13 @@ impl Drop for EndsAll {
 
 async fn serve_all(app: App, door: Door) -> io::Result<()> {
     app.redis.connect();
-    let serve = async |listener, router: Router, room| {
-        let handler = TowerToHyperService::new(router);
-        connections::serve(listener, handler, room, Arc::clone(&app.service)).await
-    };
     let ops = async {
         match door.ops {
-            Some(ops) => serve(ops, http::ops::router(app.clone()), door.ops_room).await,
+            Some(ops) => {
+                let handler =
+                    TowerToHyperService::new(http::ops::router(app.clone(), admin::routes(&app)));
+                connections::serve(ops, handler, door.ops_room, Arc::clone(&app.service)).await
+            }
             None => Ok(()),
         }
     };
@@ -145,7 +172,10 @@ async fn serve_all(app: App, door: Door) -> io::Result<()> {
         let calls = Calls::new(Arc::clone(&app.service), app.redis.clone())?;
         grpc::serve(door.grpc, calls, Arc::clone(&door.room), &app.service).await
     };
-    let http = serve(door.http, http::router(app.clone()), Arc::clone(&door.room));
+    let front = Front::new(app.clone());
+    let handler = service_fn(move |request| front.clone().answer(request));
+    let http =
+        connections::serve(door.http, handler, Arc::clone(&door.room), Arc::clone(&app.service));
     let served = tokio::try_join!(http, grpc, ops).map(|_| ());
     app.redis.end().await;
     served

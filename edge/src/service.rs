@@ -10,7 +10,9 @@ use crate::access::Tokens;
 use crate::config::Config;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::recent::Recent;
 use crate::redis::health::Health;
+use crate::traces::{Exporter, Traces};
 
 /// How long it is not told again that connections are closed at once.
 const QUIET: Duration = Duration::from_secs(60);
@@ -28,12 +30,20 @@ enum Stage {
 pub struct Service {
     /// The settings.
     pub config: Config,
-    /// What callers of the API have to show.
-    pub tokens: Tokens,
+    /// What callers of the API have to show. They are replaced when their file changes.
+    pub tokens: ArcSwap<Tokens>,
+    /// What callers of the page for operators have to show.
+    pub admin_tokens: ArcSwap<Tokens>,
+    /// Who has been refused of late.
+    pub recent: Recent,
     /// The limits in force. They are replaced as a whole.
     pub limits: ArcSwap<Limits>,
     /// What is counted.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
+    /// Where requests are traced, if anywhere.
+    pub traces: Option<Traces>,
+    /// What sends traces: whoever takes it runs it.
+    pub exporter: Mutex<Option<Exporter>>,
     /// What is known of the servers.
     pub health: Arc<Health>,
     stage: watch::Sender<Stage>,
@@ -44,16 +54,21 @@ impl Service {
     /// A service that has yet to listen.
     ///
     /// # Errors
-    /// When the file of tokens cannot be read.
+    /// When the file of tokens cannot be read, or the collector of traces cannot be used.
     pub fn new(config: Config, limits: Limits) -> Result<Self, String> {
-        let tokens = Tokens::load(config.api_token_file.as_deref(), config.api_token.as_ref())?;
-        let metrics = Metrics::default();
+        let (tokens, admin_tokens) = read_tokens(&config)?;
+        let metrics = Arc::new(Metrics::default());
+        let (traces, exporter) = Traces::new(&config, &metrics)?.unzip();
         let health = Arc::new(Health::new(metrics.redis.clone()));
         Ok(Self {
             config,
-            tokens,
+            tokens: ArcSwap::from_pointee(tokens),
+            admin_tokens: ArcSwap::from_pointee(admin_tokens),
+            recent: Recent::default(),
             limits: ArcSwap::from_pointee(limits),
             metrics,
+            traces,
+            exporter: Mutex::new(exporter),
             health,
             stage: watch::Sender::new(Stage::Serving),
             told_no_room: Mutex::default(),
@@ -101,4 +116,14 @@ impl Service {
             tracing::warn!("connections are closed at once: MAX_CONNECTIONS are open");
         }
     }
+}
+
+/// The tokens of the API and of the page for operators.
+///
+/// # Errors
+/// When a file cannot be read, or has none in it.
+pub fn read_tokens(config: &Config) -> Result<(Tokens, Tokens), String> {
+    let api = Tokens::load(config.api_token_file.as_deref(), config.api_token.as_ref())?;
+    let admin = Tokens::load(config.admin_token_file.as_deref(), config.admin_token.as_ref())?;
+    Ok((api, admin))
 }

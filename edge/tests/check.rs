@@ -93,9 +93,11 @@ shop.c: unlimited"
 fn what_is_wrong_is_told_with_file_and_line() {
     let one = |text: &str| format!("limits:\n- name: a\n  capacity: 1\n  refill: 1\n{text}");
     #[rustfmt::skip]
-    let table: [(&str, &str); 24] = [
+    let table: [(&str, &str); 26] = [
         ("limits:\n- capacity: 1\n", "f:2: missing field `name`"),
-        ("limits:\n- name: a\n  capacity: 1\n", "f:3: missing field `refill`"),
+        ("limits:\n- name: a\n  capacity: 1\n", "f:2: refill is missing"),
+        ("limits:\n- name: a\n  refill: 1\n", "f:2: capacity is missing"),
+        ("limits:\n- name: a\n  interval: 1s\n", "f:3: an interval without capacity and refill"),
         ("limits:\n- name: a b\n  capacity: 1\n  refill: 1\n", "f:2: 'a b' is no name"),
         ("limits:\n- name: a\n  capacity: 1.5\n  refill: 1\n", "f:3: '1.5' is no whole number of tokens"),
         ("limits:\n- name: a\n  capacity: 1\n  refill: x\n", "f:4: 'x' is no number of tokens"),

@@ -10,7 +10,7 @@ use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use claw_edge::http::routes;
+use claw_edge::http::{AUTH, routes};
 use claw_testkit::{Server, eventually, free_port, info_field, skipped};
 use common::api::{get, post, send, start};
 use common::{Edge, PATIENCE, TICK};
@@ -49,6 +49,8 @@ fn what_is_counted() {
         "claw_taken 1",
         "claw_refused 2",
         "claw_sync_lag_seconds 0.000",
+        "operator_redis_up 1",
+        "operator_redis_circuits_open 0",
     ] {
         assert!(metrics.body.lines().any(|line| line == sample), "{sample}\n{}", metrics.body);
     }
@@ -75,9 +77,29 @@ fn what_only_watches_is_counted_apart() {
 }
 
 #[test]
-fn promtool_finds_nothing_wrong() {
+fn how_a_limit_that_all_share_stands() {
     let server = Server::start();
-    let edge = limiting(&server.url());
+    let limits =
+        [("CAPACITY", "10"), ("REFILL", "0"), ("USER_CAPACITY", "9"), ("USER_REFILL", "0")];
+    let edge = start(&server.url(), &limits);
+    for _ in 0..3 {
+        assert_eq!(get(edge.http, "/auth").status, 200);
+    }
+    let sample = |name: &str| edge.metric(&format!("operator_limit_{name}_tokens"), "");
+    assert_eq!((sample("capacity"), sample("remaining")), (10, 7), "no user's is among them");
+    assert_eq!(edge.metric("claw_taken", ""), 3, "and to look takes nothing");
+}
+
+#[test]
+fn promtool_finds_nothing_wrong() {
+    let server = Server::builder()
+        .config("claw.replica-id", "eu")
+        .config("claw.peers", "redis://:secret@127.0.0.1:1")
+        .start();
+    let edge = start(
+        &server.url(),
+        &[("CAPACITY", "2"), ("REFILL", "1"), ("USER_CAPACITY", "1"), ("USER_REFILL", "1")],
+    );
     post(edge.http, "/rating", r#"{"user_id":"ann","item_id":"tea","rating":4}"#);
     post(edge.http, "/rating", r#"{"user_id":"ann","item_id":"tea","rating":4}"#);
     let mut command = Command::new("promtool");
@@ -88,6 +110,8 @@ fn promtool_finds_nothing_wrong() {
         .stderr(Stdio::piped());
     let Ok(mut promtool) = command.spawn() else { return skipped("promtool", "there is none") };
     let metrics = get(edge.ops, "/metrics").body;
+    let peer = "claw_sync_peer_connected{peer=\"127.0.0.1:1\"} 0";
+    assert!(metrics.contains(peer) && !metrics.contains("secret"), "{metrics}");
     promtool.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
@@ -125,6 +149,7 @@ fn an_edge_is_alive_and_ready_without_redis() {
     let metrics = get(edge.ops, "/metrics");
     assert_eq!(metrics.status, 200);
     assert!(!metrics.body.contains("claw_taken"), "numbers that are not known are not told");
+    assert!(metrics.body.contains("\noperator_redis_up 0\n"), "{}", metrics.body);
     for path in ["/", "/rating", "/v1/take", "/auth"] {
         get(edge.ops, path).problem(404);
     }
@@ -154,7 +179,7 @@ fn the_description_of_the_api_has_every_route() {
     let Value::Object(paths) = &told["paths"] else { panic!("{told}") };
     let described: BTreeSet<&str> = paths.keys().map(String::as_str).collect();
     let routes = routes();
-    let served: BTreeSet<&str> = routes.iter().map(|(path, ..)| *path).collect();
+    let served: BTreeSet<&str> = routes.iter().map(|(path, ..)| *path).chain([AUTH]).collect();
     assert_eq!(described, served);
     let mut operations = BTreeSet::new();
     for (path, methods) in paths {
@@ -188,4 +213,68 @@ fn references_of_the_description_lead_somewhere() {
         found += 1;
     }
     assert!(found > 50, "{found}");
+}
+
+#[test]
+fn a_limit_without_a_policy_is_as_the_server_says() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("limits.yaml");
+    fs::write(&file, "limits:\n- name: login\n  key: [user]\n").unwrap();
+    let rules = "claw:login:* 3 3/900000";
+    redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("claw.policies")
+        .arg(rules)
+        .query::<()>(&mut server.connection())
+        .unwrap();
+    let edge =
+        start(&server.url(), &[("CONFIG", file.to_str().unwrap()), ("USER_HEADER", "x-user")]);
+    let ask = || send(edge.http, "GET", "/auth", &[("x-user", "ann")], "");
+    let answers: Vec<_> = (0..4).map(|_| ask()).collect();
+    assert_eq!(
+        answers.iter().map(|answer| answer.status).collect::<Vec<_>>(),
+        [200, 200, 200, 429]
+    );
+    assert_eq!(answers[0].field("ratelimit-policy"), Some(r#""login";q=3"#));
+    assert_eq!(answers[0].field("ratelimit"), Some(r#""login";r=2;t=300"#));
+    // A bucket under a rule stores no policy.
+    let fields: i64 =
+        redis::cmd("HLEN").arg("claw:login:ann").query(&mut server.connection()).unwrap();
+    assert_eq!(fields, 2);
+}
+
+#[test]
+fn tokens_that_are_rotated_need_no_restart() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let (api, admin) = (dir.path().join("api"), dir.path().join("admin"));
+    fs::write(&api, "old-api\n").unwrap();
+    fs::write(&admin, "old-admin\n").unwrap();
+    let edge = start(
+        &server.url(),
+        &[("API_TOKEN_FILE", api.to_str().unwrap()), ("ADMIN_TOKEN_FILE", admin.to_str().unwrap())],
+    );
+    let status = |port, method: &str, path: &str, token: &str| {
+        let fields = [("authorization", token), ("content-type", "application/json")];
+        send(port, method, path, &fields, if method == "POST" { "{}" } else { "" }).status
+    };
+    let api_status =
+        |token: &str| status(edge.http, "POST", "/v1/take", &format!("Bearer {token}"));
+    let admin_status = |token: &str| status(edge.ops, "GET", "/admin", &format!("Bearer {token}"));
+    assert_eq!((api_status("old-api"), admin_status("old-admin")), (400, 200));
+    // A file that is empty, or gone, changes nothing and is told once.
+    fs::write(&api, "\n").unwrap();
+    eventually(PATIENCE, TICK, "the mistake to be told", || {
+        edge.logged("tokens cannot be read") == 1
+    });
+    assert_eq!(api_status("old-api"), 400);
+    fs::write(&api, "old-api\nnew-api\n").unwrap();
+    fs::write(&admin, "new-admin\n").unwrap();
+    eventually(PATIENCE, TICK, "the new tokens", || {
+        api_status("new-api") == 400 && edge.logged("tokens were read again") == 2
+    });
+    assert_eq!(api_status("old-api"), 400, "both, while it is rotated");
+    assert_eq!((admin_status("old-admin"), admin_status("new-admin")), (401, 200));
+    assert!(!edge.log().contains("new-api") && !edge.log().contains("new-admin"));
 }

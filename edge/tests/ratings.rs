@@ -7,33 +7,16 @@
 mod common;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use clap::Parser;
-use claw_edge::config::Config;
-use claw_edge::metrics::Metrics;
-use claw_edge::ratings::{self, Ratings};
-use claw_edge::redis::Redis;
-use claw_edge::redis::health::Health;
 use claw_testkit::{Cluster, Server, ask, digest, eventually, fields, run, wait_for_offset};
-use common::api::{Response, get, post, send, start};
-use common::{Edge, PATIENCE, TICK, send_signal};
+use common::api::{get, post, send, start};
+use common::ratings::{LIBRARY, Record, apply, expected, follow, load, rate, stored, tend};
+use common::{PATIENCE, TICK, send_signal};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use redis::Connection;
 use serde_json::json;
-
-const LIBRARY: &str = include_str!("../src/ratings.lua");
-
-fn rate(edge: &Edge, user: &str, item: &str, rating: &str) -> Response {
-    post(
-        edge.http,
-        "/rating",
-        &format!(r#"{{"user_id":"{user}","item_id":"{item}","rating":{rating}}}"#),
-    )
-}
 
 #[test]
 fn a_rating_is_stored_and_can_be_read() {
@@ -336,92 +319,6 @@ fn a_user_who_is_forgotten_counts_no_longer() {
 
 // The Function by itself.
 
-/// A record as one region tells another: user, item, millionths, stamp, region. Without an item
-/// the user is forgotten.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Record {
-    user: String,
-    item: String,
-    micros: Option<u64>,
-    stamp: u64,
-    region: String,
-}
-
-fn apply(conn: &mut Connection, record: &Record) -> Result<u64, String> {
-    let Record { user, item, micros, stamp, region } = record;
-    redis::cmd("FCALL")
-        .arg("claw_apply_1")
-        .arg(2)
-        .arg(format!("{{ratings}}:user:{user}"))
-        .arg(format!("{{ratings}}:item:{item}"))
-        .arg(user)
-        .arg(item)
-        .arg(micros.map(|micros| micros.to_string()).unwrap_or_default())
-        .arg(stamp)
-        .arg(region)
-        .query(conn)
-        .map_err(|error| error.to_string())
-}
-
-fn tend(conn: &mut Connection) {
-    while ask::<u64>(conn, "FCALL claw_tend_1 1 {ratings}:") != 0 {}
-}
-
-fn load(conn: &mut Connection) {
-    let _: String =
-        redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(LIBRARY).query(conn).unwrap();
-}
-
-/// What is stored of users and items.
-fn stored(conn: &mut Connection) -> BTreeMap<String, BTreeMap<String, String>> {
-    let mut keys: Vec<String> = ask(conn, "KEYS {ratings}:user:*");
-    keys.extend(ask::<Vec<String>>(conn, "KEYS {ratings}:item:*"));
-    keys.into_iter()
-        .map(|key| {
-            let held = fields(conn, &key);
-            (key, held)
-        })
-        .collect()
-}
-
-/// What should be stored, straight from the definition: of each user and item the greatest record,
-/// unless a tombstone is not less.
-fn expected(records: &[Record]) -> BTreeMap<String, BTreeMap<String, String>> {
-    let mut expected: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    let mut items: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    for record in records {
-        let order = |record: &Record| (record.stamp, record.region.clone(), record.micros);
-        let same = |other: &&Record| other.user == record.user && other.item == record.item;
-        let greatest = records.iter().filter(same).max_by_key(|other| order(other)).unwrap();
-        let tombstone =
-            records.iter().filter(|other| other.user == record.user && other.item.is_empty());
-        let tombstone = tombstone.max_by_key(|other| order(other));
-        let key = |record: &Record| (record.stamp, record.region.clone());
-        let forgotten = tombstone.is_some_and(|tombstone| key(greatest) <= key(tombstone));
-        if record != greatest || (forgotten && !record.item.is_empty()) {
-            continue;
-        }
-        let Record { user, item, micros, stamp, region } = record;
-        let value = match micros {
-            Some(micros) => format!("{micros} {stamp} {region}"),
-            None => format!("{stamp} {region}"),
-        };
-        let held = expected.entry(format!("{{ratings}}:user:{user}")).or_default();
-        if held.insert(item.clone(), value).is_none()
-            && let Some(micros) = micros
-        {
-            let totals = items.entry(item.clone()).or_default();
-            *totals = (totals.0 + 1, totals.1 + micros);
-        }
-    }
-    for (item, (count, sum)) in items {
-        let held =
-            [("count", count), ("sum", sum)].map(|(name, n)| (name.to_owned(), n.to_string()));
-        expected.insert(format!("{{ratings}}:item:{item}"), held.into());
-    }
-    expected
-}
-
 fn record() -> impl Strategy<Value = Record> {
     // Few of each, so that they meet; regions whose order a locale would turn round.
     let region = prop::sample::select(vec!["B", "a", "a-b", "ab", "aB"]);
@@ -446,84 +343,27 @@ fn any_order_of_the_same_records_gives_the_same_ratings() {
     let conn = RefCell::new(conn);
     let cases = prop::collection::vec(record(), 1..40);
     let order = prop::collection::vec(any::<Index>(), 80);
-    proptest!(ProptestConfig::with_cases(120), |(records in cases, order in order)| {
+    let config = ProptestConfig::with_cases(120);
+    proptest!(config, |(records in cases, order in order)| {
         // A random order in which some come more than once, steps of upkeep in between.
         let conn = &mut *conn.borrow_mut();
         run(conn, &["FLUSHALL"]);
         for index in &order {
-            apply(conn, index.get(&records)).unwrap();
+            apply(conn, index.get(&records));
             if index.index(5) == 0 {
                 let _: u64 = ask(conn, "FCALL claw_tend_1 1 {ratings}:");
             }
         }
         for record in &records {
-            apply(conn, record).unwrap();
+            apply(conn, record);
         }
         tend(conn);
         prop_assert_eq!(stored(conn), expected(&records));
         // Once more changes nothing.
         for record in &records {
-            prop_assert_eq!(apply(conn, record), Ok(0), "{:?}", record);
+            prop_assert_eq!(apply(conn, record), "older", "{:?}", record);
         }
     });
-}
-
-#[test]
-fn regions_that_hear_of_each_other_hold_the_same() {
-    let servers = [Server::start(), Server::start()];
-    let edges: Vec<Edge> = servers
-        .iter()
-        .zip(["eu", "us"])
-        .map(|(server, region)| start(&server.url(), &[("REGION", region)]))
-        .collect();
-    // Both rate the same items by the same users, and one forgets a user in between.
-    for (place, edge) in edges.iter().enumerate() {
-        for round in 0..12 {
-            let (user, item) = (format!("u{}", round % 3), format!("i{}", round % 4));
-            assert_eq!(rate(edge, &user, &item, &format!("{}.5", (round + place) % 5)).status, 200);
-        }
-        if place == 0 {
-            let forgotten = send(edge.http, "DELETE", "/users/u1", &[], "");
-            assert_eq!(forgotten.status, 204);
-            assert_eq!(rate(edge, "u1", "i0", "5").status, 200);
-        }
-    }
-    let outbox = |server: &Server| -> Vec<ratings::Record> {
-        let entries: Vec<(String, BTreeMap<String, String>)> =
-            ask(&mut server.connection(), "XRANGE {ratings}:outbox - +");
-        let record = |(_, mut entry): (_, BTreeMap<String, String>)| ratings::Record {
-            user: entry.remove("user").unwrap(),
-            rating: entry["rating"].parse().ok().map(|micros| (entry["item"].clone(), micros)),
-            stamp: entry["stamp"].parse().unwrap(),
-            region: entry.remove("region").unwrap(),
-        };
-        entries.into_iter().map(record).collect()
-    };
-    let [mut of_eu, of_us] = [outbox(&servers[0]), outbox(&servers[1])];
-    assert_eq!((of_eu.len(), of_us.len()), (14, 12));
-    of_eu.reverse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        for (server, records) in servers.iter().zip([&of_us, &of_eu]) {
-            let url = server.url();
-            let config =
-                Config::parse_from(["claw-edge", "--redis-url", &url, "--decision-timeout", "5s"]);
-            let health = Arc::new(Health::new(Metrics::default().redis.clone()));
-            let ratings = Ratings::new(&config, Redis::new(&config, health).unwrap());
-            for record in records {
-                assert_ne!(ratings.apply(record).await.unwrap(), ratings::Applied::Parked);
-                assert_eq!(ratings.apply(record).await.unwrap(), ratings::Applied::Older);
-            }
-            while ratings.tend().await.unwrap() {}
-        }
-    });
-    let [of_eu, of_us] = servers.each_ref().map(|server| stored(&mut server.connection()));
-    assert_eq!(of_eu, of_us);
-    for item in 0..4 {
-        let bodies = edges.iter().map(|edge| get(edge.http, &format!("/items/i{item}")).body);
-        let bodies: Vec<String> = bodies.collect();
-        assert_eq!(bodies[0], bodies[1]);
-    }
 }
 
 #[test]
@@ -542,9 +382,9 @@ fn records_of_the_future_are_parked_and_not_dropped() {
     };
     // 58 s ahead is believed. 62 s ahead is parked, once however often it comes.
     let (near, far) = (record(now + 58_000_000), record(now + 62_000_000));
-    assert_eq!(apply(&mut conn, &near), Ok(1));
-    assert_eq!(apply(&mut conn, &far), Ok(2));
-    assert_eq!(apply(&mut conn, &far), Ok(2));
+    assert_eq!(apply(&mut conn, &near), "applied");
+    assert_eq!(apply(&mut conn, &far), "parked");
+    assert_eq!(apply(&mut conn, &far), "parked");
     assert_eq!(ask::<u64>(&mut conn, "ZCARD {ratings}:parked"), 1);
     assert_eq!(fields(&mut conn, "{ratings}:item:tea")["sum"], "3000000");
     // What is rated here meanwhile is later than what is held, and no further ahead.
@@ -596,16 +436,10 @@ fn what_is_out_of_bounds_is_refused_before_anything_is_written() {
         ["u", "i", "1", "1", "é"],
         ["u", "i", "1", "1", &long],
     ];
-    for arguments in table {
-        let mut command = redis::cmd("FCALL");
-        command.arg("claw_apply_1").arg(2).arg("{ratings}:user:u").arg("{ratings}:item:i");
-        for argument in arguments {
-            command.arg(argument);
-        }
-        let error = command.query::<u64>(&mut conn).expect_err(&format!("{arguments:?}"));
-        assert_eq!(error.code(), Some("ERR"), "{arguments:?}: {error}");
+    for [user, item, micros, stamp, region] in table {
+        assert_eq!(follow(&mut conn, [user, item, micros, stamp, region]), [0, 0, 0, 1], "{user}");
     }
-    assert_eq!(ask::<u64>(&mut conn, "DBSIZE"), 0);
+    assert_eq!(ask::<Vec<String>>(&mut conn, "KEYS {ratings}:[^l]*"), Vec::<String>::new());
 }
 
 #[test]

@@ -97,6 +97,7 @@ fn a_user_needs_no_more_than_the_docs_say() {
         let body = r#"{"user_id":"bob","item_id":"book","rating":4}"#;
         let rating = edge.client().request("POST", "/rating", body).unwrap();
         assert_eq!(rating.status, 200, "{}", edge.log());
+        assert_eq!(edge.metric("operator_redis_up", ""), 1, "{}", edge.log());
         assert_eq!(edge.logged("NOPERM"), 0, "{}", edge.log());
     }
 }

@@ -109,11 +109,11 @@ impl<'c> Key<'c> {
                 ptr::null_mut::<raw::RedisModuleString>(),
             ));
         }
-        let mut values = values.into_iter();
-        // SAFETY: what the server has put there is ours, and it puts nothing where there is none.
-        std::array::from_fn(|_| {
-            values.next().and_then(|value| unsafe { OwnedStr::from_raw(value) })
-        })
+        let mut values = values.into_iter().map(|value| {
+            // SAFETY: what the server has put there is ours, and it puts nothing where there is none.
+            unsafe { OwnedStr::from_raw(value) }
+        });
+        std::array::from_fn(|_| values.next().flatten())
     }
 
     /// Writes up to three fields, creating the hash when the key is missing.

@@ -3,6 +3,7 @@
 use crate::engine;
 use crate::node::{PATIENCE, TICK, unique};
 use claw_testkit::eventually;
+use std::path::Path;
 use std::process::{Command, Output};
 
 const REGIONS: [&str; 2] = ["eu", "us"];
@@ -15,7 +16,7 @@ const LAG: f64 = 3.0;
 const SECONDS: &str = "10";
 
 pub fn regions_share_a_limit_also_when_they_are_cut_apart() {
-    let compose = Compose { project: unique("compose") };
+    let compose = Compose::new("compose.yaml", "compose");
     // The servers are the images that the other tests are of.
     compose.run(&["build", "app-eu", "app-us", "load"]);
     compose.run(&["up", "--detach", "--no-build"]);
@@ -28,10 +29,7 @@ pub fn regions_share_a_limit_also_when_they_are_cut_apart() {
     compose
         .eventually_everywhere("the first take to be known", |region| compose.left(region) == 80);
 
-    for region in REGIONS {
-        let server = compose.container(&format!("redis-{region}"));
-        docker(&["network", "disconnect", &compose.link(), &server]);
-    }
+    compose.cut();
     compose.eventually_everywhere("silence", |region| compose.field(region, "peers_silent") == 1);
     let shares = REGIONS.map(|region| compose.field(region, "share_permille"));
     // Each goes by what it had last heard of the other.
@@ -46,12 +44,7 @@ pub fn regions_share_a_limit_also_when_they_are_cut_apart() {
         assert_eq!(compose.left(region), 75, "{region} knows only of its own");
     }
 
-    for region in REGIONS {
-        // By the name that compose gave it; the address may be another one.
-        let service = format!("redis-{region}");
-        let server = compose.container(&service);
-        docker(&["network", "connect", "--alias", &service, &compose.link(), &server]);
-    }
+    compose.heal();
     compose.eventually_everywhere("both to know all takes", |region| {
         compose.left(region) == 70
             && compose.field(region, "peers_silent") == 0
@@ -95,13 +88,20 @@ impl Load {
     }
 }
 
-/// What compose.yaml brings up, which is taken down when this is dropped.
-struct Compose {
+/// What a file of Compose brings up, which is taken down when this is dropped. Its servers are
+/// `redis-eu` and `redis-us`, and they alone are on its network `link`.
+pub struct Compose {
+    file: &'static str,
     project: String,
 }
 
 impl Compose {
-    fn run(&self, arguments: &[&str]) -> String {
+    /// `file` below the root of the repository, under a name of its own.
+    pub fn new(file: &'static str, name: &str) -> Compose {
+        Compose { file, project: unique(name) }
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> String {
         succeed(&mut self.command(arguments))
     }
 
@@ -109,9 +109,13 @@ impl Compose {
         let mut command = plain_docker();
         command
             .args(["compose", "--project-name", &self.project, "--file"])
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/compose.yaml"))
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(self.file))
             .args(arguments)
             .env("SECONDS_OF_LOAD", SECONDS);
+        for port in ["EDGE_PORT", "NGINX_PORT", "ENVOY_PORT", "PROMETHEUS_PORT"] {
+            // Any that is free.
+            command.env(port, "0");
+        }
         // With the builder that has made the other images, and has them cached.
         if !output(plain_docker().args(["buildx", "version"])).status.success() {
             command.env("DOCKER_BUILDKIT", "0");
@@ -123,6 +127,24 @@ impl Compose {
         format!("{}-{service}-1", self.project)
     }
 
+    /// Takes the servers out of the network between the regions.
+    pub fn cut(&self) {
+        for region in REGIONS {
+            let server = self.container(&format!("redis-{region}"));
+            docker(&["network", "disconnect", &self.link(), &server]);
+        }
+    }
+
+    /// Puts them back.
+    pub fn heal(&self) {
+        for region in REGIONS {
+            // By the name that compose gave it; the address may be another one.
+            let service = format!("redis-{region}");
+            let server = self.container(&service);
+            docker(&["network", "connect", "--alias", &service, &self.link(), &server]);
+        }
+    }
+
     fn link(&self) -> String {
         format!("{}_link", self.project)
     }
@@ -131,28 +153,31 @@ impl Compose {
         Load::read(&self.run(&["run", "--rm", "--no-deps", "-T", "load", "--seconds", SECONDS]))
     }
 
-    /// A command to the server of a region.
-    fn cli(&self, region: &str, line: &str) -> String {
+    /// A command to a server.
+    pub fn cli(&self, service: &str, line: &str) -> String {
         let script = "exec \"$(command -v valkey-cli || command -v redis-cli)\" \"$@\"";
-        let server = self.container(&format!("redis-{region}"));
+        let server = self.container(service);
         let mut command = vec!["exec", &server, "sh", "-c", script, "cli"];
         command.extend(line.split(' '));
         docker(&command)
     }
 
     fn take(&self, region: &str, tokens: i64) {
-        let answer = self.cli(region, &format!("CL.TAKE steady {tokens} CAPACITY 100 REFILL 0"));
+        let answer = self.cli(
+            &format!("redis-{region}"),
+            &format!("CL.TAKE steady {tokens} CAPACITY 100 REFILL 0"),
+        );
         assert_eq!(answer.lines().next(), Some(tokens.to_string().as_str()), "{answer}");
     }
 
     fn left(&self, region: &str) -> i64 {
-        let tokens = self.cli(region, "HGET steady tokens");
+        let tokens = self.cli(&format!("redis-{region}"), "HGET steady tokens");
         tokens.trim().parse().unwrap_or(-1)
     }
 
     /// A field `claw_sync_..` of `INFO claw`.
     fn field(&self, region: &str, name: &str) -> i64 {
-        let info = self.cli(region, "INFO claw");
+        let info = self.cli(&format!("redis-{region}"), "INFO claw");
         let start = format!("claw_sync_{name}:");
         let value = info.lines().find_map(|line| line.strip_prefix(&start)).expect("the field");
         value.trim().parse().unwrap()
@@ -170,7 +195,7 @@ impl Drop for Compose {
     }
 }
 
-fn docker(arguments: &[&str]) -> String {
+pub fn docker(arguments: &[&str]) -> String {
     succeed(plain_docker().args(arguments))
 }
 

@@ -13,6 +13,7 @@ mod cluster;
 mod compose;
 mod differences;
 mod durability;
+mod edge;
 mod engine;
 mod image;
 mod introspection;
@@ -85,7 +86,20 @@ mod docker {
 
     #[test]
     #[ignore = "needs Docker: make container-tests"]
-    fn the_archive_is_complete() {
-        crate::archive::is_complete();
+    fn edge_image_is_small_and_runs_with_few_rights() {
+        crate::edge::image_is_small_and_runs_with_few_rights();
+    }
+
+    #[test]
+    #[ignore = "needs Docker: make container-tests"]
+    fn edge_regions_are_cut_apart_and_the_books_balance() {
+        crate::edge::regions_are_cut_apart_and_the_books_balance();
+    }
+
+    #[test]
+    #[ignore = "needs Docker: make container-tests"]
+    fn archives_are_complete() {
+        crate::archive::of_the_module_is_complete();
+        crate::archive::of_the_edge_is_complete();
     }
 }

@@ -15,10 +15,12 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
 }
 
 #[test]
-fn the_image_is_built_with_the_pinned_toolchain() {
-    let (dockerfile, toolchain) = (file("Dockerfile"), file("rust-toolchain.toml"));
+fn images_are_built_with_the_pinned_toolchain() {
+    let toolchain = file("rust-toolchain.toml");
     let pinned = between(&toolchain, "channel = \"", "\"");
-    assert_eq!(between(&dockerfile, "ARG RUST=rust:", "-"), pinned);
+    for dockerfile in ["Dockerfile", "edge/Dockerfile"] {
+        assert_eq!(between(&file(dockerfile), "ARG RUST=rust:", "-"), pinned, "{dockerfile}");
+    }
 }
 
 #[test]

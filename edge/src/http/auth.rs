@@ -4,8 +4,8 @@
 
 use std::borrow::Cow;
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
@@ -13,13 +13,18 @@ use super::{App, body, limited};
 use crate::decide::Plan;
 use crate::limits::{Facts, Route, rule};
 
+// What a proxy says of the request that it has.
+const URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+const METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
+const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
 /// Answers 200, or the refusal.
-pub async fn decide(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+pub async fn decide(app: &App, request: Request) -> Result<Response, Problem> {
     let deny_status = deny_status(request.uri().query().unwrap_or_default())?;
     let headers = request.headers();
     let client = app.client(super::peer(&request)?, headers);
     let named = app.service.config.user_header.as_ref();
-    let named = named.and_then(|name| text(headers, name.as_str()));
+    let named = named.and_then(|name| text(headers, name));
     let user = match named {
         Some(user) => {
             body::check_name("the header of the user", user)?;
@@ -28,12 +33,12 @@ pub async fn decide(State(app): State<App>, request: Request) -> Result<Response
         // Whoever names no user is told apart by his address, and not let through for that.
         None => Cow::Owned(format!("client:{}", rule::network(client))),
     };
-    let uri = text(headers, "x-forwarded-uri").unwrap_or_else(|| request.uri().path());
+    let uri = text(headers, &URI).unwrap_or_else(|| request.uri().path());
     let facts = Facts {
         route: Route::Auth,
-        method: text(headers, "x-forwarded-method").unwrap_or(request.method().as_str()),
+        method: text(headers, &METHOD).unwrap_or(request.method().as_str()),
         path: uri,
-        host: super::host(text(headers, "x-forwarded-host").or(text(headers, "host"))),
+        host: super::host(text(headers, &HOST).or(text(headers, &header::HOST))),
         client: Some(client),
         headers,
         body: None,
@@ -42,17 +47,17 @@ pub async fn decide(State(app): State<App>, request: Request) -> Result<Response
     let charges = app.service.limits.load().of_request(&facts);
     let verdict = app.redis.decide(Plan::new(charges)).await;
     if verdict.allowed {
-        return Ok(limited::respond(&app, &verdict, StatusCode::OK));
+        return Ok(limited::respond(app, &verdict, StatusCode::OK));
     }
-    let mut problem = limited::refusal(&app, &verdict);
+    let mut problem = limited::refusal(app, &verdict);
     if problem.status == StatusCode::TOO_MANY_REQUESTS {
         problem.status = deny_status;
     }
-    Ok(limited::with_fields(&app, &verdict, problem.into_response()))
+    Ok(limited::with_fields(app, &verdict, problem.into_response()))
 }
 
 /// A header that is a text and not empty.
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok()).filter(|text| !text.is_empty())
 }
 

@@ -79,14 +79,15 @@ impl Shown {
     /// Nothing if the limit could not be asked.
     fn new(outcome: &Outcome, allowed: bool) -> Option<Self> {
         let answer = outcome.answer?;
-        let policy = &outcome.charge.limit.policy;
         let quota = u64::try_from(answer.capacity).ok()?;
-        // A policy that is pinned on the bucket is in force instead, and its rate is not told.
-        let is_pinned = quota != policy.capacity();
-        let more_ms = if allowed || outcome.is_over() { more_ms(policy, &answer) } else { None };
+        // The server's own, or one that is pinned on the bucket, is in force instead of one of another
+        // capacity, and its rate is not told.
+        let sent = outcome.charge.limit.policy.as_ref();
+        let policy = sent.filter(|policy| policy.capacity() == quota);
+        let more_ms = if allowed || outcome.is_over() { more_ms(sent, &answer) } else { None };
         Some(Self {
             quota,
-            window_s: if is_pinned { None } else { window_s(policy) },
+            window_s: policy.and_then(window_s),
             remaining: u64::try_from(answer.remaining).unwrap_or(0),
             more_s: more_ms.map(|ms| ms.div_ceil(1000).clamp(1, LARGEST)),
         })
@@ -99,14 +100,13 @@ impl Shown {
             }
             push_string(list, name);
         }
-        // Writing to a string does not fail.
-        let _ = write!(policies, ";q={}", self.quota);
+        push_parameter(policies, ";q=", self.quota);
         if let Some(window) = self.window_s {
-            let _ = write!(policies, ";w={window}");
+            push_parameter(policies, ";w=", window);
         }
-        let _ = write!(limits, ";r={}", self.remaining);
+        push_parameter(limits, ";r=", self.remaining);
         if let Some(more) = self.more_s {
-            let _ = write!(limits, ";t={more}");
+            push_parameter(limits, ";t=", more);
         }
     }
 }
@@ -126,7 +126,7 @@ fn window_s(policy: &Policy) -> Option<u64> {
 /// pin, makes that shorter or longer than the policy tells. What is right then all the same: the
 /// next token takes no longer than a missing one does on average, and no longer than the wait of a
 /// refused call.
-fn more_ms(policy: &Policy, answer: &Answer) -> Option<u64> {
+fn more_ms(policy: Option<&Policy>, answer: &Answer) -> Option<u64> {
     let missing = u128::try_from(answer.capacity.checked_sub(answer.remaining)?).ok()?;
     let full_ms = u128::try_from(answer.reset_after_ms).ok()?;
     if missing == 0 {
@@ -134,13 +134,19 @@ fn more_ms(policy: &Policy, answer: &Answer) -> Option<u64> {
     }
     let average = full_ms.div_ceil(missing);
     let whole = missing.saturating_sub(1).saturating_mul(u128::from(MICRO));
-    let whole_ms = whole
-        .saturating_mul(u128::from(policy.interval_ms()))
-        .checked_div(u128::from(policy.refill()));
+    let whole_ms = policy.and_then(|policy| {
+        let whole_ms = whole.saturating_mul(u128::from(policy.interval_ms()));
+        whole_ms.checked_div(u128::from(policy.refill()))
+    });
     let exact = whole_ms.and_then(|ms| full_ms.checked_sub(ms)).filter(|ms| *ms > 0);
     let more = exact.map_or(average, |exact| exact.min(average));
     let wait = u128::try_from(answer.retry_after_ms).ok().filter(|wait| *wait > 0);
     u64::try_from(wait.map_or(more, |wait| more.min(wait))).ok()
+}
+
+fn push_parameter(list: &mut String, name: &str, value: u64) {
+    list.push_str(name);
+    list.push_str(itoa::Buffer::new().format(value));
 }
 
 /// Appends a string of a structured field. Those have visible ASCII and spaces only; other
@@ -154,6 +160,7 @@ fn push_string(list: &mut String, text: &str) {
             _ => {
                 let mut bytes = [0; 4];
                 for byte in letter.encode_utf8(&mut bytes).bytes() {
+                    // Writing to a string does not fail.
                     let _ = write!(list, "%{byte:02X}");
                 }
             }

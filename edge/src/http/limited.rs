@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use super::problem::Problem;
 use super::{App, fields};
 use crate::decide::Verdict;
-use crate::limits::Mode;
+use crate::limits::{Charge, Mode};
 
 /// The problem of a request that is refused: 429 if a limit is over, 503 if those that refuse
 /// could not be asked. Counts them.
@@ -16,6 +16,12 @@ pub fn refusal(app: &App, verdict: &Verdict) -> Problem {
         verdict.refusing().map(|outcome| outcome.charge.limit.name.clone()).collect();
     for limit in &refusing {
         app.service.metrics.count_limited(limit);
+    }
+    for outcome in verdict.refusing() {
+        if let Some(answer) = outcome.answer {
+            let Charge { limit, key, .. } = &outcome.charge;
+            app.service.recent.note(&limit.name, key, answer.retry_after_ms);
+        }
     }
     if !verdict.refusing().any(|outcome| outcome.answer.is_some()) {
         return Problem::reduced_capacity(refusing);

@@ -49,12 +49,27 @@ impl Seen {
     }
 }
 
+/// [`observe`] around a handler of a router.
+pub async fn layer(State(seen): State<Arc<Seen>>, request: Request, next: Next) -> Response {
+    observe(&seen, request, |request| next.run(request)).await
+}
+
 /// Hands the request on, and completes the response.
-pub async fn observe(State(seen): State<Arc<Seen>>, request: Request, next: Next) -> Response {
+pub async fn observe<F>(
+    seen: &Seen,
+    request: Request,
+    handler: impl FnOnce(Request) -> F,
+) -> Response
+where
+    F: Future<Output: IntoResponse>,
+{
     let route = seen.route;
     let begin = Instant::now();
     let id = request_id::of(request.headers());
-    let mut response = next.run(request).await;
+    // Nobody wants traces of probes and scrapes.
+    let traces = seen.app.service.traces.as_ref().filter(|_| route != Route::Ops);
+    let span = traces.and_then(|traces| traces.begin(request.headers()));
+    let mut response = handler(request).await.into_response();
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         // The router's own: it has `Allow`, and no body.
         let detail = "this path is for other methods: see Allow";
@@ -77,6 +92,9 @@ pub async fn observe(State(seen): State<Arc<Seen>>, request: Request, next: Next
     };
     response.headers_mut().insert(request_id::HEADER, id);
     seen.count(outcome);
+    if let Some(span) = span {
+        span.end(route, outcome, Some(response.status().as_u16()));
+    }
     seen.durations.observe(begin.elapsed().as_secs_f64());
     response
 }

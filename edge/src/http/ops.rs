@@ -8,30 +8,34 @@ use axum::extract::State;
 use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
+use futures_util::future::join_all;
+use futures_util::join;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::App;
 use super::problem::Problem;
-use crate::metrics::{self, Route};
+use super::server::{self, Server, Status};
+use crate::limits::Charge;
+use crate::metrics::Route;
 
 /// The API for programs.
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// How old the module's numbers may be that `/metrics` shows: several scrapers, or a curious
-/// person, cost Redis one command.
+/// How old what `/metrics` shows of the server may be: several scrapers, or a curious person,
+/// cost Redis no more than one.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// The routes of `OPS_ADDR`, with the names by which they are counted.
 pub fn routes() -> Vec<(&'static str, Route, MethodRouter<App>)> {
-    let module = Arc::new(Mutex::new(None));
+    let asked = Arc::new(Mutex::new(None));
     vec![
         ("/livez", Route::Ops, get(|| async { "ok\n" })),
         ("/readyz", Route::Ops, get(ready)),
         (
             "/metrics",
             Route::Ops,
-            get(move |State(app): State<App>| async move { text(&app, &module).await }),
+            get(move |State(app): State<App>| async move { text(&app, &asked).await }),
         ),
         ("/openapi.json", Route::Ops, get(|| async { (JSON, OPENAPI) })),
     ]
@@ -39,9 +43,9 @@ pub fn routes() -> Vec<(&'static str, Route, MethodRouter<App>)> {
 
 const JSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
 
-/// The router of `OPS_ADDR`.
-pub fn router(app: App) -> Router {
-    super::build(app, routes())
+/// The router of `OPS_ADDR`, with pages from elsewhere.
+pub fn router(app: App, pages: Vec<(&'static str, Route, MethodRouter<App>)>) -> Router {
+    super::build(app, routes().into_iter().chain(pages).collect())
 }
 
 /// Ready until the end has begun. Whether Redis answers does not matter: what fails open goes on
@@ -55,24 +59,34 @@ async fn ready(State(app): State<App>) -> Result<&'static str, Problem> {
     }
 }
 
-/// The module's numbers, and when they were asked for.
-type Module = Mutex<Option<(Instant, String)>>;
+/// What the server said, and when it was asked.
+type Asked = Mutex<Option<(Instant, Server)>>;
 
-async fn text(app: &App, module: &Module) -> Result<Response, Problem> {
+async fn text(app: &App, asked: &Asked) -> Result<Response, Problem> {
     let unwritten = |error: std::fmt::Error| Problem::internal(error.to_string());
     let mut text = app.service.metrics.text().map_err(unwritten)?;
-    let mut module = module.lock().await;
-    let fresh = module.as_ref().filter(|(asked, _)| asked.elapsed() < FRESH);
-    let info = match fresh {
-        Some((_, info)) => info.clone(),
-        None => {
-            let mut command = redis::cmd("INFO");
-            command.arg("claw");
-            // Without an answer the numbers are missing, which is what a scraper should see.
-            let info: String = app.redis.call(&command).await.unwrap_or_default();
-            module.insert((Instant::now(), info)).1.clone()
-        }
-    };
-    metrics::of_module(&info, &mut text).map_err(unwritten)?;
+    let charges: Vec<Charge> = app.service.limits.load().shared().collect();
+    let mut asked = asked.lock().await;
+    if asked.as_ref().is_none_or(|(when, _)| when.elapsed() >= FRESH) {
+        *asked = Some((Instant::now(), ask(app, &charges).await));
+    }
+    if let Some((_, server)) = asked.as_ref() {
+        let limits = charges.iter().map(|charge| &*charge.limit);
+        server::write(server, limits, &mut text).map_err(unwritten)?;
+    }
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+}
+
+/// Asks the server how it is, all at once.
+async fn ask(app: &App, charges: &[Charge]) -> Server {
+    let (mut info, mut sync) = (redis::cmd("INFO"), redis::cmd("CL.SYNC"));
+    info.arg("claw");
+    sync.arg("STATUS");
+    let shared = join_all(charges.iter().map(async |charge| {
+        let answer = app.redis.peek(charge).await.ok()?;
+        Some((charge.limit.name.clone(), answer))
+    }));
+    let (info, sync, shared) = join!(app.redis.call(&info), app.redis.call(&sync), shared);
+    let shared = shared.into_iter().flatten().collect();
+    Server { info: info.ok(), sync: sync.ok().map(Status::of), shared }
 }

@@ -1,6 +1,7 @@
 //! The name of a request, by which its problem and its line in the log are found.
 
 use std::collections::hash_map::RandomState;
+use std::fmt::Write;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,11 +29,15 @@ fn is_sane(id: &[u8]) -> bool {
 /// Unique among all that this program has made since it started, and, as far as chance goes,
 /// among those of others.
 fn make() -> HeaderValue {
-    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
+    static PROCESS: LazyLock<String> =
+        LazyLock::new(|| format!("{:016x}-", RandomState::new().build_hasher().finish()));
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let id = format!("{:016x}-{count:x}", *PROCESS);
-    HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("unnamed"))
+    let mut id = String::with_capacity(32);
+    id.push_str(&PROCESS);
+    // Writing to a string does not fail.
+    let _ = write!(id, "{count:x}");
+    HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("unnamed"))
 }
 
 #[cfg(test)]

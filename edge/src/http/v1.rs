@@ -140,7 +140,7 @@ pub async fn settle(State(app): State<App>, request: Request) -> Result<Response
 /// 401 without a right token, 403 where nobody could have one.
 pub fn authorize(app: &App, request: &Request) -> Result<(), Problem> {
     let headers = request.headers();
-    let tokens = &app.service.tokens;
+    let tokens = app.service.tokens.load();
     if tokens.is_empty() {
         let forwarded =
             ["forwarded", "x-forwarded-for"].iter().any(|name| headers.contains_key(*name));

@@ -74,7 +74,10 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let limit = &self.limit;
         write!(f, "{}: ", limit.name)?;
-        policy(f, limit.policy)?;
+        match limit.policy {
+            Some(sent) => policy(f, sent)?,
+            None => f.write_str("as the server says")?,
+        }
         list(f, "; for each ", &self.parts)?;
         let when = &self.when;
         let routes: Vec<String> =

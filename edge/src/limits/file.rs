@@ -27,8 +27,10 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Named {
     name: Spanned<String>,
-    capacity: Spanned<String>,
-    refill: Spanned<String>,
+    #[serde(default)]
+    capacity: Option<Spanned<String>>,
+    #[serde(default)]
+    refill: Option<Spanned<String>>,
     #[serde(default)]
     interval: Option<Spanned<String>>,
     #[serde(default)]
@@ -122,14 +124,29 @@ impl Reader<'_> {
         })
     }
 
-    fn policy(&self, named: &Named, place: Location) -> Result<Policy, Mistake> {
+    /// The policy; nothing if there is none, and the server says.
+    fn policy(&self, named: &Named, place: Location) -> Result<Option<Policy>, Mistake> {
         let wrong = |value: &Spanned<String>, text: &str| {
             Mistake::about(self.file, value, format!("'{}' {text}", value.value))
         };
-        let capacity = decimal::whole(named.capacity.value.as_bytes())
-            .map_err(|_| wrong(&named.capacity, "is no whole number of tokens"))?;
-        let refill = decimal::parse_refill(named.refill.value.as_bytes())
-            .ok_or_else(|| wrong(&named.refill, "is no number of tokens"))?;
+        let (capacity, refill) = match (&named.capacity, &named.refill) {
+            (Some(capacity), Some(refill)) => (capacity, refill),
+            (None, None) => {
+                return match &named.interval {
+                    None => Ok(None),
+                    Some(interval) => {
+                        let text = "an interval without capacity and refill";
+                        Err(Mistake::about(self.file, interval, text.to_owned()))
+                    }
+                };
+            }
+            (Some(_), None) => return Err(Mistake::at(self.file, place, "refill is missing")),
+            (None, Some(_)) => return Err(Mistake::at(self.file, place, "capacity is missing")),
+        };
+        let tokens = decimal::whole(capacity.value.as_bytes())
+            .map_err(|_| wrong(capacity, "is no whole number of tokens"))?;
+        let micros = decimal::parse_refill(refill.value.as_bytes())
+            .ok_or_else(|| wrong(refill, "is no number of tokens"))?;
         let interval_ms = match &named.interval {
             None => 1_000,
             Some(interval) => {
@@ -139,7 +156,7 @@ impl Reader<'_> {
                     .map_err(|_| wrong(interval, "is too long an interval"))?
             }
         };
-        Policy::new(capacity, refill, interval_ms).map_err(|error| {
+        Policy::new(tokens, micros, interval_ms).map(Some).map_err(|error| {
             Mistake::at(
                 self.file,
                 place,
@@ -154,9 +171,9 @@ impl Reader<'_> {
         })
     }
 
-    fn keep(&self, keep: Option<Spanned<u64>>, policy: Policy) -> Result<u64, Mistake> {
+    fn keep(&self, keep: Option<Spanned<u64>>, policy: Option<Policy>) -> Result<u64, Mistake> {
         let Some(keep) = keep else { return Ok(0) };
-        if keep.value >= policy.capacity() {
+        if policy.is_some_and(|policy| keep.value >= policy.capacity()) {
             let text = format!("keep {} leaves nothing of the capacity", keep.value);
             return Err(Mistake::about(self.file, &keep, text));
         }

@@ -22,13 +22,21 @@ pub struct Health {
     open: Mutex<HashMap<String, usize>>,
     /// When an error was last told, by its first word.
     told: Mutex<HashMap<String, Instant>>,
+    /// Whether limits are decided there. Whoever works in the background speaks for himself.
+    decides: bool,
 }
 
 impl Health {
     /// Counts in `metrics`.
     #[must_use]
     pub fn new(metrics: RedisMetrics) -> Self {
-        Self { metrics, open: Mutex::default(), told: Mutex::default() }
+        Self { metrics, open: Mutex::default(), told: Mutex::default(), decides: true }
+    }
+
+    /// For connections of work in the background, which are not counted.
+    #[must_use]
+    pub fn background() -> Self {
+        Self { decides: false, ..Self::new(RedisMetrics::default()) }
     }
 
     /// A circuit has opened.
@@ -37,8 +45,10 @@ impl Health {
         let mut open = locked(&self.open);
         let workers = open.entry(server.to_owned()).or_default();
         *workers = workers.saturating_add(1);
-        if *workers == 1 {
+        if *workers == 1 && self.decides {
             tracing::error!(server, why, "Redis cannot be asked: limits fail open or closed");
+        } else if *workers == 1 {
+            tracing::warn!(server, why, "Redis cannot be asked: work in the background waits");
         }
     }
 
@@ -67,6 +77,9 @@ impl Health {
     pub(super) fn fault(&self, fault: &Fault) {
         self.metrics.faults.get_or_create(&Label { kind: fault.kind() }).inc();
         let Fault::Refused { code, text } = fault else { return };
+        if !self.decides {
+            return;
+        }
         let now = Instant::now();
         let mut told = locked(&self.told);
         let is_news = told.get(code).is_none_or(|last| now.duration_since(*last) >= QUIET);
@@ -74,6 +87,22 @@ impl Health {
             told.insert(code.clone(), now);
             tracing::error!(error = text, "Redis refuses a command");
         }
+    }
+}
+
+/// What a task in the background has told of its faults: the same one not again for a minute.
+#[derive(Debug, Default)]
+pub struct Told(Option<(Fault, Instant)>);
+
+impl Told {
+    /// Whether to tell of a fault.
+    pub fn is_news(&mut self, fault: &Fault) -> bool {
+        let is_news =
+            self.0.as_ref().is_none_or(|(last, at)| last != fault || at.elapsed() >= QUIET);
+        if is_news {
+            self.0 = Some((fault.clone(), Instant::now()));
+        }
+        is_news
     }
 }
 

@@ -77,13 +77,15 @@ impl Calls {
         request: Request<Incoming>,
     ) -> Result<Response<Either>, Infallible> {
         if request.uri().path() == PATH {
+            let traces = self.service.traces.as_ref();
+            let span = traces.and_then(|traces| traces.begin(request.headers()));
             let message =
                 timeout(self.service.config.client_timeout, frame::read(request.into_body()));
             let message = message
                 .await
                 .unwrap_or_else(|_| Err(Status::deadline_exceeded("the request came too slowly")));
             let response = match message {
-                Ok(message) => super::decide(&self.service, &self.redis, &message).await,
+                Ok(message) => super::decide(&self.service, &self.redis, &message, span).await,
                 Err(status) => {
                     super::count_invalid(&self.service);
                     Err(status)

@@ -12,6 +12,7 @@
 
 pub mod api;
 pub mod http;
+pub mod ratings;
 pub mod relay;
 pub mod rls;
 pub mod tools;
@@ -58,6 +59,12 @@ impl Builder {
         self
     }
 
+    /// The address for operators is on all interfaces.
+    pub fn ops_everywhere(self) -> Self {
+        let address = format!("0.0.0.0:{}", self.ports[2]);
+        self.env("OPS_ADDR", address)
+    }
+
     /// Starts it and waits until it answers.
     pub fn start(self) -> Edge {
         let edge = self.launch();
@@ -82,7 +89,10 @@ impl Edge {
     /// A service in front of `redis_url`.
     pub fn builder(redis_url: &str) -> Builder {
         let ports = [free_port(), free_port(), free_port()];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_claw-edge"));
+        // Measurements bring a release build.
+        let program = std::env::var_os("CLAW_EDGE");
+        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_claw-edge").into());
+        let mut command = Command::new(program);
         command.env_clear().env("REDIS_URL", redis_url).env("NO_COLOR", "1");
         for (name, port) in ["HTTP_ADDR", "GRPC_ADDR", "OPS_ADDR"].into_iter().zip(ports) {
             command.env(name, format!("127.0.0.1:{port}"));

@@ -90,12 +90,18 @@ impl Client {
 
     /// `ShouldRateLimit`.
     pub async fn ask(&self, request: RateLimitRequest) -> Result<RateLimitResponse, Status> {
+        self.send(Request::new(request)).await
+    }
+
+    /// `ShouldRateLimit`, with metadata.
+    pub async fn send(
+        &self,
+        request: Request<RateLimitRequest>,
+    ) -> Result<RateLimitResponse, Status> {
         let mut grpc = Grpc::new(self.channel.clone());
         grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let path = PathAndQuery::from_static(claw_edge::rls::PATH);
-        grpc.unary(Request::new(request), path, ProstCodec::default())
-            .await
-            .map(tonic::Response::into_inner)
+        grpc.unary(request, path, ProstCodec::default()).await.map(tonic::Response::into_inner)
     }
 
     /// The response to a request, each as one line.

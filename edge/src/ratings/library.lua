@@ -10,6 +10,12 @@
 -- {ratings}:sweep         hash: user -> cursor; from their hashes what is up to their tombstones
 --                         has yet to be removed
 -- {ratings}:parked        sorted set by stamp: records from further ahead than is believed
+-- {ratings}:lease         who does the work of this region that only one may do
+-- {ratings}:places        hash: peer -> "id run": up to where in the peer's outbox all is applied,
+--                         in which run of this server
+-- {ratings}:told          hash: receiver -> id up to which it has been told of the outbox
+-- {ratings}:undelivered   stream: notifications that have failed too often
+-- {ratings}:again         stream: those of them that are to be tried again
 --
 -- An error undoes nothing that a function has written. So each of them reads all it needs, of
 -- every key that it will write, before it writes anything.
@@ -17,6 +23,8 @@
 local ROOT = '{ratings}:'
 local OUTBOX, CLOCK, SWEEP, PARKED =
   ROOT .. 'outbox', ROOT .. 'clock', ROOT .. 'sweep', ROOT .. 'parked'
+local LEASE, PLACES = ROOT .. 'lease', ROOT .. 'places'
+local TOLD, UNDELIVERED, AGAIN = ROOT .. 'told', ROOT .. 'undelivered', ROOT .. 'again'
 
 local HIGHEST = 5000000      -- millionths
 local AHEAD = 60000000       -- microseconds that a stamp may be ahead of the clock
@@ -25,6 +33,7 @@ local LONGEST = 256          -- bytes of a user and of an item
 local LONGEST_REGION = 64    -- bytes
 local MOST_PARKED = 10000    -- records
 local STEP = 200             -- ratings, or records, that one call of claw_tend looks at
+local MOST_UNDELIVERED = 10000 -- notifications
 
 local function refuse(text)
   error({err = text})
@@ -260,29 +269,99 @@ local function checked(user, item, micros, stamp, from)
   return record
 end
 
--- KEYS: the user, the item. ARGV: user, item, millionths, stamp, region, as in the outbox of the
--- region that it comes from. Returns 1 if it was applied, 0 if something later was here already,
--- 2 if it is parked until the clock comes near its stamp.
-local function apply(_, args)
-  local record = checked(args[1], args[2], args[3], args[4], args[5])
+-- Applies a record, or parks it until the clock comes near its stamp. Returns 1 if it was applied,
+-- 0 if something later was here already, 2 if it is parked.
+local function apply_or_park(record)
   if record.stamp <= now() + AHEAD then return apply_record(record) end
-  local member = cmsgpack.pack({args[1], args[2], args[3], args[4], args[5]})
+  local micros = record.micros and text_of(record.micros) or ''
+  local stamp = text_of(record.stamp)
+  local member = cmsgpack.pack({record.user, record.item, micros, stamp, record.region})
   if redis.call('ZCARD', PARKED) >= MOST_PARKED and not redis.call('ZSCORE', PARKED, member) then
     refuse('PARKED ' .. MOST_PARKED .. ' records of the future are parked, and no more will be')
   end
-  redis.call('ZADD', PARKED, args[4], member)
+  redis.call('ZADD', PARKED, stamp, member)
   return 2
 end
 
--- Takes some of the parked records whose time has come.
+-- KEYS: nothing that counts, here and below. ARGV: who wants the lease, and for how many
+-- milliseconds; 0 gives it back. Returns whether it is his.
+local function lease(_, args)
+  local holder = redis.call('GET', LEASE)
+  if holder and holder ~= args[1] then return 0 end
+  if args[2] ~= '0' then
+    redis.call('SET', LEASE, args[1], 'PX', args[2])
+    return 1
+  end
+  redis.call('DEL', LEASE)
+  return 0
+end
+
+-- Nobody else writes for the region: one who was stopped for a while, and does not know that his
+-- time is over, must not move a place back.
+local function check_lease(holder)
+  if redis.call('GET', LEASE) ~= holder then refuse('LEASE it is held by another one') end
+end
+
+-- Changes whenever the server may have lost what it knew: it was restarted, or another one has
+-- taken over.
+local function run_id()
+  return redis.call('INFO', 'server'):match('run_id:(%w+)')
+end
+
+-- ARGV: a peer. Returns the run of this server, and the place in the peer's outbox; nothing if
+-- it was noted in another run. What that one had heard may be lost, ratings of this region
+-- included, and they can only be found by a scan.
+local function place(_, args)
+  local run = run_id()
+  local id, noted = (redis.call('HGET', PLACES, args[1]) or ''):match('^(%S+) (%w+)$')
+  return {run, noted == run and id or ''}
+end
+
+-- ARGV: holder of the lease, peer, run, the place from which on this was read, the place to
+-- which it leads, and of each record user, item, millionths, stamp, region. Applies them all, and
+-- then moves the place. A scan, which reads from no place, gives no places until its end. Returns how
+-- many records were applied, older, parked, and not to be understood.
+local function follow(_, args)
+  local holder, peer, run, from, to = args[1], args[2], args[3], args[4], args[5]
+  check_lease(holder)
+  if run ~= run_id() then refuse('PLACE this is another run of the server') end
+  if from ~= '' and redis.call('HGET', PLACES, peer) ~= from .. ' ' .. run then
+    refuse('PLACE it is another one than ' .. from)
+  end
+  local results = {[0] = 0, 0, 0}
+  local refused = 0
+  for at = 6, #args, 5 do
+    local is_sound, record =
+      pcall(checked, args[at], args[at + 1], args[at + 2], args[at + 3], args[at + 4])
+    if is_sound then
+      -- An error ends it all, and the place stays: what was applied so far will be older then.
+      local result = apply_or_park(record)
+      results[result] = results[result] + 1
+    else
+      refused = refused + 1
+    end
+  end
+  if to ~= '' then redis.call('HSET', PLACES, peer, to .. ' ' .. run) end
+  return {results[1], results[0], results[2], refused}
+end
+
+-- Takes some of the parked records whose time has come. Returns how many, and what is wrong with
+-- one that cannot be applied: it stays, and keeps nothing else from going on.
 local function unpark()
   local due = redis.call('ZRANGE', PARKED, '-inf', text_of(now() + AHEAD), 'BYSCORE', 'LIMIT', 0, STEP)
+  local done, problem = 0, nil
   for _, member in ipairs(due) do
     local record = cmsgpack.unpack(member)
-    apply_record(checked(record[1], record[2], record[3], record[4], record[5]))
-    redis.call('ZREM', PARKED, member)
+    record = checked(record[1], record[2], record[3], record[4], record[5])
+    local is_applied, result = pcall(apply_record, record)
+    if is_applied then
+      redis.call('ZREM', PARKED, member)
+      done = done + 1
+    else
+      problem = result
+    end
   end
-  return #due
+  return done, problem
 end
 
 -- Removes some of what a user has rated before the tombstone.
@@ -318,15 +397,55 @@ local function tend(_, args)
     if cursor then sweep_user(user, cursor) end
     return redis.call('HEXISTS', SWEEP, user)
   end
+  local done, problem = unpark()
   local next = redis.call('HRANDFIELD', SWEEP, 1, 'WITHVALUES')
   if next[1] then
     sweep_user(next[1], next[2])
     return 1
   end
-  return unpark() > 0 and 1 or 0
+  if problem and done == 0 then error(problem) end
+  return done > 0 and 1 or 0
+end
+
+-- ARGV: holder of the lease, receiver, the id up to which it has been told of the outbox.
+local function told(_, args)
+  check_lease(args[1])
+  redis.call('HSET', TOLD, args[2], args[3])
+  return 1
+end
+
+-- ARGV: holder of the lease, the id of a notification that was to be tried again, or nothing, and
+-- the fields of one that has failed too often.
+local function give_up(_, args)
+  check_lease(args[1])
+  if redis.call('XLEN', UNDELIVERED) >= MOST_UNDELIVERED then
+    refuse('UNDELIVERED ' .. MOST_UNDELIVERED .. ' notifications are parked, and no more will be')
+  end
+  redis.call('XLEN', AGAIN)
+
+  redis.call('XADD', UNDELIVERED, '*', unpack(args, 3))
+  if args[2] ~= '' then redis.call('XDEL', AGAIN, args[2]) end
+  return 1
+end
+
+-- ARGV: the id of a notification that has failed too often. Has it tried again; returns whether
+-- it was there.
+local function retry(_, args)
+  local found = redis.call('XRANGE', UNDELIVERED, args[1], args[1])[1]
+  if not found then return 0 end
+  redis.call('XLEN', AGAIN)
+
+  redis.call('XADD', AGAIN, '*', unpack(found[2]))
+  redis.call('XDEL', UNDELIVERED, found[1])
+  return 1
 end
 
 redis.register_function('claw_rate_1', rate)
 redis.register_function('claw_forget_1', forget)
-redis.register_function('claw_apply_1', apply)
 redis.register_function('claw_tend_1', tend)
+redis.register_function('claw_lease_1', lease)
+redis.register_function('claw_place_1', place)
+redis.register_function('claw_follow_1', follow)
+redis.register_function('claw_told_1', told)
+redis.register_function('claw_give_up_1', give_up)
+redis.register_function('claw_retry_1', retry)

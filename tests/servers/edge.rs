@@ -1,0 +1,148 @@
+//! claw-edge in containers: its image, and the two regions of deploy/compose.
+
+use crate::compose::{Compose, docker};
+use crate::node::{PATIENCE, TICK, unique};
+use claw_testkit::eventually;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+const REGIONS: [&str; 2] = ["eu", "us"];
+/// What a user may take in deploy/compose, of both regions together: nothing comes back.
+const CAPACITY: i64 = 100;
+/// What Envoy lets a user send.
+const BY_ENVOY: usize = 5;
+/// How much larger the image may be than its base, in bytes.
+const LARGEST: u64 = 30_000_000;
+
+/// Small, and with as few rights as a container can have.
+pub fn image_is_small_and_runs_with_few_rights() {
+    let image = "redis-claw:edge";
+    let size = |image: &str| -> u64 {
+        docker(&["image", "inspect", "--format", "{{.Size}}", image]).trim().parse().unwrap()
+    };
+    let base = std::env::var("BASE_EDGE").unwrap_or_else(|_| "debian:bookworm-slim".to_owned());
+    let more = size(image) - size(&base);
+    assert!(more <= LARGEST, "{more} bytes more than {base}");
+
+    let name = unique("edge");
+    let _removed = Removed(&name);
+    let few = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"];
+    let run = [&["run", "--detach", "--name", &name][..], &few, &[image]].concat();
+    docker(&run);
+    eventually(PATIENCE, TICK, "it is healthy", || {
+        let format = "{{.State.Health.Status}}";
+        docker(&["inspect", "--format", format, &name]).trim() == "healthy"
+    });
+    assert_eq!(docker(&["exec", &name, "id", "-u"]).trim(), "65532");
+    assert_eq!(docker(&["exec", &name, "cat", "/proc/1/comm"]).trim(), "claw-edge");
+    docker(&["stop", &name]);
+    let code = docker(&["inspect", "--format", "{{.State.ExitCode}}", &name]);
+    assert_eq!(code.trim(), "0", "{}", docker(&["logs", &name]));
+}
+
+struct Removed<'a>(&'a str);
+
+impl Drop for Removed<'_> {
+    fn drop(&mut self) {
+        docker(&["rm", "--force", "--volumes", self.0]);
+    }
+}
+
+pub fn regions_are_cut_apart_and_the_books_balance() {
+    let compose = Compose::new("deploy/compose/compose.yaml", "edge");
+    compose.run(&["up", "--detach", "--no-build"]);
+    let ports = ["nginx:8000", "edge-us:8080", "envoy:10000", "prometheus:9090"].map(|service| {
+        let (service, port) = service.split_once(':').unwrap();
+        let address = compose.run(&["port", service, port]);
+        address.trim().rsplit_once(':').unwrap().1.parse().unwrap()
+    });
+    let [nginx, edge, envoy, prometheus] = ports;
+    // Of each region: nginx in eu, the service itself in us.
+    let doors = [(nginx, "/"), (edge, "/auth")];
+    let mut granted = 0;
+    let mut take = |region: usize, count: i64| {
+        let (port, path) = doors[region];
+        for n in 0..count {
+            let response = get(port, path, "ann");
+            assert_eq!(status(&response), Some(200), "{n} of {count} in {region}: {response}");
+            granted += 1;
+        }
+        granted
+    };
+    for (port, path) in doors {
+        eventually(PATIENCE, TICK, "it lets somebody pass", || {
+            status(&get(port, path, "first")) == Some(200)
+        });
+    }
+
+    // Cut apart, each has the share of what is left that it took before.
+    take(0, 15);
+    take(1, 15);
+    let both_know = |what: &str, left: i64| {
+        eventually(PATIENCE, TICK, what, || {
+            REGIONS.iter().all(|region| {
+                let server = format!("redis-{region}");
+                compose.cli(&server, "HGET token_bucket:ann tokens").trim() == left.to_string()
+            })
+        });
+    };
+    both_know("both to know the first takes", CAPACITY - 30);
+
+    compose.cut();
+    let silent = |expected: &str, what: &str| {
+        let query = "sum(claw_sync_region_silent)";
+        eventually(PATIENCE, TICK, what, || answer(prometheus, query).as_deref() == Some(expected));
+    };
+    silent("2", "Prometheus to see that both are silent");
+    eventually(PATIENCE, TICK, "an alert that waits", || {
+        let query = r#"count(ALERTS{alertname="EdgePeerSilent"})"#;
+        answer(prometheus, query).is_some()
+    });
+    take(0, 10);
+    assert_eq!(take(1, 5), 45);
+    compose.heal();
+    both_know("both to know all takes", CAPACITY - 45);
+    silent("0", "Prometheus to see that both are heard");
+
+    // Not one token more than there were, whichever region is asked.
+    assert_eq!(take(0, CAPACITY - 45), CAPACITY);
+    both_know("both to know that nothing is left", 0);
+    for (port, path) in doors {
+        assert_eq!(status(&get(port, path, "ann")), Some(429));
+    }
+    let statuses: Vec<Option<u16>> =
+        (0..=BY_ENVOY).map(|_| status(&get(envoy, "/", "bob"))).collect();
+    let (passed, refused) = statuses.split_at(BY_ENVOY);
+    assert!(passed.iter().all(|status| *status == Some(200)), "{statuses:?}");
+    assert_eq!(refused, [Some(429)]);
+    eventually(PATIENCE, TICK, "Prometheus to have counted refusals", || {
+        let refused = r#"count(operator_requests_total{result="limited"})"#;
+        // By /auth in both regions, and by Envoy in one.
+        answer(prometheus, refused).as_deref() == Some("3")
+    });
+}
+
+fn get(port: u16, path: &str, user: &str) -> String {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return String::new() };
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx-user: {user}\r\n\r\n"
+    );
+    let mut response = Vec::new();
+    // Nobody may listen yet behind the port.
+    let _ = stream.write_all(request.as_bytes());
+    let _ = stream.read_to_end(&mut response);
+    String::from_utf8_lossy(&response).into_owned()
+}
+
+fn status(response: &str) -> Option<u16> {
+    response.split(' ').nth(1)?.parse().ok()
+}
+
+/// What Prometheus answers to a query that has one series at most.
+fn answer(port: u16, query: &str) -> Option<String> {
+    let encoded: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let page = get(port, &format!("/api/v1/query?query={encoded}"), "");
+    let (_, value) = page.split_once("\"value\":[")?;
+    Some(value.split('"').nth(1)?.to_owned())
+}
