@@ -71,6 +71,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
 const UNSAFE: &[(&str, &[&str])] = &[
     ("core/src", &[]),
     ("adapt/src", &[]),
+    ("train/src", &[]),
     ("sim/src", &[]),
     ("sync/src", &[]),
     ("edge/src", &[]),
@@ -224,6 +225,11 @@ fn core_has_no_circle_of_modules() {
 #[test]
 fn adapt_has_no_circle_of_modules() {
     no_circles("adapt/src");
+}
+
+#[test]
+fn train_has_no_circle_of_modules() {
+    no_circles("train/src");
 }
 
 #[test]
