@@ -193,7 +193,7 @@ fn the_simulator_receives_as_the_module_does() {
 #[test]
 fn invariants_name_tests_that_there_are() {
     let page = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
-    let tests: Vec<String> = ["tests", "core/tests", "sim/tests", "edge/tests"]
+    let tests: Vec<String> = ["tests", "core/tests", "adapt/tests", "sim/tests", "edge/tests"]
         .iter()
         .flat_map(|folder| sources(folder))
         .map(|file| fs::read_to_string(root().join(file.name)).unwrap())
