@@ -35,14 +35,15 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Whether it can be believed: all counts are finite and not negative (a counter that went back
-    /// gives a negative difference), and all latencies are above 0.
+    /// Whether it can be believed: no count is negative (as that of a counter that went back is) or
+    /// beyond 10^12, and all latencies are above 0 and below 10^6 seconds. An average never forgets
+    /// one that is infinite.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         let counts =
             [self.offered, self.admitted, self.rejected, self.completed, self.late, self.in_flight];
         let latencies = [self.p50_s, self.p95_s, self.mean_s, self.p10_s];
-        counts.iter().all(|x| x.is_finite() && *x >= 0.0)
-            && latencies.iter().all(|x| x.is_finite() && *x > 0.0)
+        counts.iter().all(|x| (0.0..=1e12).contains(x))
+            && latencies.iter().all(|x| *x > 0.0 && *x < 1e6)
     }
 }

@@ -157,12 +157,14 @@ fn silence_brings_the_operators_limit() {
     let deaf = Observation { completed: 0.0, ..CALM };
     let quiet = Observation { completed: 0.0, admitted: 0.0, offered: 0.0, in_flight: 0.0, ..CALM };
     let bad = Observation { p95_s: f64::NAN, ..CALM };
+    let beyond = Observation { completed: 1e308, ..CALM };
     let back = Observation { completed: -3.0, ..CALM };
     for mode in [Mode::Inner(Parameters::ON_PATH), Mode::Inner(Parameters::OFF_PATH), shipped()] {
         for (seen, before, after) in [
             (deaf, None, DecidedBy::Silence),
             (bad, Some(DecidedBy::Held), DecidedBy::Silence),
             (back, Some(DecidedBy::Held), DecidedBy::Silence),
+            (beyond, Some(DecidedBy::Held), DecidedBy::Silence),
         ] {
             let changes = changes(mode.clone(), [seen; 40]);
             for (nth, change) in changes.iter().enumerate() {
