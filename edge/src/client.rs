@@ -1,6 +1,6 @@
 //! Who sent a request: the peer's address, or what trusted proxies say of it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use axum::http::HeaderMap;
@@ -55,21 +55,25 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr
     if !is_trusted(client) {
         return client;
     }
-    let fields: Vec<&str> = headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .collect();
-    for named in fields.into_iter().rev() {
+    let fields = headers.get_all("x-forwarded-for");
+    let named: Vec<&[u8]> =
+        fields.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).collect();
+    for named in named.into_iter().rev() {
         if !is_trusted(client) {
             break;
         }
         // A proxy that names nobody that can be read is the last one that is known.
-        let Ok(address) = named.trim().parse::<IpAddr>() else { break };
+        let Some(address) = named_address(named) else { break };
         client = address.to_canonical();
     }
     client
+}
+
+/// An address, as some proxies write it with a port.
+fn named_address(named: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(named).ok()?.trim();
+    let with_port = |text: &str| text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    text.parse().ok().or_else(|| with_port(text))
 }
 
 #[cfg(test)]

@@ -19,7 +19,13 @@ use crate::client::Network;
 pub struct Config {
     /// Servers with the module redis-claw: redis://, rediss://, redis+unix://,
     /// redis+sentinel://host:port,../service or redis+cluster://host:port,..
-    #[arg(long, env, value_delimiter = ',', default_value = "redis://127.0.0.1:6379")]
+    #[arg(
+        long,
+        env,
+        hide_env_values = true,
+        value_delimiter = ',',
+        default_value = "redis://127.0.0.1:6379"
+    )]
     pub redis_url: Vec<String>,
 
     /// Where the rating API and forward authentication listen

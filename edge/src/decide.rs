@@ -86,6 +86,14 @@ impl Verdict {
         Self { allowed: !enforced && !quota, blind, outcomes }
     }
 
+    /// A refusal of a request that was not decided, since too many are being decided already.
+    #[must_use]
+    pub fn shed(plan: Plan) -> Self {
+        let charges = plan.together.into_iter().chain(plan.apart);
+        let outcomes = charges.map(|charge| Outcome { charge, answer: None }).collect();
+        Self { allowed: false, blind: false, outcomes }
+    }
+
     /// Milliseconds until the same request may pass, as far as is known: the longest wait of
     /// those that refuse. Nothing when one of them never lets it pass or could not be asked.
     #[must_use]

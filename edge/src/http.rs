@@ -20,7 +20,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{MethodRouter, any, delete, get, post};
@@ -157,5 +157,65 @@ pub fn host(named: Option<&str>) -> &str {
         // In an IPv6 address there are more of them.
         Some((host, _)) if !host.contains(':') || host.ends_with(']') => host,
         _ => named,
+    }
+}
+
+/// Whether a request comes from this machine, under a name of this machine that no server of names
+/// gives, and says of no proxy that has handed it on. A page from elsewhere that has a browser come
+/// here has another name; a proxy that says nothing of itself and calls this by an address of
+/// loopback cannot be told apart.
+///
+/// # Errors
+/// When the server has not told who is at the other end.
+pub fn is_local(request: &Request) -> Result<bool, problem::Problem> {
+    const HANDED_ON: [&str; 7] = [
+        "forwarded",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "x-envoy-external-address",
+    ];
+    let headers = request.headers();
+    let is_handed_on = HANDED_ON.iter().any(|name| headers.contains_key(*name));
+    Ok(!is_handed_on
+        && is_own_name(host(named_host(request)))
+        && peer(request)?.0.to_canonical().is_loopback())
+}
+
+/// The host that a request names: HTTP/2 has it in the URI.
+#[must_use]
+pub fn named_host(request: &Request) -> Option<&str> {
+    let field = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    field.or_else(|| request.uri().authority().map(axum::http::uri::Authority::as_str))
+}
+
+fn is_own_name(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_this_machine() {
+        for (name, is_own) in [
+            ("localhost", true),
+            ("LOCALHOST", true),
+            ("127.0.0.1", true),
+            ("127.8.8.8", true),
+            ("[::1]", true),
+            ("", false),
+            ("localhost.example", false),
+            ("10.0.0.1", false),
+            ("127.0.0.1.example", false),
+            ("0.0.0.0", false),
+        ] {
+            assert_eq!(is_own_name(name), is_own, "{name}");
+        }
     }
 }

@@ -12,11 +12,12 @@ mod refusals;
 mod wire;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::{Arg, Cmd, FromRedisValue, from_redis_value};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use self::address::Servers;
 use self::cluster::Cluster;
@@ -65,6 +66,29 @@ struct Shared {
     refusals: Option<Arc<Refusals>>,
     leases: Option<Leases>,
     health: Arc<Health>,
+    /// How many decisions are being made.
+    deciding: AtomicUsize,
+}
+
+/// How many decisions a worker makes at once. Those beyond are refused at once, as by a service
+/// that is overloaded: if they were let in, all of them would come too late, and limits that fail
+/// open would hold for nobody.
+const MOST_DECIDING: usize = 1_024;
+
+/// One of those decisions.
+struct Deciding<'a>(&'a AtomicUsize);
+
+impl<'a> Deciding<'a> {
+    fn enter(deciding: &'a AtomicUsize) -> Option<Self> {
+        let place = Self(deciding);
+        (deciding.fetch_add(1, Ordering::Relaxed) < MOST_DECIDING).then_some(place)
+    }
+}
+
+impl Drop for Deciding<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Who is asked.
@@ -110,7 +134,8 @@ impl Redis {
         let flights = Flights::default();
         let leases = (config.lease > 0).then(|| Leases::new(config.lease));
         let deadline = config.decision_timeout;
-        let shared = Shared { route, deadline, flights, refusals, leases, health };
+        let deciding = AtomicUsize::new(0);
+        let shared = Shared { route, deadline, flights, refusals, leases, health, deciding };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -130,6 +155,10 @@ impl Redis {
 
     /// Charges everything in `plan`, and says what that comes to.
     pub async fn decide(&self, plan: Plan) -> Verdict {
+        let Some(_place) = Deciding::enter(&self.shared.deciding) else {
+            self.shared.health.fault(&Fault::QueueFull);
+            return Verdict::shed(plan);
+        };
         let deadline = self.deadline();
         let Plan { together, apart } = plan;
         let outcomes = if apart.is_empty() {
@@ -282,7 +311,12 @@ impl Redis {
 
     /// A command that answers with five numbers.
     async fn figures(&self, key: &[u8], command: &Cmd, deadline: Instant) -> Result<Answer, Fault> {
-        match self.ask(key, command, deadline).await? {
+        let asked = Instant::now();
+        let reply = self.ask(key, command, deadline).await;
+        if matches!(reply, Ok(_) | Err(Fault::Deadline)) {
+            self.shared.flights.took(asked.elapsed(), self.shared.deadline);
+        }
+        match reply? {
             Reply::Figures(figures) => Ok(answer(figures)),
             Reply::Other(value) => Err(Fault::unreadable(&format_args!("{value:?}"))),
         }
@@ -324,14 +358,16 @@ impl Redis {
 
     /// Takes the charge, with others that want the same if there are any.
     async fn take_anyhow(&self, charge: &Charge, deadline: Instant) -> Result<Answer, Fault> {
-        if charge.cost != 1 {
+        if charge.cost != 1 || !self.shared.flights.are_shared() {
             return self.send_take(charge, deadline).await;
         }
-        match self.shared.flights.turn(charge, deadline)? {
+        match self.shared.flights.turn(charge)? {
             Turn::Wait(answer) => {
                 self.shared.health.metrics.coalesced.inc();
-                // Whoever leads fails with a fault at its own deadline, which is earlier.
-                answer.await.unwrap_or(Err(Fault::Deadline))
+                match timeout_at(deadline, answer).await {
+                    Ok(answer) => answer.unwrap_or(Err(Fault::Deadline)),
+                    Err(_) => Err(Fault::Deadline),
+                }
             }
             Turn::Apart => self.send_take(charge, deadline).await,
             Turn::Lead => {
@@ -424,8 +460,8 @@ impl Redis {
     /// Takes for those who wait at the key of `charge`, until there are none.
     async fn carry_on(self, charge: Charge, mut batch: Batch) {
         loop {
-            let deadline = batch.deadline().unwrap_or_else(|| self.deadline());
-            let result = self.take_for(&charge, batch.tokens(), deadline).await;
+            // Each of them waits until his own; the command has all its time.
+            let result = self.take_for(&charge, batch.tokens(), self.deadline()).await;
             batch.share(&result);
             if let Err(fault) = &result {
                 return self.shared.flights.fail(&charge.key, fault);

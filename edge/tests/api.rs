@@ -264,7 +264,7 @@ fn own_address() -> Option<IpAddr> {
 fn half_a_request_is_a_problem_too() {
     let server = Server::start();
     let api = Api::start(&server.url(), &[("CLIENT_TIMEOUT", "200ms")]);
-    let half = b"POST /v1/take HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
+    let half = b"POST /v1/take HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
         content-length: 9\r\n\r\n{";
     raw(api.edge.http, half).problem(408);
 }

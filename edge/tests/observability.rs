@@ -211,7 +211,10 @@ fn every_expression_of_the_dashboard_has_an_answer_under_load() {
     }
     let told = |expression: &str| prometheus.query(expression).unwrap();
     assert_eq!(told("claw_sync_peer_connected"), [1.0]);
-    assert_eq!(told(r#"claw_sync_region_silent{region="us"}"#), [0.0]);
+    // On a busy machine a region may be late for a moment.
+    eventually(PATIENCE, TICK, "us to be heard", || {
+        told(r#"claw_sync_region_silent{region="us"}"#) == [0.0]
+    });
     assert_eq!(told("operator_limit_capacity_tokens"), [100_000.0, 1.0]);
     let users = told(r#"count({__name__=~"operator_.*"} and {limit=~".*user[0-3].*"})"#);
     assert!(users.is_empty(), "no label names a user");

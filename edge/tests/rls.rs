@@ -193,7 +193,7 @@ async fn a_message_that_cannot_be_read_has_a_status() {
         (PATH, compressed, "12", "messages are read uncompressed only"),
         (PATH, garbage, "3", "the message cannot be read"),
         (PATH, not_text, "3", "the message cannot be read"),
-        (PATH, large, "8", "the request is larger than 262144 bytes"),
+        (PATH, large, "8", "the request is larger than 65536 bytes"),
         ("/envoy.service.ratelimit.v3.RateLimitService/Other", good.clone(), "12", ""),
         ("/elsewhere", good, "12", ""),
     ];

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
@@ -38,7 +38,7 @@ pub async fn decide(app: &App, request: Request) -> Result<Response, Problem> {
         route: Route::Auth,
         method: text(headers, &METHOD).unwrap_or(request.method().as_str()),
         path: uri,
-        host: super::host(text(headers, &HOST).or(text(headers, &header::HOST))),
+        host: super::host(text(headers, &HOST).or_else(|| super::named_host(&request))),
         client: Some(client),
         headers,
         body: None,

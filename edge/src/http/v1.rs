@@ -142,15 +142,12 @@ pub fn authorize(app: &App, request: &Request) -> Result<(), Problem> {
     let headers = request.headers();
     let tokens = app.service.tokens.load();
     if tokens.is_empty() {
-        let forwarded =
-            ["forwarded", "x-forwarded-for"].iter().any(|name| headers.contains_key(*name));
-        let local = super::peer(request)?.0.to_canonical().is_loopback();
-        return if local && !forwarded {
+        return if super::is_local(request)? {
             Ok(())
         } else {
             Err(Problem::denied(
                 StatusCode::FORBIDDEN,
-                "no API token is configured, so only callers on the same machine are answered",
+                "no API token is configured, so only callers on the same machine, under a name of it, are answered",
             ))
         };
     }

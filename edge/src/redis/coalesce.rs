@@ -6,10 +6,11 @@
 //! been alone by at most one round trip.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use super::Fault;
 use super::health::locked;
@@ -21,7 +22,12 @@ const WAITING: usize = 4096;
 
 /// The keys with a take on its way.
 #[derive(Debug, Default)]
-pub struct Flights(Mutex<HashMap<Arc<[u8]>, Flight>>);
+pub struct Flights {
+    keys: Mutex<HashMap<Arc<[u8]>, Flight>>,
+    /// Whether the server answers so soon that waiting for one answer and then for another is no
+    /// matter. Nobody waits for others before that is known.
+    is_fast: AtomicBool,
+}
 
 #[derive(Debug)]
 struct Flight {
@@ -33,7 +39,6 @@ struct Flight {
 #[derive(Debug)]
 pub struct Waiter {
     answer: oneshot::Sender<Result<Answer, Fault>>,
-    deadline: Instant,
 }
 
 /// What somebody does who wants one token.
@@ -52,12 +57,26 @@ pub enum Turn {
 pub struct Batch(Vec<Waiter>);
 
 impl Flights {
+    /// Whether takes may wait for each other.
+    pub fn are_shared(&self) -> bool {
+        self.is_fast.load(Ordering::Relaxed)
+    }
+
+    /// A command has taken so long, of the time that a decision may take. Who waits for two of
+    /// them, one after the other, has to have his answer in time.
+    pub fn took(&self, length: Duration, most: Duration) {
+        let is_fast = length.saturating_mul(4) < most;
+        if is_fast != self.is_fast.load(Ordering::Relaxed) {
+            self.is_fast.store(is_fast, Ordering::Relaxed);
+        }
+    }
+
     /// Takes a turn at the key of `charge`.
     ///
     /// # Errors
     /// When too many wait already.
-    pub fn turn(&self, charge: &Charge, deadline: Instant) -> Result<Turn, Fault> {
-        let mut flights = locked(&self.0);
+    pub fn turn(&self, charge: &Charge) -> Result<Turn, Fault> {
+        let mut flights = locked(&self.keys);
         let Some(flight) = flights.get_mut(&charge.key) else {
             let flight = Flight { limit: Arc::clone(&charge.limit), waiting: Vec::new() };
             flights.insert(Arc::clone(&charge.key), flight);
@@ -70,14 +89,14 @@ impl Flights {
             return Err(Fault::QueueFull);
         }
         let (answer, receiver) = oneshot::channel();
-        flight.waiting.push(Waiter { answer, deadline });
+        flight.waiting.push(Waiter { answer });
         Ok(Turn::Wait(receiver))
     }
 
     /// Those who wait for `key`, when an answer has come. When there are none, the next who
     /// comes takes the lead.
     pub fn next(&self, key: &Arc<[u8]>) -> Option<Batch> {
-        let mut flights = locked(&self.0);
+        let mut flights = locked(&self.keys);
         let waiting = flights.get_mut(key).map(|flight| std::mem::take(&mut flight.waiting));
         // Who has gone meanwhile is charged nothing.
         let waiting: Vec<Waiter> =
@@ -91,7 +110,7 @@ impl Flights {
 
     /// Ends the waiting for `key`: there is no answer.
     pub fn fail(&self, key: &Arc<[u8]>, fault: &Fault) {
-        let flight = locked(&self.0).remove(key);
+        let flight = locked(&self.keys).remove(key);
         for waiter in flight.into_iter().flat_map(|flight| flight.waiting) {
             let _ = waiter.answer.send(Err(fault.clone()));
         }
@@ -108,12 +127,6 @@ impl Batch {
     #[must_use]
     pub fn tokens(&self) -> u64 {
         u64::try_from(self.0.len()).unwrap_or(u64::MAX)
-    }
-
-    /// When the first of them has waited long enough.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
-        self.0.iter().map(|waiter| waiter.deadline).min()
     }
 
     /// Tells each what became of him: who came first is granted first.

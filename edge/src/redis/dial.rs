@@ -66,6 +66,11 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Dial {
+    /// How long a server may take to answer.
+    pub fn patience(&self) -> Duration {
+        self.answer
+    }
+
     /// Reads what the settings name.
     ///
     /// # Errors

@@ -54,7 +54,7 @@ impl Health {
 
     /// A circuit has closed.
     pub(super) fn closed(&self, server: &str) {
-        if self.left(server) {
+        if self.left(server) && self.decides {
             tracing::info!(server, "Redis answers again");
         }
     }

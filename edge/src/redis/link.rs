@@ -7,13 +7,15 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use redis::{Cmd, Value};
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Fault;
@@ -131,8 +133,19 @@ impl Inner {
             // It holds for the very next command. If it is refused, so is that.
             drop(wire.send(&redis::cmd("ASKING")));
         }
-        match timeout_at(deadline, wire.ask(command)).await {
-            Ok(Ok(Reply::Other(Value::ServerError(error)))) => {
+        let asked = Instant::now();
+        let mut answer = pin!(wire.ask(command));
+        let answered = match timeout_at(deadline, answer.as_mut()).await {
+            Ok(answered) => Some(answered),
+            Err(_) => {
+                // Who was busy himself hears late of an answer that is there: whatever has come by
+                // now counts.
+                yield_now().await;
+                answer.as_mut().now_or_never()
+            }
+        };
+        match answered {
+            Some(Ok(Reply::Other(Value::ServerError(error)))) => {
                 let fault = Fault::refused(&error.into());
                 if let Fault::Refused { code, .. } = &fault
                     && LEAVE.contains(&code.as_str())
@@ -143,16 +156,19 @@ impl Inner {
                 }
                 Err(fault)
             }
-            Ok(Ok(reply)) => {
+            Some(Ok(reply)) => {
                 self.heard();
                 Ok(reply)
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 self.close(session, "the connection broke off");
                 Err(Fault::Connection(error.to_string()))
             }
-            Err(_) => {
-                self.close(session, "no answer within DECISION_TIMEOUT");
+            None => {
+                // Who had waited for something else before says nothing about the server.
+                if asked.elapsed().saturating_mul(2) >= self.dial.patience() {
+                    self.close(session, "no answer within DECISION_TIMEOUT");
+                }
                 Err(Fault::Deadline)
             }
         }

@@ -11,6 +11,7 @@ use axum::Router;
 use axum::body::Body as Page;
 use axum::http::{Request, Response};
 use bytes::Bytes;
+use http_body_util::Limited;
 use hyper::body::{Body, Frame, Incoming};
 use tokio::time::timeout;
 use tonic::Status;
@@ -22,8 +23,12 @@ use tower_service::Service as _;
 
 use super::frame::{self, Reply};
 use super::{NAME, PATH, reflection};
+use crate::proto::RateLimitResponse;
 use crate::redis::Redis;
 use crate::service::Service;
+
+/// Bytes of a call for health or reflection.
+const LARGEST: usize = 64 << 10;
 
 /// Answers calls. Clones share everything.
 #[derive(Clone, Debug)]
@@ -93,8 +98,16 @@ impl Calls {
             };
             return Ok(frame::response(response).map(Either::Reply));
         }
-        let response = Box::pin(self.others.call(request.map(Page::new))).await?;
-        Ok(response.map(Either::Page))
+        // A watch of health begins to answer at once, too, and is open for as long as it likes.
+        let request = request.map(|body| Page::new(Limited::new(body, LARGEST)));
+        let patience = self.service.config.client_timeout;
+        match timeout(patience, Box::pin(self.others.call(request))).await {
+            Ok(response) => Ok(response?.map(Either::Page)),
+            Err(_) => {
+                let late = Status::deadline_exceeded("the request came too slowly");
+                Ok(frame::response::<RateLimitResponse>(Err(late)).map(Either::Reply))
+            }
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use prost::Message;
 use tonic::Status;
 
 /// Bytes of a request.
-const LARGEST: usize = 256 << 10;
+const LARGEST: usize = 64 << 10;
 
 /// Bytes before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;

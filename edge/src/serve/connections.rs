@@ -25,7 +25,7 @@ use crate::service::Service;
 /// The fields of a request, at most, in bytes.
 pub(super) const FIELDS: u32 = 16 * 1024;
 /// Requests at once on one connection of HTTP/2.
-pub(super) const STREAMS: u32 = 1024;
+pub(super) const STREAMS: u32 = 256;
 /// How often a connection of HTTP/2 is asked for a sign of life, and how long for that.
 pub(super) const PING: Duration = Duration::from_secs(20);
 

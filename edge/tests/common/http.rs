@@ -58,7 +58,7 @@ impl Client {
 
     /// A decision about a request of `user`, and nothing else: a rating is stored, too.
     pub fn try_rate(&mut self, user: &str) -> io::Result<Response> {
-        self.exchange(&format!("GET /auth HTTP/1.1\r\nhost: test\r\nx-user: {user}\r\n\r\n"))
+        self.exchange(&format!("GET /auth HTTP/1.1\r\nhost: localhost\r\nx-user: {user}\r\n\r\n"))
     }
 
     /// A decision about a request of `user`.
@@ -74,7 +74,7 @@ impl Client {
     /// Sends a request and waits for its response.
     pub fn request(&mut self, method: &str, path: &str, body: &str) -> io::Result<Response> {
         self.exchange(&format!(
-            "{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n{body}",
             body.len()
         ))

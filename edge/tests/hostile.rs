@@ -1,0 +1,123 @@
+//! What somebody might send who wants more than he is granted, or the service to fall over.
+
+#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+mod common;
+
+use std::process::Command;
+use std::time::Duration;
+
+use claw_testkit::{Server, skipped};
+use common::Edge;
+use common::api::raw;
+use common::relay::Relay;
+
+/// How many requests of `h2load` were answered 2xx, of how many; nothing where it is missing.
+fn flood(test: &str, edge: &Edge, arguments: &[&str]) -> Option<(u64, u64)> {
+    let output = Command::new("h2load")
+        .args(arguments)
+        .args(["-H", "x-user: ann"])
+        .arg(format!("http://127.0.0.1:{}/auth", edge.http))
+        .output();
+    let Ok(output) = output else {
+        skipped(test, "there is no h2load: scripts/setup.sh edge installs it");
+        return None;
+    };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find(|line| line.starts_with("status codes:"));
+    let line = line.unwrap_or_else(|| panic!("{text}"));
+    let counts: Vec<u64> = line
+        .split(|letter: char| !letter.is_ascii_digit())
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    // `n 2xx, n 3xx, n 4xx, n 5xx`
+    let [granted, _, redirected, _, refused, _, failed, _] = counts[..] else { panic!("{line}") };
+    Some((granted, granted + redirected + refused + failed))
+}
+
+#[test]
+fn a_flood_of_one_client_is_granted_no_more_than_the_limit() {
+    let server = Server::start();
+    for (connections, streams) in [("1", "256"), ("8", "256"), ("64", "64")] {
+        // A deadline that a debug build can keep.
+        let edge = Edge::limiting(&server.url(), 10, 0)
+            .env("USER_HEADER", "x-user")
+            .env("DECISION_TIMEOUT", "200ms")
+            .start();
+        let arguments = ["-n", "6000", "-c", connections, "-m", streams];
+        let Some((granted, answered)) = flood("a flood", &edge, &arguments) else { return };
+        assert!(
+            granted <= 10,
+            "{connections} x {streams}: {granted} of {answered}\n{}",
+            edge.log()
+        );
+        assert!(answered >= 5_000, "{connections} x {streams}: {answered}");
+        let _: i64 =
+            redis::cmd("DEL").arg("token_bucket:ann").query(&mut server.connection()).unwrap();
+    }
+}
+
+#[test]
+fn a_hot_key_on_a_long_line_is_granted_no_more_than_the_limit() {
+    let server = Server::start();
+    for delay in [30, 60, 80] {
+        let relay = Relay::to(server.port());
+        relay.delay(Duration::from_millis(delay));
+        let edge = Edge::limiting(&relay.url(), 10, 0)
+            .env("USER_HEADER", "x-user")
+            .env("DECISION_TIMEOUT", "250ms")
+            .start();
+        let Some((granted, answered)) =
+            flood("a long line", &edge, &["-n", "300", "-c", "16", "--h1"])
+        else {
+            return;
+        };
+        assert_eq!((granted, answered), (10, 300), "{delay} ms: {}", edge.log());
+        let _: i64 =
+            redis::cmd("DEL").arg("token_bucket:ann").query(&mut server.connection()).unwrap();
+    }
+}
+
+#[test]
+fn an_address_is_not_made_up_by_what_cannot_be_read() {
+    let server = Server::start();
+    let edge = Edge::builder(&server.url())
+        .env("TRUSTED_PROXIES", "127.0.0.1")
+        .env("USER_CAPACITY", "1")
+        .env("USER_REFILL", "0")
+        .start();
+    let statuses: Vec<u16> = (0..3)
+        .map(|number| {
+            let request = format!(
+                "GET /auth HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx-forwarded-for: 192.0.2.{number}\r\n"
+            );
+            let rest = b"x-forwarded-for: \xff, 203.0.113.9\r\n\r\n";
+            raw(edge.http, &[request.as_bytes(), rest].concat()).status
+        })
+        .collect();
+    assert_eq!(statuses, [200, 429, 429]);
+}
+
+#[test]
+fn without_a_token_the_api_is_for_this_machine_under_its_own_name() {
+    let server = Server::start();
+    let edge = Edge::limiting(&server.url(), 5, 0).start();
+    let ask = |fields: &[(&str, &str)], host: &str| {
+        let mut head =
+            format!("DELETE /users/ann HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
+        for (name, value) in fields {
+            head += &format!("{name}: {value}\r\n");
+        }
+        raw(edge.http, (head + "\r\n").as_bytes()).status
+    };
+    for host in ["localhost", "127.0.0.1:8080", "[::1]"] {
+        assert_eq!(ask(&[], host), 204, "{host}");
+    }
+    for host in ["evil.example", "localhost.evil.example", "10.1.2.3"] {
+        assert_eq!(ask(&[], host), 403, "{host}");
+    }
+    for name in ["via", "x-real-ip", "x-forwarded-for", "x-forwarded-proto", "forwarded"] {
+        assert_eq!(ask(&[(name, "192.0.2.1")], "localhost"), 403, "{name}");
+    }
+}
