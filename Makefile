@@ -23,6 +23,9 @@
 # make plots  the pictures of the documentation, of real runs; REDIS_CELL and BENCH
 #             as for make bench
 # make dist   the archives of a release, in target/dist
+# make train  the weights of the adaptive policy, byte for byte what is in adapt/weights
+# make adapt-gates SEEDS=from..to  what has to hold of the adaptive policy, on these
+#             seeds of each family of simulated load; THREADS=n (2)
 # make simulate  thousands of random runs of regions that share limits;
 #             RUNS=n of each kind, SEED=n the first of them
 # make soak   half an hour of three regions in which everything goes wrong in turn,
@@ -42,7 +45,7 @@ export REDIS_CLAW_MODULE ?= $(abspath $(MODULE))
 
 .PHONY: build demo regions run edge test lint manifests unit server-tests newer-server-tests container-tests images plots dist \
 	bench bench-instructions bench-sync bench-edge bench-ratings microbench \
-	simulate soak fuzz clean
+	simulate soak fuzz train adapt-gates clean
 
 build:
 	@scripts/setup.sh build
@@ -155,6 +158,21 @@ simulate:
 soak: build
 	PROPTEST_CASES=$$(( $(SOAK) * 1000 )) cargo test --release --locked -p claw-core
 	CLAW_SOAK=$(SOAK) cargo test --locked --test hostile --test replication --test durability --test cluster --test merge --test regions -- --nocapture
+
+# Each file is written when it is whole.
+TRAINED := off-path-1 off-path-2 off-path-3 on-path-1
+SEEDS ?= 2000000..2000040
+train:
+	cargo build --release --locked -p claw-train
+	@mkdir -p target/train
+	@for name in $(TRAINED); do \
+		corrects=$${name%-*} && iterations=$$([ $$corrects = on-path ] && echo 60 || echo 100) && \
+		$(dir $(MODULE))claw-train train $$corrects $${name##*-} $$iterations >target/train/$$name.txt && \
+		mv target/train/$$name.txt adapt/weights/ || exit 1; \
+	done
+
+adapt-gates:
+	cargo run --release --locked -p claw-train -- gates $(SEEDS)
 
 fuzz:
 	@for target in text record blob debits; do \

@@ -21,6 +21,8 @@ use std::process::Command;
 const MEMBERS: &[(&str, &[&str])] = &[
     ("redis-claw", &["claw-core", "claw-sync"]),
     ("claw-core", &[]),
+    ("claw-adapt", &["claw-core"]),
+    ("claw-train", &["claw-adapt", "claw-core"]),
     ("claw-sync", &["claw-core"]),
     ("claw-sim", &["claw-core"]),
     ("claw-bench", &["claw-testkit"]),
@@ -68,6 +70,8 @@ const EXCEPTIONS: &[(&str, &str)] = &[
 /// for one.
 const UNSAFE: &[(&str, &[&str])] = &[
     ("core/src", &[]),
+    ("adapt/src", &[]),
+    ("train/src", &[]),
     ("sim/src", &[]),
     ("sync/src", &[]),
     ("edge/src", &[]),
@@ -133,6 +137,33 @@ fn the_pure_crate_reads_no_clock_and_does_no_io() {
 }
 
 #[test]
+fn adapt_is_linked_with_core_and_exact_functions_alone() {
+    let edges = ["--package", "claw-adapt", "--edges", "normal,no-proc-macro", "--prefix", "none"];
+    let linked: BTreeSet<String> = cargo_tree(&edges).into_iter().map(|(name, _)| name).collect();
+    let pure: BTreeSet<String> =
+        PURE.iter().chain(&["claw-adapt", "libm"]).map(|name| (*name).to_owned()).collect();
+    assert_eq!(linked, pure);
+}
+
+/// Time is an argument of `adapt` as it is of core; and what differs from machine to machine, or from
+/// compiler to compiler, is not used.
+#[test]
+fn adapt_reads_no_clock_and_computes_the_same_everywhere() {
+    let inexact = ["exp", "ln", "ln_1p", "log10", "log2", "powf", "sin", "cos", "tanh", "mul_add"];
+    let floats = ["f32", "f64"];
+    for file in sources("adapt/src") {
+        for path in paths(&file.tokens) {
+            for impure in IMPURE.iter().filter(|impure| !floats.contains(impure)) {
+                assert!(!mentions(&path, impure), "{}: {}", file.name, path.join("::"));
+            }
+        }
+        for called in file.tokens.windows(2).filter(|pair| pair[0] == ".") {
+            assert!(!inexact.contains(&called[1].as_str()), "{}: {}", file.name, called[1]);
+        }
+    }
+}
+
+#[test]
 fn unsafe_code_has_its_places() {
     for (folder, allowed) in UNSAFE {
         let mut found = BTreeSet::new();
@@ -162,7 +193,7 @@ fn the_simulator_receives_as_the_module_does() {
 #[test]
 fn invariants_name_tests_that_there_are() {
     let page = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
-    let tests: Vec<String> = ["tests", "core/tests", "sim/tests", "edge/tests"]
+    let tests: Vec<String> = ["tests", "core/tests", "adapt/tests", "sim/tests", "edge/tests"]
         .iter()
         .flat_map(|folder| sources(folder))
         .map(|file| fs::read_to_string(root().join(file.name)).unwrap())
@@ -189,6 +220,16 @@ fn invariants_name_tests_that_there_are() {
 #[test]
 fn core_has_no_circle_of_modules() {
     no_circles("core/src");
+}
+
+#[test]
+fn adapt_has_no_circle_of_modules() {
+    no_circles("adapt/src");
+}
+
+#[test]
+fn train_has_no_circle_of_modules() {
+    no_circles("train/src");
 }
 
 #[test]
