@@ -115,6 +115,7 @@ claw-edge limits each user to $USER_CAPACITY ratings at once, and $USER_REFILL m
   # the same bucket for any program
   $take
 
+The page for operators: http://127.0.0.1:$ops/admin
 Metrics: http://127.0.0.1:$ops/metrics    The API: http://127.0.0.1:$ops/openapi.json
 Envoy's rate limit service: 127.0.0.1:$grpc    Redis: redis-cli -p $redis
 Ctrl-C ends it all, and nothing is kept.
