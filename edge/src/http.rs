@@ -12,6 +12,7 @@ pub mod request_id;
 pub mod server;
 pub mod v1;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -149,14 +150,78 @@ pub fn peer(request: &Request) -> Result<Peer, problem::Problem> {
     peer.ok_or_else(|| problem::Problem::internal("a connection without a peer"))
 }
 
-/// The host that a request is for, without a port.
+/// The path of a URI as limits see it, however it was written: letters that need no escape are not
+/// escaped, slashes are not doubled, and `.` and `..` are resolved, as RFC 3986 (6.2.2) has it and most servers do before they
+/// look at it. What follows a `?` goes.
 #[must_use]
-pub fn host(named: Option<&str>) -> &str {
+pub fn path(sent: &str) -> Cow<'_, str> {
+    let path = sent.split_once('?').map_or(sent, |(path, _)| path);
+    if !path.contains('%') && !path.contains("//") && !path.contains("/.") {
+        return Cow::Borrowed(path);
+    }
+    let decoded = decoded(path);
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => {
+                segments.pop();
+            }
+            segment => segments.push(segment),
+        }
+    }
+    let is_folder = decoded.ends_with('/') || decoded.ends_with("/.") || decoded.ends_with("/..");
+    let mut path = String::with_capacity(decoded.len());
+    for segment in &segments {
+        path.push('/');
+        path.push_str(segment);
+    }
+    if is_folder || segments.is_empty() {
+        path.push('/');
+    }
+    Cow::Owned(path)
+}
+
+/// A path in which only those letters are escaped that have to be.
+fn decoded(path: &str) -> String {
+    let mut decoded = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('%') {
+        decoded.push_str(before);
+        let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match byte {
+            Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
+                decoded.push(char::from(byte));
+                rest = after.get(2..).unwrap_or_default();
+            }
+            Some(byte) => {
+                decoded.push_str(&format!("%{byte:02X}"));
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                decoded.push('%');
+                rest = after;
+            }
+        }
+    }
+    decoded.push_str(rest);
+    decoded
+}
+
+/// The host that a request is for, without a port, in small letters and without the dot that may
+/// end it: all of these are one host.
+#[must_use]
+pub fn host(named: Option<&str>) -> Cow<'_, str> {
     let named = named.unwrap_or_default();
-    match named.rsplit_once(':') {
+    let host = match named.rsplit_once(':') {
         // In an IPv6 address there are more of them.
         Some((host, _)) if !host.contains(':') || host.ends_with(']') => host,
         _ => named,
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    match host.bytes().any(|letter| letter.is_ascii_uppercase()) {
+        true => Cow::Owned(host.to_ascii_lowercase()),
+        false => Cow::Borrowed(host),
     }
 }
 
@@ -180,7 +245,7 @@ pub fn is_local(request: &Request) -> Result<bool, problem::Problem> {
     let headers = request.headers();
     let is_handed_on = HANDED_ON.iter().any(|name| headers.contains_key(*name));
     Ok(!is_handed_on
-        && is_own_name(host(named_host(request)))
+        && is_own_name(&host(named_host(request)))
         && peer(request)?.0.to_canonical().is_loopback())
 }
 
@@ -200,6 +265,52 @@ fn is_own_name(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_are_the_same_however_they_are_written() {
+        for (sent, seen) in [
+            ("/api/x", "/api/x"),
+            ("/api/x?a=//b", "/api/x"),
+            ("/", "/"),
+            ("", ""),
+            ("/api/", "/api/"),
+            ("/%61pi/x", "/api/x"),
+            ("//api//x", "/api/x"),
+            ("/./api/./x", "/api/x"),
+            ("/a/../api/x", "/api/x"),
+            ("/%2e%2E/api/x", "/api/x"),
+            ("/../..", "/"),
+            ("/api/..", "/"),
+            ("/api/x/.", "/api/x/"),
+            ("/.well-known/a", "/.well-known/a"),
+            ("/a%2fb", "/a%2Fb"),
+            ("/a%20b", "/a%20b"),
+            ("/%", "/%"),
+            ("/%4", "/%4"),
+            ("/%zz%41", "/%zzA"),
+            ("/%C3%A9", "/%C3%A9"),
+            ("/a...b/x", "/a...b/x"),
+            ("/..a/x", "/..a/x"),
+        ] {
+            assert_eq!(path(sent), seen, "{sent}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_the_same_however_they_are_written() {
+        for (named, seen) in [
+            (None, ""),
+            (Some("a.org"), "a.org"),
+            (Some("A.Org:443"), "a.org"),
+            (Some("a.org."), "a.org"),
+            (Some("a.org.:80"), "a.org"),
+            (Some("[::1]:80"), "[::1]"),
+            (Some("[::1]"), "[::1]"),
+            (Some("::1"), "::1"),
+        ] {
+            assert_eq!(host(named), seen, "{named:?}");
+        }
+    }
 
     #[test]
     fn names_of_this_machine() {

@@ -161,6 +161,8 @@ impl HitCounters {
 /// Names of limits in [`Metrics::hits`]. `detailed_metric` and `value_to_metric` make names of
 /// what clients send; those beyond so many are counted together, as `other`.
 const MOST_NAMES: usize = 10_000;
+/// The longest name of a limit that is counted apart, in bytes: a request can say a part of it.
+const LONGEST_NAME: usize = 512;
 
 label! {
     /// What became of reading the limits again.
@@ -329,7 +331,7 @@ impl Metrics {
             return true;
         }
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        if names.len() < MOST_NAMES {
+        if names.len() < MOST_NAMES && name.len() <= LONGEST_NAME {
             names.insert(Arc::clone(name));
         }
         known(&names)

@@ -121,3 +121,36 @@ fn without_a_token_the_api_is_for_this_machine_under_its_own_name() {
         assert_eq!(ask(&[(name, "192.0.2.1")], "localhost"), 403, "{name}");
     }
 }
+
+#[test]
+fn a_request_falls_under_its_limit_however_it_is_written() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("limits.yaml");
+    let limits = "limits: [{name: api, capacity: 1, refill: 0, match: {paths: [/api/*], hosts: [A.example.org]}}]";
+    std::fs::write(&file, limits).unwrap();
+    let edge = Edge::builder(&server.url()).env("CONFIG", &file).start();
+    let ask = |host: &str, uri: &str| {
+        let head = format!(
+            "GET /auth HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+             x-forwarded-host: {host}\r\nx-forwarded-uri: {uri}\r\n\r\n"
+        );
+        raw(edge.http, head.as_bytes()).status
+    };
+    assert_eq!(ask("a.example.org", "/api/x"), 200);
+    for (host, uri) in [
+        ("a.example.org", "/api/x"),
+        ("A.EXAMPLE.org", "/api/x"),
+        ("a.example.org.", "/api/x"),
+        ("a.example.org:443", "/api/x"),
+        ("a.example.org", "/%61pi/x"),
+        ("a.example.org", "//api/x"),
+        ("a.example.org", "/b/../api/x"),
+        ("a.example.org", "/./api/x?a"),
+        ("a.example.org", "/%2e/api/x"),
+    ] {
+        assert_eq!(ask(host, uri), 429, "{host} {uri}");
+    }
+    assert_eq!(ask("b.example.org", "/api/x"), 200);
+    assert_eq!(ask("a.example.org", "/apix"), 200);
+}

@@ -33,12 +33,13 @@ pub async fn decide(app: &App, request: Request) -> Result<Response, Problem> {
         // Whoever names no user is told apart by his address, and not let through for that.
         None => Cow::Owned(format!("client:{}", rule::network(client))),
     };
-    let uri = text(headers, &URI).unwrap_or_else(|| request.uri().path());
+    let path = super::path(text(headers, &URI).unwrap_or_else(|| request.uri().path()));
+    let host = super::host(text(headers, &HOST).or_else(|| super::named_host(&request)));
     let facts = Facts {
         route: Route::Auth,
         method: text(headers, &METHOD).unwrap_or(request.method().as_str()),
-        path: uri,
-        host: super::host(text(headers, &HOST).or_else(|| super::named_host(&request))),
+        path: &path,
+        host: &host,
         client: Some(client),
         headers,
         body: None,

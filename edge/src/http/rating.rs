@@ -59,7 +59,7 @@ struct Item<'a> {
 pub async fn rate(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let client = app.client(super::peer(&request)?, request.headers());
     let headers = request.headers().clone();
-    let host = super::host(super::named_host(&request)).to_owned();
+    let host = super::host(super::named_host(&request)).into_owned();
     let text = body::json(&app, request).await?;
     let rating: Rating = body::parse(&text)?;
     body::check_name("user_id", &rating.user_id)?;

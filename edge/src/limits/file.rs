@@ -213,7 +213,7 @@ impl Reader<'_> {
             routes: when.routes,
             methods: when.methods,
             paths: patterns(when.paths),
-            hosts: patterns(when.hosts),
+            hosts: patterns(when.hosts.iter().map(|host| host.to_ascii_lowercase()).collect()),
             headers: when
                 .headers
                 .into_iter()
