@@ -562,3 +562,23 @@ fn key(command: &Cmd) -> &[u8] {
 fn answer([taken, capacity, remaining, retry_after_ms, reset_after_ms]: [i64; 5]) -> Answer {
     Answer { taken, capacity, remaining, retry_after_ms, reset_after_ms }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_decisions_are_made_at_once_and_no_more() {
+        let deciding = AtomicUsize::new(0);
+        let mut places: Vec<Deciding<'_>> =
+            (0..MOST_DECIDING).map(|_| Deciding::enter(&deciding).unwrap()).collect();
+        for _ in 0..2 {
+            assert!(Deciding::enter(&deciding).is_none());
+        }
+        drop(places.pop());
+        assert!(Deciding::enter(&deciding).is_some());
+        drop(places);
+        assert_eq!(deciding.into_inner(), 0);
+    }
+}

@@ -170,6 +170,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn nobody_waits_for_others_while_the_server_is_slow_or_not_known() {
+        let (flights, most) = (Flights::default(), Duration::from_millis(50));
+        assert!(!flights.are_shared());
+        for (ms, are_shared) in [(1, true), (12, true), (13, false), (50, false), (12, true)] {
+            flights.took(Duration::from_millis(ms), most);
+            assert_eq!(flights.are_shared(), are_shared, "{ms} ms");
+        }
+    }
+
     proptest! {
         #[test]
         fn shares_are_what_each_would_have_been_told_alone(
