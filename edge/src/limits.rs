@@ -132,7 +132,8 @@ fn arguments(policy: Policy) -> Vec<Vec<u8>> {
 const LONGEST: usize = 128;
 
 /// A value of a request, as it stands in a key.
-fn part(value: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn part(value: &str) -> Cow<'_, str> {
     if value.len() > LONGEST { Cow::Owned(digest(value)) } else { Cow::Borrowed(value) }
 }
 

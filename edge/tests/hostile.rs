@@ -159,3 +159,27 @@ fn a_request_falls_under_its_limit_however_it_is_written() {
     assert_eq!(ask("b.example.org", "/api/x"), 200);
     assert_eq!(ask("a.example.org", "/apix"), 200);
 }
+
+#[test]
+fn a_long_name_of_a_user_has_one_bucket_whoever_asks() {
+    let server = Server::start();
+    let edge = Edge::limiting(&server.url(), 2, 0).env("USER_HEADER", "x-user").start();
+    let user = "u".repeat(200);
+    let head = format!(
+        "GET /auth HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx-user: {user}\r\n\r\n"
+    );
+    assert_eq!(raw(edge.http, head.as_bytes()).status, 200);
+    let body = format!(r#"{{"key":"{user}","limit":"user","tokens":2}}"#);
+    let take = format!(
+        "POST /v1/take HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    assert_eq!(raw(edge.http, take.as_bytes()).status, 429, "one of two is left");
+    let key = format!("/admin/bucket?user={user}");
+    let page = raw(
+        edge.ops,
+        format!("GET {key} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes(),
+    );
+    assert_eq!(page.body.matches("<strong>1</strong> of 2 tokens").count(), 1, "{}", page.body);
+}

@@ -8,7 +8,7 @@ use redis::Value;
 
 use super::reply::{number_of, text_of};
 use crate::http::App;
-use crate::limits::{Charge, Facts, Limit, Route};
+use crate::limits::{Charge, Facts, Limit, Route, part};
 use crate::redis::Fault;
 
 /// A bucket as it is shown.
@@ -118,6 +118,12 @@ pub fn key(address: &str) -> Option<Vec<u8>> {
     (1..=LONGEST_KEY).contains(&key.len()).then_some(key)
 }
 
+/// The key of the bucket that the environment's limit has for each user.
+#[must_use]
+pub fn user_key(user: &str) -> String {
+    format!("token_bucket:{}", part(user))
+}
+
 /// The buckets that requests of a user over HTTP are charged from, without those that other users
 /// share, and the bucket of the rating API's own limit.
 #[must_use]
@@ -144,7 +150,7 @@ pub fn of_user(app: &App, user: &str) -> Vec<Named> {
     };
     // What a user of another name has, too, is not his.
     let others = charges("\u{1}nobody");
-    let mut found: Vec<Named> = vec![(format!("token_bucket:{user}").into_bytes().into(), None)];
+    let mut found: Vec<Named> = vec![(user_key(user).into_bytes().into(), None)];
     for Charge { limit, key, .. } in charges(user) {
         if others.iter().any(|other| other.key == key) {
             continue;

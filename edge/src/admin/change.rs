@@ -113,7 +113,7 @@ pub async fn weight(admin: &Admin, request: Request) -> Result<Response, Problem
     let done = async {
         check_name("userId", &form.user)?;
         let weight = whole("weight", &form.weight, 1, 10)?;
-        let key = format!("token_bucket:{}", form.user);
+        let key = bucket::user_key(&form.user);
         let mut command = policy_of(key.as_bytes());
         command.arg("WEIGHT").arg(weight);
         let before: Value = answered(admin.app.redis.call(&read_policy(key.as_bytes())).await)?;

@@ -17,7 +17,7 @@ use super::problem::Problem;
 use super::{App, body, limited};
 use crate::config;
 use crate::decide::{Answer, Outcome, Plan, Verdict};
-use crate::limits::{Charge, Limit};
+use crate::limits::{self, Charge, Limit};
 use crate::redis::Fault;
 
 /// The longest key of a caller, in bytes.
@@ -197,7 +197,8 @@ fn bucket(
         (None, Some(policy)) => Arc::new(policy.limit(&app.service.config.key_prefix)?),
         _ => return Err(Problem::invalid("either limit or policy is needed")),
     };
-    let key = limit.key(Some(key.as_bytes()));
+    // As limits themselves write what is long.
+    let key = limit.key(Some(limits::part(key).as_bytes()));
     Ok(Charge { limit, key, cost })
 }
 
