@@ -101,6 +101,24 @@ fn a_stopped_server_is_waited_for_no_longer_than_the_deadline() {
 }
 
 #[test]
+fn callers_that_give_up_early_do_not_hide_that_redis_hangs() {
+    let server = server();
+    let edge = edge(&server.url());
+    assert_eq!(edge.rate("ann").status, 200);
+    send_signal(server.pid(), SIGSTOP);
+    // As Envoy's do after 20 ms, if it is not told otherwise.
+    eventually(PATIENCE, TICK, "all circuits to open", || {
+        for _ in 0..10 {
+            let mut client = edge.client();
+            client.send(b"GET /auth HTTP/1.1\r\nhost: localhost\r\nx-user: ann\r\n\r\n").unwrap();
+        }
+        opened(&edge) == edge_workers(&edge)
+    });
+    send_signal(server.pid(), SIGCONT);
+    wait_until_it_decides(&edge);
+}
+
+#[test]
 fn a_limit_that_fails_closed_refuses_without_redis() {
     let mut server = server();
     let edge = Edge::limiting(&server.url(), 5, 5).env("FAIL_CLOSED", "true").start();

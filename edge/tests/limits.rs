@@ -183,7 +183,7 @@ fn the_example_of_the_page_is_understood_as_it_says() {
     let limit = limits.named("api").unwrap();
     assert_eq!((limit.keep, limit.on_fault, limit.mode), (2, OnFault::Closed, Mode::Enforced));
     assert_eq!(limits.named("strict").unwrap().mode, Mode::Shadow);
-    let request = r#"auth POST api.example.org/v1/chat/completions user=ann x-max-tokens:9"#;
+    let request = "auth POST api.example.org/v1/chat/completions user=ann x-max-tokens:9";
     assert_eq!(charges(&limits, request), "claw:everybody 1, claw:tokens:ann 9");
 }
 

@@ -22,12 +22,15 @@ use super::Fault;
 use super::circuit::Circuit;
 use super::dial::{Dial, Dialled, Place};
 use super::health::{Health, locked};
-use super::wire::{Reply, Wire};
+use super::wire::{Reply, Wire, watch};
 
 /// How long an attempt to connect may take. Nobody waits longer for it than for an answer.
 const CONNECT: Duration = Duration::from_secs(1);
 /// How many commands may wait for an answer at one connection.
 const IN_FLIGHT: usize = 4096;
+/// How often it is looked, at the most, whether a command waits for its answer that nobody waits for
+/// any more.
+const LEAST_WATCH: Duration = Duration::from_millis(500);
 /// Errors by which a server says that it is no longer the one to ask, or no longer knows us.
 const LEAVE: &[&str] = &["READONLY", "MASTERDOWN", "NOAUTH"];
 
@@ -228,10 +231,15 @@ impl Inner {
         let mut state = locked(&self.state);
         state.sessions = state.sessions.saturating_add(1);
         let (link, session) = (Arc::downgrade(self), state.sessions);
+        let patience = self.dial.patience().max(LEAST_WATCH);
+        let watch = watch(dialled.wire.clone(), patience);
         let driver = tokio::spawn(async move {
-            dialled.driver.await;
+            let why = tokio::select! {
+                () = dialled.driver => "the server closed the connection",
+                () = watch => "no answer within DECISION_TIMEOUT",
+            };
             if let Some(link) = link.upgrade() {
-                link.close(session, "the server closed the connection");
+                link.close(session, why);
             }
         });
         state.session = Some(Session { wire: dialled.wire, driver: driver.abort_handle() });

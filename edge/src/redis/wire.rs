@@ -8,11 +8,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use redis::{Cmd, PushInfo, Value, parse_redis_value};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::{Notify, oneshot};
+use tokio::time::sleep;
 
 use super::health::locked;
 
@@ -56,6 +58,9 @@ struct Out {
     bytes: Vec<u8>,
     /// Who waits for answers, in order.
     waiting: VecDeque<oneshot::Sender<Reply>>,
+    /// How many commands were sent, and how many of them have been answered.
+    sent: u64,
+    answered: u64,
     is_closed: bool,
 }
 
@@ -100,9 +105,28 @@ impl Wire {
         if !out.is_closed {
             command.write_packed_command(&mut out.bytes);
             out.waiting.push_back(answer);
+            out.sent = out.sent.wrapping_add(1);
             self.0.bell.notify_one();
         }
         receiver
+    }
+}
+
+/// Ends when a command has waited for its answer for `patience`, and at most as long again: whoever
+/// sent it may have gone before he found out.
+pub async fn watch(wire: Wire, patience: Duration) {
+    let mut sent_before = 0;
+    loop {
+        sleep(patience).await;
+        let (sent, answered) = {
+            let out = locked(&wire.0.out);
+            (out.sent, out.answered)
+        };
+        // Both begin at 0 and come to no end of a u64.
+        if answered < sent_before {
+            return;
+        }
+        sent_before = sent;
     }
 }
 
@@ -147,7 +171,11 @@ async fn read<S: AsyncRead>(
                 });
                 continue;
             }
-            let waiting = locked(&shared.out).waiting.pop_front();
+            let waiting = {
+                let mut out = locked(&shared.out);
+                out.answered = out.answered.wrapping_add(1);
+                out.waiting.pop_front()
+            };
             // Who has gone does not want to know.
             let _ = waiting.ok_or_else(|| invalid("an answer to no question"))?.send(reply);
         }
