@@ -86,12 +86,15 @@ impl Verdict {
         Self { allowed: !enforced && !quota, blind, outcomes }
     }
 
-    /// A refusal of a request that was not decided, since too many are being decided already.
+    /// What becomes of a request that is not decided, since too many are being decided already: it
+    /// is refused if there is a limit that could refuse it.
     #[must_use]
     pub fn shed(plan: Plan) -> Self {
         let charges = plan.together.into_iter().chain(plan.apart);
-        let outcomes = charges.map(|charge| Outcome { charge, answer: None }).collect();
-        Self { allowed: false, blind: false, outcomes }
+        let outcomes: Vec<Outcome> =
+            charges.map(|charge| Outcome { charge, answer: None }).collect();
+        let allowed = outcomes.iter().all(|outcome| outcome.charge.limit.mode == Mode::Shadow);
+        Self { allowed, blind: false, outcomes }
     }
 
     /// Milliseconds until the same request may pass, as far as is known: the longest wait of

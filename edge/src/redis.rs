@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::{Arg, Cmd, FromRedisValue, from_redis_value};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use self::address::Servers;
 use self::cluster::Cluster;
@@ -25,7 +25,7 @@ use self::coalesce::{Batch, Flights, Turn};
 use self::dial::{Dial, Place};
 use self::health::Health;
 use self::leases::{IDLE, Leases, Watch};
-use self::link::Link;
+use self::link::{Link, in_time};
 use self::refusals::Refusals;
 use self::wire::{Hears, Reply};
 use crate::config::Config;
@@ -364,9 +364,9 @@ impl Redis {
         match self.shared.flights.turn(charge)? {
             Turn::Wait(answer) => {
                 self.shared.health.metrics.coalesced.inc();
-                match timeout_at(deadline, answer).await {
-                    Ok(answer) => answer.unwrap_or(Err(Fault::Deadline)),
-                    Err(_) => Err(Fault::Deadline),
+                match in_time(answer, deadline, self.shared.deadline).await {
+                    Some(answer) => answer.unwrap_or(Err(Fault::Deadline)),
+                    None => Err(Fault::Deadline),
                 }
             }
             Turn::Apart => self.send_take(charge, deadline).await,

@@ -263,6 +263,11 @@ fn tokens_that_are_rotated_need_no_restart() {
         |token: &str| status(edge.http, "POST", "/v1/take", &format!("Bearer {token}"));
     let admin_status = |token: &str| status(edge.ops, "GET", "/admin", &format!("Bearer {token}"));
     assert_eq!((api_status("old-api"), admin_status("old-admin")), (400, 200));
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let login = send(edge.ops, "POST", "/admin/login", &form, "token=old-admin");
+    let cookie = login.field("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let session = || send(edge.ops, "GET", "/admin", &[("cookie", cookie.as_str())], "").status;
+    assert_eq!(session(), 200);
     // A file that is empty, or gone, changes nothing and is told once.
     fs::write(&api, "\n").unwrap();
     eventually(PATIENCE, TICK, "the mistake to be told", || {
@@ -276,5 +281,6 @@ fn tokens_that_are_rotated_need_no_restart() {
     });
     assert_eq!(api_status("old-api"), 400, "both, while it is rotated");
     assert_eq!((admin_status("old-admin"), admin_status("new-admin")), (401, 200));
+    assert_eq!(session(), 303, "what has begun with the old one has ended");
     assert!(!edge.log().contains("new-api") && !edge.log().contains("new-admin"));
 }

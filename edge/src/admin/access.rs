@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{Admin, PATH, audit, change};
+use crate::access::Tokens;
 use crate::decide::Plan;
 use crate::http::problem::Problem;
 use crate::http::{App, is_local, peer};
@@ -60,6 +61,8 @@ struct Session {
     csrf: String,
     begun: Instant,
     used: Instant,
+    /// The tokens that there were: when others take their place, it ends.
+    tokens: Arc<Tokens>,
     /// What the next page tells.
     note: Option<Note>,
 }
@@ -188,21 +191,25 @@ impl Access {
             }
             return Err(Refused::Guess(address));
         }
-        if let Some((id, name, csrf)) = self.session(headers) {
+        if let Some((id, name, csrf)) = self.session(app, headers) {
             return Ok(Visitor { name, address, session: Some((id, csrf)), cookie: None });
         }
         if tokens.is_empty() {
-            return Ok(self.begin(address, headers)?);
+            return Ok(self.begin(app, address, headers)?);
         }
         let needed = "an admin token, or a login, is needed";
         Err(Problem::denied(StatusCode::UNAUTHORIZED, needed).into())
     }
 
     /// The session of the cookie.
-    fn session(&self, headers: &HeaderMap) -> Option<(Id, String, String)> {
+    fn session(&self, app: &App, headers: &HeaderMap) -> Option<(Id, String, String)> {
         let id = hash(cookie(headers)?);
         let mut sessions = self.sessions();
         let session = sessions.get_mut(&id)?;
+        if !Arc::ptr_eq(&session.tokens, &app.service.admin_tokens.load()) {
+            sessions.remove(&id);
+            return None;
+        }
         session.used = Instant::now();
         Some((id, session.name.clone(), session.csrf.clone()))
     }
@@ -216,7 +223,7 @@ impl Access {
     }
 
     /// Begins a session.
-    fn begin(&self, address: IpAddr, headers: &HeaderMap) -> Result<Visitor, Problem> {
+    fn begin(&self, app: &App, address: IpAddr, headers: &HeaderMap) -> Result<Visitor, Problem> {
         let (secret, csrf) = (random()?, random()?);
         let id = hash(&secret);
         let name = format!("session {}", hex(id.get(..4).unwrap_or_default()));
@@ -228,8 +235,14 @@ impl Access {
         {
             sessions.remove(&oldest);
         }
-        let session =
-            Session { name: name.clone(), csrf: csrf.clone(), begun: now, used: now, note: None };
+        let session = Session {
+            name: name.clone(),
+            csrf: csrf.clone(),
+            begun: now,
+            used: now,
+            tokens: app.service.admin_tokens.load_full(),
+            note: None,
+        };
         sessions.insert(id, session);
         let is_https = headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
         let cookie = format!(
@@ -361,7 +374,7 @@ pub async fn login(admin: &Admin, request: Request) -> Result<Response, Problem>
         tracing::warn!(%address, "a login to the page for operators with a wrong token");
         return Err(Problem::denied(StatusCode::UNAUTHORIZED, "this is no admin token"));
     }
-    let visitor = admin.access.begin(address, &headers)?;
+    let visitor = admin.access.begin(app, address, &headers)?;
     audit::note(app, &visitor, "login").await;
     let mut response = Redirect::to(PATH).into_response();
     visitor.greet(&mut response);

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
+use percent_encoding::{CONTROLS, percent_encode};
 
 use super::problem::Problem;
 use super::{App, body, limited};
@@ -33,7 +34,8 @@ pub async fn decide(app: &App, request: Request) -> Result<Response, Problem> {
         // Whoever names no user is told apart by his address, and not let through for that.
         None => Cow::Owned(format!("client:{}", rule::network(client))),
     };
-    let path = super::path(text(headers, &URI).unwrap_or_else(|| request.uri().path()));
+    let uri = uri(headers).unwrap_or_else(|| Cow::Borrowed(request.uri().path()));
+    let path = super::path(&uri);
     let host = super::host(text(headers, &HOST).or_else(|| super::named_host(&request)));
     let facts = Facts {
         route: Route::Auth,
@@ -60,6 +62,16 @@ pub async fn decide(app: &App, request: Request) -> Result<Response, Problem> {
 /// A header that is a text and not empty.
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok()).filter(|text| !text.is_empty())
+}
+
+/// What a proxy says that is asked for, with all that is no visible ASCII escaped: an application
+/// may take it, so a limit has to see it.
+fn uri(headers: &HeaderMap) -> Option<Cow<'_, str>> {
+    let value = headers.get(URI)?.as_bytes();
+    if value.is_empty() {
+        return None;
+    }
+    Some(percent_encode(value, CONTROLS).into())
 }
 
 /// The status of a refusal: that of the query, or 429. Other parameters are ignored, as some

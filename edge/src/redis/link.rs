@@ -137,17 +137,8 @@ impl Inner {
             drop(wire.send(&redis::cmd("ASKING")));
         }
         let asked = Instant::now();
-        let mut answer = pin!(wire.ask(command));
-        let answered = match timeout_at(deadline, answer.as_mut()).await {
-            Ok(answered) => Some(answered),
-            Err(_) => {
-                // Who was busy himself hears late of an answer that is there: whatever has come by
-                // now counts.
-                yield_now().await;
-                answer.as_mut().now_or_never()
-            }
-        };
-        match answered {
+        let answer = pin!(wire.ask(command));
+        match in_time(answer, deadline, self.dial.patience()).await {
             Some(Ok(Reply::Other(Value::ServerError(error)))) => {
                 let fault = Fault::refused(&error.into());
                 if let Fault::Refused { code, .. } = &fault
@@ -296,6 +287,24 @@ impl Drop for Inner {
             self.health.left(&self.name);
         }
     }
+}
+
+/// What `future` comes to until `deadline`. Who was busy himself hears late of an answer that is
+/// there: what has come by then counts, and whoever was stopped for half of his patience has it
+/// once more.
+pub(super) async fn in_time<F: Future + Unpin>(
+    mut future: F,
+    deadline: Instant,
+    patience: Duration,
+) -> Option<F::Output> {
+    if let Ok(output) = timeout_at(deadline, &mut future).await {
+        return Some(output);
+    }
+    if Instant::now().saturating_duration_since(deadline).saturating_mul(2) < patience {
+        yield_now().await;
+        return future.now_or_never();
+    }
+    timeout(patience, future).await.ok()
 }
 
 /// One command's place among those that wait.
