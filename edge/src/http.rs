@@ -188,7 +188,9 @@ fn decoded(path: &str) -> String {
     let mut rest = path;
     while let Some((before, after)) = rest.split_once('%') {
         decoded.push_str(before);
-        let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let digits =
+            after.get(..2).filter(|two| two.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
         match byte {
             Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
                 decoded.push(char::from(byte));
@@ -236,14 +238,15 @@ pub fn is_local(request: &Request) -> Result<bool, problem::Problem> {
     const HANDED_ON: [&str; 7] = [
         "forwarded",
         "via",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-proto",
         "x-real-ip",
+        "x-client-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
         "x-envoy-external-address",
     ];
-    let headers = request.headers();
-    let is_handed_on = HANDED_ON.iter().any(|name| headers.contains_key(*name));
+    let is_handed_on = request.headers().keys().any(|name| {
+        name.as_str().starts_with("x-forwarded-") || HANDED_ON.contains(&name.as_str())
+    });
     Ok(!is_handed_on
         && is_own_name(&host(named_host(request)))
         && peer(request)?.0.to_canonical().is_loopback())
@@ -288,6 +291,7 @@ mod tests {
             ("/%", "/%"),
             ("/%4", "/%4"),
             ("/%zz%41", "/%zzA"),
+            ("/%+1", "/%+1"),
             ("/%C3%A9", "/%C3%A9"),
             ("/a...b/x", "/a...b/x"),
             ("/..a/x", "/..a/x"),

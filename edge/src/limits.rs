@@ -131,16 +131,24 @@ fn arguments(policy: Policy) -> Vec<Vec<u8>> {
 /// Values that are longer stand in a key by their hash: a key is no place for a page of text.
 const LONGEST: usize = 128;
 
+/// What a hash begins with that stands for a value.
+const HASHED: &str = "sha256-";
+
 /// A value of a request, as it stands in a key.
 #[must_use]
 pub fn part(value: &str) -> Cow<'_, str> {
-    if value.len() > LONGEST { Cow::Owned(digest(value)) } else { Cow::Borrowed(value) }
+    // Nobody else may have the name by which a long one stands there.
+    if value.len() > LONGEST || value.starts_with(HASHED) {
+        Cow::Owned(digest(value))
+    } else {
+        Cow::Borrowed(value)
+    }
 }
 
 /// What stands for a value that is too long for a key, or secret.
 fn digest(value: &str) -> String {
     let hash = Sha256::digest(value.as_bytes());
-    hash.iter().take(16).fold(String::from("sha256-"), |text, byte| text + &format!("{byte:02x}"))
+    hash.iter().take(16).fold(String::from(HASHED), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// The limits in force. They are made by [`load`], and replaced as a whole.
