@@ -59,15 +59,17 @@ pub fn regions_are_cut_apart_and_the_books_balance() {
     let [nginx, edge, envoy, prometheus] = ports;
     // Of each region: nginx in eu, the service itself in us.
     let doors = [(nginx, "/"), (edge, "/auth")];
-    let mut granted = 0;
-    let mut take = |region: usize, count: i64| {
+    // How many of `count` takes a region grants. No other answer is one of a limit.
+    let take = |region: usize, count: i64| -> i64 {
         let (port, path) = doors[region];
-        for n in 0..count {
+        let granted = |n: i64| {
             let response = get(port, path, "ann");
-            assert_eq!(status(&response), Some(200), "{n} of {count} in {region}: {response}");
-            granted += 1;
-        }
-        granted
+            let status = status(&response);
+            let is_decided = matches!(status, Some(200 | 429));
+            assert!(is_decided, "{n} of {count} in {region}: {response}");
+            i64::from(status == Some(200))
+        };
+        (0..count).map(granted).sum()
     };
     for (port, path) in doors {
         eventually(PATIENCE, TICK, "it lets somebody pass", || {
@@ -75,9 +77,7 @@ pub fn regions_are_cut_apart_and_the_books_balance() {
         });
     }
 
-    // Cut apart, each has the share of what is left that it took before.
-    take(0, 15);
-    take(1, 15);
+    assert_eq!((take(0, 15), take(1, 15)), (15, 15));
     let both_know = |what: &str, left: i64| {
         eventually(PATIENCE, TICK, what, || {
             REGIONS.iter().all(|region| {
@@ -98,14 +98,17 @@ pub fn regions_are_cut_apart_and_the_books_balance() {
         let query = r#"count(ALERTS{alertname="EdgePeerSilent"})"#;
         answer(prometheus, query).is_some()
     });
-    take(0, 10);
-    assert_eq!(take(1, 5), 45);
+    // Cut apart, each admits its share of what is left: how much that is depends on who took before,
+    // and of late.
+    let apart = take(0, 10) + take(1, 10);
+    assert!(apart > 0, "nothing was granted while they were cut apart");
     compose.heal();
-    both_know("both to know all takes", CAPACITY - 45);
+    let left = CAPACITY - 30 - apart;
+    both_know("both to know all takes", left);
     silent("0", "Prometheus to see that both are heard");
 
     // Not one token more than there were, whichever region is asked.
-    assert_eq!(take(0, CAPACITY - 45), CAPACITY);
+    assert_eq!(take(0, left), left);
     both_know("both to know that nothing is left", 0);
     for (port, path) in doors {
         assert_eq!(status(&get(port, path, "ann")), Some(429));
