@@ -68,8 +68,19 @@ impl Browser {
     }
 
     async fn text(&self, css: &str) -> String {
-        let found = self.client.wait().at_most(PAGE).for_element(Locator::Css(css)).await;
-        found.unwrap_or_else(|error| panic!("{css}: {error}")).text().await.unwrap()
+        let end = std::time::Instant::now() + PAGE;
+        loop {
+            let found = self.client.wait().at_most(PAGE).for_element(Locator::Css(css)).await;
+            let found = found.unwrap_or_else(|error| panic!("{css}: {error}"));
+            match found.text().await {
+                Ok(text) => return text,
+                // The part that changes by itself was changed just now.
+                Err(error) if error.is_stale_element_reference() => {
+                    assert!(std::time::Instant::now() < end, "{css}: {error}");
+                }
+                Err(error) => panic!("{css}: {error}"),
+            }
+        }
     }
 
     async fn click(&self, css: &str) {
