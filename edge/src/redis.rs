@@ -9,10 +9,11 @@ pub mod health;
 mod leases;
 mod link;
 mod refusals;
+mod seat;
 mod wire;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -27,6 +28,7 @@ use self::health::Health;
 use self::leases::{IDLE, Leases, Watch};
 use self::link::{Link, in_time};
 use self::refusals::Refusals;
+use self::seat::Seat;
 use self::wire::{Hears, Reply};
 use crate::config::Config;
 use crate::decide::{Answer, Outcome, Plan, Verdict};
@@ -74,22 +76,6 @@ struct Shared {
 /// that is overloaded: if they were let in, all of them would come too late, and limits that fail
 /// open would hold for nobody.
 const MOST_DECIDING: usize = 1_024;
-
-/// One of those decisions.
-struct Deciding<'a>(&'a AtomicUsize);
-
-impl<'a> Deciding<'a> {
-    fn enter(deciding: &'a AtomicUsize) -> Option<Self> {
-        let place = Self(deciding);
-        (deciding.fetch_add(1, Ordering::Relaxed) < MOST_DECIDING).then_some(place)
-    }
-}
-
-impl Drop for Deciding<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// Who is asked.
 enum Route {
@@ -155,7 +141,7 @@ impl Redis {
 
     /// Charges everything in `plan`, and says what that comes to.
     pub async fn decide(&self, plan: Plan) -> Verdict {
-        let Some(_place) = Deciding::enter(&self.shared.deciding) else {
+        let Some(_seat) = Seat::enter(&self.shared.deciding, MOST_DECIDING) else {
             self.shared.health.fault(&Fault::QueueFull);
             return Verdict::shed(plan);
         };
@@ -561,24 +547,4 @@ fn key(command: &Cmd) -> &[u8] {
 
 fn answer([taken, capacity, remaining, retry_after_ms, reset_after_ms]: [i64; 5]) -> Answer {
     Answer { taken, capacity, remaining, retry_after_ms, reset_after_ms }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn so_many_decisions_are_made_at_once_and_no_more() {
-        let deciding = AtomicUsize::new(0);
-        let mut places: Vec<Deciding<'_>> =
-            (0..MOST_DECIDING).map(|_| Deciding::enter(&deciding).unwrap()).collect();
-        for _ in 0..2 {
-            assert!(Deciding::enter(&deciding).is_none());
-        }
-        drop(places.pop());
-        assert!(Deciding::enter(&deciding).is_some());
-        drop(places);
-        assert_eq!(deciding.into_inner(), 0);
-    }
 }

@@ -22,12 +22,13 @@ use super::Fault;
 use super::circuit::Circuit;
 use super::dial::{Dial, Dialled, Place};
 use super::health::{Health, locked};
+use super::seat::Seat;
 use super::wire::{Reply, Wire, watch};
 
 /// How long an attempt to connect may take. Nobody waits longer for it than for an answer.
 const CONNECT: Duration = Duration::from_secs(1);
 /// How many commands may wait for an answer at one connection.
-const IN_FLIGHT: usize = 4096;
+pub(super) const IN_FLIGHT: usize = 4096;
 /// How often it is looked, at the most, whether a command waits for its answer that nobody waits for
 /// any more.
 const LEAST_WATCH: Duration = Duration::from_millis(500);
@@ -129,7 +130,7 @@ impl Inner {
         is_importing: bool,
         deadline: Instant,
     ) -> Result<Reply, Fault> {
-        let _place = InFlight::enter(&self.waiting)?;
+        let _seat = Seat::enter(&self.waiting, IN_FLIGHT).ok_or(Fault::QueueFull)?;
         let (session, wire) = self.session(deadline).await?;
         self.health.metrics.commands.inc();
         if is_importing {
@@ -307,46 +308,7 @@ pub(super) async fn in_time<F: Future + Unpin>(
     timeout(patience, future).await.ok()
 }
 
-/// One command's place among those that wait.
-struct InFlight<'a>(&'a AtomicUsize);
-
-impl<'a> InFlight<'a> {
-    fn enter(waiting: &'a AtomicUsize) -> Result<Self, Fault> {
-        let place = Self(waiting);
-        if waiting.fetch_add(1, Ordering::Relaxed) >= IN_FLIGHT {
-            return Err(Fault::QueueFull);
-        }
-        Ok(place)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// A number that differs between processes and calls. It spreads attempts, no more.
 fn random() -> u64 {
     RandomState::new().hash_one(0)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn so_many_wait_and_no_more_until_one_has_gone() {
-        let waiting = AtomicUsize::new(0);
-        let mut places: Vec<InFlight<'_>> =
-            (0..IN_FLIGHT).map(|_| InFlight::enter(&waiting).unwrap()).collect();
-        for _ in 0..2 {
-            assert_eq!(InFlight::enter(&waiting).err(), Some(Fault::QueueFull));
-        }
-        drop(places.pop());
-        assert!(InFlight::enter(&waiting).is_ok());
-        drop(places);
-        assert_eq!(waiting.into_inner(), 0);
-    }
 }
