@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::str::FromStr;
 
+use axum::http::{HeaderMap, header};
 use subtle::{Choice, ConstantTimeEq};
 
 /// A text that no log shows.
@@ -71,6 +72,14 @@ impl Tokens {
         let same = |known: &Secret| known.0.as_bytes().ct_eq(token.as_bytes());
         self.0.iter().fold(Choice::from(0), |found, known| found | same(known)).into()
     }
+}
+
+/// The token that a request shows: `Authorization: Bearer ..`.
+#[must_use]
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let shown = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = shown.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{Admin, PATH, audit, change};
-use crate::access::Tokens;
+use crate::access::{Tokens, bearer};
 use crate::decide::Plan;
 use crate::http::problem::Problem;
 use crate::http::{App, is_local, peer};
@@ -398,12 +398,6 @@ pub async fn logout(admin: &Admin, request: Request) -> Result<Response, Problem
         HeaderValue::from_static("claw_admin=; Path=/admin; HttpOnly; SameSite=Strict; Max-Age=0");
     response.headers_mut().insert(header::SET_COOKIE, gone);
     Ok(response)
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let shown = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = shown.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {

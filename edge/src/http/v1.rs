@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use claw_core::decimal;
 use claw_core::limits::MAX_TOKENS;
@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 
 use super::problem::Problem;
 use super::{App, body, limited};
+use crate::access::bearer;
 use crate::config;
 use crate::decide::{Answer, Outcome, Plan, Verdict};
 use crate::limits::{self, Charge, Limit};
@@ -151,11 +152,7 @@ pub fn authorize(app: &App, request: &Request) -> Result<(), Problem> {
             ))
         };
     }
-    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = shown
-        .and_then(|text| text.split_once(' '))
-        .and_then(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer").then_some(token.trim()));
-    match token {
+    match bearer(headers) {
         Some(token) if tokens.has(token) => Ok(()),
         _ => Err(Problem::denied(
             StatusCode::UNAUTHORIZED,
