@@ -20,6 +20,7 @@
 //! | [`rls`] | Envoy's rate limit service, over gRPC |
 //! | [`metrics`] | what is counted |
 //! | [`traces`] | spans for a collector of OpenTelemetry |
+//! | [`tls`] | whom it trusts that it asks over TLS |
 //! | [`service`] | what all workers share |
 //! | [`serve`] | workers, listeners, and the end of the service |
 
@@ -44,4 +45,5 @@ pub mod reload;
 pub mod rls;
 pub mod serve;
 pub mod service;
+pub mod tls;
 pub mod traces;

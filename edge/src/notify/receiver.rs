@@ -9,17 +9,17 @@ use axum::http::uri::Scheme;
 use axum::http::{HeaderMap, Request, StatusCode, Uri, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::event::Event;
 use super::sign::Secrets;
 use crate::config::Config;
+use crate::tls;
 
 /// What is read of a response, in bytes, at most.
 const LONGEST: usize = 64 * 1024;
@@ -235,20 +235,10 @@ fn checked(url: Uri, what: &str) -> Result<Uri, String> {
 
 /// A client that trusts whom the system trusts.
 fn client() -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, String> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = rustls::crypto::ring::default_provider();
-    let tls = ClientConfig::builder_with_provider(provider.into())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let https =
-        HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
     Ok(Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)
-        .build(https))
+        .build(tls::https()?))
 }
 
 #[cfg(test)]

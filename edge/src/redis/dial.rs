@@ -9,9 +9,9 @@ use redis::{
     Cmd, ConnectionAddr, FromRedisValue, ProtocolVersion, RedisConnectionInfo, RedisError, Value,
     from_redis_value,
 };
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use super::address::{Address, Servers};
 use super::wire::{Hears, Wire};
 use crate::config::Config;
+use crate::tls;
 
 /// How long one sentinel may take to answer before the next is asked.
 const SENTINEL: Duration = Duration::from_millis(300);
@@ -266,24 +267,17 @@ fn password(file: &PathBuf) -> Result<String, String> {
 
 /// TLS, trusting whom `REDIS_CA_FILE` names, or else whom the system trusts.
 fn connector(config: &Config) -> Result<TlsConnector, String> {
+    let Some(file) = &config.redis_ca_file else {
+        return Ok(TlsConnector::from(Arc::new(tls::trusting(tls::system())?)));
+    };
+    let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
     let mut roots = RootCertStore::empty();
-    if let Some(file) = &config.redis_ca_file {
-        let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
-        for certificate in CertificateDer::pem_file_iter(file).map_err(|error| wrong(&error))? {
-            let certificate = certificate.map_err(|error| wrong(&error))?;
-            roots.add(certificate).map_err(|error| wrong(&error))?;
-        }
-        if roots.is_empty() {
-            return Err(wrong(&"no certificate in it"));
-        }
-    } else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| wrong(&error))? {
+        let certificate = certificate.map_err(|error| wrong(&error))?;
+        roots.add(certificate).map_err(|error| wrong(&error))?;
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
+    if roots.is_empty() {
+        return Err(wrong(&"no certificate in it"));
+    }
+    Ok(TlsConnector::from(Arc::new(tls::trusting(roots)?)))
 }

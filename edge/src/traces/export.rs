@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 use axum::http::{Request as HttpRequest, Uri, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use prost::Message;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::proto::{KeyValue, Request, Resource, ResourceSpans, ScopeSpans, Span};
 use crate::metrics::{Metrics, SpanResult};
+use crate::tls;
 
 /// Spans in one request.
 const BATCH: usize = 512;
@@ -62,7 +62,8 @@ impl Exporter {
             KeyValue::text("service.name", name),
             KeyValue::text("service.version", env!("CARGO_PKG_VERSION")),
         ];
-        let (client, resource) = (client()?, Resource { attributes });
+        let client = Client::builder(TokioExecutor::new()).build(tls::https()?);
+        let resource = Resource { attributes };
         Ok(Self { url, client, resource, spans, metrics, told: None })
     }
 
@@ -134,19 +135,4 @@ fn fill(spans: &mut mpsc::Receiver<Span>, batch: &mut Vec<Span>) {
     {
         batch.push(span);
     }
-}
-
-fn client() -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, String> {
-    let mut roots = RootCertStore::empty();
-    // Those that cannot be read are no reason not to trust the others.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let connector =
-        HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-    Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
