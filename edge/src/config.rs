@@ -247,6 +247,10 @@ pub struct Config {
     #[arg(long, env)]
     pub admin_token_file: Option<PathBuf>,
 
+    /// Whether adaptive limits may adapt. Without it their own policies hold at this instance
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "true", num_args = 0..=1, default_missing_value = "true")]
+    pub adaptive: bool,
+
     /// The collector of OpenTelemetry that is told of requests by OTLP over HTTP, as in
     /// http://collector:4318; without one, nobody is
     #[arg(long, env, hide_env_values = true)]

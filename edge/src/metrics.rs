@@ -1,5 +1,6 @@
 //! What is counted, in the text format of Prometheus. No label names a user.
 
+pub mod adaptive;
 pub mod notify;
 pub mod ratings;
 pub mod redis;
@@ -15,6 +16,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::adaptive::AdaptiveMetrics;
 use self::notify::NotifyMetrics;
 use self::ratings::RatingMetrics;
 use self::redis::RedisMetrics;
@@ -53,6 +55,8 @@ label! {
         ItemRead = "item_read",
         /// `DELETE /users/{user}`.
         UserDelete = "user_delete",
+        /// `POST /api/v1/event`.
+        Event = "event",
         /// `POST /v1/check`.
         Check = "check",
         /// `POST /v1/take`.
@@ -233,6 +237,8 @@ pub struct Metrics {
     pub ratings: RatingMetrics,
     /// Notifications.
     pub notify: NotifyMetrics,
+    /// Limits that follow how their backends do.
+    pub adaptive: AdaptiveMetrics,
 }
 
 impl Default for Metrics {
@@ -285,6 +291,7 @@ impl Default for Metrics {
             redis,
             ratings,
             notify,
+            adaptive: AdaptiveMetrics::default(),
         }
     }
 }
@@ -344,6 +351,7 @@ impl Metrics {
     pub fn text(&self) -> Result<String, fmt::Error> {
         let mut written = String::new();
         text::encode_registry(&mut written, &self.registry)?;
+        self.adaptive.append(&mut written)?;
         plain(&written)
     }
 }

@@ -129,7 +129,8 @@ async fn ask(redis: &Redis, asked: &mut [Asked]) -> Result<(), Status> {
     let mut charges = Vec::new();
     for one in asked.iter() {
         let Found::Limited { leaf, key, .. } = &one.found else { continue };
-        let charge = |cost| Charge { limit: Arc::clone(&leaf.limit), key: Arc::clone(key), cost };
+        let charge =
+            |cost| Charge { limit: Arc::clone(&leaf.limit), key: Arc::clone(key), cost, keep: 0 };
         let cost = match one.what {
             What::Take(hits) => hits,
             What::Look => 0,
@@ -172,7 +173,8 @@ async fn overdraw(
         let (Found::Limited { leaf, key, .. }, What::Take(hits)) = (&one.found, one.what) else {
             continue;
         };
-        let charge = Charge { limit: Arc::clone(&leaf.limit), key: Arc::clone(key), cost: 0 };
+        let charge =
+            Charge { limit: Arc::clone(&leaf.limit), key: Arc::clone(key), cost: 0, keep: 0 };
         let booked = redis.settle(&charge, hits).await.map_err(|_| unavailable())?;
         // It was refused, and is until the debt is paid.
         let answer = Answer { retry_after_ms: booked.reset_after_ms, ..booked };

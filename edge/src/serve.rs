@@ -12,6 +12,7 @@ use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use futures_util::join;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use tokio::runtime;
@@ -20,6 +21,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
 use self::listen::{check_free, connections, listen};
+use crate::adaptive::Loops;
 use crate::admin;
 use crate::background::Background;
 use crate::http::{self, App, Front};
@@ -59,6 +61,7 @@ pub fn serve(service: Service) -> io::Result<()> {
         check_free(address)?;
     }
     let background = Background::new(Arc::clone(&service)).map_err(io::Error::other)?;
+    let loops = Loops::new(Arc::clone(&service)).map_err(io::Error::other)?;
     let runtime = runtime()?;
     // Before anybody can see that the service is there, and end it.
     let signals = {
@@ -98,10 +101,17 @@ pub fn serve(service: Service) -> io::Result<()> {
             drop(end);
         }
     });
+    let loops = runtime.spawn({
+        let end = EndsAll(Arc::clone(&service));
+        async move {
+            loops.run().await;
+            drop(end);
+        }
+    });
     runtime.block_on(async {
         wait_for_end(&service, signals).await;
-        // It ends with the service, or has broken off before.
-        let _ = background.await;
+        // They end with the service, or have broken off before.
+        let _ = join!(background, loops);
     });
     for thread in threads {
         thread.join().map_err(|_| io::Error::other("a worker panicked"))??;

@@ -21,7 +21,14 @@ pub async fn json(app: &App, request: Request) -> Result<Bytes, Problem> {
             "the body has to be JSON: Content-Type: application/json",
         ));
     }
-    let most = app.service.config.max_body;
+    read(request, app.service.config.max_body).await
+}
+
+/// The body of a request, of `most` bytes at the most.
+///
+/// # Errors
+/// 413 when it is longer, 400 when it breaks off.
+pub async fn read(request: Request, most: usize) -> Result<Bytes, Problem> {
     match Limited::new(request.into_body(), most).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::wrong(
