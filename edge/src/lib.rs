@@ -21,6 +21,8 @@
 //! | [`notify`] | what was rated is told to others: webhook, Telegram |
 //! | [`rls`] | Envoy's rate limit service, over gRPC |
 //! | [`metrics`] | what is counted |
+//! | [`intake`] | the bodies of requests, bounded |
+//! | [`seat`] | so many of something, and no more |
 //! | [`traces`] | spans for a collector of OpenTelemetry |
 //! | [`tls`] | whom it trusts that it asks over TLS |
 //! | [`service`] | what all workers share |
@@ -37,6 +39,7 @@ pub mod client;
 pub mod config;
 pub mod decide;
 pub mod http;
+pub mod intake;
 pub mod limits;
 pub mod meter;
 pub mod metrics;
@@ -47,6 +50,7 @@ pub mod recent;
 pub mod redis;
 pub mod reload;
 pub mod rls;
+pub mod seat;
 pub mod serve;
 pub mod service;
 pub mod tls;

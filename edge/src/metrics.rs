@@ -13,6 +13,7 @@ use std::time::Duration;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -230,6 +231,8 @@ pub struct Metrics {
     pub reloads: Family<Reload, Counter>,
     /// Connections that were closed at once, since there were too many.
     pub connections_refused: Counter,
+    /// Bytes that are held of the bodies of requests.
+    pub body_bytes: Gauge,
     spans: Family<Spans, Counter>,
     /// The way to Redis.
     pub redis: RedisMetrics,
@@ -271,6 +274,9 @@ impl Default for Metrics {
             "Connections closed at once, since MAX_CONNECTIONS were open",
             connections_refused.clone(),
         );
+        let body_bytes = Gauge::default();
+        let help = "Bytes that are held of the bodies of requests, of MAX_BODIES";
+        registry.register("body_bytes", help, body_bytes.clone());
         let spans = Family::default();
         registry.register("spans", "Spans for the collector of traces, by result", spans.clone());
         let redis = RedisMetrics::registered(&mut registry);
@@ -287,6 +293,7 @@ impl Default for Metrics {
             names,
             reloads,
             connections_refused,
+            body_bytes,
             spans,
             redis,
             ratings,

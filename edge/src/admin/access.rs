@@ -369,7 +369,7 @@ pub async fn login(admin: &Admin, request: Request) -> Result<Response, Problem>
     check_origin(request.headers())?;
     let headers = request.headers().clone();
     let address = app.client(peer(&request)?, &headers);
-    let form: Login = change::form(request).await?;
+    let form: Login = change::form(&admin.app, request).await?;
     admin.access.may_try(app, address).await?;
     if !app.service.admin_tokens.load().has(form.token.trim()) {
         tracing::warn!(%address, "a login to the page for operators with a wrong token");
@@ -389,7 +389,7 @@ pub async fn login(admin: &Admin, request: Request) -> Result<Response, Problem>
 pub async fn logout(admin: &Admin, request: Request) -> Result<Response, Problem> {
     let visitor = admin.access.admit(&admin.app, &request).await?;
     let headers = request.headers().clone();
-    let form: change::Bare = change::form(request).await?;
+    let form: change::Bare = change::form(&admin.app, request).await?;
     check_form(&visitor, &headers, &form.csrf)?;
     if let Some((id, _)) = &visitor.session {
         admin.access.sessions().remove(id);

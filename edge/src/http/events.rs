@@ -121,13 +121,14 @@ pub async fn tell(State(app): State<App>, request: Request) -> Result<Response, 
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let is_batch = kind.is_some_and(|kind| kind.trim().starts_with("application/x-ndjson"));
     if is_batch {
-        let text = body::read(request, LARGEST_BATCH).await?;
-        return batch(&app, &text).await;
+        let text = body::read(request, LARGEST_BATCH, &app.service.bodies).await?;
+        return batch(&app, &text.bytes).await;
     }
     let text = body::json(&app, request).await?;
     let limits = app.service.limits.load_full();
     let metrics = &app.service.metrics.adaptive;
-    let known = read(&limits, &text, now_ms()).inspect_err(|_| metrics.count_event("refused"))?;
+    let known =
+        read(&limits, &text.bytes, now_ms()).inspect_err(|_| metrics.count_event("refused"))?;
     note(&app, &limits, &known).await.map_err(|fault| unavailable(&fault))?;
     Ok(Json(policy(&limits, &known.route)?).into_response())
 }
