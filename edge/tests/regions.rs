@@ -24,7 +24,7 @@ use claw_testkit::{
 };
 use common::api::{get, send, start};
 use common::ratings::{LIBRARY, Record, expected, follow, load, rate, stored};
-use common::redis::Sentinel;
+use common::redis::{Encrypted, Sentinel};
 use common::relay::Relay;
 use common::{Edge, PATIENCE, TICK};
 use redis::Connection;
@@ -317,6 +317,44 @@ fn a_region_may_be_a_cluster() {
     eventually(PATIENCE, TICK, "both hold the same", || {
         let held = [&server, node].map(|server| stored(&mut server.connection()));
         held[0] == held[1] && held[0].len() == 7
+    });
+}
+
+#[test]
+fn a_peer_is_believed_over_tls_only_with_a_certificate_that_is_trusted() {
+    let (own, peer, stranger) = (Server::start(), Encrypted::start(), Encrypted::start());
+    let rules = rules("regions.md", "follower").replace(">password", ">hidden");
+    run(&mut peer.server.connection(), &[&format!("ACL SETUSER follower {rules}")]);
+    let us = start(&peer.server.url(), &[("REGION", "us")]);
+    assert_eq!(rate(&us, "ann", "tea", "4").status, 200);
+
+    let peers = format!("us=rediss://follower:hidden@{}", peer.address());
+    let eu = |authority: &str| {
+        let builder = Edge::builder(&own.url()).env("DECISION_TIMEOUT", "5s").env("REGION", "eu");
+        builder.env("RATINGS_PEERS", &peers).env("REDIS_CA_FILE", authority)
+    };
+    let wary = eu(&stranger.authority()).start();
+    let why = r#"peer="us""#;
+    eventually(PATIENCE, TICK, "the certificate to be refused", || {
+        wary.log()
+            .lines()
+            .any(|line| line.contains(why) && line.contains("invalid peer certificate"))
+    });
+    assert_eq!(rate(&wary, "bob", "tea", "3").status, 200, "its own region works");
+    assert_eq!(get(wary.http, "/rating/ann/tea").status, 404);
+    let metrics = String::from_utf8(wary.ops("/metrics").body).unwrap();
+    assert!(!metrics.contains("hidden") && !wary.log().contains("hidden"), "{}", wary.log());
+    drop(wary);
+
+    let mut broken = eu(&peer.key()).launch();
+    assert!(!broken.wait().success());
+    let log = broken.log();
+    assert!(log.contains("RATINGS_PEERS, us: ") && log.contains("no certificate in it"), "{log}");
+    assert!(!log.contains("hidden"), "{log}");
+
+    let trusting = eu(&peer.authority()).start();
+    eventually(PATIENCE, TICK, "the peer is followed", || {
+        get(trusting.http, "/items/tea").body == r#"{"item_id":"tea","count":2,"mean":3.5}"#
     });
 }
 
