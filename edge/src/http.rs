@@ -89,6 +89,7 @@ pub fn routes() -> Vec<(&'static str, Route, MethodRouter<App>)> {
         ("/v1/take", Route::Take, post(v1::take)),
         ("/v1/give", Route::Give, post(v1::give)),
         ("/v1/settle", Route::Settle, post(v1::settle)),
+        ("/v1/done", Route::Done, post(v1::done)),
     ]
 }
 

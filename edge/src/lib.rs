@@ -23,6 +23,7 @@
 //! | [`metrics`] | what is counted |
 //! | [`intake`] | the bodies of requests, bounded |
 //! | [`seat`] | so many of something, and no more |
+//! | [`tickets`] | requests that others hand on to a backend |
 //! | [`traces`] | spans for a collector of OpenTelemetry |
 //! | [`tls`] | whom it trusts that it asks over TLS |
 //! | [`service`] | what all workers share |
@@ -53,5 +54,6 @@ pub mod rls;
 pub mod seat;
 pub mod serve;
 pub mod service;
+pub mod tickets;
 pub mod tls;
 pub mod traces;

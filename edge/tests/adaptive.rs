@@ -449,6 +449,63 @@ fn a_trial_has_a_verdict() {
     eventually(PATIENCE, TICK, "a new trial", || verdict(&edges[1]) == Some(0.0));
 }
 
+/// Programs that ask the backend themselves tell when they are done, any instance.
+#[test]
+fn requests_are_in_flight_until_they_are_told_to_be_done() {
+    let redis = Server::start();
+    let limits = shop("mode: off, profile: on_path, in_flight: 4");
+    let edges = [(); 2].map(|()| start(&redis, &limits));
+    eventually(PATIENCE, TICK, "two places each", || {
+        edges.iter().all(|edge| level(edge, "edge_inflight_cap") == Some(2.0))
+    });
+    let take = |edge: &Edge| post(edge.http, "/v1/take", r#"{"limit": "shop"}"#);
+    let tickets: Vec<String> = edges
+        .iter()
+        .flat_map(|edge| {
+            let [first, second, third] = [(); 3].map(|()| take(edge));
+            assert!(third.problem(503).contains("in flight"), "{third:?}");
+            assert_eq!(third.field("retry-after"), Some("1"));
+            [first, second]
+        })
+        .map(|response| response.text("ticket"))
+        .collect();
+    let done = |edge: &Edge, ticket: &str, more: &str| {
+        let body = format!(r#"{{"ticket": "{ticket}", "latencyMs": 150{more}}}"#);
+        post(edge.http, "/v1/done", &body)
+    };
+    let free = |edge: &Edge| level(edge, "edge_inflight").map(|taken| 2.0 - taken);
+    assert_eq!(done(&edges[0], &tickets[0], "").status, 204);
+    assert!(done(&edges[0], &tickets[0], "").problem(404).contains("not in flight"));
+    // Those of the other instance, which hears of it.
+    for ticket in &tickets[2..] {
+        assert_eq!(done(&edges[0], ticket, r#", "status": 502"#).status, 202);
+    }
+    eventually(PATIENCE, TICK, "three places to be free", || {
+        free(&edges[0]) == Some(1.0) && free(&edges[1]) == Some(2.0)
+    });
+    for (body, detail) in [
+        (r#"{"ticket": "x", "latencyMs": 1}"#, "ticket: this is none"),
+        (r#"{"ticket": "x"}"#, "missing field `latencyMs`"),
+        (r#"{"ticket": "x", "latencyMs": "soon"}"#, "latencyMs has to be a number"),
+    ] {
+        assert!(post(edges[0].http, "/v1/done", body).problem(400).contains(detail), "{body}");
+    }
+    for (body, detail) in [
+        (r#"{"limit": "shop", "tokens": 2}"#, "one token for each"),
+        (r#"{"limit": "shop", "key": "a"}"#, "one bucket, and so no key"),
+    ] {
+        assert!(post(edges[0].http, "/v1/take", body).problem(400).contains(detail), "{body}");
+    }
+    let mut keys: Vec<String> = ask(&mut redis.connection(), &format!("KEYS {BUCKET}*"));
+    keys.sort();
+    let shared = format!("{BUCKET}:loop");
+    assert!(keys == [BUCKET, &shared] || keys == [shared.as_str()], "one bucket: {keys:?}");
+    // One that has ended is no longer asked for its part.
+    let [first, second] = edges;
+    drop(second);
+    eventually(PATIENCE, TICK, "all places", || level(&first, "edge_inflight_cap") == Some(4.0));
+}
+
 /// A limit that is read again goes on where it was, under what is said of it now.
 #[test]
 fn bounds_that_change_hold_at_once() {
