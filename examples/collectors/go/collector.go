@@ -274,8 +274,10 @@ func (c *Collector) attempt(body []byte) (time.Duration, error) {
 	case http.StatusOK:
 		return -1, c.answered(text)
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		// Without a number it is 0.
-		seconds, _ := strconv.Atoi(response.Header.Get("Retry-After"))
+		seconds, err := strconv.ParseUint(response.Header.Get("Retry-After"), 10, 31)
+		if err != nil {
+			return 0, why
+		}
 		return time.Duration(seconds) * time.Second, why
 	default:
 		return -1, why
