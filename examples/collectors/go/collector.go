@@ -291,7 +291,8 @@ func (c *Collector) answered(text []byte) error {
 			Line   int
 			Detail string
 		}
-		Policy
+		// A batch of which no line could be read concerns no route.
+		*Policy
 	}
 	if err := json.Unmarshal(text, &answer); err != nil {
 		return err
@@ -300,7 +301,9 @@ func (c *Collector) answered(text []byte) error {
 	c.counts.Accepted += answer.Accepted
 	c.counts.Duplicates += answer.Duplicates
 	c.counts.Refused += answer.Refused
-	c.policy = &answer.Policy
+	if answer.Policy != nil {
+		c.policy = answer.Policy
+	}
 	c.lock.Unlock()
 	for _, refused := range answer.Errors {
 		c.options.OnError(fmt.Errorf("line %d: %s", refused.Line, refused.Detail))

@@ -71,6 +71,9 @@ func (s *standIn) ServeHTTP(response http.ResponseWriter, request *http.Request)
 		"bucketSize": 40, "refillRate": 400}
 	for name, value := range answer.change {
 		whole[name] = value
+		if value == nil {
+			delete(whole, name)
+		}
 	}
 	if answer.retryAfter != "" {
 		response.Header().Set("Retry-After", answer.retryAfter)
@@ -187,12 +190,15 @@ func TestWhatIsRefusedIsCountedAndTold(t *testing.T) {
 		{answered{status: 400}, Counts{Dropped: 3}, "3 events dropped: 400 Bad Request "},
 		{answered{status: 200, change: map[string]any{"accepted": 1, "duplicates": 1, "refused": 1, "errors": refused}},
 			Counts{Accepted: 1, Duplicates: 1, Refused: 1}, "line 2: the score must be a number"},
+		{answered{status: 200, change: map[string]any{"accepted": 0, "refused": 3, "errors": refused, "bucketSize": nil,
+			"refillRate": nil}}, Counts{Refused: 3}, "line 2: the score must be a number"},
 	} {
 		stand := newStandIn(t, row.answer)
 		collector, told := started(stand.URL, never)
 		fill(collector, 3)
 		end(t, collector)
 		equal(t, collector.Counts(), row.expected)
+		equal(t, collector.Policy() != nil, row.expected.Accepted > 0)
 		if len(*told) != 1 || !strings.HasPrefix((*told)[0], row.told) {
 			t.Errorf("%q is not %q", *told, row.told)
 		}

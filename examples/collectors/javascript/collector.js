@@ -146,7 +146,8 @@ export class Collector {
     this.counts.accepted += accepted;
     this.counts.duplicates += duplicates;
     this.counts.refused += refused;
-    this.policy = policy;
+    // A batch of which no line could be read concerns no route.
+    if (policy.bucketSize !== undefined) this.policy = policy;
     for (const { line, detail } of errors) this.#options.onError?.(new Error(`line ${line}: ${detail}`));
     return {};
   }

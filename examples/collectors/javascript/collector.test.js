@@ -97,13 +97,17 @@ test('the oldest makes room', async () => {
 
 test('what is refused is counted and told', async () => {
   const errors = [{ line: 2, detail: 'the score must be a number' }];
-  const { url } = await standIn([400, {}], [200, { accepted: 0, duplicates: 1, refused: 1, errors }]);
+  const unread = { accepted: 0, refused: 2, errors, bucketSize: undefined, refillRate: undefined };
+  const { url } = await standIn([400, {}], [200, { accepted: 0, duplicates: 1, refused: 1, errors }], [200, unread]);
   const { collector, errors: told } = started(url);
   fill(collector, 3);
   await collector.flush();
   fill(collector, 2);
-  await collector.close();
+  await collector.flush();
   assert.deepEqual(collector.counts, { accepted: 0, duplicates: 1, refused: 1, dropped: 3, retries: 0 });
+  fill(collector, 2);
+  await collector.close();
+  assert.deepEqual([collector.counts.refused, collector.policy], [3, POLICY]);
   assert.match(told[0], /^3 events dropped: 400 /);
   assert.equal(told[1], 'line 2: the score must be a number');
 });
