@@ -196,6 +196,12 @@ impl Trial {
         self.running = Some(running);
     }
 
+    /// Microseconds of a block.
+    #[must_use]
+    pub fn block_us(&self) -> u64 {
+        self.block_us
+    }
+
     /// All pairs so far. None is added once there is a verdict.
     #[must_use]
     pub fn pairs(&self) -> &[Pair] {

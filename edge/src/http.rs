@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod body;
+pub mod events;
 pub mod fields;
 pub mod limited;
 pub mod observe;
@@ -81,6 +82,7 @@ pub fn routes() -> Vec<(&'static str, Route, MethodRouter<App>)> {
         ("/rating/{user}/{item}", Route::RatingRead, get(rating::of_user)),
         ("/items/{item}", Route::ItemRead, get(rating::of_item)),
         ("/users/{user}", Route::UserDelete, delete(rating::forget)),
+        ("/api/v1/event", Route::Event, post(events::tell)),
         ("/v1/check", Route::Check, post(v1::check)),
         ("/v1/take", Route::Take, post(v1::take)),
         ("/v1/give", Route::Give, post(v1::give)),

@@ -9,11 +9,9 @@ pub mod health;
 mod leases;
 mod link;
 mod refusals;
-mod seat;
 mod wire;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -28,12 +26,12 @@ use self::health::Health;
 use self::leases::{IDLE, Leases, Watch};
 use self::link::{Link, in_time};
 use self::refusals::Refusals;
-use self::seat::Seat;
 use self::wire::{Hears, Reply};
 use crate::config::Config;
 use crate::decide::{Answer, Outcome, Plan, Verdict};
 use crate::limits::{Charge, Limit};
 use crate::metrics::redis::Blind;
+use crate::seat::{Seat, Seats};
 
 /// Why the server did not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +66,8 @@ struct Shared {
     refusals: Option<Arc<Refusals>>,
     leases: Option<Leases>,
     health: Arc<Health>,
-    /// How many decisions are being made.
-    deciding: AtomicUsize,
+    /// Decisions that are being made.
+    deciding: Seats,
 }
 
 /// How many decisions a worker makes at once. Those beyond are refused at once, as by a service
@@ -120,7 +118,7 @@ impl Redis {
         let flights = Flights::default();
         let leases = (config.lease > 0).then(|| Leases::new(config.lease));
         let deadline = config.decision_timeout;
-        let deciding = AtomicUsize::new(0);
+        let deciding = Seats::new(MOST_DECIDING);
         let shared = Shared { route, deadline, flights, refusals, leases, health, deciding };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -141,7 +139,7 @@ impl Redis {
 
     /// Charges everything in `plan`, and says what that comes to.
     pub async fn decide(&self, plan: Plan) -> Verdict {
-        let Some(_seat) = Seat::enter(&self.shared.deciding, MOST_DECIDING) else {
+        let Some(_seat) = Seat::one(&self.shared.deciding) else {
             self.shared.health.fault(&Fault::QueueFull);
             return Verdict::shed(plan);
         };
@@ -165,7 +163,17 @@ impl Redis {
             let blind = Blind { limit: outcome.charge.limit.name.clone(), decided };
             self.shared.health.metrics.blind.get_or_create(&blind).inc();
         }
-        Verdict::new(outcomes)
+        let verdict = Verdict::new(outcomes);
+        for outcome in &verdict.outcomes {
+            if let Some(adaptive) = &outcome.charge.limit.adaptive {
+                if verdict.allowed {
+                    adaptive.meter.admit();
+                } else if outcome.is_over() {
+                    adaptive.meter.reject();
+                }
+            }
+        }
+        verdict
     }
 
     /// Charges all or none.
@@ -310,7 +318,7 @@ impl Redis {
 
     async fn take_one(&self, charge: &Charge, deadline: Instant) -> Result<Answer, Fault> {
         self.shared.health.metrics.takes.inc();
-        if charge.limit.keep > 0 {
+        if charge.keep > 0 {
             // What stays behind for others is left out of account by all that saves commands.
             return self.send_take(charge, deadline).await;
         }
@@ -521,8 +529,8 @@ fn policy(command: &mut Cmd, limit: &Limit) {
 
 /// What a take leaves for others. A look leaves everything.
 fn keep(command: &mut Cmd, charge: &Charge) {
-    if charge.limit.keep > 0 && charge.cost > 0 {
-        command.arg("KEEP").arg(charge.limit.keep);
+    if charge.keep > 0 && charge.cost > 0 {
+        command.arg("KEEP").arg(charge.keep);
     }
 }
 

@@ -50,7 +50,7 @@ pub async fn decide(
         Err(status) if status.code() == tonic::Code::InvalidArgument => metrics::Outcome::Invalid,
         Err(_) => metrics::Outcome::Unavailable,
     };
-    service.metrics.requests.get_or_create(&Request { route: Route::Rls, result }).inc();
+    count(service, result);
     service.metrics.took(Route::Rls, started.elapsed());
     if let Some(span) = span {
         span.end(Route::Rls, result, None);
@@ -58,10 +58,9 @@ pub async fn decide(
     response
 }
 
-/// Counts a request that cannot be read.
-fn count_invalid(service: &Service) {
-    let request = Request { route: Route::Rls, result: metrics::Outcome::Invalid };
-    service.metrics.requests.get_or_create(&request).inc();
+/// Counts a request.
+fn count(service: &Service, result: metrics::Outcome) {
+    service.metrics.requests.get_or_create(&Request { route: Route::Rls, result }).inc();
 }
 
 async fn respond(
@@ -98,7 +97,7 @@ async fn respond(
             Box::pin(overdraw(redis, request, &mut asked)).await?;
         }
     }
-    count(service, &asked);
+    count_hits(service, &asked);
     Ok(reply::response(&service.config, request, &asked))
 }
 
@@ -129,7 +128,8 @@ async fn ask(redis: &Redis, asked: &mut [Asked]) -> Result<(), Status> {
     let mut charges = Vec::new();
     for one in asked.iter() {
         let Found::Limited { leaf, key, .. } = &one.found else { continue };
-        let charge = |cost| Charge { limit: Arc::clone(&leaf.limit), key: Arc::clone(key), cost };
+        let charge =
+            |cost| Charge { limit: Arc::clone(&leaf.limit), key: Arc::clone(key), cost, keep: 0 };
         let cost = match one.what {
             What::Take(hits) => hits,
             What::Look => 0,
@@ -172,7 +172,8 @@ async fn overdraw(
         let (Found::Limited { leaf, key, .. }, What::Take(hits)) = (&one.found, one.what) else {
             continue;
         };
-        let charge = Charge { limit: Arc::clone(&leaf.limit), key: Arc::clone(key), cost: 0 };
+        let charge =
+            Charge { limit: Arc::clone(&leaf.limit), key: Arc::clone(key), cost: 0, keep: 0 };
         let booked = redis.settle(&charge, hits).await.map_err(|_| unavailable())?;
         // It was refused, and is until the debt is paid.
         let answer = Answer { retry_after_ms: booked.reset_after_ms, ..booked };
@@ -182,7 +183,7 @@ async fn overdraw(
 }
 
 /// Counts what each limit said, under the names that the configuration wants.
-fn count(service: &Service, asked: &[Asked]) {
+fn count_hits(service: &Service, asked: &[Asked]) {
     for one in asked {
         let (Found::Limited { leaf, key, metric, .. }, What::Take(hits)) = (&one.found, one.what)
         else {

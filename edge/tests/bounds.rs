@@ -110,9 +110,14 @@ fn ten_thousand_slow_connections_stop_no_decision() {
     let edge = Edge::limiting(&server.url(), 1000, 0).env("DECISION_TIMEOUT", "10s").start();
     let slow: Vec<TcpStream> = (0..SLOW)
         .map(|index| {
-            let mut stream = TcpStream::connect(("127.0.0.1", edge.http))
+            // As many to each address as either may have where 20,000 files may be open.
+            let (port, begin) = match index % 2 {
+                0 => (edge.http, &b"POST /rating HTTP/1.1\r\nhost: te"[..]),
+                _ => (edge.grpc, &b"PRI * HTTP/2.0\r\n"[..]),
+            };
+            let mut stream = TcpStream::connect(("127.0.0.1", port))
                 .unwrap_or_else(|e| panic!("connection {index}: {e}"));
-            stream.write_all(b"POST /rating HTTP/1.1\r\nhost: te").unwrap();
+            stream.write_all(begin).unwrap();
             stream
         })
         .collect();

@@ -64,6 +64,8 @@ type Asked = Mutex<Option<(Instant, Server)>>;
 
 async fn text(app: &App, asked: &Asked) -> Result<Response, Problem> {
     let unwritten = |error: std::fmt::Error| Problem::internal(error.to_string());
+    let held = i64::try_from(app.service.bodies.taken()).unwrap_or(i64::MAX);
+    app.service.metrics.body_bytes.set(held);
     let mut text = app.service.metrics.text().map_err(unwritten)?;
     let charges: Vec<Charge> = app.service.limits.load().shared().collect();
     let mut asked = asked.lock().await;

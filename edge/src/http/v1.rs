@@ -127,7 +127,7 @@ pub async fn give(State(app): State<App>, request: Request) -> Result<Response, 
 pub async fn settle(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     authorize(&app, &request)?;
     let text = body::json(&app, request).await?;
-    let body: Settlement = body::parse(&text)?;
+    let body: Settlement = body::parse(&text.bytes)?;
     let (reserved, used) = (tokens("reserved", &body.reserved)?, tokens("used", &body.used)?);
     let charge = bucket(&app, &body.key, body.limit.as_deref(), body.policy, reserved)?;
     let answer = app.redis.settle(&charge, used).await.map_err(unanswered)?;
@@ -165,7 +165,7 @@ pub fn authorize(app: &App, request: &Request) -> Result<(), Problem> {
 async fn charge(app: &App, request: Request) -> Result<Charge, Problem> {
     authorize(app, &request)?;
     let text = body::json(app, request).await?;
-    let body: Tokens = body::parse(&text)?;
+    let body: Tokens = body::parse(&text.bytes)?;
     let cost = body.tokens.as_ref().map_or(Ok(1), |text| tokens("tokens", text))?;
     bucket(app, &body.key, body.limit.as_deref(), body.policy, cost)
 }
@@ -196,7 +196,11 @@ fn bucket(
     };
     // As limits themselves write what is long.
     let key = limit.key(Some(limits::part(key).as_bytes()));
-    Ok(Charge { limit, key, cost })
+    if limit.adaptive.is_some() && cost != 1 {
+        return Err(Problem::invalid("an adaptive limit counts requests: one token for each"));
+    }
+    let keep = limit.keep;
+    Ok(Charge { limit, key, cost, keep })
 }
 
 impl PolicyBody {
