@@ -8,6 +8,7 @@ pub mod limited;
 pub mod observe;
 pub mod ops;
 pub mod problem;
+pub mod proxy;
 pub mod rating;
 pub mod request_id;
 pub mod server;
@@ -30,6 +31,7 @@ use hyper::body::Incoming;
 use tower_service::Service as _;
 
 use self::observe::Seen;
+use self::proxy::Upstream;
 use crate::client;
 use crate::metrics::Route;
 use crate::ratings::Ratings;
@@ -125,6 +127,29 @@ impl Front {
             return Ok(observe::observe(auth, request, decide).await);
         }
         Box::pin(others.clone().call(request)).await
+    }
+}
+
+/// What answers at `PROXY_ADDR`. Clones share everything.
+#[derive(Clone)]
+pub struct Proxy(Arc<(App, Seen, Upstream)>);
+
+impl Proxy {
+    /// For one worker.
+    #[must_use]
+    pub fn new(app: App, upstream: Upstream) -> Self {
+        let seen = Seen::new(&app, Route::Proxy);
+        Self(Arc::new((app, seen, upstream)))
+    }
+
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// None: what goes wrong is a response.
+    pub async fn answer(self, request: hyper::Request<Incoming>) -> Result<Response, Infallible> {
+        let (app, seen, upstream) = &*self.0;
+        let hand_on = |request| proxy::hand_on(app, upstream, request);
+        Ok(observe::observe(seen, request.map(Body::new), hand_on).await)
     }
 }
 

@@ -55,6 +55,14 @@ pub struct Totals {
 #[derive(Debug)]
 pub struct Slot(Arc<Meter>);
 
+impl Slot {
+    /// Where it is taken.
+    #[must_use]
+    pub fn meter(&self) -> &Meter {
+        &self.0
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         self.0.leave();

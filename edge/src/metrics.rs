@@ -68,6 +68,8 @@ label! {
         Settle = "settle",
         /// `/auth`.
         Auth = "auth",
+        /// What is handed on to the backend.
+        Proxy = "proxy",
         /// `ShouldRateLimit`.
         Rls = "rls",
         /// The address for operators.
