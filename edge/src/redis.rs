@@ -139,11 +139,15 @@ impl Redis {
 
     /// Charges everything in `plan`, and says what that comes to.
     pub async fn decide(&self, plan: Plan) -> Verdict {
+        self.decide_by(plan, self.deadline()).await
+    }
+
+    /// Charges everything in `plan` as far as that can be done by `deadline`, and says what it comes to.
+    pub async fn decide_by(&self, plan: Plan, deadline: Instant) -> Verdict {
         let Some(_seat) = Seat::one(&self.shared.deciding) else {
             self.shared.health.fault(&Fault::QueueFull);
             return Verdict::shed(plan);
         };
-        let deadline = self.deadline();
         let Plan { together, apart } = plan;
         let outcomes = if apart.is_empty() {
             self.together(together, deadline).await
@@ -243,9 +247,17 @@ impl Redis {
     /// # Errors
     /// When there is no answer. It may have been done all the same.
     pub async fn give(&self, charge: &Charge) -> Result<Answer, Fault> {
+        self.give_by(charge, self.deadline()).await
+    }
+
+    /// As [`give`](Self::give), with the answer by `deadline`.
+    ///
+    /// # Errors
+    /// When there is none by then. It may have been done all the same.
+    pub async fn give_by(&self, charge: &Charge, deadline: Instant) -> Result<Answer, Fault> {
         let mut command = redis::cmd("CL.GIVE");
         command.arg(&*charge.key).arg(charge.cost);
-        self.figures(&charge.key, &command, self.deadline()).await
+        self.figures(&charge.key, &command, deadline).await
     }
 
     /// `CL.SETTLE`: books that what `reserved` was taken for has cost `used`.
@@ -253,10 +265,23 @@ impl Redis {
     /// # Errors
     /// When there is no answer. It may have been done all the same.
     pub async fn settle(&self, reserved: &Charge, used: u64) -> Result<Answer, Fault> {
+        self.settle_by(reserved, used, self.deadline()).await
+    }
+
+    /// As [`settle`](Self::settle), with the answer by `deadline`.
+    ///
+    /// # Errors
+    /// When there is none by then. It may have been done all the same.
+    pub async fn settle_by(
+        &self,
+        reserved: &Charge,
+        used: u64,
+        deadline: Instant,
+    ) -> Result<Answer, Fault> {
         let mut command = redis::cmd("CL.SETTLE");
         command.arg(&*reserved.key).arg(reserved.cost).arg(used);
         policy(&mut command, &reserved.limit);
-        self.figures(&reserved.key, &command, self.deadline()).await
+        self.figures(&reserved.key, &command, deadline).await
     }
 
     /// Sends any command to the server that has its first key.
@@ -277,7 +302,9 @@ impl Redis {
         from_redis_value(value).map_err(|error| Fault::unreadable(&error))
     }
 
-    fn deadline(&self) -> Instant {
+    /// When what is asked now has to be answered.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
         let now = Instant::now();
         now.checked_add(self.shared.deadline).unwrap_or(now)
     }

@@ -9,11 +9,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use claw_edge::proto::{HeaderValue, RateLimitResponse};
 use claw_edge::rls::{NAME, PATH};
 use claw_testkit::{Server, eventually, free_port, spawn};
 use common::http::Response;
+use common::relay::Relay;
 use common::rls::{Client, request};
 use common::tools::{block, envoy};
 use common::{Builder, Edge, PATIENCE, TICK, server};
@@ -232,6 +234,36 @@ async fn a_message_that_does_not_come_is_not_waited_for() {
     std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
     let response = tokio::time::timeout(PATIENCE, channel.call(request)).await.unwrap().unwrap();
     assert_eq!(response.headers()["grpc-status"], "4", "{response:?}");
+}
+
+#[tokio::test]
+async fn however_much_a_request_asks_it_is_answered_in_the_time_of_a_few() {
+    const ROUND_TRIP: Duration = Duration::from_millis(100);
+    let redis = server();
+    let relay = Relay::to(redis.port());
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("limits.yaml"), LIMITS).unwrap();
+    let edge = Edge::builder(&relay.url()).env("RLS_CONFIG", dir.path());
+    let edge = edge.env("DECISION_TIMEOUT", "5s").start();
+    let client = Client::new(edge.grpc);
+    assert_eq!(client.line("d: five=a").await, "OK: ok 4 of 5/hour");
+    relay.delay(ROUND_TRIP);
+    let many = |hits: &str, key: &str| {
+        let descriptors: Vec<String> = (0..50).map(|of| format!("{key}={of} {hits}")).collect();
+        format!("d: {}", descriptors.join(" | "))
+    };
+    let all = |status: &str| vec![status; 50].join(" | ");
+    for (what, asked, told) in [
+        ("takes", many("+5", "five"), format!("OK: {}", all("ok 0 of 5/hour"))),
+        ("gives", many("-3", "five"), format!("OK: {}", all("ok 3 of 5/hour"))),
+        ("takes beyond", many("+4", "five"), format!("OVER: {}", all("over 0 of 5/hour"))),
+        ("takes that watch", many("+1", "shadow"), format!("OK: {}", all("ok 0 of 1/day"))),
+    ] {
+        let begun = Instant::now();
+        assert_eq!(client.line(&asked).await, told, "{what}");
+        let took = begun.elapsed();
+        assert!(took < ROUND_TRIP * 15, "{what}: {took:?}");
+    }
 }
 
 #[tokio::test]
