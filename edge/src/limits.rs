@@ -86,6 +86,9 @@ pub enum OnFault {
     Open,
     /// The request is refused.
     Closed,
+    /// Nothing: whoever asks is told that there is no answer, and decides. So it is over gRPC.
+    #[serde(skip)]
+    LeftToCaller,
 }
 
 impl Limit {

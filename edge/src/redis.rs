@@ -162,8 +162,8 @@ impl Redis {
             outcomes.extend(apart);
             outcomes
         };
-        for outcome in outcomes.iter().filter(|outcome| outcome.answer.is_none()) {
-            let decided = if outcome.is_over() { "refused" } else { "allowed" };
+        for outcome in &outcomes {
+            let Some(decided) = outcome.decided_blindly() else { continue };
             let blind = Blind { limit: outcome.charge.limit.name.clone(), decided };
             self.shared.health.metrics.blind.get_or_create(&blind).inc();
         }

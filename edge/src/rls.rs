@@ -200,10 +200,11 @@ fn count_hits(service: &Service, asked: &[Asked]) {
         else {
             continue;
         };
-        let is_over = one.is_over();
-        let result = match is_over {
+        let result = match one.is_over() {
             true if leaf.is_shadow => HitResult::ShadowMode,
             true => HitResult::OverLimit,
+            // Another limit has refused the request, or nobody has been asked.
+            false if !one.is_taken() => continue,
             false if one.is_near() => HitResult::NearLimit,
             false => HitResult::WithinLimit,
         };

@@ -274,6 +274,7 @@ domain: d
 descriptors:
 - {key: ten, rate_limit: {unit: day, requests_per_unit: 10}}
 - {key: one, detailed_metric: true, rate_limit: {unit: day, requests_per_unit: 1}}
+- {key: five, rate_limit: {unit: day, requests_per_unit: 5}}
 - {key: watch, shadow_mode: true, rate_limit: {unit: day, requests_per_unit: 1}}
 ";
     let (edge, _dir) = builder(&redis, descriptors);
@@ -288,6 +289,10 @@ descriptors:
         "d: one=x",
         "d: watch=a +5",
         "e: ten=a",
+        // Refused as a whole: the hits that would pass are not taken.
+        "d: five=a +2 | one=x",
+        "d: five=a | one=x | watch=b",
+        "d: five=a | watch=b",
     ] {
         client.ask(request(text)).await.unwrap();
     }
@@ -297,11 +302,14 @@ descriptors:
         ("operator_limit_hits_total", r#"limit="d.ten",result="near_limit""#, 1),
         ("operator_limit_hits_total", r#"limit="d.ten",result="over_limit""#, 3),
         ("operator_limit_hits_total", r#"limit="d.one_x",result="near_limit""#, 1),
-        ("operator_limit_hits_total", r#"limit="d.one_x",result="over_limit""#, 1),
-        ("operator_limit_hits_total", r#"limit="d.watch",result="shadow_mode""#, 5),
+        ("operator_limit_hits_total", r#"limit="d.one_x",result="over_limit""#, 3),
+        ("operator_limit_hits_total", r#"limit="d.watch",result="shadow_mode""#, 6),
+        ("operator_limit_hits_total", r#"limit="d.watch",result="near_limit""#, 1),
+        ("operator_limit_hits_total", r#"limit="d.five",result="within_limit""#, 1),
+        ("operator_limit_hits_total", r#"limit="d.five",result="near_limit""#, 0),
         ("operator_unknown_domains_total", "", 1),
         ("operator_rate_limited_total", r#"limit="d.ten""#, 1),
-        ("operator_rate_limited_total", r#"limit="d.one""#, 1),
+        ("operator_rate_limited_total", r#"limit="d.one""#, 3),
     ];
     for (name, labels, expected) in table {
         assert_eq!(edge.metric(name, labels), expected, "{name} {labels}");
@@ -336,6 +344,17 @@ async fn without_redis_envoy_is_told_so() {
         ("elsewhere: two=a", "OK: ok"),
     ] {
         assert_eq!(client.line(text).await, expected, "{text}");
+    }
+    #[rustfmt::skip]
+    let table = [
+        ("operator_blind_decisions_total", r#"limit="d.two",decided="left_to_caller""#, 2),
+        ("operator_blind_decisions_total", r#"limit="d.shadow",decided="allowed""#, 2),
+        ("operator_blind_decisions_total", "", 4),
+        ("operator_limit_hits_total", r#"limit="d.shadow""#, 0),
+        ("operator_limit_hits_total", r#"limit="d.two""#, 1),
+    ];
+    for (name, labels, expected) in table {
+        assert_eq!(edge.metric(name, labels), expected, "{name} {labels}");
     }
 }
 

@@ -105,7 +105,7 @@ impl fmt::Display for Rule {
             Mode::Quota => "; quota",
         })?;
         f.write_str(match limit.on_fault {
-            OnFault::Open => "",
+            OnFault::Open | OnFault::LeftToCaller => "",
             OnFault::Closed => "; fails closed",
         })?;
         f.write_str(if limit.is_adaptive { "; adaptive" } else { "" })
