@@ -302,6 +302,25 @@ impl Redis {
         from_redis_value(value).map_err(|error| Fault::unreadable(&error))
     }
 
+    /// Sends a command that is about the server itself. In a cluster that is the node that has the
+    /// first slot, so that what several such commands say fits together.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn call_server<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
+        self.call_at(cluster::KEY_OF_FIRST_SLOT, command).await
+    }
+
+    /// The node of a cluster that [`call_server`](Self::call_server) asks, as far as is known; nothing
+    /// where there is but one server.
+    #[must_use]
+    pub fn server_of_cluster(&self) -> Option<String> {
+        match &self.shared.route {
+            Route::One(_) => None,
+            Route::Cluster(cluster) => cluster.node_of(cluster::KEY_OF_FIRST_SLOT),
+        }
+    }
+
     /// When what is asked now has to be answered.
     #[must_use]
     pub fn deadline(&self) -> Instant {
