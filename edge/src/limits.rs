@@ -90,6 +90,9 @@ pub enum OnFault {
     Open,
     /// The request is refused.
     Closed,
+    /// Nothing: whoever asks is told that there is no answer, and decides. So it is over gRPC.
+    #[serde(skip)]
+    LeftToCaller,
 }
 
 impl Limit {
@@ -138,15 +141,15 @@ const LONGEST: usize = 128;
 /// What a hash begins with that stands for a value.
 const HASHED: &str = "sha256-";
 
+/// What stands before the address of a client where a user is looked for and none is named.
+const CLIENT: &str = "client:";
+
 /// A value of a request, as it stands in a key.
 #[must_use]
 pub fn part(value: &str) -> Cow<'_, str> {
-    // Nobody else may have the name by which a long one stands there.
-    if value.len() > LONGEST || value.starts_with(HASHED) {
-        Cow::Owned(digest(value))
-    } else {
-        Cow::Borrowed(value)
-    }
+    // Nobody may have the name by which a long one stands there, or somebody without a name.
+    let is_taken = [HASHED, CLIENT].iter().any(|taken| value.starts_with(taken));
+    if value.len() > LONGEST || is_taken { Cow::Owned(digest(value)) } else { Cow::Borrowed(value) }
 }
 
 /// What stands for a value that is too long for a key, or secret.

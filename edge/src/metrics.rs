@@ -125,9 +125,9 @@ pub struct LimitName {
 label! {
     /// What a limit of a descriptor file said of some hits.
     HitResult {
-        /// They passed.
+        /// They were taken.
         WithinLimit = "within_limit",
-        /// They passed, and more than 80 % of the limit are taken.
+        /// They were taken, and more than 80 % of the limit are taken.
         NearLimit = "near_limit",
         /// They were refused.
         OverLimit = "over_limit",

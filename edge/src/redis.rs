@@ -139,11 +139,15 @@ impl Redis {
 
     /// Charges everything in `plan`, and says what that comes to.
     pub async fn decide(&self, plan: Plan) -> Verdict {
+        self.decide_by(plan, self.deadline()).await
+    }
+
+    /// Charges everything in `plan` as far as that can be done by `deadline`, and says what it comes to.
+    pub async fn decide_by(&self, plan: Plan, deadline: Instant) -> Verdict {
         let Some(_seat) = Seat::one(&self.shared.deciding) else {
             self.shared.health.fault(&Fault::QueueFull);
             return Verdict::shed(plan);
         };
-        let deadline = self.deadline();
         let Plan { together, apart } = plan;
         let outcomes = if apart.is_empty() {
             self.together(together, deadline).await
@@ -158,8 +162,8 @@ impl Redis {
             outcomes.extend(apart);
             outcomes
         };
-        for outcome in outcomes.iter().filter(|outcome| outcome.answer.is_none()) {
-            let decided = if outcome.is_over() { "refused" } else { "allowed" };
+        for outcome in &outcomes {
+            let Some(decided) = outcome.decided_blindly() else { continue };
             let blind = Blind { limit: outcome.charge.limit.name.clone(), decided };
             self.shared.health.metrics.blind.get_or_create(&blind).inc();
         }
@@ -253,9 +257,17 @@ impl Redis {
     /// # Errors
     /// When there is no answer. It may have been done all the same.
     pub async fn give(&self, charge: &Charge) -> Result<Answer, Fault> {
+        self.give_by(charge, self.deadline()).await
+    }
+
+    /// As [`give`](Self::give), with the answer by `deadline`.
+    ///
+    /// # Errors
+    /// When there is none by then. It may have been done all the same.
+    pub async fn give_by(&self, charge: &Charge, deadline: Instant) -> Result<Answer, Fault> {
         let mut command = redis::cmd("CL.GIVE");
         command.arg(&*charge.key).arg(charge.cost);
-        self.figures(&charge.key, &command, self.deadline()).await
+        self.figures(&charge.key, &command, deadline).await
     }
 
     /// `CL.SETTLE`: books that what `reserved` was taken for has cost `used`.
@@ -263,10 +275,23 @@ impl Redis {
     /// # Errors
     /// When there is no answer. It may have been done all the same.
     pub async fn settle(&self, reserved: &Charge, used: u64) -> Result<Answer, Fault> {
+        self.settle_by(reserved, used, self.deadline()).await
+    }
+
+    /// As [`settle`](Self::settle), with the answer by `deadline`.
+    ///
+    /// # Errors
+    /// When there is none by then. It may have been done all the same.
+    pub async fn settle_by(
+        &self,
+        reserved: &Charge,
+        used: u64,
+        deadline: Instant,
+    ) -> Result<Answer, Fault> {
         let mut command = redis::cmd("CL.SETTLE");
         command.arg(&*reserved.key).arg(reserved.cost).arg(used);
         policy(&mut command, &reserved.limit);
-        self.figures(&reserved.key, &command, self.deadline()).await
+        self.figures(&reserved.key, &command, deadline).await
     }
 
     /// Sends any command to the server that has its first key.
@@ -287,7 +312,28 @@ impl Redis {
         from_redis_value(value).map_err(|error| Fault::unreadable(&error))
     }
 
-    fn deadline(&self) -> Instant {
+    /// Sends a command that is about the server itself. In a cluster that is the node that has the
+    /// first slot, so that what several such commands say fits together.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn call_server<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
+        self.call_at(cluster::KEY_OF_FIRST_SLOT, command).await
+    }
+
+    /// The node of a cluster that [`call_server`](Self::call_server) asks, as far as is known; nothing
+    /// where there is but one server.
+    #[must_use]
+    pub fn server_of_cluster(&self) -> Option<String> {
+        match &self.shared.route {
+            Route::One(_) => None,
+            Route::Cluster(cluster) => cluster.node_of(cluster::KEY_OF_FIRST_SLOT),
+        }
+    }
+
+    /// When what is asked now has to be answered.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
         let now = Instant::now();
         now.checked_add(self.shared.deadline).unwrap_or(now)
     }

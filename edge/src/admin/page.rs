@@ -99,7 +99,7 @@ pub async fn home(admin: &Admin, request: Request) -> Result<Response, Problem> 
     rules.arg("GET").arg("claw.policies");
     let (live, rules, adaptive, parked, changes) = futures_util::join!(
         live_part(admin),
-        app.redis.call_at::<Value>(b"", &rules),
+        app.redis.call_server::<Value>(&rules),
         adaptive::read(app),
         admin.notify.parked(ROWS),
         audit::latest(app, ROWS),

@@ -9,6 +9,8 @@ use crate::redis::Fault;
 /// This region, and what it hears of others.
 #[derive(Clone, Debug, Default)]
 pub struct Regions {
+    /// The node of a cluster that says so.
+    pub node: Option<String>,
     /// Its name; empty if it shares nothing.
     pub name: String,
     /// Whether it sends changes.
@@ -54,7 +56,7 @@ pub struct Peer {
 pub async fn read(app: &App) -> Result<Regions, Fault> {
     let mut command = redis::cmd("CL.SYNC");
     command.arg("STATUS");
-    let status: Value = app.redis.call_at(b"", &command).await?;
+    let status: Value = app.redis.call_server(&command).await?;
     let heard = |map: &Value| Heard {
         name: text_of(map, "replica_id"),
         silent: text_of(map, "silent"),
@@ -68,6 +70,7 @@ pub async fn read(app: &App) -> Result<Regions, Fault> {
         error: text_of(map, "last_error"),
     };
     Ok(Regions {
+        node: app.redis.server_of_cluster(),
         name: text_of(&status, "replica_id"),
         active: text_of(&status, "active"),
         share_permille: number_of(&status, "share_permille").unwrap_or(1_000),

@@ -88,7 +88,9 @@ async fn ask(app: &App, charges: &[Charge]) -> Server {
         let answer = app.redis.peek(charge).await.ok()?;
         Some((charge.limit.name.clone(), answer))
     }));
-    let (info, sync, shared) = join!(app.redis.call(&info), app.redis.call(&sync), shared);
+    let (info, sync, shared) =
+        join!(app.redis.call_server(&info), app.redis.call_server(&sync), shared);
     let shared = shared.into_iter().flatten().collect();
-    Server { info: info.ok(), sync: sync.ok().map(Status::of), shared }
+    let node = app.redis.server_of_cluster();
+    Server { node, info: info.ok(), sync: sync.ok().map(Status::of), shared }
 }

@@ -106,7 +106,7 @@ impl fmt::Display for Rule {
             Mode::Quota => "; quota",
         })?;
         f.write_str(match limit.on_fault {
-            OnFault::Open => "",
+            OnFault::Open | OnFault::LeftToCaller => "",
             OnFault::Closed => "; fails closed",
         })?;
         let Some(adaptive) = &limit.adaptive else { return Ok(()) };

@@ -37,7 +37,8 @@ pub struct Facts<'a> {
     pub headers: &'a HeaderMap,
     /// Its body, if it is JSON.
     pub body: Option<&'a Value>,
-    /// The user, if it names one.
+    /// The user, if it names one. Whoever names none is told apart by his address, and not let
+    /// through for that.
     pub user: Option<&'a str>,
 }
 

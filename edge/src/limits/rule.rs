@@ -50,7 +50,7 @@ pub struct Pattern {
 /// Something of a request that tells buckets apart.
 #[derive(Debug)]
 pub enum Part {
-    /// The user.
+    /// The user, or the client's address where none is named.
     User,
     /// The client's address; of IPv6 its network of 64 bits, since a client has all of it.
     Client,
@@ -177,6 +177,9 @@ impl Pattern {
 impl Part {
     /// What it is in a request, as it stands in a key.
     fn value<'a>(&self, facts: &'a Facts<'_>) -> Option<Cow<'a, str>> {
+        if matches!(self, Self::User) && facts.user.is_none() {
+            return Some(Cow::Owned(super::CLIENT.to_owned() + &network(facts.client?)));
+        }
         let value = self.read(facts)?;
         let is_secret = matches!(self, Self::Header(name) if SECRET.contains(&name.as_str()));
         Some(match value {
