@@ -8,6 +8,7 @@ usage: check-manifests.py VERSION SECRET FILE..        (called by check-manifest
 import re
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import yaml
@@ -183,14 +184,68 @@ def settings(manifests):
             manifests.expect(not unknown, one, f"claw-edge has no setting {unknown}")
 
 
+PEER = re.compile(r"([a-z]+)=redis://([a-z]+)@([a-z.]+:\d+)")
+
+
+def peers(manifests, secret):
+    """Ratings come from the servers that limits are shared with, by a user that they know."""
+    for one in manifests.of("ConfigMap"):
+        told = one["data"].get("RATINGS_PEERS")
+        if not told:
+            continue
+        expect = lambda condition, complaint: manifests.expect(condition, one, complaint)
+        found = PEER.fullmatch(told)
+        expect(found, f"{told} is no peer")
+        if not found:
+            continue
+        region, user, address = found.groups()
+        expect(region != one["data"]["REGION"], f"{region} is its own peer")
+        expect(f"\nuser {user} on " in "\n" + secret["stringData"]["users.acl"], f"there is no user {user}")
+        arguments = [
+            argument
+            for redis in manifests.of("StatefulSet")
+            for container in redis["spec"]["template"]["spec"]["containers"]
+            for argument in container["args"]
+        ]
+        limits = [urlsplit(argument).netloc for argument in arguments if argument.startswith("redis://")]
+        expect([f"claw@{address}"] == limits, f"limits are shared with {limits}, ratings with {address}")
+        expect(secret_file(manifests, one, "RATINGS_PEERS_PASSWORD_FILE"), "its password is not mounted")
+
+
+def secret_file(manifests, settings, name):
+    """Whether the pods that get these settings have the file that one of them names."""
+    for one in manifests.of("Deployment"):
+        pod = one["spec"]["template"]["spec"]
+        for container in pod["containers"]:
+            maps = [source["configMapRef"]["name"] for source in container.get("envFrom", [])]
+            if settings["metadata"]["name"] not in maps:
+                continue
+            folders = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+            files = {
+                f"{folders[volume['name']]}/{item['path']}"
+                for volume in pod["volumes"]
+                for item in volume.get("secret", {}).get("items", [])
+            }
+            if settings["data"].get(name) not in files:
+                return False
+    return True
+
+
 def rights(secret):
     """The users of Redis have the rights that the pages say."""
     lines = secret["stringData"]["users.acl"].splitlines()
-    for user, page in (("edge", "docs/edge/failures.md"), ("claw", "docs/regions.md")):
+    for user, *pages in (
+        ("edge", "docs/edge/failures.md", "docs/edge/regions.md"),
+        ("follower", "docs/edge/regions.md"),
+        ("claw", "docs/regions.md"),
+    ):
         line = next(line for line in lines if line.startswith(f"user {user} "))
-        said = re.search(rf"ACL SETUSER {user} on >password ([^`]*?)\n```", (ROOT / page).read_text())
-        if sorted(line.split()[4:]) != sorted(said[1].split()):
-            yield f"secret.example.yaml: the rights of {user} are not those of {page}"
+        said = set()
+        for page in pages:
+            words = re.search(rf"ACL SETUSER {user} (?:on >password )?([^`]*?)\n```", (ROOT / page).read_text())
+            said |= set(words[1].split())
+        if set(line.split()[4:]) != said:
+            yield f"secret.example.yaml: the rights of {user} are not those of {pages}"
 
 
 def main():
@@ -205,6 +260,7 @@ def main():
         security(manifests)
         references(manifests, secret)
         settings(manifests)
+        peers(manifests, secret)
         wrong += manifests.wrong
     for line in wrong:
         print(line, file=sys.stderr)

@@ -5,12 +5,14 @@
 //! |--------|------|
 //! | [`access`] | who may: sessions, tokens, the guard of the login, forged requests |
 //! | [`bucket`] | what a bucket holds, and its policy |
+//! | [`adaptive`] | limits that follow how their backends do |
 //! | [`regions`] | what the server knows of other regions |
 //! | [`change`] | everything that changes something |
 //! | [`audit`] | what was changed, by whom |
 //! | [`page`] | what is shown |
 
 pub mod access;
+pub mod adaptive;
 pub mod audit;
 pub mod bucket;
 pub mod change;
@@ -83,6 +85,12 @@ pub fn routes(app: &App) -> Vec<(&'static str, Route, MethodRouter<App>)> {
         ("/admin/policy", Route::Admin, handler!(post, change::policy)),
         ("/admin/unpin", Route::Admin, handler!(post, change::unpin)),
         ("/admin/reset", Route::Admin, handler!(post, change::reset)),
+        ("/admin/adaptive", Route::Admin, {
+            let changing = Arc::clone(&admin);
+            handler!(get, adaptive::list).post(move |request: Request| async move {
+                guarded(change::switch(&changing, request).await.into_response())
+            })
+        }),
         ("/admin/parked", Route::Admin, handler!(post, change::parked)),
     ]
 }

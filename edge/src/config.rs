@@ -252,6 +252,23 @@ pub struct Config {
     #[arg(long, env)]
     pub admin_token_file: Option<PathBuf>,
 
+    /// Whether adaptive limits may adapt. Without it their own policies hold at this instance
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "true", num_args = 0..=1, default_missing_value = "true")]
+    pub adaptive: bool,
+
+    /// Where requests are taken that are handed on to UPSTREAM, if they pass the limits; without
+    /// it, none are
+    #[arg(long, env, requires = "upstream")]
+    pub proxy_addr: Option<SocketAddr>,
+
+    /// The backend of PROXY_ADDR: http://host:port, https://host
+    #[arg(long, env, requires = "proxy_addr")]
+    pub upstream: Option<Uri>,
+
+    /// How long the backend may take until it begins to answer; not longer than CLIENT_TIMEOUT
+    #[arg(long, env, default_value = "30s", value_parser = duration)]
+    pub upstream_timeout: Duration,
+
     /// The collector of OpenTelemetry that is told of requests by OTLP over HTTP, as in
     /// http://collector:4318; without one, nobody is
     #[arg(long, env, hide_env_values = true)]

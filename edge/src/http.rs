@@ -2,11 +2,13 @@
 
 pub mod auth;
 pub mod body;
+pub mod events;
 pub mod fields;
 pub mod limited;
 pub mod observe;
 pub mod ops;
 pub mod problem;
+pub mod proxy;
 pub mod rating;
 pub mod request_id;
 pub mod server;
@@ -21,7 +23,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{MethodRouter, any, delete, get, post};
@@ -29,6 +31,7 @@ use hyper::body::Incoming;
 use tower_service::Service as _;
 
 use self::observe::Seen;
+use self::proxy::Upstream;
 use crate::client;
 use crate::metrics::Route;
 use crate::ratings::Ratings;
@@ -81,6 +84,7 @@ pub fn routes() -> Vec<(&'static str, Route, MethodRouter<App>)> {
         ("/rating/{user}/{item}", Route::RatingRead, get(rating::of_user)),
         ("/items/{item}", Route::ItemRead, get(rating::of_item)),
         ("/users/{user}", Route::UserDelete, delete(rating::forget)),
+        ("/api/v1/event", Route::Event, post(events::tell)),
         ("/v1/check", Route::Check, post(v1::check)),
         ("/v1/take", Route::Take, post(v1::take)),
         ("/v1/give", Route::Give, post(v1::give)),
@@ -126,6 +130,29 @@ impl Front {
     }
 }
 
+/// What answers at `PROXY_ADDR`. Clones share everything.
+#[derive(Clone)]
+pub struct Proxy(Arc<(App, Seen, Upstream)>);
+
+impl Proxy {
+    /// For one worker.
+    #[must_use]
+    pub fn new(app: App, upstream: Upstream) -> Self {
+        let seen = Seen::new(&app, Route::Proxy);
+        Self(Arc::new((app, seen, upstream)))
+    }
+
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// None: what goes wrong is a response.
+    pub async fn answer(self, request: hyper::Request<Incoming>) -> Result<Response, Infallible> {
+        let (app, seen, upstream) = &*self.0;
+        let hand_on = |request| proxy::hand_on(app, upstream, request);
+        Ok(observe::observe(seen, request.map(Body::new), hand_on).await)
+    }
+}
+
 /// A router of `routes` in which every answer is counted, and every error is a problem.
 fn build(app: App, routes: Vec<(&'static str, Route, MethodRouter<App>)>) -> Router {
     let seen = |route| from_fn_with_state(Arc::new(Seen::new(&app, route)), observe::layer);
@@ -148,6 +175,21 @@ pub struct Peer(pub IpAddr);
 pub fn peer(request: &Request) -> Result<Peer, problem::Problem> {
     let peer = request.extensions().get::<Peer>().copied();
     peer.ok_or_else(|| problem::Problem::internal("a connection without a peer"))
+}
+
+/// A header that is a text and not empty.
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok()).filter(|text| !text.is_empty())
+}
+
+/// The user that a request names in the field that `USER_HEADER` names.
+fn named_user<'a>(app: &App, headers: &'a HeaderMap) -> Result<Option<&'a str>, problem::Problem> {
+    let field = app.service.config.user_header.as_ref();
+    let user = field.and_then(|field| text(headers, field));
+    if let Some(user) = user {
+        body::check_name("the header of the user", user)?;
+    }
+    Ok(user)
 }
 
 /// The path of a URI as limits see it, however it was written: letters that need no escape are not

@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! |--------|------|
+//! | [`adaptive`] | limits that follow how their backends do |
 //! | [`admin`] | the page for operators: who is limited, what a bucket holds, changes |
 //! | [`recent`] | who has been refused of late |
 //! | [`access`] | whether a caller may: bearer tokens |
@@ -10,6 +11,7 @@
 //! | [`client`] | who sent a request, behind proxies |
 //! | [`limits`] | which limits a request falls under, and what each may be |
 //! | [`check`] | `claw-edge check`: files of limits, as they are understood |
+//! | [`meter`] | what was seen of a backend, and how much it may have in flight |
 //! | [`reload`] | limits that change while requests are decided |
 //! | [`decide`] | pure: charges and the server's answers become a verdict |
 //! | [`redis`] | the connection that decides: deadlines, circuit, coalescing |
@@ -29,6 +31,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod adaptive;
 pub mod admin;
 pub mod background;
 pub mod check;
@@ -38,6 +41,7 @@ pub mod decide;
 pub mod http;
 pub mod intake;
 pub mod limits;
+pub mod meter;
 pub mod metrics;
 pub mod notify;
 pub mod proto;

@@ -1,5 +1,6 @@
 //! What is counted, in the text format of Prometheus. No label names a user.
 
+pub mod adaptive;
 pub mod notify;
 pub mod ratings;
 pub mod redis;
@@ -16,6 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::adaptive::AdaptiveMetrics;
 use self::notify::NotifyMetrics;
 use self::ratings::RatingMetrics;
 use self::redis::RedisMetrics;
@@ -54,6 +56,8 @@ label! {
         ItemRead = "item_read",
         /// `DELETE /users/{user}`.
         UserDelete = "user_delete",
+        /// `POST /api/v1/event`.
+        Event = "event",
         /// `POST /v1/check`.
         Check = "check",
         /// `POST /v1/take`.
@@ -64,6 +68,8 @@ label! {
         Settle = "settle",
         /// `/auth`.
         Auth = "auth",
+        /// What is handed on to the backend.
+        Proxy = "proxy",
         /// `ShouldRateLimit`.
         Rls = "rls",
         /// The address for operators.
@@ -236,6 +242,8 @@ pub struct Metrics {
     pub ratings: RatingMetrics,
     /// Notifications.
     pub notify: NotifyMetrics,
+    /// Limits that follow how their backends do.
+    pub adaptive: AdaptiveMetrics,
 }
 
 impl Default for Metrics {
@@ -292,6 +300,7 @@ impl Default for Metrics {
             redis,
             ratings,
             notify,
+            adaptive: AdaptiveMetrics::default(),
         }
     }
 }
@@ -351,6 +360,7 @@ impl Metrics {
     pub fn text(&self) -> Result<String, fmt::Error> {
         let mut written = String::new();
         text::encode_registry(&mut written, &self.registry)?;
+        self.adaptive.append(&mut written)?;
         plain(&written)
     }
 }

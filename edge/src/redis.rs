@@ -167,7 +167,17 @@ impl Redis {
             let blind = Blind { limit: outcome.charge.limit.name.clone(), decided };
             self.shared.health.metrics.blind.get_or_create(&blind).inc();
         }
-        Verdict::new(outcomes)
+        let verdict = Verdict::new(outcomes);
+        for outcome in &verdict.outcomes {
+            if let Some(adaptive) = &outcome.charge.limit.adaptive {
+                if verdict.allowed {
+                    adaptive.meter.admit();
+                } else if outcome.is_over() {
+                    adaptive.meter.reject();
+                }
+            }
+        }
+        verdict
     }
 
     /// Charges all or none.
@@ -354,7 +364,7 @@ impl Redis {
 
     async fn take_one(&self, charge: &Charge, deadline: Instant) -> Result<Answer, Fault> {
         self.shared.health.metrics.takes.inc();
-        if charge.limit.keep > 0 {
+        if charge.keep > 0 {
             // What stays behind for others is left out of account by all that saves commands.
             return self.send_take(charge, deadline).await;
         }
@@ -565,8 +575,8 @@ fn policy(command: &mut Cmd, limit: &Limit) {
 
 /// What a take leaves for others. A look leaves everything.
 fn keep(command: &mut Cmd, charge: &Charge) {
-    if charge.limit.keep > 0 && charge.cost > 0 {
-        command.arg("KEEP").arg(charge.limit.keep);
+    if charge.keep > 0 && charge.cost > 0 {
+        command.arg("KEEP").arg(charge.keep);
     }
 }
 

@@ -131,7 +131,8 @@ async fn ask(redis: &Redis, asked: &mut [Asked], deadline: Instant) -> Result<()
     let (mut charges, mut gives) = (Vec::new(), Vec::new());
     for one in asked.iter() {
         let Found::Limited { leaf, key, .. } = &one.found else { continue };
-        let charge = |cost| Charge { limit: Arc::clone(&leaf.limit), key: Arc::clone(key), cost };
+        let charge =
+            |cost| Charge { limit: Arc::clone(&leaf.limit), key: Arc::clone(key), cost, keep: 0 };
         let cost = match one.what {
             What::Take(hits) => hits,
             What::Look => 0,
@@ -177,7 +178,7 @@ async fn overdraw(
         match (&one.found, one.what) {
             (Found::Limited { leaf, key, .. }, What::Take(hits)) if is_over => {
                 let (limit, key) = (Arc::clone(&leaf.limit), Arc::clone(key));
-                Some((one, Charge { limit, key, cost: 0 }, hits))
+                Some((one, Charge { limit, key, cost: 0, keep: 0 }, hits))
             }
             _ => None,
         }

@@ -7,11 +7,13 @@ mod listen;
 mod stall;
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use axum::http::Uri;
+use futures_util::join;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use tokio::runtime;
@@ -20,9 +22,12 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use self::listen::{check_free, connections, listen};
+use crate::adaptive::Loops;
 use crate::admin;
 use crate::background::Background;
-use crate::http::{self, App, Front};
+use crate::config::Config;
+use crate::http::proxy::Upstream;
+use crate::http::{self, App, Front, Proxy};
 use crate::redis::Redis;
 use crate::reload;
 use crate::rls::calls::Calls;
@@ -40,6 +45,7 @@ struct Door {
     http: TcpListener,
     grpc: TcpListener,
     ops: Option<TcpListener>,
+    proxy: Option<(TcpListener, Upstream)>,
     rooms: Rooms,
 }
 
@@ -49,6 +55,7 @@ struct Rooms {
     http: Arc<Seats>,
     grpc: Arc<Seats>,
     ops: Arc<Seats>,
+    proxy: Arc<Seats>,
 }
 
 /// Serves until SIGTERM or SIGINT, and lets open requests end.
@@ -63,10 +70,12 @@ pub fn serve(service: Service) -> io::Result<()> {
     };
     let config = &service.config;
     let (http, grpc, ops) = (config.http_addr, config.grpc_addr, config.ops_addr);
-    for address in [http, grpc, ops] {
+    let upstream = config.proxy_addr.zip(config.upstream.as_ref());
+    for address in [http, grpc, ops].into_iter().chain(config.proxy_addr) {
         check_free(address)?;
     }
     let background = Background::new(Arc::clone(&service)).map_err(io::Error::other)?;
+    let loops = Loops::new(Arc::clone(&service)).map_err(io::Error::other)?;
     let runtime = runtime()?;
     // Before anybody can see that the service is there, and end it.
     let signals = {
@@ -78,8 +87,9 @@ pub fn serve(service: Service) -> io::Result<()> {
         )
     };
     let room = |most| Arc::new(Seats::new(most));
-    let most = connections(service.config.max_connections);
-    let rooms = Rooms { http: room(most), grpc: room(most), ops: room(OPS_CONNECTIONS) };
+    let most = connections(config.max_connections, addresses(config));
+    let rooms =
+        Rooms { http: room(most), grpc: room(most), ops: room(OPS_CONNECTIONS), proxy: room(most) };
     let threads: Vec<thread::JoinHandle<io::Result<()>>> = (0..workers)
         .map(|index| {
             let service = Arc::clone(&service);
@@ -90,6 +100,7 @@ pub fn serve(service: Service) -> io::Result<()> {
                 http: listen(http)?,
                 grpc: listen(grpc)?,
                 ops: (index == 0).then(|| listen(ops)).transpose()?,
+                proxy: upstream.map(|(address, uri)| door_of_proxy(address, uri)).transpose()?,
                 rooms: rooms.clone(),
             };
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(app, door))
@@ -106,10 +117,17 @@ pub fn serve(service: Service) -> io::Result<()> {
             drop(end);
         }
     });
+    let loops = runtime.spawn({
+        let end = EndsAll(Arc::clone(&service));
+        async move {
+            loops.run().await;
+            drop(end);
+        }
+    });
     runtime.block_on(async {
         wait_for_end(&service, signals).await;
-        // It ends with the service, or has broken off before.
-        let _ = background.await;
+        // They end with the service, or have broken off before.
+        let _ = join!(background, loops);
     });
     for thread in threads {
         thread.join().map_err(|_| io::Error::other("a worker panicked"))??;
@@ -120,6 +138,16 @@ pub fn serve(service: Service) -> io::Result<()> {
         let _ = runtime.block_on(async { timeout(LAST_TRACES, export).await });
     }
     Ok(())
+}
+
+/// How many sockets may be open for each connection that is let in: those of both addresses, and of
+/// what is handed on both of the client's and of the backend's.
+fn addresses(config: &Config) -> u64 {
+    if config.proxy_addr.is_some() { 4 } else { 2 }
+}
+
+fn door_of_proxy(address: SocketAddr, uri: &Uri) -> io::Result<(TcpListener, Upstream)> {
+    Ok((listen(address)?, Upstream::new(uri).map_err(io::Error::other)?))
 }
 
 fn runtime() -> io::Result<runtime::Runtime> {
@@ -183,7 +211,13 @@ async fn serve_all(app: App, door: Door) -> io::Result<()> {
     let front = Front::new(app.clone());
     let handler = service_fn(move |request| front.clone().answer(request));
     let http = connections::serve(door.http, handler, door.rooms.http, Arc::clone(&app.service));
-    let served = tokio::try_join!(http, grpc, ops).map(|_| ());
+    let proxy = async {
+        let Some((listener, upstream)) = door.proxy else { return Ok(()) };
+        let proxy = Proxy::new(app.clone(), upstream);
+        let handler = service_fn(move |request| proxy.clone().answer(request));
+        connections::serve(listener, handler, door.rooms.proxy, Arc::clone(&app.service)).await
+    };
+    let served = tokio::try_join!(http, grpc, ops, proxy).map(|_| ());
     app.redis.end().await;
     served
 }

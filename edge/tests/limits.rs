@@ -152,8 +152,8 @@ fn the_environments_limits_come_first() {
 /// Each region adapts to its own backend: one pattern leaves out those buckets and no others.
 #[test]
 fn buckets_of_adaptive_limits_are_told_from_all_others() {
-    let file = "limits: [{name: shop, capacity: 4, refill: 1, adaptive: true},
-                         {name: all, capacity: 4, refill: 1, adaptive: false}]";
+    let file = "limits: [{name: shop, capacity: 4, refill: 1, adaptive: {}},
+                         {name: all, capacity: 4, refill: 1}]";
     let flags = ["--capacity=5", "--refill=1", "--user-capacity=3", "--user-refill=1"];
     let limits = load(file, &flags);
     let told = charges(&limits, "rating GET b.org/ user=ann");
@@ -161,7 +161,9 @@ fn buckets_of_adaptive_limits_are_told_from_all_others() {
     for (charge, is_shared) in told.split(", ").zip([true, true, false, true]) {
         assert_eq!(claw_core::glob::matches(b"[^@]*", charge.as_bytes()), is_shared, "{charge}");
     }
-    assert!(limits.to_string().contains("shop: 4 tokens, 1 more in each 1s; adaptive\n"));
+    assert!(limits.to_string().contains(
+        "shop: 4 tokens, 1 more in each 1s; adaptive off_path shadow, 0.05 to 10 in each second\n"
+    ));
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,9 +20,11 @@ use claw_edge::limits;
 use claw_edge::service::Service;
 use claw_testkit::{
     Cluster, Random, Server, ask, error, eventually, fields, int, run, slot_of, soak,
+    wait_for_offset,
 };
 use common::api::{get, send, start};
 use common::ratings::{LIBRARY, Record, expected, follow, load, rate, stored};
+use common::redis::{Encrypted, Sentinel};
 use common::relay::Relay;
 use common::{Edge, PATIENCE, TICK};
 use redis::Connection;
@@ -318,6 +320,44 @@ fn a_region_may_be_a_cluster() {
     });
 }
 
+#[test]
+fn a_peer_is_believed_over_tls_only_with_a_certificate_that_is_trusted() {
+    let (own, peer, stranger) = (Server::start(), Encrypted::start(), Encrypted::start());
+    let rules = rules("regions.md", "follower").replace(">password", ">hidden");
+    run(&mut peer.server.connection(), &[&format!("ACL SETUSER follower {rules}")]);
+    let us = start(&peer.server.url(), &[("REGION", "us")]);
+    assert_eq!(rate(&us, "ann", "tea", "4").status, 200);
+
+    let peers = format!("us=rediss://follower:hidden@{}", peer.address());
+    let eu = |authority: &str| {
+        let builder = Edge::builder(&own.url()).env("DECISION_TIMEOUT", "5s").env("REGION", "eu");
+        builder.env("RATINGS_PEERS", &peers).env("REDIS_CA_FILE", authority)
+    };
+    let wary = eu(&stranger.authority()).start();
+    let why = r#"peer="us""#;
+    eventually(PATIENCE, TICK, "the certificate to be refused", || {
+        wary.log()
+            .lines()
+            .any(|line| line.contains(why) && line.contains("invalid peer certificate"))
+    });
+    assert_eq!(rate(&wary, "bob", "tea", "3").status, 200, "its own region works");
+    assert_eq!(get(wary.http, "/rating/ann/tea").status, 404);
+    let metrics = String::from_utf8(wary.ops("/metrics").body).unwrap();
+    assert!(!metrics.contains("hidden") && !wary.log().contains("hidden"), "{}", wary.log());
+    drop(wary);
+
+    let mut broken = eu(&peer.key()).launch();
+    assert!(!broken.wait().success());
+    let log = broken.log();
+    assert!(log.contains("RATINGS_PEERS, us: ") && log.contains("no certificate in it"), "{log}");
+    assert!(!log.contains("hidden"), "{log}");
+
+    let trusting = eu(&peer.authority()).start();
+    eventually(PATIENCE, TICK, "the peer is followed", || {
+        get(trusting.http, "/items/tea").body == r#"{"item_id":"tea","count":2,"mean":3.5}"#
+    });
+}
+
 /// Loads a library whose clock goes otherwise, and lets nobody load another one.
 fn set_clock(server: &Server, hours: i64) {
     let there = "return tonumber(time[1]) * 1000000 + tonumber(time[2])";
@@ -503,17 +543,7 @@ fn nothing_accepted_is_lost_when_edges_and_servers_are_killed() {
     thread::scope(|scope| {
         for (place, region) in regions.iter().enumerate() {
             let (is_over, accepted) = (&is_over, &accepted);
-            scope.spawn(move || {
-                let mut random = Random::new(place as u64);
-                while !is_over.load(Ordering::Relaxed) {
-                    let ports: Vec<u16> =
-                        region.edges.lock().unwrap().iter().map(|edge| edge.http).collect();
-                    let Some(record) = try_rate(random.choose(&ports), &mut random) else {
-                        continue;
-                    };
-                    accepted.lock().unwrap().push(record);
-                }
-            });
+            scope.spawn(move || rate_until(is_over, region, place as u64, accepted));
         }
         let mut random = Random::new(7);
         for round in 0..8 * soak() {
@@ -540,13 +570,32 @@ fn nothing_accepted_is_lost_when_edges_and_servers_are_killed() {
     let accepted = accepted.into_inner().unwrap();
     assert!(accepted.len() > 100, "{} were accepted", accepted.len());
     for record in &accepted {
-        let is_there = held.get(&format!("{{ratings}}:user:{}", record.user)).is_some_and(|user| {
-            let words: Vec<&str> = user[&record.item].split(' ').collect();
-            // It, or what is later.
-            (words[1].parse::<u64>().unwrap(), words[2]) >= (record.stamp, &record.region)
-        });
-        assert!(is_there, "{record:?}");
+        assert!(is_held(&held, record), "{record:?}");
     }
+}
+
+/// Rates by any of a region's instances, and notes what is accepted.
+fn rate_until(is_over: &AtomicBool, region: &Region, seed: u64, accepted: &Mutex<Vec<Record>>) {
+    let mut random = Random::new(seed);
+    while !is_over.load(Ordering::Relaxed) {
+        let ports: Vec<u16> = region.edges.lock().unwrap().iter().map(|edge| edge.http).collect();
+        // There is none while it is being replaced.
+        if ports.is_empty() {
+            thread::sleep(TICK);
+            continue;
+        }
+        let Some(record) = try_rate(random.choose(&ports), &mut random) else { continue };
+        accepted.lock().unwrap().push(record);
+    }
+}
+
+/// Whether it is there, or what is later.
+fn is_held(held: &BTreeMap<String, BTreeMap<String, String>>, record: &Record) -> bool {
+    let user = held.get(&format!("{{ratings}}:user:{}", record.user));
+    user.and_then(|user| user.get(&record.item)).is_some_and(|value| {
+        let words: Vec<&str> = value.split(' ').collect();
+        (words[1].parse::<u64>().unwrap(), words[2]) >= (record.stamp, &record.region)
+    })
 }
 
 /// Rates something, if the service and its server are there.
@@ -567,6 +616,91 @@ fn try_rate(port: u16, random: &mut Random) -> Option<Record> {
         stamp: told["stamp"].as_u64().unwrap(),
         region: told["region"].as_str().unwrap().to_owned(),
     })
+}
+
+/// The stamps of what a server has told of its region's ratings.
+fn told(server: &Server) -> BTreeSet<u64> {
+    let entries: Vec<(String, BTreeMap<String, String>)> =
+        ask(&mut server.connection(), "XRANGE {ratings}:outbox - +");
+    entries.into_iter().map(|(_, entry)| entry["stamp"].parse().unwrap()).collect()
+}
+
+#[test]
+fn a_failover_loses_only_what_nobody_but_the_old_master_knew() {
+    let mut old = Server::builder().config("appendonly", "yes").config("save", "").start();
+    let new = Server::replica_of(&old).start();
+    let other = Server::start();
+    let sentinel = Sentinel::start(&old);
+    let (eu_url, us_url) = (sentinel.url(), other.url());
+    let eu = || {
+        let peers = format!("us={us_url}");
+        start(&eu_url, &[("REGION", "eu"), ("RATINGS_PEERS", &peers), ("WORKERS", "1")])
+    };
+    let us = || {
+        let peers = format!("eu={eu_url}");
+        start(&us_url, &[("REGION", "us"), ("RATINGS_PEERS", &peers), ("WORKERS", "1")])
+    };
+    let regions =
+        [eu(), us()].map(|edge| Region { server: Mutex::new(None), edges: Mutex::new(vec![edge]) });
+    let rated = |place: usize, user: &str| {
+        let edges = regions[place].edges.lock().unwrap();
+        let edge = edges.first().unwrap();
+        get(edge.http, &format!("/rating/{user}/tea")).status == 200
+    };
+    let is_over = AtomicBool::new(false);
+    let accepted: Mutex<Vec<Record>> = Mutex::default();
+    thread::scope(|scope| {
+        for (place, region) in regions.iter().enumerate() {
+            let (is_over, accepted) = (&is_over, &accepted);
+            scope.spawn(move || rate_until(is_over, region, place as u64, accepted));
+        }
+        let give = |user: &str| {
+            let edges = regions[0].edges.lock().unwrap();
+            assert_eq!(rate(&edges[0], user, "tea", "4").status, 200);
+        };
+        give("replicated");
+        eventually(PATIENCE, TICK, "the other region hears of it", || rated(1, "replicated"));
+        wait_for_offset(&old, &new);
+        // The replica hears no more, and answers the sentinel as before.
+        run(&mut new.connection(), &["CONFIG SET masterauth wrong", "CLIENT KILL TYPE master"]);
+        give("heard");
+        eventually(PATIENCE, TICK, "the other region hears of it", || rated(1, "heard"));
+        drop(regions[1].edges.lock().unwrap().pop());
+        give("unheard");
+        old.crash();
+        regions[1].edges.lock().unwrap().push(us());
+        eventually(PATIENCE, TICK, "the replica takes ratings", || {
+            let edges = regions[0].edges.lock().unwrap();
+            rate(&edges[0], "later", "tea", "4").status == 200
+        });
+        eventually(PATIENCE, TICK, "the other region hears of it", || rated(1, "later"));
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let servers = [new, other];
+    let held = await_equal(&servers);
+    let is_there = |user: &str| held.contains_key(&format!("{{ratings}}:user:{user}"));
+    let found = ["replicated", "heard", "unheard", "later"].map(is_there);
+    assert_eq!(found, [true, true, false, true]);
+
+    // A master may be told to take nothing on its own.
+    run(&mut servers[0].connection(), &["CONFIG SET min-replicas-to-write 1"]);
+    let edges = regions[0].edges.lock().unwrap();
+    assert_eq!(rate(&edges[0], "later", "tea", "3").status, 503);
+    run(&mut servers[0].connection(), &["CONFIG SET min-replicas-to-write 0"]);
+    assert_eq!(rate(&edges[0], "later", "tea", "3").status, 200);
+
+    // Without the sentinel the old master shows once more what it had accepted.
+    drop(sentinel);
+    let (had, has) = (told(&old.restart()), told(&servers[0]));
+    let accepted = accepted.into_inner().unwrap();
+    for region in ["eu", "us"] {
+        let count = accepted.iter().filter(|record| record.region == region).count();
+        assert!(count > 50, "{count} were accepted in {region}");
+    }
+    for record in accepted.iter().filter(|record| !is_held(&held, record)) {
+        let was_not_replicated = had.contains(&record.stamp) && !has.contains(&record.stamp);
+        assert!(record.region == "eu" && was_not_replicated, "{record:?}");
+    }
 }
 
 // Figures for docs/edge/regions.md: `make bench-ratings`.

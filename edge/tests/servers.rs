@@ -10,58 +10,23 @@
 
 mod common;
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
-use std::{fs, thread};
 
-use claw_testkit::{
-    Cluster, Server, ask, eventually, free_port, run, server_binary, slot_of, spawn,
-    wait_for_offset,
-};
+use claw_testkit::{Cluster, Server, ask, eventually, free_port, run, slot_of, wait_for_offset};
+use common::redis::{Encrypted, Sentinel};
 use common::{Edge, PATIENCE, TICK, server};
-use tempfile::TempDir;
 
 fn left(edge: &Edge, user: &str) -> Option<i64> {
     edge.rate(user).number("ratelimit", "r=")
 }
 
-/// Makes a certificate for 127.0.0.1, signed by an authority of its own, in `dir`.
-fn certificates(dir: &Path) {
-    for arguments in [
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority \
-         -keyout ca.key -out ca.pem",
-        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=server \
-         -keyout server.key -out server.csr",
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
-         -extfile names -out server.pem",
-    ] {
-        fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
-        let output = Command::new("openssl")
-            .args(arguments.split_ascii_whitespace())
-            .current_dir(dir)
-            .output()
-            .expect("openssl runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-}
-
 #[test]
 fn tls_is_trusted_only_when_the_authority_is_named() {
-    let dir = tempfile::tempdir().unwrap();
-    certificates(dir.path());
-    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let port = free_port();
-    let _server = Server::builder()
-        .config("tls-port", port.to_string())
-        .config("tls-cert-file", file("server.pem"))
-        .config("tls-key-file", file("server.key"))
-        .config("tls-ca-cert-file", file("ca.pem"))
-        .config("tls-auth-clients", "no")
-        .start();
-    let url = format!("rediss://127.0.0.1:{port}");
-    let trusting = Edge::limiting(&url, 100, 0).env("REDIS_CA_FILE", file("ca.pem")).start();
+    let server = Encrypted::start();
+    let url = format!("rediss://{}", server.address());
+    let trusting = Edge::limiting(&url, 100, 0).env("REDIS_CA_FILE", server.authority()).start();
     assert_eq!(left(&trusting, "ann"), Some(99));
 
     let other = Edge::limiting(&url, 100, 0).start();
@@ -72,7 +37,7 @@ fn tls_is_trusted_only_when_the_authority_is_named() {
     assert_eq!(left(&other, "ann"), None, "nothing was asked of it");
     assert_eq!(left(&trusting, "ann"), Some(98));
 
-    let mut broken = Edge::limiting(&url, 100, 0).env("REDIS_CA_FILE", file("server.key")).launch();
+    let mut broken = Edge::limiting(&url, 100, 0).env("REDIS_CA_FILE", server.key()).launch();
     assert!(!broken.wait().success());
     assert_eq!(broken.logged("no certificate in it"), 1, "{}", broken.log());
 }
@@ -102,39 +67,12 @@ fn a_user_needs_no_more_than_the_docs_say() {
     }
 }
 
-/// A sentinel that watches `master` as `main`.
-fn sentinel(master: &Server) -> (Child, u16, TempDir) {
-    let dir = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let config = format!(
-        "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor main 127.0.0.1 {} 1\n\
-         sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n",
-        dir.path().display(),
-        master.port()
-    );
-    let path = dir.path().join("sentinel.conf");
-    fs::write(&path, config).unwrap();
-    let mut command = Command::new(server_binary());
-    command.arg(path).arg("--sentinel").stdin(Stdio::null()).stdout(Stdio::null());
-    (spawn(command), port, dir)
-}
-
 #[test]
 fn a_failover_by_sentinels_is_followed() {
     let mut master = server();
     let replica = Server::replica_of(&master).start();
-    let (mut process, port, _dir) = sentinel(&master);
-    // The first sentinel of the list is dead.
-    let url = format!("redis+sentinel://127.0.0.1:{},127.0.0.1:{port}/main", free_port());
-    let mut control = None;
-    eventually(PATIENCE, TICK, "the sentinel to know the replica", || {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
-        let Ok(mut connection) = client.get_connection() else { return false };
-        let known: String = ask(&mut connection, "INFO sentinel");
-        control = Some(connection);
-        known.contains("status=ok") && known.contains("slaves=1")
-    });
-    let edge = Edge::limiting(&url, 100, 0).env("WORKERS", "1").start();
+    let sentinel = Sentinel::start(&master);
+    let edge = Edge::limiting(&sentinel.url(), 100, 0).env("WORKERS", "1").start();
     assert_eq!(left(&edge, "ann"), Some(99), "{}", edge.log());
     wait_for_offset(&master, &replica);
 
@@ -146,8 +84,6 @@ fn a_failover_by_sentinels_is_followed() {
         told.is_some()
     });
     assert_eq!(told, Some(98), "the replica knows what was taken");
-    process.kill().unwrap();
-    process.wait().unwrap();
 }
 
 /// The users `user:0`, `user:1` .. of whom the keys lie in the slots of `node`.

@@ -77,6 +77,26 @@ pub fn regions_are_cut_apart_and_the_books_balance() {
         });
     }
 
+    // A rating that is given in a region, and whether one region has it, by user.
+    let rate = |region: usize, user: &str| {
+        let body = format!(r#"{{"user_id":"{user}","item_id":"tea","rating":4}}"#);
+        let response = send(doors[region].0, "POST", "/rating", user, &body);
+        assert_eq!(status(&response), Some(200), "{user} in {region}: {response}");
+    };
+    let has = |region: usize, user: &str| {
+        let response = get(doors[region].0, &format!("/rating/{user}/tea"), user);
+        let status = status(&response);
+        assert!(matches!(status, Some(200 | 404)), "{user} in {region}: {response}");
+        status == Some(200)
+    };
+    let raters = ["eve", "fay", "gil", "hal"];
+    let everywhere = |what: &str, users: &[&str]| {
+        eventually(PATIENCE, TICK, what, || users.iter().all(|user| has(0, user) && has(1, user)));
+    };
+    rate(0, raters[0]);
+    rate(1, raters[1]);
+    everywhere("both to have both ratings", &raters[..2]);
+
     assert_eq!((take(0, 15), take(1, 15)), (15, 15));
     let both_know = |what: &str, left: i64| {
         eventually(PATIENCE, TICK, what, || {
@@ -102,10 +122,19 @@ pub fn regions_are_cut_apart_and_the_books_balance() {
     // and of late.
     let apart = take(0, 10) + take(1, 10);
     assert!(apart > 0, "nothing was granted while they were cut apart");
+    rate(0, raters[2]);
+    rate(1, raters[3]);
+    assert_eq!([0, 1].map(|region| has(region, raters[2])), [true, false]);
+    assert_eq!([0, 1].map(|region| has(region, raters[3])), [false, true]);
     compose.heal();
     let left = CAPACITY - 30 - apart;
     both_know("both to know all takes", left);
     silent("0", "Prometheus to see that both are heard");
+    everywhere("both to have all ratings", &raters);
+    for (port, _) in doors {
+        let item = get(port, "/items/tea", "");
+        assert!(item.ends_with(r#"{"item_id":"tea","count":4,"mean":4}"#), "{item}");
+    }
 
     // Not one token more than there were, whichever region is asked.
     assert_eq!(take(0, left), left);
@@ -126,10 +155,16 @@ pub fn regions_are_cut_apart_and_the_books_balance() {
 }
 
 fn get(port: u16, path: &str, user: &str) -> String {
+    send(port, "GET", path, user, "")
+}
+
+fn send(port: u16, method: &str, path: &str, user: &str, body: &str) -> String {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return String::new() };
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx-user: {user}\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx-user: {user}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
     );
     let mut response = Vec::new();
     // Nobody may listen yet behind the port.

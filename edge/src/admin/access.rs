@@ -276,7 +276,8 @@ impl Access {
             return Err(Problem::internal("the policies of logins are out of bounds"));
         };
         let network = rule::network(address).to_string();
-        let charge = |limit: &Arc<Limit>, key| Charge { limit: Arc::clone(limit), key, cost: 1 };
+        let charge =
+            |limit: &Arc<Limit>, key| Charge { limit: Arc::clone(limit), key, cost: 1, keep: 0 };
         let charges =
             vec![charge(one, one.key(Some(network.as_bytes()))), charge(all, all.key(None))];
         let verdict = app.redis.decide(Plan::new(charges)).await;

@@ -16,10 +16,11 @@ use serde_json::{Value as Json_, json};
 use super::access::{Note, Visitor, check_form};
 use super::bucket::{self, readable};
 use super::reply::{number_of, text_of};
-use super::{Admin, PATH, audit};
+use super::{Admin, PATH, adaptive, audit};
 use crate::http::App;
 use crate::http::body::{self, check_name};
 use crate::http::problem::Problem;
+use crate::limits::adaptive::Mode;
 use crate::redis::Fault;
 
 /// Resets the policy of a bucket and keeps its weight.
@@ -79,6 +80,14 @@ struct Parked {
     csrf: String,
     id: String,
     action: String,
+}
+
+#[derive(Deserialize)]
+struct Switch {
+    #[serde(default)]
+    csrf: String,
+    route: String,
+    mode: String,
 }
 
 /// Reads a form, or the same as an object of texts in JSON.
@@ -236,6 +245,32 @@ pub async fn parked(admin: &Admin, request: Request) -> Result<Response, Problem
     finish(admin, &visitor, &format!("{PATH}#parked"), done.await)
 }
 
+/// `POST /admin/adaptive`: the loop of the adaptive limit `route` is switched to `mode`: `off`,
+/// `shadow`, `canary` or `on`, at all instances; `settings` goes back to what the file of limits says.
+///
+/// # Errors
+/// As [`weight`].
+pub async fn switch(admin: &Admin, request: Request) -> Result<Response, Problem> {
+    let (visitor, form) = begin::<Switch>(admin, request).await?;
+    let done = async {
+        let mode = match form.mode.as_str() {
+            "settings" => None,
+            text => Some(Mode::of_text(text).ok_or_else(|| {
+                Problem::invalid("mode has to be off, shadow, canary, on or settings")
+            })?),
+        };
+        let shared = adaptive::shared(&admin.app, &form.route);
+        let shared = shared.ok_or_else(|| {
+            Problem::wrong(StatusCode::NOT_FOUND, "there is no adaptive limit of this name")
+        })?;
+        done_or_told(admin, &visitor, "a switch", shared.switch(mode).await).await?;
+        let what = format!("adaptive limit {}: {}", form.route, form.mode);
+        audit::note(&admin.app, &visitor, &what).await;
+        Ok((format!("Done: {what}."), json!({"route": form.route, "mode": form.mode})))
+    };
+    finish(admin, &visitor, &format!("{PATH}#adaptive"), done.await)
+}
+
 /// What every change begins with: who wants it, and what.
 async fn begin<T: DeserializeOwned + Form>(
     admin: &Admin,
@@ -263,7 +298,7 @@ macro_rules! forms {
         }
     )*};
 }
-forms!(Weight, Policy, Bucket, Parked);
+forms!(Weight, Policy, Bucket, Parked, Switch);
 
 /// Tells a program in JSON, and leads a browser back to where the change is seen.
 fn finish(

@@ -14,7 +14,7 @@ use super::bucket::{self, Shown};
 use super::change::in_words;
 use super::regions::{self, Regions};
 use super::reply::text_of;
-use super::{Admin, audit};
+use super::{Admin, adaptive, audit};
 use crate::http::problem::Problem;
 use crate::notify::Parked;
 
@@ -50,6 +50,7 @@ struct Home<'a> {
     live: Live,
     limits: String,
     rules: Result<String, String>,
+    adaptive: Result<Vec<adaptive::Shown>, String>,
     parked: Result<Vec<Undelivered>, String>,
     changes: Result<Vec<Row>, String>,
 }
@@ -96,9 +97,10 @@ pub async fn home(admin: &Admin, request: Request) -> Result<Response, Problem> 
     let app = &admin.app;
     let mut rules = redis::cmd("CONFIG");
     rules.arg("GET").arg("claw.policies");
-    let (live, rules, parked, changes) = futures_util::join!(
+    let (live, rules, adaptive, parked, changes) = futures_util::join!(
         live_part(admin),
         app.redis.call_server::<Value>(&rules),
+        adaptive::read(app),
         admin.notify.parked(ROWS),
         audit::latest(app, ROWS),
     );
@@ -112,6 +114,7 @@ pub async fn home(admin: &Admin, request: Request) -> Result<Response, Problem> 
         live,
         limits: app.service.limits.load().to_string(),
         rules: rules.map(|map| text_of(&map, "claw.policies").replace("; ", "\n")).map_err(words),
+        adaptive: adaptive.map_err(words),
         parked: parked.map(|parked| parked.into_iter().map(undelivered).collect()).map_err(words),
         changes: changes.map(|changes| changes.into_iter().map(row).collect()).map_err(words),
     };

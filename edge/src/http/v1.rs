@@ -196,7 +196,11 @@ fn bucket(
     };
     // As limits themselves write what is long.
     let key = limit.key(Some(limits::part(key).as_bytes()));
-    Ok(Charge { limit, key, cost })
+    if limit.adaptive.is_some() && cost != 1 {
+        return Err(Problem::invalid("an adaptive limit counts requests: one token for each"));
+    }
+    let keep = limit.keep;
+    Ok(Charge { limit, key, cost, keep })
 }
 
 impl PolicyBody {

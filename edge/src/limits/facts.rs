@@ -15,6 +15,8 @@ pub enum Route {
     Rating,
     /// Forward authentication.
     Auth,
+    /// What is handed on to the backend.
+    Proxy,
 }
 
 /// What limits may know of a request that came over HTTP. For forward authentication it is the

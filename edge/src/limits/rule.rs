@@ -41,7 +41,7 @@ pub struct When {
 }
 
 /// A text, or with a `*` at its end what a text begins with.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     pub(super) text: String,
     pub(super) is_prefix: bool,
@@ -109,7 +109,11 @@ impl Rule {
                 self.limit.key(Some(subject.as_bytes()))
             }
         };
-        Some(Charge { limit: Arc::clone(&self.limit), key, cost: self.cost.tokens(facts) })
+        let keep = match &self.limit.adaptive {
+            Some(adaptive) => adaptive.keep(facts).max(self.limit.keep),
+            None => self.limit.keep,
+        };
+        Some(Charge { limit: Arc::clone(&self.limit), key, cost: self.cost.tokens(facts), keep })
     }
 }
 
@@ -163,7 +167,9 @@ impl Pattern {
         }
     }
 
-    fn fits(&self, text: &str) -> bool {
+    /// Whether `text` is it, or begins with it.
+    #[must_use]
+    pub fn fits(&self, text: &str) -> bool {
         if self.is_prefix { text.starts_with(&self.text) } else { text == self.text }
     }
 }

@@ -34,7 +34,7 @@ pub fn peers(config: &Config) -> Result<Vec<Peer>, String> {
             redis_password_file: config.ratings_peers_password_file.clone(),
             ..config.patient()
         };
-        let redis = Redis::new(&theirs, Arc::new(Health::background())).map_err(wrong)?;
+        let redis = Redis::new(&theirs, Arc::new(Health::of_peer(&name))).map_err(wrong)?;
         peers.push(Peer { name, redis });
     }
     Ok(peers)

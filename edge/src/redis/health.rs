@@ -22,21 +22,42 @@ pub struct Health {
     open: Mutex<HashMap<String, usize>>,
     /// When an error was last told, by its first word.
     told: Mutex<HashMap<String, Instant>>,
-    /// Whether limits are decided there. Whoever works in the background speaks for himself.
-    decides: bool,
+    purpose: Purpose,
+}
+
+/// What servers are asked for.
+#[derive(Debug)]
+enum Purpose {
+    /// To decide limits.
+    Decisions,
+    /// For work in the background, which speaks for itself.
+    Background,
+    /// For what another region, of this name, has rated.
+    Peer(String),
 }
 
 impl Health {
     /// Counts in `metrics`.
     #[must_use]
     pub fn new(metrics: RedisMetrics) -> Self {
-        Self { metrics, open: Mutex::default(), told: Mutex::default(), decides: true }
+        Self {
+            metrics,
+            open: Mutex::default(),
+            told: Mutex::default(),
+            purpose: Purpose::Decisions,
+        }
     }
 
     /// For connections of work in the background, which are not counted.
     #[must_use]
     pub fn background() -> Self {
-        Self { decides: false, ..Self::new(RedisMetrics::default()) }
+        Self { purpose: Purpose::Background, ..Self::new(RedisMetrics::default()) }
+    }
+
+    /// For connections to the server of another region, which are not counted.
+    #[must_use]
+    pub fn of_peer(name: &str) -> Self {
+        Self { purpose: Purpose::Peer(name.to_owned()), ..Self::background() }
     }
 
     /// A circuit has opened.
@@ -45,16 +66,25 @@ impl Health {
         let mut open = locked(&self.open);
         let workers = open.entry(server.to_owned()).or_default();
         *workers = workers.saturating_add(1);
-        if *workers == 1 && self.decides {
-            tracing::error!(server, why, "Redis cannot be asked: limits fail open or closed");
-        } else if *workers == 1 {
-            tracing::warn!(server, why, "Redis cannot be asked: work in the background waits");
+        if *workers != 1 {
+            return;
+        }
+        match &self.purpose {
+            Purpose::Decisions => {
+                tracing::error!(server, why, "Redis cannot be asked: limits fail open or closed");
+            }
+            Purpose::Background => {
+                tracing::warn!(server, why, "Redis cannot be asked: work in the background waits");
+            }
+            Purpose::Peer(peer) => {
+                tracing::warn!(peer, server, why, "a peer cannot be asked for its ratings");
+            }
         }
     }
 
     /// A circuit has closed.
     pub(super) fn closed(&self, server: &str) {
-        if self.left(server) && self.decides {
+        if self.left(server) && self.decides() {
             tracing::info!(server, "Redis answers again");
         }
     }
@@ -73,11 +103,15 @@ impl Health {
         is_last
     }
 
+    fn decides(&self) -> bool {
+        matches!(self.purpose, Purpose::Decisions)
+    }
+
     /// A command has had no answer.
     pub(super) fn fault(&self, fault: &Fault) {
         self.metrics.faults.get_or_create(&Label { kind: fault.kind() }).inc();
         let Fault::Refused { code, text } = fault else { return };
-        if !self.decides {
+        if !self.decides() {
             return;
         }
         let now = Instant::now();

@@ -11,8 +11,6 @@ const BACKLOG: i32 = 4096;
 /// Open files besides these connections: those of operators, listeners, connections to Redis, files
 /// that are read.
 const OTHER_FILES: u64 = 512;
-/// Addresses that have so many connections each.
-const ADDRESSES: u64 = 2;
 
 /// Makes sure that nobody listens on `address` yet. Listeners of workers share it, and so
 /// would another program's that asks for the same.
@@ -42,12 +40,12 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// How many connections each of two addresses may have: `wanted`, or as many as the limit of open
+/// How many connections each of so many addresses may have: `wanted`, or as many as the limit of open
 /// files allows when that cannot be raised far enough.
 #[must_use]
-pub fn connections(wanted: usize) -> usize {
+pub fn connections(wanted: usize, addresses: u64) -> usize {
     let needed = u64::try_from(wanted).unwrap_or(u64::MAX);
-    let needed = needed.saturating_mul(ADDRESSES).saturating_add(OTHER_FILES);
+    let needed = needed.saturating_mul(addresses).saturating_add(OTHER_FILES);
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {
         return wanted;
@@ -61,7 +59,7 @@ pub fn connections(wanted: usize) -> usize {
     if most >= needed {
         return wanted;
     }
-    let allowed = most.saturating_sub(OTHER_FILES).checked_div(ADDRESSES);
+    let allowed = most.saturating_sub(OTHER_FILES).checked_div(addresses);
     let allowed = allowed.and_then(|most| usize::try_from(most).ok()).unwrap_or(wanted);
     tracing::warn!(
         wanted,

@@ -13,6 +13,7 @@
 pub mod api;
 pub mod http;
 pub mod ratings;
+pub mod redis;
 pub mod relay;
 pub mod rls;
 pub mod tools;
