@@ -294,6 +294,10 @@ fn the_rights_that_the_pages_name_are_enough() {
         assert_eq!(send(edge.http, "DELETE", "/users/cid", &[], "").status, 204);
     }
     assert_eq!(await_equal(&servers)["{ratings}:item:tea"]["count"], "2");
+    for edge in &edges {
+        let page = get(edge.ops, "/admin/live").body;
+        assert!(page.contains("<td>shares nothing</td>"), "{page}");
+    }
     for server in &servers {
         let denied: Vec<String> = ask(&mut server.connection(), "ACL LOG");
         assert_eq!(denied, Vec::<String>::new());
