@@ -20,6 +20,7 @@
 //! | [`rls`] | Envoy's rate limit service, over gRPC |
 //! | [`metrics`] | what is counted |
 //! | [`traces`] | spans for a collector of OpenTelemetry |
+//! | [`hex`] | bytes as hexadecimal digits |
 //! | [`tls`] | whom it trusts that it asks over TLS |
 //! | [`service`] | what all workers share |
 //! | [`serve`] | workers, listeners, and the end of the service |
@@ -33,6 +34,7 @@ pub mod check;
 pub mod client;
 pub mod config;
 pub mod decide;
+pub mod hex;
 pub mod http;
 pub mod limits;
 pub mod metrics;
