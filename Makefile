@@ -14,6 +14,8 @@
 # make bench-sync  what region sync and each further region cost, and how fast it is;
 #             both compare with another build of the module: AGAINST=path;
 #             BENCH="--rounds 15" hands on options, see claw-bench --help
+# make audit  the crates that this builds on: licences, origins, and what is known against
+#             them; ADVISORY_DB=path, a clone of RustSec's, where that cannot be fetched
 # make fuzz   coverage-guided fuzzing of the pure crate, FUZZ seconds a target;
 #             needs a nightly toolchain and cargo-fuzz
 # make newer-server-tests
@@ -44,7 +46,7 @@ BENCH_OPTIONS = $(if $(AGAINST),--against "$(AGAINST)") $(BENCH)
 
 export REDIS_CLAW_MODULE ?= $(abspath $(MODULE))
 
-.PHONY: build demo regions run edge test lint manifests unit server-tests newer-server-tests container-tests images plots dist \
+.PHONY: build demo regions run edge test lint audit manifests unit server-tests newer-server-tests container-tests images plots dist \
 	bench bench-instructions bench-sync bench-edge bench-ratings microbench \
 	simulate soak fuzz train adapt-gates clean
 
@@ -72,6 +74,11 @@ lint:
 	@scripts/setup.sh build test edge
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@scripts/audit.sh crates
+
+# All but the advisories is part of `lint`: those can come up in any minute, whatever the change.
+audit:
+	@scripts/audit.sh crates advisories
 
 # What deploy/kubernetes comes to, without a cluster.
 manifests:

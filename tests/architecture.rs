@@ -26,7 +26,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("claw-sync", &["claw-core"]),
     ("claw-sim", &["claw-core"]),
     ("claw-bench", &["claw-testkit"]),
-    ("claw-edge", &["claw-core"]),
+    ("claw-edge", &["claw-adapt", "claw-core"]),
     ("claw-testkit", &[]),
 ];
 

@@ -13,6 +13,7 @@
 //! | [`drain`] | the inner loop, with and without a cap on what is in flight |
 //! | [`network`] | a small perceptron, and what it reads |
 //! | [`weights`] | its weights as a versioned text file |
+//! | [`trial`] | whether what the controller decides does better than the operator's limit |
 
 #![forbid(unsafe_code)]
 
@@ -22,10 +23,12 @@ pub mod drain;
 pub mod network;
 pub mod observation;
 pub mod policy;
+pub mod trial;
 pub mod weights;
 
 pub use bounds::{Bounds, BoundsError};
 pub use controller::{Change, Controller, DecidedBy, Mode, TICK_US};
 pub use observation::Observation;
 pub use policy::Policy;
+pub use trial::{Arm, Seen, Trial, Verdict};
 pub use weights::{Weights, WeightsError};

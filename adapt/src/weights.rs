@@ -86,6 +86,17 @@ pub enum WeightsError {
 }
 
 impl Weights {
+    /// The weights that this crate comes with, for a loop.
+    ///
+    /// # Errors
+    /// When the file was damaged before this was built.
+    pub fn shipped(corrects: Loop) -> Result<Self, WeightsError> {
+        Self::read(match corrects {
+            Loop::OnPath => include_str!("../weights/on-path-1.txt"),
+            Loop::OffPath => include_str!("../weights/off-path-1.txt"),
+        })
+    }
+
     /// Reads the text of a file.
     ///
     /// # Errors

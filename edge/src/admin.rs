@@ -5,12 +5,14 @@
 //! |--------|------|
 //! | [`access`] | who may: sessions, tokens, the guard of the login, forged requests |
 //! | [`bucket`] | what a bucket holds, and its policy |
+//! | [`adaptive`] | limits that follow how their backends do |
 //! | [`regions`] | what this region's server and those of the others know of each other |
 //! | [`change`] | everything that changes something |
 //! | [`audit`] | what was changed, by whom |
 //! | [`page`] | what is shown |
 
 pub mod access;
+pub mod adaptive;
 pub mod audit;
 pub mod bucket;
 pub mod change;
@@ -90,6 +92,12 @@ pub fn routes(app: &App) -> Result<Routes, String> {
         ("/admin/policy", Route::Admin, handler!(post, change::policy)),
         ("/admin/unpin", Route::Admin, handler!(post, change::unpin)),
         ("/admin/reset", Route::Admin, handler!(post, change::reset)),
+        ("/admin/adaptive", Route::Admin, {
+            let changing = Arc::clone(&admin);
+            handler!(get, adaptive::list).post(move |request: Request| async move {
+                guarded(change::switch(&changing, request).await.into_response())
+            })
+        }),
         ("/admin/parked", Route::Admin, handler!(post, change::parked)),
     ])
 }

@@ -156,7 +156,7 @@ pub struct Config {
     #[arg(long, env, default_value_t = 0, value_parser = lease)]
     pub lease: u64,
 
-    /// Connections to HTTP_ADDR and GRPC_ADDR that may be open at once; more are closed
+    /// Connections to HTTP_ADDR that may be open at once, and as many to GRPC_ADDR; more are closed
     #[arg(long, env, default_value_t = 16_384)]
     pub max_connections: usize,
 
@@ -193,6 +193,11 @@ pub struct Config {
     /// The longest body of a request, in bytes
     #[arg(long, env, default_value_t = 16_384)]
     pub max_body: usize,
+
+    /// Bytes of the bodies of requests that are held at once, over HTTP and gRPC; what is sent
+    /// beyond them is refused
+    #[arg(long, env, default_value_t = 33_554_432)]
+    pub max_bodies: usize,
 
     /// What this region is called in ratings: letters, digits, _, . and -, at most 64
     #[arg(long, env, default_value = "local", value_parser = region)]
@@ -246,6 +251,23 @@ pub struct Config {
     /// A file of such tokens, one on each line
     #[arg(long, env)]
     pub admin_token_file: Option<PathBuf>,
+
+    /// Whether adaptive limits may adapt. Without it their own policies hold at this instance
+    #[arg(long, env, value_parser = BoolishValueParser::new(), default_value = "true", num_args = 0..=1, default_missing_value = "true")]
+    pub adaptive: bool,
+
+    /// Where requests are taken that are handed on to UPSTREAM, if they pass the limits; without
+    /// it, none are
+    #[arg(long, env, requires = "upstream")]
+    pub proxy_addr: Option<SocketAddr>,
+
+    /// The backend of PROXY_ADDR: http://host:port, https://host
+    #[arg(long, env, requires = "proxy_addr")]
+    pub upstream: Option<Uri>,
+
+    /// How long the backend may take until it begins to answer; not longer than CLIENT_TIMEOUT
+    #[arg(long, env, default_value = "30s", value_parser = duration)]
+    pub upstream_timeout: Duration,
 
     /// The collector of OpenTelemetry that is told of requests by OTLP over HTTP, as in
     /// http://collector:4318; without one, nobody is

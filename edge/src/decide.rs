@@ -66,6 +66,18 @@ impl Outcome {
             None => self.charge.limit.on_fault == OnFault::Closed,
         }
     }
+
+    /// What a limit decides that could not be asked, in one word; nothing if it could.
+    #[must_use]
+    pub fn decided_blindly(&self) -> Option<&'static str> {
+        let limit = &self.charge.limit;
+        match (self.answer, limit.mode, limit.on_fault) {
+            (Some(_), _, _) => None,
+            (None, Mode::Shadow, _) | (None, _, OnFault::Open) => Some("allowed"),
+            (None, _, OnFault::Closed) => Some("refused"),
+            (None, _, OnFault::LeftToCaller) => Some("left_to_caller"),
+        }
+    }
 }
 
 impl Verdict {

@@ -2,11 +2,13 @@
 
 pub mod auth;
 pub mod body;
+pub mod events;
 pub mod fields;
 pub mod limited;
 pub mod observe;
 pub mod ops;
 pub mod problem;
+pub mod proxy;
 pub mod rating;
 pub mod request_id;
 pub mod server;
@@ -29,6 +31,7 @@ use hyper::body::Incoming;
 use tower_service::Service as _;
 
 use self::observe::Seen;
+use self::proxy::Upstream;
 use crate::client;
 use crate::metrics::Route;
 use crate::ratings::Ratings;
@@ -84,10 +87,12 @@ pub fn routes() -> Routes {
         ("/rating/{user}/{item}", Route::RatingRead, get(rating::of_user)),
         ("/items/{item}", Route::ItemRead, get(rating::of_item)),
         ("/users/{user}", Route::UserDelete, delete(rating::forget)),
+        ("/api/v1/event", Route::Event, post(events::tell)),
         ("/v1/check", Route::Check, post(v1::check)),
         ("/v1/take", Route::Take, post(v1::take)),
         ("/v1/give", Route::Give, post(v1::give)),
         ("/v1/settle", Route::Settle, post(v1::settle)),
+        ("/v1/done", Route::Done, post(v1::done)),
     ]
 }
 
@@ -126,6 +131,29 @@ impl Front {
             return Ok(observe::observe(auth, request, decide).await);
         }
         Box::pin(others.clone().call(request)).await
+    }
+}
+
+/// What answers at `PROXY_ADDR`. Clones share everything.
+#[derive(Clone)]
+pub struct Proxy(Arc<(App, Seen, Upstream)>);
+
+impl Proxy {
+    /// For one worker.
+    #[must_use]
+    pub fn new(app: App, upstream: Upstream) -> Self {
+        let seen = Seen::new(&app, Route::Proxy);
+        Self(Arc::new((app, seen, upstream)))
+    }
+
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// None: what goes wrong is a response.
+    pub async fn answer(self, request: hyper::Request<Incoming>) -> Result<Response, Infallible> {
+        let (app, seen, upstream) = &*self.0;
+        let hand_on = |request| proxy::hand_on(app, upstream, request);
+        Ok(observe::observe(seen, request.map(Body::new), hand_on).await)
     }
 }
 

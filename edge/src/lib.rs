@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! |--------|------|
+//! | [`adaptive`] | limits that follow how their backends do |
 //! | [`admin`] | the page for operators: who is limited, what a bucket holds, changes |
 //! | [`recent`] | who has been refused of late |
 //! | [`access`] | whether a caller may: bearer tokens |
@@ -10,6 +11,7 @@
 //! | [`client`] | who sent a request, behind proxies |
 //! | [`limits`] | which limits a request falls under, and what each may be |
 //! | [`check`] | `claw-edge check`: files of limits, as they are understood |
+//! | [`meter`] | what was seen of a backend, and how much it may have in flight |
 //! | [`reload`] | limits that change while requests are decided |
 //! | [`decide`] | pure: charges and the server's answers become a verdict |
 //! | [`redis`] | the connection that decides: deadlines, circuit, coalescing |
@@ -19,6 +21,9 @@
 //! | [`notify`] | what was rated is told to others: webhook, Telegram |
 //! | [`rls`] | Envoy's rate limit service, over gRPC |
 //! | [`metrics`] | what is counted |
+//! | [`intake`] | the bodies of requests, bounded |
+//! | [`seat`] | so many of something, and no more |
+//! | [`tickets`] | requests that others hand on to a backend |
 //! | [`traces`] | spans for a collector of OpenTelemetry |
 //! | [`hex`] | bytes as hexadecimal digits |
 //! | [`tls`] | whom it trusts that it asks over TLS |
@@ -28,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod adaptive;
 pub mod admin;
 pub mod background;
 pub mod check;
@@ -36,7 +42,9 @@ pub mod config;
 pub mod decide;
 pub mod hex;
 pub mod http;
+pub mod intake;
 pub mod limits;
+pub mod meter;
 pub mod metrics;
 pub mod notify;
 pub mod proto;
@@ -45,7 +53,9 @@ pub mod recent;
 pub mod redis;
 pub mod reload;
 pub mod rls;
+pub mod seat;
 pub mod serve;
 pub mod service;
+pub mod tickets;
 pub mod tls;
 pub mod traces;

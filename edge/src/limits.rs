@@ -4,6 +4,7 @@
 //! for what comes over HTTP, and the descriptor files of `envoyproxy/ratelimit`
 //! ([`descriptors`]) for what Envoy asks.
 
+pub mod adaptive;
 mod describe;
 mod descriptor_file;
 pub mod descriptors;
@@ -22,6 +23,7 @@ use claw_core::decimal::Decimal;
 use claw_core::policy::Policy;
 use sha2::{Digest, Sha256};
 
+use self::adaptive::Adaptive;
 use self::descriptors::Domain;
 pub use self::descriptors::{Found, Leaf};
 pub use self::facts::{Facts, Route};
@@ -49,9 +51,9 @@ pub struct Limit {
     pub mode: Mode,
     /// What is decided when the server cannot be asked.
     pub on_fault: OnFault,
-    /// Whether its bucket's policy follows how the backend does, by pins that end. Then
+    /// How its bucket's policy follows how the backend does, by pins that end, if it does. Then
     /// [`Self::policy`] is what holds when there is no pin, and its rate is not told to clients.
-    pub is_adaptive: bool,
+    pub adaptive: Option<Adaptive>,
     /// What the keys of its buckets begin with. No two limits share it.
     base: Vec<u8>,
 }
@@ -65,6 +67,8 @@ pub struct Charge {
     pub key: Arc<[u8]>,
     /// Whole tokens. 0 only looks.
     pub cost: u64,
+    /// Tokens that it leaves for others: `KEEP` of `CL.TAKE`.
+    pub keep: u64,
 }
 
 /// What a refusal of a limit means for the request.
@@ -87,6 +91,9 @@ pub enum OnFault {
     Open,
     /// The request is refused.
     Closed,
+    /// Nothing: whoever asks is told that there is no answer, and decides. So it is over gRPC.
+    #[serde(skip)]
+    LeftToCaller,
 }
 
 impl Limit {
@@ -101,7 +108,7 @@ impl Limit {
             keep: 0,
             mode: Mode::Enforced,
             on_fault: OnFault::Open,
-            is_adaptive: false,
+            adaptive: None,
             base,
         }
     }
@@ -135,19 +142,20 @@ const LONGEST: usize = 128;
 /// What a hash begins with that stands for a value.
 const HASHED: &str = "sha256-";
 
+/// What stands before the address of a client where a user is looked for and none is named.
+const CLIENT: &str = "client:";
+
 /// A value of a request, as it stands in a key.
 #[must_use]
 pub fn part(value: &str) -> Cow<'_, str> {
-    // Nobody else may have the name by which a long one stands there.
-    if value.len() > LONGEST || value.starts_with(HASHED) {
-        Cow::Owned(digest(value))
-    } else {
-        Cow::Borrowed(value)
-    }
+    // Nobody may have the name by which a long one stands there, or somebody without a name.
+    let is_taken = [HASHED, CLIENT].iter().any(|taken| value.starts_with(taken));
+    if value.len() > LONGEST || is_taken { Cow::Owned(digest(value)) } else { Cow::Borrowed(value) }
 }
 
 /// What stands for a value that is too long for a key, or secret.
-fn digest(value: &str) -> String {
+#[must_use]
+pub fn digest(value: &str) -> String {
     let hash = Sha256::digest(value.as_bytes());
     format!("{HASHED}{}", hex(hash.get(..16).unwrap_or_default()))
 }
@@ -186,8 +194,26 @@ impl Limits {
     pub fn shared(&self) -> impl Iterator<Item = Charge> {
         self.rules.iter().filter(|rule| rule.parts.is_empty()).map(|rule| {
             let limit = Arc::clone(&rule.limit);
-            Charge { key: limit.key(None), limit, cost: 0 }
+            Charge { key: limit.key(None), limit, cost: 0, keep: 0 }
         })
+    }
+
+    /// The limits whose policies follow how their backends do, in order.
+    pub fn adaptive(&self) -> impl Iterator<Item = (&Arc<Limit>, &Adaptive)> {
+        self.rules.iter().filter_map(|rule| Some((&rule.limit, rule.limit.adaptive.as_ref()?)))
+    }
+
+    /// Goes on counting where limits of the same names have begun to. For limits that nobody uses yet.
+    pub fn go_on(&mut self, before: &Self) {
+        let begun: HashMap<&str, &Adaptive> =
+            before.adaptive().map(|(limit, adaptive)| (limit.name.as_str(), adaptive)).collect();
+        for limit in self.rules.iter_mut().filter_map(|rule| Arc::get_mut(&mut rule.limit)) {
+            if let Some(adaptive) = &mut limit.adaptive
+                && let Some(begun) = begun.get(limit.name.as_str())
+            {
+                adaptive.meter = Arc::clone(&begun.meter);
+            }
+        }
     }
 
     /// Whether descriptor files have a domain.

@@ -1,5 +1,6 @@
 //! What is counted, in the text format of Prometheus. No label names a user.
 
+pub mod adaptive;
 pub mod notify;
 pub mod ratings;
 pub mod redis;
@@ -12,9 +13,11 @@ use std::time::Duration;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::adaptive::AdaptiveMetrics;
 use self::notify::NotifyMetrics;
 use self::ratings::RatingMetrics;
 use self::redis::RedisMetrics;
@@ -53,6 +56,8 @@ label! {
         ItemRead = "item_read",
         /// `DELETE /users/{user}`.
         UserDelete = "user_delete",
+        /// `POST /api/v1/event`.
+        Event = "event",
         /// `POST /v1/check`.
         Check = "check",
         /// `POST /v1/take`.
@@ -61,8 +66,12 @@ label! {
         Give = "give",
         /// `POST /v1/settle`.
         Settle = "settle",
+        /// `POST /v1/done`.
+        Done = "done",
         /// `/auth`.
         Auth = "auth",
+        /// What is handed on to the backend.
+        Proxy = "proxy",
         /// `ShouldRateLimit`.
         Rls = "rls",
         /// The address for operators.
@@ -116,9 +125,9 @@ pub struct LimitName {
 label! {
     /// What a limit of a descriptor file said of some hits.
     HitResult {
-        /// They passed.
+        /// They were taken.
         WithinLimit = "within_limit",
-        /// They passed, and more than 80 % of the limit are taken.
+        /// They were taken, and more than 80 % of the limit are taken.
         NearLimit = "near_limit",
         /// They were refused.
         OverLimit = "over_limit",
@@ -226,6 +235,8 @@ pub struct Metrics {
     pub reloads: Family<Reload, Counter>,
     /// Connections that were closed at once, since there were too many.
     pub connections_refused: Counter,
+    /// Bytes that are held of the bodies of requests.
+    pub body_bytes: Gauge,
     spans: Family<Spans, Counter>,
     /// The way to Redis.
     pub redis: RedisMetrics,
@@ -233,6 +244,8 @@ pub struct Metrics {
     pub ratings: RatingMetrics,
     /// Notifications.
     pub notify: NotifyMetrics,
+    /// Limits that follow how their backends do.
+    pub adaptive: AdaptiveMetrics,
 }
 
 impl Default for Metrics {
@@ -265,6 +278,9 @@ impl Default for Metrics {
             "Connections closed at once, since MAX_CONNECTIONS were open",
             connections_refused.clone(),
         );
+        let body_bytes = Gauge::default();
+        let help = "Bytes that are held of the bodies of requests, of MAX_BODIES";
+        registry.register("body_bytes", help, body_bytes.clone());
         let spans = Family::default();
         registry.register("spans", "Spans for the collector of traces, by result", spans.clone());
         let redis = RedisMetrics::registered(&mut registry);
@@ -281,10 +297,12 @@ impl Default for Metrics {
             names,
             reloads,
             connections_refused,
+            body_bytes,
             spans,
             redis,
             ratings,
             notify,
+            adaptive: AdaptiveMetrics::default(),
         }
     }
 }
@@ -344,6 +362,7 @@ impl Metrics {
     pub fn text(&self) -> Result<String, fmt::Error> {
         let mut written = String::new();
         text::encode_registry(&mut written, &self.registry)?;
+        self.adaptive.append(&mut written)?;
         plain(&written)
     }
 }

@@ -9,11 +9,9 @@ pub mod health;
 mod leases;
 mod link;
 mod refusals;
-mod seat;
 mod wire;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -28,12 +26,12 @@ use self::health::Health;
 use self::leases::{IDLE, Leases, Watch};
 use self::link::{Link, in_time};
 use self::refusals::Refusals;
-use self::seat::Seat;
 use self::wire::{Hears, Reply};
 use crate::config::Config;
 use crate::decide::{Answer, Outcome, Plan, Verdict};
 use crate::limits::{Charge, Limit};
 use crate::metrics::redis::Blind;
+use crate::seat::{Seat, Seats};
 
 /// Why the server did not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +66,8 @@ struct Shared {
     refusals: Option<Arc<Refusals>>,
     leases: Option<Leases>,
     health: Arc<Health>,
-    /// How many decisions are being made.
-    deciding: AtomicUsize,
+    /// Decisions that are being made.
+    deciding: Seats,
 }
 
 /// How many decisions a worker makes at once. Those beyond are refused at once, as by a service
@@ -120,7 +118,7 @@ impl Redis {
         let flights = Flights::default();
         let leases = (config.lease > 0).then(|| Leases::new(config.lease));
         let deadline = config.decision_timeout;
-        let deciding = AtomicUsize::new(0);
+        let deciding = Seats::new(MOST_DECIDING);
         let shared = Shared { route, deadline, flights, refusals, leases, health, deciding };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -141,11 +139,15 @@ impl Redis {
 
     /// Charges everything in `plan`, and says what that comes to.
     pub async fn decide(&self, plan: Plan) -> Verdict {
-        let Some(_seat) = Seat::enter(&self.shared.deciding, MOST_DECIDING) else {
+        self.decide_by(plan, self.deadline()).await
+    }
+
+    /// Charges everything in `plan` as far as that can be done by `deadline`, and says what it comes to.
+    pub async fn decide_by(&self, plan: Plan, deadline: Instant) -> Verdict {
+        let Some(_seat) = Seat::one(&self.shared.deciding) else {
             self.shared.health.fault(&Fault::QueueFull);
             return Verdict::shed(plan);
         };
-        let deadline = self.deadline();
         let Plan { together, apart } = plan;
         let outcomes = if apart.is_empty() {
             self.together(together, deadline).await
@@ -160,12 +162,22 @@ impl Redis {
             outcomes.extend(apart);
             outcomes
         };
-        for outcome in outcomes.iter().filter(|outcome| outcome.answer.is_none()) {
-            let decided = if outcome.is_over() { "refused" } else { "allowed" };
+        for outcome in &outcomes {
+            let Some(decided) = outcome.decided_blindly() else { continue };
             let blind = Blind { limit: outcome.charge.limit.name.clone(), decided };
             self.shared.health.metrics.blind.get_or_create(&blind).inc();
         }
-        Verdict::new(outcomes)
+        let verdict = Verdict::new(outcomes);
+        for outcome in &verdict.outcomes {
+            if let Some(adaptive) = &outcome.charge.limit.adaptive {
+                if verdict.allowed {
+                    adaptive.meter.admit();
+                } else if outcome.is_over() {
+                    adaptive.meter.reject();
+                }
+            }
+        }
+        verdict
     }
 
     /// Charges all or none.
@@ -245,9 +257,17 @@ impl Redis {
     /// # Errors
     /// When there is no answer. It may have been done all the same.
     pub async fn give(&self, charge: &Charge) -> Result<Answer, Fault> {
+        self.give_by(charge, self.deadline()).await
+    }
+
+    /// As [`give`](Self::give), with the answer by `deadline`.
+    ///
+    /// # Errors
+    /// When there is none by then. It may have been done all the same.
+    pub async fn give_by(&self, charge: &Charge, deadline: Instant) -> Result<Answer, Fault> {
         let mut command = redis::cmd("CL.GIVE");
         command.arg(&*charge.key).arg(charge.cost);
-        self.figures(&charge.key, &command, self.deadline()).await
+        self.figures(&charge.key, &command, deadline).await
     }
 
     /// `CL.SETTLE`: books that what `reserved` was taken for has cost `used`.
@@ -255,10 +275,23 @@ impl Redis {
     /// # Errors
     /// When there is no answer. It may have been done all the same.
     pub async fn settle(&self, reserved: &Charge, used: u64) -> Result<Answer, Fault> {
+        self.settle_by(reserved, used, self.deadline()).await
+    }
+
+    /// As [`settle`](Self::settle), with the answer by `deadline`.
+    ///
+    /// # Errors
+    /// When there is none by then. It may have been done all the same.
+    pub async fn settle_by(
+        &self,
+        reserved: &Charge,
+        used: u64,
+        deadline: Instant,
+    ) -> Result<Answer, Fault> {
         let mut command = redis::cmd("CL.SETTLE");
         command.arg(&*reserved.key).arg(reserved.cost).arg(used);
         policy(&mut command, &reserved.limit);
-        self.figures(&reserved.key, &command, self.deadline()).await
+        self.figures(&reserved.key, &command, deadline).await
     }
 
     /// Sends any command to the server that has its first key.
@@ -279,7 +312,28 @@ impl Redis {
         from_redis_value(value).map_err(|error| Fault::unreadable(&error))
     }
 
-    fn deadline(&self) -> Instant {
+    /// Sends a command that is about the server itself. In a cluster that is the node that has the
+    /// first slot, so that what several such commands say fits together.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn call_server<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Fault> {
+        self.call_at(cluster::KEY_OF_FIRST_SLOT, command).await
+    }
+
+    /// The node of a cluster that [`call_server`](Self::call_server) asks, as far as is known; nothing
+    /// where there is but one server.
+    #[must_use]
+    pub fn server_of_cluster(&self) -> Option<String> {
+        match &self.shared.route {
+            Route::One(_) => None,
+            Route::Cluster(cluster) => cluster.node_of(cluster::KEY_OF_FIRST_SLOT),
+        }
+    }
+
+    /// When what is asked now has to be answered.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
         let now = Instant::now();
         now.checked_add(self.shared.deadline).unwrap_or(now)
     }
@@ -310,7 +364,7 @@ impl Redis {
 
     async fn take_one(&self, charge: &Charge, deadline: Instant) -> Result<Answer, Fault> {
         self.shared.health.metrics.takes.inc();
-        if charge.limit.keep > 0 {
+        if charge.keep > 0 {
             // What stays behind for others is left out of account by all that saves commands.
             return self.send_take(charge, deadline).await;
         }
@@ -521,8 +575,8 @@ fn policy(command: &mut Cmd, limit: &Limit) {
 
 /// What a take leaves for others. A look leaves everything.
 fn keep(command: &mut Cmd, charge: &Charge) {
-    if charge.limit.keep > 0 && charge.cost > 0 {
-        command.arg("KEEP").arg(charge.limit.keep);
+    if charge.keep > 0 && charge.cost > 0 {
+        command.arg("KEEP").arg(charge.keep);
     }
 }
 

@@ -75,7 +75,8 @@ fn apply(service: &Service, read: &Result<Sources, Mistake>) {
         Err(mistake) => Err(mistake.clone()),
     };
     let result = match limits {
-        Ok(limits) => {
+        Ok(mut limits) => {
+            limits.go_on(&service.limits.load());
             service.limits.store(limits.into());
             tracing::info!("limits were read again");
             ReloadResult::Applied

@@ -8,9 +8,10 @@ mod reflection;
 pub mod reply;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use claw_core::limits::MAX_TOKENS;
+use futures_util::future::try_join_all;
+use tokio::time::Instant;
 use tonic::Status;
 
 use self::reply::{Asked, What};
@@ -18,7 +19,7 @@ use crate::decide::{Answer, Outcome, Plan};
 use crate::limits::{Charge, Found, Mode};
 use crate::metrics::{self, HitResult, Request, Route};
 use crate::proto::{Code, RateLimitRequest, RateLimitResponse};
-use crate::redis::Redis;
+use crate::redis::{Fault, Redis};
 use crate::service::Service;
 use crate::traces::Begun;
 
@@ -50,7 +51,7 @@ pub async fn decide(
         Err(status) if status.code() == tonic::Code::InvalidArgument => metrics::Outcome::Invalid,
         Err(_) => metrics::Outcome::Unavailable,
     };
-    service.metrics.requests.get_or_create(&Request { route: Route::Rls, result }).inc();
+    count(service, result);
     service.metrics.took(Route::Rls, started.elapsed());
     if let Some(span) = span {
         span.end(Route::Rls, result, None);
@@ -58,10 +59,9 @@ pub async fn decide(
     response
 }
 
-/// Counts a request that cannot be read.
-fn count_invalid(service: &Service) {
-    let request = Request { route: Route::Rls, result: metrics::Outcome::Invalid };
-    service.metrics.requests.get_or_create(&request).inc();
+/// Counts a request.
+fn count(service: &Service, result: metrics::Outcome) {
+    service.metrics.requests.get_or_create(&Request { route: Route::Rls, result }).inc();
 }
 
 async fn respond(
@@ -93,12 +93,14 @@ async fn respond(
     let mut asked = asked(request, found);
     // A limit of nothing needs no server to say so.
     if asked.iter().any(Asked::grants_something) {
-        ask(redis, &mut asked).await?;
+        // However much it asks, it has as long as any other.
+        let deadline = redis.deadline();
+        ask(redis, &mut asked, deadline).await?;
         if service.config.rls_overdraw {
-            Box::pin(overdraw(redis, request, &mut asked)).await?;
+            Box::pin(overdraw(redis, request, &mut asked, deadline)).await?;
         }
     }
-    count(service, &asked);
+    count_hits(service, &asked);
     Ok(reply::response(&service.config, request, &asked))
 }
 
@@ -125,23 +127,28 @@ fn unavailable() -> Status {
 }
 
 /// Asks the server for all of them.
-async fn ask(redis: &Redis, asked: &mut [Asked]) -> Result<(), Status> {
-    let mut charges = Vec::new();
+async fn ask(redis: &Redis, asked: &mut [Asked], deadline: Instant) -> Result<(), Status> {
+    let (mut charges, mut gives) = (Vec::new(), Vec::new());
     for one in asked.iter() {
         let Found::Limited { leaf, key, .. } = &one.found else { continue };
-        let charge = |cost| Charge { limit: Arc::clone(&leaf.limit), key: Arc::clone(key), cost };
+        let charge =
+            |cost| Charge { limit: Arc::clone(&leaf.limit), key: Arc::clone(key), cost, keep: 0 };
         let cost = match one.what {
             What::Take(hits) => hits,
             What::Look => 0,
             What::Give(hits) => {
-                Box::pin(redis.give(&charge(hits))).await.map_err(|_| unavailable())?;
+                gives.push(charge(hits));
                 0
             }
         };
         charges.push(charge(cost));
     }
+    if !gives.is_empty() {
+        let gives = gives.iter().map(|charge| redis.give_by(charge, deadline));
+        Box::pin(try_join_all(gives)).await.map_err(|_| unavailable())?;
+    }
     // A plan has those that are charged together first.
-    let mut outcomes = redis.decide(Plan::new(charges)).await.outcomes.into_iter();
+    let mut outcomes = redis.decide_by(Plan::new(charges), deadline).await.outcomes.into_iter();
     for together in [true, false] {
         for one in asked.iter_mut() {
             let Found::Limited { leaf, .. } = &one.found else { continue };
@@ -164,34 +171,41 @@ async fn overdraw(
     redis: &Redis,
     request: &RateLimitRequest,
     asked: &mut [Asked],
+    deadline: Instant,
 ) -> Result<(), Status> {
-    for (one, descriptor) in asked.iter_mut().zip(&request.descriptors) {
-        if descriptor.hits_addend.is_none() || !one.grants_something() || !one.is_over() {
-            continue;
+    let refused = asked.iter_mut().zip(&request.descriptors).filter_map(|(one, descriptor)| {
+        let is_over = descriptor.hits_addend.is_some() && one.grants_something() && one.is_over();
+        match (&one.found, one.what) {
+            (Found::Limited { leaf, key, .. }, What::Take(hits)) if is_over => {
+                let (limit, key) = (Arc::clone(&leaf.limit), Arc::clone(key));
+                Some((one, Charge { limit, key, cost: 0, keep: 0 }, hits))
+            }
+            _ => None,
         }
-        let (Found::Limited { leaf, key, .. }, What::Take(hits)) = (&one.found, one.what) else {
-            continue;
-        };
-        let charge = Charge { limit: Arc::clone(&leaf.limit), key: Arc::clone(key), cost: 0 };
-        let booked = redis.settle(&charge, hits).await.map_err(|_| unavailable())?;
+    });
+    let book = async |(one, charge, hits): (&mut Asked, Charge, u64)| {
+        let booked = redis.settle_by(&charge, hits, deadline).await?;
         // It was refused, and is until the debt is paid.
         let answer = Answer { retry_after_ms: booked.reset_after_ms, ..booked };
         one.outcome = Some(Outcome { charge, answer: Some(answer) });
-    }
+        Ok::<_, Fault>(())
+    };
+    try_join_all(refused.map(book)).await.map_err(|_| unavailable())?;
     Ok(())
 }
 
 /// Counts what each limit said, under the names that the configuration wants.
-fn count(service: &Service, asked: &[Asked]) {
+fn count_hits(service: &Service, asked: &[Asked]) {
     for one in asked {
         let (Found::Limited { leaf, key, metric, .. }, What::Take(hits)) = (&one.found, one.what)
         else {
             continue;
         };
-        let is_over = one.is_over();
-        let result = match is_over {
+        let result = match one.is_over() {
             true if leaf.is_shadow => HitResult::ShadowMode,
             true => HitResult::OverLimit,
+            // Another limit has refused the request, or nobody has been asked.
+            false if !one.is_taken() => continue,
             false if one.is_near() => HitResult::NearLimit,
             false => HitResult::WithinLimit,
         };

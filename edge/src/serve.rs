@@ -7,25 +7,31 @@ mod listen;
 mod stall;
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use axum::http::Uri;
+use futures_util::join;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use self::listen::{check_free, connections, listen};
+use crate::adaptive::Loops;
 use crate::admin;
 use crate::background::Background;
-use crate::http::{self, App, Front};
+use crate::config::Config;
+use crate::http::proxy::Upstream;
+use crate::http::{self, App, Front, Proxy};
 use crate::redis::Redis;
 use crate::reload;
 use crate::rls::calls::Calls;
+use crate::seat::Seats;
 use crate::service::Service;
 
 /// Connections to the address for operators, at most.
@@ -39,8 +45,17 @@ struct Door {
     http: TcpListener,
     grpc: TcpListener,
     ops: Option<TcpListener>,
-    room: Arc<Semaphore>,
-    ops_room: Arc<Semaphore>,
+    proxy: Option<(TcpListener, Upstream)>,
+    rooms: Rooms,
+}
+
+/// How many connections each address has, over all workers: a flood of one leaves the others usable.
+#[derive(Clone)]
+struct Rooms {
+    http: Arc<Seats>,
+    grpc: Arc<Seats>,
+    ops: Arc<Seats>,
+    proxy: Arc<Seats>,
 }
 
 /// Serves until SIGTERM or SIGINT, and lets open requests end.
@@ -55,10 +70,12 @@ pub fn serve(service: Service) -> io::Result<()> {
     };
     let config = &service.config;
     let (http, grpc, ops) = (config.http_addr, config.grpc_addr, config.ops_addr);
-    for address in [http, grpc, ops] {
+    let upstream = config.proxy_addr.zip(config.upstream.as_ref());
+    for address in [http, grpc, ops].into_iter().chain(config.proxy_addr) {
         check_free(address)?;
     }
     let background = Background::new(Arc::clone(&service)).map_err(io::Error::other)?;
+    let loops = Loops::new(Arc::clone(&service)).map_err(io::Error::other)?;
     let runtime = runtime()?;
     // Before anybody can see that the service is there, and end it.
     let signals = {
@@ -69,8 +86,10 @@ pub fn serve(service: Service) -> io::Result<()> {
             signal(SignalKind::hangup())?,
         )
     };
-    let room = Arc::new(Semaphore::new(connections(service.config.max_connections)));
-    let ops_room = Arc::new(Semaphore::new(OPS_CONNECTIONS));
+    let room = |most| Arc::new(Seats::new(most));
+    let most = connections(config.max_connections, addresses(config));
+    let rooms =
+        Rooms { http: room(most), grpc: room(most), ops: room(OPS_CONNECTIONS), proxy: room(most) };
     let threads: Vec<thread::JoinHandle<io::Result<()>>> = (0..workers)
         .map(|index| {
             let service = Arc::clone(&service);
@@ -81,8 +100,8 @@ pub fn serve(service: Service) -> io::Result<()> {
                 http: listen(http)?,
                 grpc: listen(grpc)?,
                 ops: (index == 0).then(|| listen(ops)).transpose()?,
-                room: Arc::clone(&room),
-                ops_room: Arc::clone(&ops_room),
+                proxy: upstream.map(|(address, uri)| door_of_proxy(address, uri)).transpose()?,
+                rooms: rooms.clone(),
             };
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(app, door))
         })
@@ -98,10 +117,17 @@ pub fn serve(service: Service) -> io::Result<()> {
             drop(end);
         }
     });
+    let loops = runtime.spawn({
+        let end = EndsAll(Arc::clone(&service));
+        async move {
+            loops.run().await;
+            drop(end);
+        }
+    });
     runtime.block_on(async {
         wait_for_end(&service, signals).await;
-        // It ends with the service, or has broken off before.
-        let _ = background.await;
+        // They end with the service, or have broken off before.
+        let _ = join!(background, loops);
     });
     for thread in threads {
         thread.join().map_err(|_| io::Error::other("a worker panicked"))??;
@@ -112,6 +138,16 @@ pub fn serve(service: Service) -> io::Result<()> {
         let _ = runtime.block_on(async { timeout(LAST_TRACES, export).await });
     }
     Ok(())
+}
+
+/// How many sockets may be open for each connection that is let in: those of both addresses, and of
+/// what is handed on both of the client's and of the backend's.
+fn addresses(config: &Config) -> u64 {
+    if config.proxy_addr.is_some() { 4 } else { 2 }
+}
+
+fn door_of_proxy(address: SocketAddr, uri: &Uri) -> io::Result<(TcpListener, Upstream)> {
+    Ok((listen(address)?, Upstream::new(uri).map_err(io::Error::other)?))
 }
 
 fn runtime() -> io::Result<runtime::Runtime> {
@@ -163,20 +199,25 @@ async fn serve_all(app: App, door: Door) -> io::Result<()> {
             Some(ops) => {
                 let pages = admin::routes(&app).map_err(io::Error::other)?;
                 let handler = TowerToHyperService::new(http::ops::router(app.clone(), pages));
-                connections::serve(ops, handler, door.ops_room, Arc::clone(&app.service)).await
+                connections::serve(ops, handler, door.rooms.ops, Arc::clone(&app.service)).await
             }
             None => Ok(()),
         }
     };
     let grpc = async {
         let calls = Calls::new(Arc::clone(&app.service), app.redis.clone())?;
-        grpc::serve(door.grpc, calls, Arc::clone(&door.room), &app.service).await
+        grpc::serve(door.grpc, calls, door.rooms.grpc, &app.service).await
     };
     let front = Front::new(app.clone());
     let handler = service_fn(move |request| front.clone().answer(request));
-    let http =
-        connections::serve(door.http, handler, Arc::clone(&door.room), Arc::clone(&app.service));
-    let served = tokio::try_join!(http, grpc, ops).map(|_| ());
+    let http = connections::serve(door.http, handler, door.rooms.http, Arc::clone(&app.service));
+    let proxy = async {
+        let Some((listener, upstream)) = door.proxy else { return Ok(()) };
+        let proxy = Proxy::new(app.clone(), upstream);
+        let handler = service_fn(move |request| proxy.clone().answer(request));
+        connections::serve(listener, handler, door.rooms.proxy, Arc::clone(&app.service)).await
+    };
+    let served = tokio::try_join!(http, grpc, ops, proxy).map(|_| ());
     app.redis.end().await;
     served
 }

@@ -12,10 +12,15 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::recent::Recent;
 use crate::redis::health::Health;
+use crate::seat::Seats;
+use crate::tickets::Tickets;
 use crate::traces::{Exporter, Traces};
 
 /// How long it is not told again that connections are closed at once.
 const QUIET: Duration = Duration::from_secs(60);
+
+/// Bytes of forms of operators that are held at once.
+const FORMS: usize = 1 << 20;
 
 /// How far the service is from its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +43,12 @@ pub struct Service {
     pub recent: Recent,
     /// The limits in force. They are replaced as a whole.
     pub limits: ArcSwap<Limits>,
+    /// A seat for each byte that is held of the bodies of requests.
+    pub bodies: Arc<Seats>,
+    /// One for each byte of forms of operators, who are not to wait for others.
+    pub forms: Arc<Seats>,
+    /// Requests that others hand on.
+    pub tickets: Tickets,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where requests are traced, if anywhere.
@@ -57,15 +68,22 @@ impl Service {
     /// When the file of tokens cannot be read, or the collector of traces cannot be used.
     pub fn new(config: Config, limits: Limits) -> Result<Self, String> {
         let (tokens, admin_tokens) = read_tokens(&config)?;
+        let mut name = [0_u8; 8];
+        getrandom::fill(&mut name).map_err(|error| error.to_string())?;
+        let tickets = Tickets::new(format!("{:016x}", u64::from_le_bytes(name)));
         let metrics = Arc::new(Metrics::default());
         let (traces, exporter) = Traces::new(&config, &metrics)?.unzip();
         let health = Arc::new(Health::new(metrics.redis.clone()));
+        let bodies = Arc::new(Seats::new(config.max_bodies));
         Ok(Self {
             config,
             tokens: ArcSwap::from_pointee(tokens),
             admin_tokens: ArcSwap::from_pointee(admin_tokens),
             recent: Recent::default(),
             limits: ArcSwap::from_pointee(limits),
+            bodies,
+            forms: Arc::new(Seats::new(FORMS)),
+            tickets,
             metrics,
             traces,
             exporter: Mutex::new(exporter),

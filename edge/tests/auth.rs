@@ -22,7 +22,7 @@ fn whose_bucket_it_is() {
     let mut conn = server.connection();
     type Fields<'a> = &'a [(&'a str, &'a str)];
     #[rustfmt::skip]
-    let table: [(Fields<'_>, &str, Fields<'_>, &str); 11] = [
+    let table: [(Fields<'_>, &str, Fields<'_>, &str); 12] = [
         // settings, peer, headers, key
         (&[], "127.0.0.1", &[],                                   "token_bucket:client:127.0.0.1"),
         (&[], "127.0.0.3", &[("x-forwarded-for", "203.0.113.9")], "token_bucket:client:127.0.0.3"),
@@ -35,6 +35,7 @@ fn whose_bucket_it_is() {
         (&[("USER_HEADER", "X-User")], "127.0.0.1", &[("x-user", "")],     "token_bucket:client:127.0.0.1"),
         (&[("USER_HEADER", "X-User")], "127.0.0.1", &[("x-user", "\u{e9}")], "token_bucket:client:127.0.0.1"),
         (&[], "127.0.0.1", &[("x-user", "ann")],                           "token_bucket:client:127.0.0.1"),
+        (&[("USER_HEADER", "X-User")], "127.0.0.1", &[("x-user", "client:127.0.0.1")], "token_bucket:sha256-b59073a8e7acc142617db7dbc2608ea3"),
     ];
     for (settings, peer, headers, key) in table {
         run(&mut conn, &["FLUSHALL"]);

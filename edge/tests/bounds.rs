@@ -60,16 +60,32 @@ fn connections_beyond_the_bound_are_closed_at_once() {
 }
 
 #[test]
-fn fields_beyond_the_bound_are_refused() {
+fn what_is_no_request_is_refused_without_a_body_and_the_connection_closed() {
     let server = server();
     let edge = Edge::limiting(&server.url(), 100, 0).start();
-    for (bytes, status) in [(8 * 1024, 404), (20 * 1024, 431)] {
+    let with = |field: &str| format!("GET /nothing HTTP/1.1\r\nhost: test\r\n{field}\r\n\r\n");
+    let long = |bytes: usize| format!("x: {}", "x".repeat(bytes));
+    for (request, status) in [
+        (with(&long(8 * 1024)), 404),
+        (with(&long(20 * 1024)), 431),
+        (with("a b: c"), 400),
+        (with("content-length: x"), 400),
+        (with("content-length: 1\r\ncontent-length: 2"), 400),
+        ("GET /nothing HTTP/9.1\r\n\r\n".to_owned(), 400),
+        ("\0\r\n\r\n".to_owned(), 400),
+    ] {
         let mut client = edge.client();
-        let fields =
-            format!("GET /nothing HTTP/1.1\r\nhost: test\r\nx: {}\r\n\r\n", "x".repeat(bytes));
-        client.send(fields.as_bytes()).unwrap();
-        assert_eq!(client.response().unwrap().status, status, "{bytes}");
+        client.send(request.as_bytes()).unwrap();
+        let response = client.response().unwrap();
+        assert_eq!(response.status, status, "{request:.60}");
+        let is_read = status == 404;
+        assert!(
+            is_read != response.body.is_empty() && is_read != response.closes(),
+            "{request:.60}"
+        );
+        assert_eq!(response.field("x-request-id").is_some(), is_read, "{request:.60}");
     }
+    assert_eq!(edge.metric("operator_requests_total", r#"route="unknown""#), 1);
 }
 
 #[test]
@@ -110,9 +126,14 @@ fn ten_thousand_slow_connections_stop_no_decision() {
     let edge = Edge::limiting(&server.url(), 1000, 0).env("DECISION_TIMEOUT", "10s").start();
     let slow: Vec<TcpStream> = (0..SLOW)
         .map(|index| {
-            let mut stream = TcpStream::connect(("127.0.0.1", edge.http))
+            // As many to each address as either may have where 20,000 files may be open.
+            let (port, begin) = match index % 2 {
+                0 => (edge.http, &b"POST /rating HTTP/1.1\r\nhost: te"[..]),
+                _ => (edge.grpc, &b"PRI * HTTP/2.0\r\n"[..]),
+            };
+            let mut stream = TcpStream::connect(("127.0.0.1", port))
                 .unwrap_or_else(|e| panic!("connection {index}: {e}"));
-            stream.write_all(b"POST /rating HTTP/1.1\r\nhost: te").unwrap();
+            stream.write_all(begin).unwrap();
             stream
         })
         .collect();

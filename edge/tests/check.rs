@@ -92,8 +92,11 @@ shop.c: unlimited"
 #[test]
 fn what_is_wrong_is_told_with_file_and_line() {
     let one = |text: &str| format!("limits:\n- name: a\n  capacity: 1\n  refill: 1\n{text}");
+    let two = |adaptive: &str| {
+        format!("limits:\n- name: a\n  capacity: 10\n  refill: 10\n  adaptive: {adaptive}\n")
+    };
     #[rustfmt::skip]
-    let table: [(&str, &str); 29] = [
+    let table: [(&str, &str); 40] = [
         ("limits:\n- capacity: 1\n", "f:2: missing field `name`"),
         ("limits:\n- name: a\n  capacity: 1\n", "f:2: refill is missing"),
         ("limits:\n- name: a\n  refill: 1\n", "f:2: capacity is missing"),
@@ -106,9 +109,20 @@ fn what_is_wrong_is_told_with_file_and_line() {
         (&one("  interval: 0s\n"), "f:2: interval is not 1ms to 366d"),
         (&one("  burst: 1\n"), "f:5: unknown field `burst`"),
         (&one("  keep: 1\n"), "f:5: keep 1 leaves nothing of the capacity"),
-        (&one("  key: [user]\n  adaptive: true\n"), "f:6: an adaptive limit has one bucket, and so no key"),
-        ("limits:\n- name: a\n  adaptive: true\n", "f:3: an adaptive limit has capacity and refill"),
-        (&one("  mode: shadow\n  adaptive: true\n"), "f:6: an adaptive limit is enforced"),
+        (&one("  key: [user]\n  adaptive: {}\n"), "f:6: an adaptive limit has one bucket, and so no key"),
+        ("limits:\n- name: a\n  adaptive: {}\n", "f:3: an adaptive limit has capacity and refill"),
+        (&one("  mode: shadow\n  adaptive: {}\n"), "f:6: an adaptive limit is enforced"),
+        (&one("  cost: {tokens: 2}\n  adaptive: {}\n"), "f:6: an adaptive limit counts requests"),
+        (&one("  adaptive: {}\n"), "f:5: adaptive: the fallback must be within the bounds"),
+        (&two("{speed: 1}"), "f:5: unknown field `speed`"),
+        (&two("{mode: fast}"), "f:5: unknown variant `fast`"),
+        (&two("{min: x}"), "f:5: adaptive: min: 'x' is no number of requests per second"),
+        (&two("{min: 2, max: 1}"), "f:5: adaptive: rates must be 0.001 <= min <= max"),
+        (&two("{min: 50}"), "f:5: adaptive: the fallback must be within the bounds"),
+        (&two("{sla: 0s}"), "f:5: adaptive: the SLA must be 1 ms to 1 hour"),
+        (&two("{in_flight: 3}"), "f:5: adaptive: in_flight is for what is on the path"),
+        (&two("{block: 2h}"), "f:5: adaptive: block is not 1s to 1h"),
+        (&two("{premium: {header: x, keep: 91}}"), "f:5: adaptive: premium: keep is not 1 to 90"),
         (&one("  key: [who]\n"), "f:5: unknown variant `who`"),
         (&one("  key: [{header: 'a b'}]\n"), "f:5: 'a b' is no header field"),
         (&one("  key: [{segments: 0}]\n"), "f:5: segments: 1 or more"),

@@ -5,13 +5,23 @@
 
 mod common;
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
-use claw_testkit::{Server, skipped};
-use common::Edge;
-use common::api::raw;
+use claw_testkit::{Server, eventually, skipped};
+use common::api::{raw, send};
 use common::relay::Relay;
+use common::rls::Client;
+use common::{Edge, PATIENCE, TICK};
+use http_body_util::StreamBody;
+use hyper::body::{Bytes, Frame};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+use tokio_stream::StreamExt;
+use tower_service::Service;
 
 /// How many requests a limit that fails open has let through since Redis was late. On a machine that
 /// is busy with something else there may be some, and what they are granted is not the bucket's.
@@ -62,6 +72,104 @@ fn a_flood_of_one_client_is_granted_no_more_than_the_limit() {
         assert!(answered >= 5_000, "{connections} x {streams}: {answered}");
         let _: i64 =
             redis::cmd("DEL").arg("token_bucket:ann").query(&mut server.connection()).unwrap();
+    }
+}
+
+/// What a call of Envoy's is told. Without limits by descriptors that is what it is told of it.
+fn call(port: u16) -> String {
+    runtime().block_on(async { Client::new(port).line("d: a=b").await })
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+const IS_ANSWERED: &str = "FailedPrecondition";
+
+#[test]
+fn a_flood_of_connections_to_one_address_leaves_the_others_usable() {
+    let server = Server::start();
+    let edge = Edge::limiting(&server.url(), 100, 0).env("MAX_CONNECTIONS", "4").start();
+    let serves = |port: u16| {
+        if port == edge.http {
+            edge.client().try_rate("ann").is_ok_and(|response| response.status == 200)
+        } else {
+            call(port).starts_with(IS_ANSWERED)
+        }
+    };
+    let refused = || edge.metric("operator_connections_refused_total", "");
+    for (flooded, other) in [(edge.http, edge.grpc), (edge.grpc, edge.http)] {
+        let before = refused();
+        let open: Vec<TcpStream> =
+            (0..10).map(|_| TcpStream::connect(("127.0.0.1", flooded)).unwrap()).collect();
+        eventually(PATIENCE, TICK, "six to be refused", || refused() == before + 6);
+        assert!(!serves(flooded) && serves(other) && edge.is_ready());
+        drop(open);
+        eventually(PATIENCE, TICK, "a place", || serves(flooded));
+    }
+}
+
+#[test]
+fn bodies_of_so_many_bytes_are_held_and_no_more() {
+    // Four posts, each of which lacks its last byte, leave no room for a message.
+    const POST: usize = 12_000;
+    const HELD: usize = 4 * POST;
+    const MOST: usize = HELD + 3;
+    let server = Server::start();
+    let edge = Edge::limiting(&server.url(), 1000, 0).env("MAX_BODIES", MOST.to_string()).start();
+    let post = |bytes: usize| {
+        let mut stream = TcpStream::connect(("127.0.0.1", edge.http)).unwrap();
+        let head = "POST /v1/take HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+            content-length: 12001\r\n\r\n";
+        stream.write_all(&[head.as_bytes(), &vec![b' '; bytes]].concat()).unwrap();
+        stream
+    };
+    let take = || {
+        let fields = [("content-type", "application/json")];
+        send(edge.http, "POST", "/v1/take", &fields, r#"{"key":"ann","limit":"user"}"#)
+    };
+    let held = || usize::try_from(edge.metric("operator_body_bytes", "")).unwrap();
+    // What is announced and does not come costs nobody anything.
+    let announced: Vec<TcpStream> = (0..10).map(|_| post(0)).collect();
+    for _ in 0..10 {
+        assert_eq!(take().status, 200);
+    }
+    assert!(call(edge.grpc).starts_with(IS_ANSWERED));
+    for front in ["HTTP", "gRPC"] {
+        let (let_go, until) = oneshot::channel();
+        let mut posts = Vec::new();
+        if front == "HTTP" {
+            posts.extend((0..4).map(|_| post(POST)));
+        } else {
+            let port = edge.grpc;
+            thread::spawn(move || runtime().block_on(unfinished(port, HELD, until)));
+        }
+        eventually(PATIENCE, TICK, "bodies to be held", || held() == HELD);
+        assert_eq!(take().problem(503), "too much is being sent at once", "{front}");
+        assert_eq!(call(edge.grpc), "ResourceExhausted: too much is being sent at once", "{front}");
+        assert_eq!(edge.rate("ann").status, 200, "{front}: what has no body is decided");
+        drop((posts, let_go));
+        eventually(PATIENCE, TICK, "bodies to be let go", || held() == 0);
+        assert_eq!(take().status, 200, "{front}");
+        assert!(call(edge.grpc).starts_with(IS_ANSWERED), "{front}");
+    }
+    assert_eq!(edge.metric("operator_requests_total", r#"route="take",result="unavailable""#), 2);
+    drop(announced);
+}
+
+/// A call of Envoy's that sends so many bytes and then no more.
+async fn unfinished(port: u16, bytes: usize, until: oneshot::Receiver<()>) {
+    let sent = tokio_stream::once(Ok(Frame::data(Bytes::from(vec![0; bytes]))));
+    let never = tokio_stream::pending::<Result<Frame<Bytes>, tonic::Status>>();
+    let request = http::Request::post(format!("http://edge{}", claw_edge::rls::PATH))
+        .header("content-type", "application/grpc")
+        .body(tonic::body::Body::new(StreamBody::new(sent.chain(never))))
+        .unwrap();
+    let mut channel = Client::new(port).channel;
+    std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
+    tokio::select! {
+        _ = channel.call(request) => {}
+        _ = until => {}
     }
 }
 

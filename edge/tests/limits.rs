@@ -7,6 +7,7 @@
 mod common;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::process::Command;
 
 use clap::Parser;
@@ -102,6 +103,7 @@ fn which_limits_a_request_falls_under() {
         ("rating GET b.org/ user=ann x-plan:free", "claw:all 1"),
         ("rating GET b.org/ user=ann x-plan:paid x-on:1", "claw:all 1"),
         ("rating GET b.org/ x-plan:free x-on:1", "claw:all 1"),
+        ("auth GET b.org/ client=192.0.2.1 x-plan:free x-on:1", "claw:all 1, claw:plan:client%3A192.0.2.1:GET 1, claw:net:192.0.2.1 1, claw:where:b.org:/ 1"),
         ("rating GET b.org/ client=192.0.2.1", "claw:all 1, claw:net:192.0.2.1 1"),
         ("rating GET b.org/ client=::ffff:192.0.2.1", "claw:all 1, claw:net:192.0.2.1 1"),
         ("rating GET b.org/ client=2001:db8:1:2:3:4:5:6", "claw:all 1, claw:net:2001:db8:1:2::/64 1"),
@@ -150,8 +152,8 @@ fn the_environments_limits_come_first() {
 /// Each region adapts to its own backend: one pattern leaves out those buckets and no others.
 #[test]
 fn buckets_of_adaptive_limits_are_told_from_all_others() {
-    let file = "limits: [{name: shop, capacity: 4, refill: 1, adaptive: true},
-                         {name: all, capacity: 4, refill: 1, adaptive: false}]";
+    let file = "limits: [{name: shop, capacity: 4, refill: 1, adaptive: {}},
+                         {name: all, capacity: 4, refill: 1}]";
     let flags = ["--capacity=5", "--refill=1", "--user-capacity=3", "--user-refill=1"];
     let limits = load(file, &flags);
     let told = charges(&limits, "rating GET b.org/ user=ann");
@@ -159,7 +161,9 @@ fn buckets_of_adaptive_limits_are_told_from_all_others() {
     for (charge, is_shared) in told.split(", ").zip([true, true, false, true]) {
         assert_eq!(claw_core::glob::matches(b"[^@]*", charge.as_bytes()), is_shared, "{charge}");
     }
-    assert!(limits.to_string().contains("shop: 4 tokens, 1 more in each 1s; adaptive\n"));
+    assert!(limits.to_string().contains(
+        "shop: 4 tokens, 1 more in each 1s; adaptive off_path shadow, 0.05 to 10 in each second\n"
+    ));
 }
 
 #[test]
@@ -187,25 +191,38 @@ fn the_example_of_the_page_is_understood_as_it_says() {
     assert_eq!(charges(&limits, request), "claw:everybody 1, claw:tokens:ann 9");
 }
 
+/// Somebody by his name, or by his address: among the names are those that others might be called by.
+fn anybody() -> impl Strategy<Value = Result<String, IpAddr>> {
+    prop_oneof![
+        "[a:%/3A]{0,4}".prop_map(Ok),
+        "(client:|client%3A|sha256-)192\\.0\\.2\\.[12]".prop_map(Ok),
+        (1..3_u8).prop_map(|last| Err(IpAddr::from([192, 0, 2, last]))),
+    ]
+}
+
 proptest! {
     /// Requests that differ in what a limit tells apart have different keys.
     #[test]
-    fn keys_stay_apart(values in prop::collection::vec(["[a:%/3A]{0,4}", "[a:%/3A]{0,4}"], 2..20)) {
-        let limits = load("limits: [{name: l, capacity: 1, refill: 1, key: [user, {header: k}]}]", &[]);
-        let mut keys: HashMap<String, &[String; 2]> = HashMap::new();
-        for pair in &values {
-            let [user, field] = pair;
+    fn keys_stay_apart(values in prop::collection::vec((anybody(), "[a:%/3A]{0,4}"), 2..20)) {
+        let text = "limits: [{name: l, capacity: 1, refill: 1, key: [user, {header: k}]}, {name: u, capacity: 1, refill: 1, key: [user]}]";
+        let limits = load(text, &[]);
+        let mut keys = HashMap::new();
+        for (who, field) in &values {
             let headers = HeaderMap::from_iter([(
                 HeaderName::from_static("k"),
                 HeaderValue::from_str(field).unwrap(),
             )]);
             let facts = Facts {
-                route: Route::Rating, method: "GET", path: "/", host: "", client: None,
-                headers: &headers, body: None, user: Some(user),
+                route: Route::Auth, method: "GET", path: "/", host: "",
+                client: Some(who.as_ref().err().copied().unwrap_or(IpAddr::from([192, 0, 2, 1]))),
+                headers: &headers, body: None, user: who.as_ref().ok().map(String::as_str),
             };
-            let key = String::from_utf8(limits.of_request(&facts)[0].key.to_vec()).unwrap();
-            let other = keys.insert(key.clone(), pair);
-            prop_assert!(other.is_none_or(|other| other == pair), "{key}: {other:?} {pair:?}");
+            let charges = limits.of_request(&facts);
+            for (charge, told_apart) in charges.into_iter().zip([(who, Some(field)), (who, None)]) {
+                let key = String::from_utf8(charge.key.to_vec()).unwrap();
+                let other = keys.insert(key.clone(), told_apart);
+                prop_assert!(other.is_none_or(|other| other == told_apart), "{key}: {other:?} {told_apart:?}");
+            }
         }
     }
 }

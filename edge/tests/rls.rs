@@ -9,11 +9,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use claw_edge::proto::{HeaderValue, RateLimitResponse};
 use claw_edge::rls::{NAME, PATH};
 use claw_testkit::{Server, eventually, free_port, spawn};
 use common::http::Response;
+use common::relay::Relay;
 use common::rls::{Client, request};
 use common::tools::{block, envoy};
 use common::{Builder, Edge, PATIENCE, TICK, server};
@@ -235,6 +237,36 @@ async fn a_message_that_does_not_come_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn however_much_a_request_asks_it_is_answered_in_the_time_of_a_few() {
+    const ROUND_TRIP: Duration = Duration::from_millis(100);
+    let redis = server();
+    let relay = Relay::to(redis.port());
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("limits.yaml"), LIMITS).unwrap();
+    let edge = Edge::builder(&relay.url()).env("RLS_CONFIG", dir.path());
+    let edge = edge.env("DECISION_TIMEOUT", "5s").start();
+    let client = Client::new(edge.grpc);
+    assert_eq!(client.line("d: five=a").await, "OK: ok 4 of 5/hour");
+    relay.delay(ROUND_TRIP);
+    let many = |hits: &str, key: &str| {
+        let descriptors: Vec<String> = (0..50).map(|of| format!("{key}={of} {hits}")).collect();
+        format!("d: {}", descriptors.join(" | "))
+    };
+    let all = |status: &str| vec![status; 50].join(" | ");
+    for (what, asked, told) in [
+        ("takes", many("+5", "five"), format!("OK: {}", all("ok 0 of 5/hour"))),
+        ("gives", many("-3", "five"), format!("OK: {}", all("ok 3 of 5/hour"))),
+        ("takes beyond", many("+4", "five"), format!("OVER: {}", all("over 0 of 5/hour"))),
+        ("takes that watch", many("+1", "shadow"), format!("OK: {}", all("ok 0 of 1/day"))),
+    ] {
+        let begun = Instant::now();
+        assert_eq!(client.line(&asked).await, told, "{what}");
+        let took = begun.elapsed();
+        assert!(took < ROUND_TRIP * 15, "{what}: {took:?}");
+    }
+}
+
+#[tokio::test]
 async fn hits_are_counted_by_limit_and_by_what_it_said() {
     let redis = server();
     let descriptors = "
@@ -242,6 +274,7 @@ domain: d
 descriptors:
 - {key: ten, rate_limit: {unit: day, requests_per_unit: 10}}
 - {key: one, detailed_metric: true, rate_limit: {unit: day, requests_per_unit: 1}}
+- {key: five, rate_limit: {unit: day, requests_per_unit: 5}}
 - {key: watch, shadow_mode: true, rate_limit: {unit: day, requests_per_unit: 1}}
 ";
     let (edge, _dir) = builder(&redis, descriptors);
@@ -256,6 +289,10 @@ descriptors:
         "d: one=x",
         "d: watch=a +5",
         "e: ten=a",
+        // Refused as a whole: the hits that would pass are not taken.
+        "d: five=a +2 | one=x",
+        "d: five=a | one=x | watch=b",
+        "d: five=a | watch=b",
     ] {
         client.ask(request(text)).await.unwrap();
     }
@@ -265,11 +302,14 @@ descriptors:
         ("operator_limit_hits_total", r#"limit="d.ten",result="near_limit""#, 1),
         ("operator_limit_hits_total", r#"limit="d.ten",result="over_limit""#, 3),
         ("operator_limit_hits_total", r#"limit="d.one_x",result="near_limit""#, 1),
-        ("operator_limit_hits_total", r#"limit="d.one_x",result="over_limit""#, 1),
-        ("operator_limit_hits_total", r#"limit="d.watch",result="shadow_mode""#, 5),
+        ("operator_limit_hits_total", r#"limit="d.one_x",result="over_limit""#, 3),
+        ("operator_limit_hits_total", r#"limit="d.watch",result="shadow_mode""#, 6),
+        ("operator_limit_hits_total", r#"limit="d.watch",result="near_limit""#, 1),
+        ("operator_limit_hits_total", r#"limit="d.five",result="within_limit""#, 1),
+        ("operator_limit_hits_total", r#"limit="d.five",result="near_limit""#, 0),
         ("operator_unknown_domains_total", "", 1),
         ("operator_rate_limited_total", r#"limit="d.ten""#, 1),
-        ("operator_rate_limited_total", r#"limit="d.one""#, 1),
+        ("operator_rate_limited_total", r#"limit="d.one""#, 3),
     ];
     for (name, labels, expected) in table {
         assert_eq!(edge.metric(name, labels), expected, "{name} {labels}");
@@ -304,6 +344,17 @@ async fn without_redis_envoy_is_told_so() {
         ("elsewhere: two=a", "OK: ok"),
     ] {
         assert_eq!(client.line(text).await, expected, "{text}");
+    }
+    #[rustfmt::skip]
+    let table = [
+        ("operator_blind_decisions_total", r#"limit="d.two",decided="left_to_caller""#, 2),
+        ("operator_blind_decisions_total", r#"limit="d.shadow",decided="allowed""#, 2),
+        ("operator_blind_decisions_total", "", 4),
+        ("operator_limit_hits_total", r#"limit="d.shadow""#, 0),
+        ("operator_limit_hits_total", r#"limit="d.two""#, 1),
+    ];
+    for (name, labels, expected) in table {
+        assert_eq!(edge.metric(name, labels), expected, "{name} {labels}");
     }
 }
 

@@ -121,6 +121,12 @@ fn a_cluster_decides_each_key_at_its_node_and_several_one_after_the_other() {
     let left: i64 = ask(&mut cluster.nodes()[service].connection(), "HGET claw:service tokens");
     assert_eq!(left, 97, "what was refused was given back");
 
+    // What is said of the server is said of one node, and of which.
+    let first = format!("127.0.0.1:{}", cluster.nodes()[cluster.node_for_slot(0)].port());
+    assert_eq!(edge.metric("operator_redis_node_info", &format!(r#"node="{first}""#)), 1);
+    let page = String::from_utf8(edge.ops("/admin").body).unwrap();
+    assert!(page.contains(&format!("the node <strong>{first}</strong> of the cluster")), "{page}");
+
     let others: Vec<String> = (0..3).map(|node| users_of(&cluster, node).nth(1).unwrap()).collect();
     let dead = (0..3).find(|node| *node != service).unwrap();
     cluster.kill(dead);

@@ -116,7 +116,7 @@ const ANN: &str = "token_bucket:ann";
 const ALL: &str = "claw:service";
 const ROUTE: &str = "@route:claw:shop";
 const ADAPTIVE: &str =
-    "limits: [{name: shop, capacity: 4, refill: 1, interval: 1h, adaptive: true}]";
+    "limits: [{name: shop, capacity: 4, refill: 1, interval: 1000s, adaptive: {}}]";
 
 #[rustfmt::skip]
 const TABLE: &[Row] = &[
@@ -177,7 +177,7 @@ const TABLE: &[Row] = &[
         file: "limits: [{name: a, capacity: 1, refill: 1, interval: 1h, key: [user], mode: quota}, {name: b, capacity: 1, refill: 1, interval: 1h, key: [user], mode: quota}]",
         status: Status::Passed, policies: &["a q=1 w=3600", "b q=1 w=3600"], told: &["a r=0 t=3600", "b r=0 t=3600"], retry_after: None, left: &[("claw:a:ann", 0), ("claw:b:ann", 0)] },
     Row { what: "an adaptive limit without a pin: the file's, whose rate is not told", limits: USER, file: ADAPTIVE, state: &[],
-        status: Status::Passed, policies: &["user q=2 w=7200", "shop q=4"], told: &["user r=1 t=3600", "shop r=3 t=3600"], retry_after: None, left: &[(ANN, 1), (ROUTE, 3)] },
+        status: Status::Passed, policies: &["user q=2 w=7200", "shop q=4"], told: &["user r=1 t=3600", "shop r=3 t=1000"], retry_after: None, left: &[(ANN, 1), (ROUTE, 3)] },
     Row { what: "a pin of the same capacity is in force", limits: USER, file: ADAPTIVE,
         state: &["CL.POLICY @route:claw:shop CAPACITY 4 REFILL 2 INTERVAL 3600000 FOR 36000000"],
         status: Status::Passed, policies: &["user q=2 w=7200", "shop q=4"], told: &["user r=1 t=3600", "shop r=3 t=1800"], retry_after: None, left: &[(ANN, 1), (ROUTE, 3)] },

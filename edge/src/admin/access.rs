@@ -276,7 +276,8 @@ impl Access {
             return Err(Problem::internal("the policies of logins are out of bounds"));
         };
         let network = rule::network(address).to_string();
-        let charge = |limit: &Arc<Limit>, key| Charge { limit: Arc::clone(limit), key, cost: 1 };
+        let charge =
+            |limit: &Arc<Limit>, key| Charge { limit: Arc::clone(limit), key, cost: 1, keep: 0 };
         let charges =
             vec![charge(one, one.key(Some(network.as_bytes()))), charge(all, all.key(None))];
         let verdict = app.redis.decide(Plan::new(charges)).await;
@@ -368,7 +369,7 @@ pub async fn login(admin: &Admin, request: Request) -> Result<Response, Problem>
     check_origin(request.headers())?;
     let headers = request.headers().clone();
     let address = app.client(peer(&request)?, &headers);
-    let form: Login = change::form(request).await?;
+    let form: Login = change::form(&admin.app, request).await?;
     admin.access.may_try(app, address).await?;
     if !app.service.admin_tokens.load().has(form.token.trim()) {
         tracing::warn!(%address, "a login to the page for operators with a wrong token");
@@ -388,7 +389,7 @@ pub async fn login(admin: &Admin, request: Request) -> Result<Response, Problem>
 pub async fn logout(admin: &Admin, request: Request) -> Result<Response, Problem> {
     let visitor = admin.access.admit(&admin.app, &request).await?;
     let headers = request.headers().clone();
-    let form: change::Bare = change::form(request).await?;
+    let form: change::Bare = change::form(&admin.app, request).await?;
     check_form(&visitor, &headers, &form.csrf)?;
     if let Some((id, _)) = &visitor.session {
         admin.access.sessions().remove(id);

@@ -8,7 +8,6 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use claw_core::decimal;
 use claw_core::limits::MAX_TOKENS;
-use http_body_util::{BodyExt, Limited};
 use redis::{Cmd, Value};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -17,9 +16,11 @@ use serde_json::{Value as Json_, json};
 use super::access::{Note, Visitor, check_form};
 use super::bucket::{self, readable, readable_key};
 use super::reply::{number_of, text_of};
-use super::{Admin, PATH, audit};
-use crate::http::body::check_name;
+use super::{Admin, PATH, adaptive, audit};
+use crate::http::App;
+use crate::http::body::{self, check_name};
 use crate::http::problem::Problem;
+use crate::limits::adaptive::Mode;
 use crate::redis::Fault;
 
 /// Resets the policy of a bucket and keeps its weight.
@@ -81,25 +82,32 @@ struct Parked {
     action: String,
 }
 
+#[derive(Deserialize)]
+struct Switch {
+    #[serde(default)]
+    csrf: String,
+    route: String,
+    mode: String,
+}
+
 /// Reads a form, or the same as an object of texts in JSON.
 ///
 /// # Errors
-/// 400, 413 and 415, for what is none.
-pub async fn form<T: DeserializeOwned>(request: Request) -> Result<T, Problem> {
+/// 400, 413 and 415, for what is none; 503 when there is no room for it.
+pub async fn form<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Problem> {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
     let is_json = kind.eq_ignore_ascii_case("application/json");
     if !is_json && !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         return Err(Problem::wrong(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a form is read, or JSON"));
     }
-    let body = Limited::new(request.into_body(), LONGEST_FORM).collect().await;
-    let body =
-        body.map_err(|_| Problem::wrong(StatusCode::PAYLOAD_TOO_LARGE, "the form is too long"))?;
-    let body = body.to_bytes();
+    let body = body::read(request, LONGEST_FORM, &app.service.forms).await?;
     let invalid = |error: String| Problem::invalid(format!("the form: {error}"));
     match is_json {
-        true => serde_json::from_slice(&body).map_err(|error| invalid(error.to_string())),
-        false => serde_urlencoded::from_bytes(&body).map_err(|error| invalid(error.to_string())),
+        true => serde_json::from_slice(&body.bytes).map_err(|error| invalid(error.to_string())),
+        false => {
+            serde_urlencoded::from_bytes(&body.bytes).map_err(|error| invalid(error.to_string()))
+        }
     }
 }
 
@@ -238,6 +246,32 @@ pub async fn parked(admin: &Admin, request: Request) -> Result<Response, Problem
     finish(admin, &visitor, &format!("{PATH}#parked"), done.await)
 }
 
+/// `POST /admin/adaptive`: the loop of the adaptive limit `route` is switched to `mode`: `off`,
+/// `shadow`, `canary` or `on`, at all instances; `settings` goes back to what the file of limits says.
+///
+/// # Errors
+/// As [`weight`].
+pub async fn switch(admin: &Admin, request: Request) -> Result<Response, Problem> {
+    let (visitor, form) = begin::<Switch>(admin, request).await?;
+    let done = async {
+        let mode = match form.mode.as_str() {
+            "settings" => None,
+            text => Some(Mode::of_text(text).ok_or_else(|| {
+                Problem::invalid("mode has to be off, shadow, canary, on or settings")
+            })?),
+        };
+        let shared = adaptive::shared(&admin.app, &form.route);
+        let shared = shared.ok_or_else(|| {
+            Problem::wrong(StatusCode::NOT_FOUND, "there is no adaptive limit of this name")
+        })?;
+        done_or_told(admin, &visitor, "a switch", shared.switch(mode).await).await?;
+        let what = format!("adaptive limit {}: {}", form.route, form.mode);
+        audit::note(&admin.app, &visitor, &what).await;
+        Ok((format!("Done: {what}."), json!({"route": form.route, "mode": form.mode})))
+    };
+    finish(admin, &visitor, &format!("{PATH}#adaptive"), done.await)
+}
+
 /// What every change begins with: who wants it, and what.
 async fn begin<T: DeserializeOwned + Form>(
     admin: &Admin,
@@ -245,7 +279,7 @@ async fn begin<T: DeserializeOwned + Form>(
 ) -> Result<(Visitor, T), Problem> {
     let visitor = admin.access.admit(&admin.app, &request).await?;
     let headers = request.headers().clone();
-    let form: T = form(request).await?;
+    let form: T = form(&admin.app, request).await?;
     check_form(&visitor, &headers, form.csrf())?;
     Ok((visitor, form))
 }
@@ -265,7 +299,7 @@ macro_rules! forms {
         }
     )*};
 }
-forms!(Weight, Policy, Bucket, Parked);
+forms!(Weight, Policy, Bucket, Parked, Switch);
 
 /// Tells a program in JSON, and leads a browser back to where the change is seen.
 fn finish(

@@ -14,7 +14,7 @@ use super::bucket::{self, Shown, readable};
 use super::change::in_words;
 use super::regions::{self, Other, Regions};
 use super::reply::text_of;
-use super::{Admin, audit};
+use super::{Admin, adaptive, audit};
 use crate::http::problem::Problem;
 use crate::notify::Parked;
 
@@ -51,6 +51,7 @@ struct Home<'a> {
     live: Live,
     limits: String,
     rules: Result<String, String>,
+    adaptive: Result<Vec<adaptive::Shown>, String>,
     parked: Result<Vec<Undelivered>, String>,
     changes: Result<Vec<Row>, String>,
 }
@@ -97,9 +98,10 @@ pub async fn home(admin: &Admin, request: Request) -> Result<Response, Problem> 
     let app = &admin.app;
     let mut rules = redis::cmd("CONFIG");
     rules.arg("GET").arg("claw.policies");
-    let (live, rules, parked, changes) = futures_util::join!(
+    let (live, rules, adaptive, parked, changes) = futures_util::join!(
         live_part(admin),
-        app.redis.call_at::<Value>(b"", &rules),
+        app.redis.call_server::<Value>(&rules),
+        adaptive::read(app),
         admin.notify.parked(ROWS),
         audit::latest(app, ROWS),
     );
@@ -113,6 +115,7 @@ pub async fn home(admin: &Admin, request: Request) -> Result<Response, Problem> 
         live,
         limits: app.service.limits.load().to_string(),
         rules: rules.map(|map| text_of(&map, "claw.policies").replace("; ", "\n")).map_err(words),
+        adaptive: adaptive.map_err(words),
         parked: parked.map(|parked| parked.into_iter().map(undelivered).collect()).map_err(words),
         changes: changes.map(|changes| changes.into_iter().map(row).collect()).map_err(words),
     };
@@ -140,7 +143,7 @@ async fn live_part(admin: &Admin) -> Live {
         wait: bucket::length(refused.retry_after_ms),
     });
     let (regions, others) =
-        futures_util::join!(regions::read(&admin.app.redis), regions::elsewhere(&admin.peers),);
+        futures_util::join!(regions::read(&admin.app.redis), regions::elsewhere(&admin.peers));
     let regions = regions.map_err(|fault| in_words(&fault));
     Live { limited: limited.collect(), more, left_out, regions, others }
 }

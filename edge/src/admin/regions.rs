@@ -18,6 +18,8 @@ const ELSEWHERE: Duration = Duration::from_secs(1);
 /// This region, and what it hears of others.
 #[derive(Clone, Debug, Default)]
 pub struct Regions {
+    /// The node of a cluster that says so.
+    pub node: Option<String>,
     /// Its name; empty if it shares nothing.
     pub name: String,
     /// Whether it sends changes.
@@ -96,7 +98,7 @@ pub async fn elsewhere(peers: &[ratings::peers::Peer]) -> Vec<Other> {
 pub async fn read(redis: &Redis) -> Result<Regions, Fault> {
     let mut command = redis::cmd("CL.SYNC");
     command.arg("STATUS");
-    let status: Value = redis.call_at(b"", &command).await?;
+    let status: Value = redis.call_server(&command).await?;
     let heard = |map: &Value| Heard {
         name: text_of(map, "replica_id"),
         silent: text_of(map, "silent"),
@@ -110,6 +112,7 @@ pub async fn read(redis: &Redis) -> Result<Regions, Fault> {
         error: text_of(map, "last_error"),
     };
     Ok(Regions {
+        node: redis.server_of_cluster(),
         name: text_of(&status, "replica_id"),
         active: text_of(&status, "active"),
         share_permille: number_of(&status, "share_permille").unwrap_or(1_000),

@@ -12,7 +12,7 @@ use percent_encoding::{CONTROLS, percent_encode};
 use super::problem::Problem;
 use super::{App, body, limited};
 use crate::decide::Plan;
-use crate::limits::{Facts, Route, rule};
+use crate::limits::{Facts, Route};
 
 // What a proxy says of the request that it has.
 const URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
@@ -25,15 +25,10 @@ pub async fn decide(app: &App, request: Request) -> Result<Response, Problem> {
     let headers = request.headers();
     let client = app.client(super::peer(&request)?, headers);
     let named = app.service.config.user_header.as_ref();
-    let named = named.and_then(|name| text(headers, name));
-    let user = match named {
-        Some(user) => {
-            body::check_name("the header of the user", user)?;
-            Cow::Borrowed(user)
-        }
-        // Whoever names no user is told apart by his address, and not let through for that.
-        None => Cow::Owned(format!("client:{}", rule::network(client))),
-    };
+    let user = named.and_then(|name| text(headers, name));
+    if let Some(user) = user {
+        body::check_name("the header of the user", user)?;
+    }
     let uri = uri(headers).unwrap_or_else(|| Cow::Borrowed(request.uri().path()));
     let path = super::path(&uri);
     let host = super::host(text(headers, &HOST).or_else(|| super::named_host(&request)));
@@ -45,7 +40,7 @@ pub async fn decide(app: &App, request: Request) -> Result<Response, Problem> {
         client: Some(client),
         headers,
         body: None,
-        user: Some(&user),
+        user,
     };
     let charges = app.service.limits.load().of_request(&facts);
     let verdict = app.redis.decide(Plan::new(charges)).await;

@@ -1,35 +1,45 @@
 //! Bodies: JSON, and no longer than may be.
 
-use axum::body::Bytes;
+use std::sync::Arc;
+
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 
 use super::App;
 use super::problem::Problem;
+use crate::intake::{self, Held, Unread};
 use crate::ratings::LONGEST_NAME;
+use crate::seat::Seats;
 
 /// The body of a request that has to be JSON.
 ///
 /// # Errors
-/// 415 for another type, 413 when it is longer than `MAX_BODY`, 400 when it breaks off.
-pub async fn json(app: &App, request: Request) -> Result<Bytes, Problem> {
+/// 415 for another type, and those of [`read`].
+pub async fn json(app: &App, request: Request) -> Result<Held, Problem> {
     if !is_json(request.headers()) {
         return Err(Problem::wrong(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "the body has to be JSON: Content-Type: application/json",
         ));
     }
-    let most = app.service.config.max_body;
-    match Limited::new(request.into_body(), most).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::wrong(
+    read(request, app.service.config.max_body, &app.service.bodies).await
+}
+
+/// The body of a request, of at most so many bytes, which `bodies` has to have room for.
+///
+/// # Errors
+/// 413 when it is longer, 503 when too much is held of others, 400 when it breaks off.
+pub async fn read(request: Request, most: usize, bodies: &Arc<Seats>) -> Result<Held, Problem> {
+    let held = intake::read(request.into_body(), most, bodies).await;
+    held.map_err(|unread| match unread {
+        Unread::TooLong => Problem::wrong(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("the body has more than {most} bytes"),
-        )),
-        Err(_) => Err(Problem::invalid("the body breaks off")),
-    }
+        ),
+        Unread::NoRoom => Problem::unavailable(unread.to_string()),
+        Unread::BrokenOff => Problem::invalid(unread.to_string()),
+    })
 }
 
 /// Whether the headers say that the body is JSON: `application/json`, or a type that ends with

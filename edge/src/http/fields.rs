@@ -84,7 +84,7 @@ impl Shown {
         // capacity, and its rate is not told. Of an adaptive limit it may have the same one.
         let limit = &outcome.charge.limit;
         let sent = limit.policy.as_ref();
-        let policy = sent.filter(|policy| !limit.is_adaptive && policy.capacity() == quota);
+        let policy = sent.filter(|policy| limit.adaptive.is_none() && policy.capacity() == quota);
         let more_ms = if allowed || outcome.is_over() { more_ms(sent, &answer) } else { None };
         Some(Self {
             quota,
@@ -187,7 +187,7 @@ mod tests {
         let [taken, capacity, remaining, retry_after_ms, reset_after_ms] = answer;
         let answer = Answer { taken, capacity, remaining, retry_after_ms, reset_after_ms };
         Outcome {
-            charge: Charge { limit, key: b"k".as_slice().into(), cost: 1 },
+            charge: Charge { limit, key: b"k".as_slice().into(), cost: 1, keep: 0 },
             answer: Some(answer),
         }
     }

@@ -1,6 +1,5 @@
 //! A verdict as a response.
 
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
@@ -54,8 +53,5 @@ pub fn with_fields(app: &App, verdict: &Verdict, mut response: Response) -> Resp
         }
     }
     fields::add(response.headers_mut(), verdict, app.service.config.older_fields);
-    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-        fields::retry_after(response.headers_mut(), 1);
-    }
     response
 }

@@ -51,7 +51,18 @@ impl Seen {
 
 /// [`observe`] around a handler of a router.
 pub async fn layer(State(seen): State<Arc<Seen>>, request: Request, next: Next) -> Response {
-    observe(&seen, request, |request| next.run(request)).await
+    observe(&seen, request, async |request| {
+        let mut response = next.run(request).await;
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+            // The router's own: it has `Allow`, and no body.
+            let detail = "this path is for other methods: see Allow";
+            let allow = response.headers_mut().remove(header::ALLOW);
+            response = Problem::wrong(StatusCode::METHOD_NOT_ALLOWED, detail).into_response();
+            response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
+        }
+        response
+    })
+    .await
 }
 
 /// Hands the request on, and completes the response.
@@ -70,13 +81,6 @@ where
     let traces = seen.app.service.traces.as_ref().filter(|_| route != Route::Ops);
     let span = traces.and_then(|traces| traces.begin(request.headers()));
     let mut response = handler(request).await.into_response();
-    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        // The router's own: it has `Allow`, and no body.
-        let detail = "this path is for other methods: see Allow";
-        let allow = response.headers_mut().remove(header::ALLOW);
-        response = Problem::wrong(StatusCode::METHOD_NOT_ALLOWED, detail).into_response();
-        response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
-    }
     let outcome = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => {
             let (name, status) = (id.to_str().unwrap_or_default(), problem.status.as_u16());

@@ -64,6 +64,8 @@ type Asked = Mutex<Option<(Instant, Server)>>;
 
 async fn text(app: &App, asked: &Asked) -> Result<Response, Problem> {
     let unwritten = |error: std::fmt::Error| Problem::internal(error.to_string());
+    let held = i64::try_from(app.service.bodies.taken()).unwrap_or(i64::MAX);
+    app.service.metrics.body_bytes.set(held);
     let mut text = app.service.metrics.text().map_err(unwritten)?;
     let charges: Vec<Charge> = app.service.limits.load().shared().collect();
     let mut asked = asked.lock().await;
@@ -86,7 +88,9 @@ async fn ask(app: &App, charges: &[Charge]) -> Server {
         let answer = app.redis.peek(charge).await.ok()?;
         Some((charge.limit.name.clone(), answer))
     }));
-    let (info, sync, shared) = join!(app.redis.call(&info), app.redis.call(&sync), shared);
+    let (info, sync, shared) =
+        join!(app.redis.call_server(&info), app.redis.call_server(&sync), shared);
     let shared = shared.into_iter().flatten().collect();
-    Server { info: info.ok(), sync: sync.ok().map(Status::of), shared }
+    let node = app.redis.server_of_cluster();
+    Server { node, info: info.ok(), sync: sync.ok().map(Status::of), shared }
 }

@@ -114,6 +114,22 @@ impl Problem {
         }
     }
 
+    /// As many requests are in flight as a limit lets be.
+    #[must_use]
+    pub fn busy(limit: String) -> Self {
+        Self {
+            detail: "as many requests are in flight as the backend can take".to_owned(),
+            outcome: Outcome::Limited,
+            ..Self::reduced_capacity(vec![limit])
+        }
+    }
+
+    /// The backend did not answer.
+    #[must_use]
+    pub fn upstream(status: StatusCode, detail: &str) -> Self {
+        Self::plain(status, detail.to_owned(), Outcome::Unavailable)
+    }
+
     /// The body, of the request with this id.
     pub fn body(&self, id: &str) -> axum::body::Body {
         let (kind, title) = match self.kind {
@@ -150,6 +166,9 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(1));
         }
         response.extensions_mut().insert(self);
         response

@@ -61,12 +61,12 @@ pub async fn rate(State(app): State<App>, request: Request) -> Result<Response, 
     let headers = request.headers().clone();
     let host = super::host(super::named_host(&request)).into_owned();
     let text = body::json(&app, request).await?;
-    let rating: Rating = body::parse(&text)?;
+    let rating: Rating = body::parse(&text.bytes)?;
     body::check_name("user_id", &rating.user_id)?;
     body::check_name("item_id", &rating.item_id)?;
     let micros = micros(rating.rating.get())?;
     let limits = app.service.limits.load_full();
-    let value = limits.read_bodies().then(|| body::parse(&text)).transpose()?;
+    let value = limits.read_bodies().then(|| body::parse(&text.bytes)).transpose()?;
     let facts = Facts {
         route: Route::Rating,
         method: "POST",

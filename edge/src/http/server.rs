@@ -11,6 +11,8 @@ use crate::limits::Limit;
 /// What was asked for. What had no answer is missing, and so are its metrics.
 #[derive(Debug, Default)]
 pub struct Server {
+    /// Which node of a cluster it is.
+    pub node: Option<String>,
     /// `INFO claw`.
     pub info: Option<String>,
     /// `CL.SYNC STATUS`.
@@ -133,6 +135,11 @@ pub fn write<'a>(
 ) -> fmt::Result {
     head(text, "operator_redis_up", "Whether Redis has just answered INFO")?;
     writeln!(text, "operator_redis_up {}", u8::from(server.info.is_some()))?;
+    if let Some(node) = &server.node {
+        let name = "operator_redis_node_info";
+        head(text, name, "The node of the cluster that all of claw_.. is of")?;
+        writeln!(text, "{name}{{node=\"{}\"}} 1", escaped(node))?;
+    }
     if let Some(info) = &server.info {
         of_module(info, text)?;
     }

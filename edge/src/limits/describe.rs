@@ -5,6 +5,7 @@ use std::fmt;
 use claw_core::decimal::Decimal;
 use claw_core::policy::Policy;
 
+use super::adaptive::Settings;
 use super::descriptors::{End, Node};
 use super::rule::{Cost, Part, Pattern, Rule};
 use super::{Limits, Mode, OnFault};
@@ -105,10 +106,14 @@ impl fmt::Display for Rule {
             Mode::Quota => "; quota",
         })?;
         f.write_str(match limit.on_fault {
-            OnFault::Open => "",
+            OnFault::Open | OnFault::LeftToCaller => "",
             OnFault::Closed => "; fails closed",
         })?;
-        f.write_str(if limit.is_adaptive { "; adaptive" } else { "" })
+        let Some(adaptive) = &limit.adaptive else { return Ok(()) };
+        let Settings { mode, profile, bounds, .. } = &adaptive.settings;
+        let rate = |micros| Decimal::new(micros);
+        let (min, max) = (rate(bounds.min_micros), rate(bounds.max_micros));
+        write!(f, "; adaptive {} {}, {min} to {max} in each second", profile.text(), mode.text())
     }
 }
 

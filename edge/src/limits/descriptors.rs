@@ -8,7 +8,7 @@ use claw_core::limits::MICRO;
 use claw_core::policy::Policy;
 use prost_types::Struct;
 
-use super::{Limit, Mode};
+use super::{Limit, Mode, OnFault};
 use crate::metrics::{HitCounters, HitResult, Metrics};
 use crate::proto::{Entry, RateLimit, RateLimitDescriptor, RateLimitOverride, Unit};
 
@@ -317,6 +317,7 @@ impl Leaf {
                     (false, true) => Mode::Quota,
                     (false, false) => Mode::Enforced,
                 },
+                on_fault: OnFault::LeftToCaller,
                 ..limit
             }),
             shown,

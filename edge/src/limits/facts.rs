@@ -15,6 +15,8 @@ pub enum Route {
     Rating,
     /// Forward authentication.
     Auth,
+    /// What is handed on to the backend.
+    Proxy,
 }
 
 /// What limits may know of a request that came over HTTP. For forward authentication it is the
@@ -35,7 +37,8 @@ pub struct Facts<'a> {
     pub headers: &'a HeaderMap,
     /// Its body, if it is JSON.
     pub body: Option<&'a Value>,
-    /// The user, if it names one.
+    /// The user, if it names one. Whoever names none is told apart by his address, and not let
+    /// through for that.
     pub user: Option<&'a str>,
 }
 

@@ -10,6 +10,7 @@ use claw_core::policy::{Policy, PolicyError};
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 
+use super::adaptive::{Adaptive, Said};
 use super::facts::Route;
 use super::mistake::{self, Mistake};
 use super::rule::{Cost, Part, Pattern, Rule, When};
@@ -50,7 +51,7 @@ struct Named {
     #[serde(default)]
     on_fault: Option<OnFault>,
     #[serde(default)]
-    adaptive: Option<Spanned<bool>>,
+    adaptive: Option<Spanned<Said>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -116,13 +117,13 @@ impl Reader<'_> {
             return Err(Mistake::about(self.file, &named.name, text));
         }
         let policy = self.policy(&named, place)?;
-        let is_adaptive = self.adaptive(&named)?;
-        let region = if is_adaptive { REGION } else { "" };
+        let adaptive = self.adaptive(&named, policy)?;
+        let region = if adaptive.is_some() { REGION } else { "" };
         let limit = Limit {
             keep: self.keep(named.keep, policy)?,
             mode: named.mode.unwrap_or(Mode::Enforced),
             on_fault: named.on_fault.unwrap_or(OnFault::Open),
-            is_adaptive,
+            adaptive,
             ..Limit::new(name.clone(), policy, format!("{region}{prefix}{name}").into_bytes())
         };
         Ok(Rule {
@@ -181,21 +182,25 @@ impl Reader<'_> {
     }
 
     /// One bucket for all that a backend is asked, which has to refuse to be of use.
-    fn adaptive(&self, named: &Named) -> Result<bool, Mistake> {
-        let Some(adaptive) = named.adaptive.as_ref().filter(|adaptive| adaptive.value) else {
-            return Ok(false);
-        };
+    fn adaptive(&self, named: &Named, policy: Option<Policy>) -> Result<Option<Adaptive>, Mistake> {
+        let Some(adaptive) = &named.adaptive else { return Ok(None) };
         let wrong = |text: &str| Err(Mistake::about(self.file, adaptive, text));
         if !named.key.is_empty() {
             return wrong("an adaptive limit has one bucket, and so no key");
         }
+        if named.cost.is_some() {
+            return wrong("an adaptive limit counts requests, and so has no cost");
+        }
         if named.mode.is_some_and(|mode| mode != Mode::Enforced) {
             return wrong("an adaptive limit is enforced");
         }
-        if named.capacity.is_none() {
+        let Some(policy) = policy else {
             return wrong("an adaptive limit has capacity and refill, which hold without a pin");
+        };
+        match adaptive.value.settings(&policy) {
+            Ok(settings) => Ok(Some(Adaptive::new(settings))),
+            Err(text) => wrong(&format!("adaptive: {text}")),
         }
-        Ok(true)
     }
 
     fn keep(&self, keep: Option<Spanned<u64>>, policy: Option<Policy>) -> Result<u64, Mistake> {

@@ -41,7 +41,7 @@ pub struct When {
 }
 
 /// A text, or with a `*` at its end what a text begins with.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     pub(super) text: String,
     pub(super) is_prefix: bool,
@@ -50,7 +50,7 @@ pub struct Pattern {
 /// Something of a request that tells buckets apart.
 #[derive(Debug)]
 pub enum Part {
-    /// The user.
+    /// The user, or the client's address where none is named.
     User,
     /// The client's address; of IPv6 its network of 64 bits, since a client has all of it.
     Client,
@@ -109,7 +109,11 @@ impl Rule {
                 self.limit.key(Some(subject.as_bytes()))
             }
         };
-        Some(Charge { limit: Arc::clone(&self.limit), key, cost: self.cost.tokens(facts) })
+        let keep = match &self.limit.adaptive {
+            Some(adaptive) => adaptive.keep(facts).max(self.limit.keep),
+            None => self.limit.keep,
+        };
+        Some(Charge { limit: Arc::clone(&self.limit), key, cost: self.cost.tokens(facts), keep })
     }
 }
 
@@ -163,7 +167,9 @@ impl Pattern {
         }
     }
 
-    fn fits(&self, text: &str) -> bool {
+    /// Whether `text` is it, or begins with it.
+    #[must_use]
+    pub fn fits(&self, text: &str) -> bool {
         if self.is_prefix { text.starts_with(&self.text) } else { text == self.text }
     }
 }
@@ -171,6 +177,9 @@ impl Pattern {
 impl Part {
     /// What it is in a request, as it stands in a key.
     fn value<'a>(&self, facts: &'a Facts<'_>) -> Option<Cow<'a, str>> {
+        if matches!(self, Self::User) && facts.user.is_none() {
+            return Some(Cow::Owned(super::CLIENT.to_owned() + &network(facts.client?)));
+        }
         let value = self.read(facts)?;
         let is_secret = matches!(self, Self::Header(name) if SECRET.contains(&name.as_str()));
         Some(match value {

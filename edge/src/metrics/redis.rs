@@ -19,7 +19,8 @@ pub struct Fault {
 pub struct Blind {
     /// The limit's name, from the configuration.
     pub limit: String,
-    /// `allowed` by one that fails open, `refused` by one that fails closed.
+    /// `allowed` by one that fails open, `refused` by one that fails closed, `left_to_caller` by one
+    /// of a descriptor file.
     pub decided: &'static str,
 }
 

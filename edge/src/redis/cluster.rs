@@ -46,6 +46,9 @@ struct Inner {
 /// How many slots there are.
 const SLOTS: u16 = 16_384;
 
+/// A key that has slot 0.
+pub const KEY_OF_FIRST_SLOT: &[u8] = b"";
+
 /// The slot of a key: that of the part between the first `{` and the next `}`, if there is
 /// something between, else that of all of it.
 pub fn slot(key: &[u8]) -> u16 {
@@ -149,6 +152,12 @@ impl Cluster {
     /// Learns the slots.
     pub fn connect(&self) {
         self.0.refresh();
+    }
+
+    /// The node that has `key`, as far as is known.
+    pub fn node_of(&self, key: &[u8]) -> Option<String> {
+        let slots = locked(&self.0.slots);
+        slots.node(slot(key)).map(|(host, port)| format!("{host}:{port}"))
     }
 
     /// Sends `command` to the node that has `key`, wherever that is by then, and waits for the
@@ -293,7 +302,7 @@ mod tests {
     fn a_key_has_the_slot_that_the_server_says() {
         // CLUSTER KEYSLOT.
         for (key, expected) in [
-            ("", 0),
+            (str::from_utf8(KEY_OF_FIRST_SLOT).unwrap(), 0),
             ("123456789", 12_739),
             ("foo", 12_182),
             ("{foo}bar", 12_182),

@@ -154,7 +154,7 @@ mod tests {
     fn charge(key: &str) -> Charge {
         let policy = Policy::new(1000, 1_000_000, 1000).unwrap();
         let limit = Arc::new(Limit::new("limit".to_owned(), policy, Vec::new()));
-        Charge { limit, key: key.as_bytes().into(), cost: 1 }
+        Charge { limit, key: key.as_bytes().into(), cost: 1, keep: 0 }
     }
 
     fn answer(taken: i64, remaining: i64) -> Answer {

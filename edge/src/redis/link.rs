@@ -8,7 +8,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -22,13 +22,13 @@ use super::Fault;
 use super::circuit::Circuit;
 use super::dial::{Dial, Dialled, Place};
 use super::health::{Health, locked};
-use super::seat::Seat;
 use super::wire::{Reply, Wire, watch};
+use crate::seat::{Seat, Seats};
 
 /// How long an attempt to connect may take. Nobody waits longer for it than for an answer.
 const CONNECT: Duration = Duration::from_secs(1);
 /// How many commands may wait for an answer at one connection.
-pub(super) const IN_FLIGHT: usize = 4096;
+const IN_FLIGHT: usize = 4096;
 /// How often it is looked, at the most, whether a command waits for its answer that nobody waits for
 /// any more.
 const LEAST_WATCH: Duration = Duration::from_millis(500);
@@ -48,7 +48,7 @@ struct Inner {
     /// Whether an answer matters to the circuit.
     doubtful: AtomicBool,
     /// Commands that wait for an answer.
-    waiting: AtomicUsize,
+    waiting: Seats,
     /// Counts changes of the state, for those who wait for a connection.
     changes: watch::Sender<u64>,
     /// Called when a connection is gone.
@@ -92,7 +92,7 @@ impl Link {
             health,
             state: Mutex::default(),
             doubtful: AtomicBool::new(false),
-            waiting: AtomicUsize::new(0),
+            waiting: Seats::new(IN_FLIGHT),
             changes: watch::Sender::new(0),
             lost,
         }))
@@ -130,7 +130,7 @@ impl Inner {
         is_importing: bool,
         deadline: Instant,
     ) -> Result<Reply, Fault> {
-        let _seat = Seat::enter(&self.waiting, IN_FLIGHT).ok_or(Fault::QueueFull)?;
+        let _seat = Seat::one(&self.waiting).ok_or(Fault::QueueFull)?;
         let (session, wire) = self.session(deadline).await?;
         self.health.metrics.commands.inc();
         if is_importing {
@@ -247,7 +247,7 @@ impl Inner {
                 return;
             }
             // One that nobody waited on has cost nothing: a server may close what is idle.
-            if self.waiting.load(Ordering::Relaxed) > 0 {
+            if self.waiting.taken() > 0 {
                 self.change(&mut state, why, Circuit::fault);
             }
             self.begin(&mut state);

@@ -139,7 +139,7 @@ mod tests {
     fn charge(key: &str, cost: u64, capacity: u64) -> Charge {
         let policy = Policy::new(capacity, 1_000_000, 1000).unwrap();
         let limit = Arc::new(Limit::new("limit".to_owned(), policy, Vec::new()));
-        Charge { limit, key: key.as_bytes().into(), cost }
+        Charge { limit, key: key.as_bytes().into(), cost, keep: 0 }
     }
 
     fn refused(retry_after_ms: i64) -> Option<Answer> {

@@ -11,7 +11,7 @@ use axum::Router;
 use axum::body::Body as Page;
 use axum::http::{Request, Response};
 use bytes::Bytes;
-use http_body_util::Limited;
+use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming};
 use tokio::time::timeout;
 use tonic::Status;
@@ -23,11 +23,13 @@ use tower_service::Service as _;
 
 use super::frame::{self, Reply};
 use super::{NAME, PATH, reflection};
-use crate::proto::RateLimitResponse;
+use crate::intake::{self, Bounded, Held, Unread};
+use crate::metrics::Outcome;
+use crate::proto::{RateLimitRequest, RateLimitResponse};
 use crate::redis::Redis;
 use crate::service::Service;
 
-/// Bytes of a call for health or reflection.
+/// Bytes of a request.
 const LARGEST: usize = 64 << 10;
 
 /// Answers calls. Clones share everything.
@@ -84,30 +86,63 @@ impl Calls {
         if request.uri().path() == PATH {
             let traces = self.service.traces.as_ref();
             let span = traces.and_then(|traces| traces.begin(request.headers()));
-            let message =
-                timeout(self.service.config.client_timeout, frame::read(request.into_body()));
-            let message = message
-                .await
-                .unwrap_or_else(|_| Err(Status::deadline_exceeded("the request came too slowly")));
-            let response = match message {
-                Ok(message) => super::decide(&self.service, &self.redis, &message, span).await,
-                Err(status) => {
-                    super::count_invalid(&self.service);
+            let response = match self.read(request.into_body()).await {
+                Ok((message, _held)) => {
+                    super::decide(&self.service, &self.redis, &message, span).await
+                }
+                Err((status, result)) => {
+                    super::count(&self.service, result);
                     Err(status)
                 }
             };
             return Ok(frame::response(response).map(Either::Reply));
         }
+        let (parts, body) = request.into_parts();
+        let body = match Bounded::new(body, LARGEST, &self.service.bodies) {
+            Ok(body) => body.map_err(unread),
+            Err(why) => return Ok(refusal(unread(why))),
+        };
+        let request = Request::from_parts(parts, Page::new(body));
         // A watch of health begins to answer at once, too, and is open for as long as it likes.
-        let request = request.map(|body| Page::new(Limited::new(body, LARGEST)));
         let patience = self.service.config.client_timeout;
         match timeout(patience, Box::pin(self.others.call(request))).await {
             Ok(response) => Ok(response?.map(Either::Page)),
-            Err(_) => {
-                let late = Status::deadline_exceeded("the request came too slowly");
-                Ok(frame::response::<RateLimitResponse>(Err(late)).map(Either::Reply))
-            }
+            Err(_) => Ok(refusal(late())),
         }
+    }
+
+    /// The message of a request, with what it holds of the bytes that all may, or why there is none
+    /// and what that counts as.
+    async fn read(&self, body: Incoming) -> Result<(RateLimitRequest, Held), (Status, Outcome)> {
+        let body = intake::read(body, LARGEST, &self.service.bodies);
+        let held = match timeout(self.service.config.client_timeout, body).await {
+            Ok(Ok(held)) => held,
+            Ok(Err(Unread::NoRoom)) => return Err((unread(Unread::NoRoom), Outcome::Unavailable)),
+            Ok(Err(why)) => return Err((unread(why), Outcome::Invalid)),
+            Err(_) => return Err((late(), Outcome::Invalid)),
+        };
+        match frame::message(&held.bytes) {
+            Ok(message) => Ok((message, held)),
+            Err(status) => Err((status, Outcome::Invalid)),
+        }
+    }
+}
+
+fn refusal(status: Status) -> Response<Either> {
+    frame::response::<RateLimitResponse>(Err(status)).map(Either::Reply)
+}
+
+fn late() -> Status {
+    Status::deadline_exceeded("the request came too slowly")
+}
+
+fn unread(why: Unread) -> Status {
+    match why {
+        Unread::TooLong => {
+            Status::resource_exhausted(format!("the request is larger than {LARGEST} bytes"))
+        }
+        Unread::NoRoom => Status::resource_exhausted(why.to_string()),
+        Unread::BrokenOff => Status::cancelled("the request broke off"),
     }
 }
 

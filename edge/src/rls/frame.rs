@@ -7,33 +7,19 @@ use std::task::{Context, Poll};
 
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use bytes::{BufMut, Bytes, BytesMut};
-use http_body_util::{BodyExt, Limited};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use prost::Message;
 use tonic::Status;
-
-/// Bytes of a request.
-const LARGEST: usize = 64 << 10;
 
 /// Bytes before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
-/// Reads the one message of a request.
+/// The one message of a request's body.
 ///
 /// # Errors
 /// With gRPC's code for what is wrong with it.
-pub async fn read<M: Message + Default>(body: Incoming) -> Result<M, Status> {
-    let body = Limited::new(body, LARGEST).collect().await.map_err(|error| {
-        if error.is::<http_body_util::LengthLimitError>() {
-            Status::resource_exhausted(format!("the request is larger than {LARGEST} bytes"))
-        } else {
-            Status::cancelled("the request broke off")
-        }
-    })?;
-    let body = body.to_bytes();
-    let (Some((&[is_compressed, a, b, c, d], message)), false) =
-        (body.split_first_chunk::<PREFIX>(), body.is_empty())
-    else {
+pub fn message<M: Message + Default>(body: &[u8]) -> Result<M, Status> {
+    let Some((&[is_compressed, a, b, c, d], message)) = body.split_first_chunk::<PREFIX>() else {
         return Err(Status::invalid_argument("the request has no message"));
     };
     if is_compressed != 0 {

@@ -55,6 +55,12 @@ impl Asked {
         }
     }
 
+    /// Whether it was charged.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        self.answer().is_some_and(|answer| answer.taken > 0)
+    }
+
     /// Whether more than 80 % of its limit are taken.
     #[must_use]
     pub fn is_near(&self) -> bool {

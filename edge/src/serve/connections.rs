@@ -15,11 +15,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::stall::Stalling;
 use crate::http::{Peer, observe};
+use crate::seat::{Seat, Seats};
 use crate::service::Service;
 
 /// The fields of a request, at most, in bytes.
@@ -37,7 +37,7 @@ pub(super) const PING: Duration = Duration::from_secs(20);
 pub async fn serve<H>(
     listener: StdListener,
     handler: H,
-    room: Arc<Semaphore>,
+    room: Arc<Seats>,
     service: Arc<Service>,
 ) -> io::Result<()>
 where
@@ -52,7 +52,7 @@ where
     let open = GracefulShutdown::new();
     let patience = service.config.client_timeout;
     let server = server(patience);
-    let begin = |(stream, peer): (TcpStream, SocketAddr), place: OwnedSemaphorePermit| {
+    let begin = |(stream, peer): (TcpStream, SocketAddr), place: Seat<Arc<Seats>>| {
         let _ = stream.set_nodelay(true);
         let stream = TokioIo::new(Stalling::new(stream, patience));
         let (handler, service) = (handler.clone(), Arc::clone(&service));
@@ -81,15 +81,15 @@ where
             },
             () = service.draining() => break,
         };
-        match Arc::clone(&room).try_acquire_owned() {
-            Ok(place) => begin(accepted, place),
-            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => service.no_room(),
+        match Seat::one(Arc::clone(&room)) {
+            Some(place) => begin(accepted, place),
+            None => service.no_room(),
         }
     }
     // Those who were let in by the kernel are served, rather than cut off with the listener.
     let last = Instant::now();
     while let Ok(Ok(accepted)) = timeout_at(last, listener.accept()).await {
-        if let Ok(place) = Arc::clone(&room).try_acquire_owned() {
+        if let Some(place) = Seat::one(Arc::clone(&room)) {
             begin(accepted, place);
         }
     }

@@ -11,13 +11,13 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::connections::{FIELDS, PING, STREAMS};
 use super::stall::Stalling;
 use crate::rls::calls::Calls;
+use crate::seat::{Seat, Seats};
 use crate::service::Service;
 
 /// Serves what comes in at `listener` until the service drains, and what is open then for as
@@ -28,7 +28,7 @@ use crate::service::Service;
 pub async fn serve(
     listener: StdListener,
     calls: Calls,
-    room: Arc<Semaphore>,
+    room: Arc<Seats>,
     service: &Arc<Service>,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
@@ -52,17 +52,17 @@ pub async fn serve(
             Some(_) = open.join_next() => continue,
             () = service.draining() => break,
         };
-        match Arc::clone(&room).try_acquire_owned() {
-            Ok(place) => {
+        match Seat::one(Arc::clone(&room)) {
+            Some(place) => {
                 open.spawn(connection(stream, calls.clone(), place, Arc::clone(service)));
             }
-            Err(_) => service.no_room(),
+            None => service.no_room(),
         }
     }
     // Those who were let in by the kernel are served, rather than cut off with the listener.
     let last = Instant::now();
     while let Ok(Ok((stream, _))) = timeout_at(last, listener.accept()).await {
-        if let Ok(place) = Arc::clone(&room).try_acquire_owned() {
+        if let Some(place) = Seat::one(Arc::clone(&room)) {
             open.spawn(connection(stream, calls.clone(), place, Arc::clone(service)));
         }
     }
@@ -79,7 +79,7 @@ pub async fn serve(
 async fn connection(
     stream: TcpStream,
     calls: Calls,
-    _place: OwnedSemaphorePermit,
+    _place: Seat<Arc<Seats>>,
     service: Arc<Service>,
 ) {
     let _ = stream.set_nodelay(true);

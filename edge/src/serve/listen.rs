@@ -8,8 +8,9 @@ use socket2::{Domain, Socket, Type};
 
 /// Connections that wait to be accepted, at most, by worker. The kernel may allow fewer.
 const BACKLOG: i32 = 4096;
-/// Open files besides connections: listeners, connections to Redis, files that are read.
-const OTHER_FILES: u64 = 128;
+/// Open files besides these connections: those of operators, listeners, connections to Redis, files
+/// that are read.
+const OTHER_FILES: u64 = 512;
 
 /// Makes sure that nobody listens on `address` yet. Listeners of workers share it, and so
 /// would another program's that asks for the same.
@@ -39,11 +40,12 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// How many connections may be open: `wanted`, or as many as the limit of open files allows
-/// when that cannot be raised far enough.
+/// How many connections each of so many addresses may have: `wanted`, or as many as the limit of open
+/// files allows when that cannot be raised far enough.
 #[must_use]
-pub fn connections(wanted: usize) -> usize {
-    let needed = u64::try_from(wanted).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+pub fn connections(wanted: usize, addresses: u64) -> usize {
+    let needed = u64::try_from(wanted).unwrap_or(u64::MAX);
+    let needed = needed.saturating_mul(addresses).saturating_add(OTHER_FILES);
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {
         return wanted;
@@ -57,7 +59,8 @@ pub fn connections(wanted: usize) -> usize {
     if most >= needed {
         return wanted;
     }
-    let allowed = usize::try_from(most.saturating_sub(OTHER_FILES)).unwrap_or(wanted);
+    let allowed = most.saturating_sub(OTHER_FILES).checked_div(addresses);
+    let allowed = allowed.and_then(|most| usize::try_from(most).ok()).unwrap_or(wanted);
     tracing::warn!(
         wanted,
         allowed,

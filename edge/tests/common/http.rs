@@ -73,8 +73,19 @@ impl Client {
 
     /// Sends a request and waits for its response.
     pub fn request(&mut self, method: &str, path: &str, body: &str) -> io::Result<Response> {
+        self.request_of(method, path, "application/json", body)
+    }
+
+    /// Sends a body of any kind and waits for the response.
+    pub fn request_of(
+        &mut self,
+        method: &str,
+        path: &str,
+        kind: &str,
+        body: &str,
+    ) -> io::Result<Response> {
         self.exchange(&format!(
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n\
              content-length: {}\r\n\r\n{body}",
             body.len()
         ))

@@ -1,0 +1,324 @@
+//! Limits that follow how their backends do: the loop that observes, decides, and puts in force.
+//!
+//! Each instance reports ten times a second what it has counted, into a hash in Redis. One of them,
+//! which holds the lease in that hash, sums the reports, has `claw-adapt` decide, and pins the
+//! route's bucket for a moment. When it dies another one goes on; when all do, or Redis, the pin ends
+//! by itself and the operator's limit holds.
+//!
+//! | module | what |
+//! |--------|------|
+//! | [`shared`] | the hash in Redis |
+//! | [`lead`] | what the leader sums and decides: pure |
+//! | [`decision`] | what was decided, as text |
+
+pub mod decision;
+pub mod lead;
+pub mod shared;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use claw_adapt::Policy;
+use claw_adapt::trial::Verdict;
+use futures_util::future::join_all;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use self::decision::{Decision, HOLDS_MS, name};
+use self::lead::{Lead, Standings, Step};
+use self::shared::{LEASE_MS, Shared, Standing};
+use crate::config::Config;
+use crate::limits::adaptive::{Mode, Settings};
+use crate::meter::Meter;
+use crate::metrics::adaptive::{AdaptiveMetrics, Decisions, Info, RouteName, Shadow};
+use crate::redis::health::{Health, Told};
+use crate::redis::{Fault, Redis};
+use crate::service::Service;
+
+/// How often is decided.
+const TICK: Duration = Duration::from_millis(100);
+/// How long a tick waits for Redis.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// The loops of all adaptive limits, at one instance.
+pub struct Loops {
+    service: Arc<Service>,
+    redis: Redis,
+    begin: Instant,
+}
+
+/// The loop of one limit.
+struct Route {
+    name: String,
+    shared: Shared,
+    settings: Settings,
+    meter: Arc<Meter>,
+    lead: Option<Lead>,
+    trial: String,
+    /// When Redis last answered.
+    heard: Instant,
+    told: Told,
+    /// What the log was told last.
+    logged: Option<(bool, Decision)>,
+}
+
+impl Loops {
+    /// On a connection of their own.
+    ///
+    /// # Errors
+    /// When a setting cannot be read, or the weights that this program was built with are damaged.
+    pub fn new(service: Arc<Service>) -> Result<Self, String> {
+        let config = Config { decision_timeout: PATIENCE, ..service.config.patient() };
+        let redis = Redis::new(&config, Arc::new(Health::background()))?;
+        Ok(Self { service, redis, begin: Instant::now() })
+    }
+
+    /// Decides until the service drains.
+    pub async fn run(self) {
+        let has_to = self.service.config.adaptive;
+        tokio::select! {
+            () = self.service.draining() => {}
+            never = self.ticks(), if has_to => match never {},
+        }
+    }
+
+    async fn ticks(&self) -> Infallible {
+        let mut routes: HashMap<String, Route> = HashMap::new();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.update(&mut routes);
+            let forgotten = self.service.tickets.sweep();
+            if forgotten > 0 {
+                tracing::warn!(forgotten, "requests were let through and never told to be done");
+            }
+            join_all(routes.values_mut().map(|route| self.tick(route))).await;
+        }
+    }
+
+    /// Has a loop for each limit that there is now.
+    fn update(&self, routes: &mut HashMap<String, Route>) {
+        let limits = self.service.limits.load();
+        routes.retain(|name, _| limits.adaptive().any(|(limit, _)| limit.name == *name));
+        for (limit, adaptive) in limits.adaptive() {
+            let route = routes.entry(limit.name.clone()).or_insert_with(|| Route {
+                name: limit.name.clone(),
+                shared: Shared::new(self.redis.clone(), limit),
+                settings: adaptive.settings.clone(),
+                meter: Arc::clone(&adaptive.meter),
+                lead: None,
+                trial: String::new(),
+                heard: Instant::now(),
+                told: Told::default(),
+                logged: None,
+            });
+            route.settings.clone_from(&adaptive.settings);
+            route.meter = Arc::clone(&adaptive.meter);
+        }
+    }
+
+    async fn tick(&self, route: &mut Route) {
+        let asked = Instant::now();
+        let tickets = &self.service.tickets;
+        // Whichever route is first tells of all. What is lost with it is given up after a while.
+        let for_others = tickets.for_others();
+        let totals = route.meter.totals();
+        let standing = match route.shared.tick(tickets.instance(), &totals, &for_others).await {
+            Ok(standing) => standing,
+            Err(fault) => return self.is_unheard(route, &fault),
+        };
+        route.heard = asked;
+        tickets.told(&standing.done);
+        let decision = match standing.leads {
+            true => self.lead(route, &standing, asked).await,
+            false => {
+                route.lead = None;
+                let last = standing.kept.decision;
+                last.filter(|decision| decision.holds(standing.now_ms))
+            }
+        };
+        let fallback = route.settings.bounds.fallback;
+        let policy = decision
+            .as_ref()
+            .map_or(fallback, |decision| decision.policy_of(tickets.instance(), fallback));
+        route.meter.set_policy(policy);
+        self.show(route, policy, decision.as_ref().filter(|_| standing.leads));
+        if let Some(decision) = &decision {
+            self.show_decision(route, decision);
+        }
+    }
+
+    /// Nothing is known: after a while, neither is whether what was decided holds.
+    fn is_unheard(&self, route: &mut Route, fault: &Fault) {
+        if route.told.is_news(fault) {
+            tracing::warn!(route = route.name, ?fault, "the loop of an adaptive limit has to wait");
+        }
+        if route.heard.elapsed() >= Duration::from_millis(HOLDS_MS) {
+            route.lead = None;
+            let fallback = route.settings.bounds.fallback;
+            route.meter.set_policy(fallback);
+            self.show(route, fallback, None);
+        }
+    }
+
+    /// Decides, and puts it in force while the lease lasts by this instance's own clock.
+    async fn lead(
+        &self,
+        route: &mut Route,
+        standing: &Standing,
+        asked: Instant,
+    ) -> Option<Decision> {
+        let mode = standing.kept.switch.unwrap_or(route.settings.mode);
+        let Route { lead, settings, .. } = &mut *route;
+        if lead.as_ref().is_none_or(|lead| lead.settings() != settings) {
+            match Lead::new(settings, standing) {
+                Ok(new) => *lead = Some(new),
+                Err(error) => {
+                    tracing::error!(route = route.name, error, "an adaptive limit cannot adapt");
+                    return None;
+                }
+            }
+        }
+        let lead = lead.as_mut()?;
+        let last = standing.kept.decision.as_ref();
+        if mode == Mode::Canary
+            && last.is_none_or(|last| last.mode != mode)
+            && standing.kept.trial.is_empty()
+        {
+            lead.begin_trial();
+        }
+        let now_us = u64::try_from(self.begin.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let step = lead.step(now_us, standing, mode);
+        let trial = lead.trial_text();
+        let is_news = mode == Mode::Canary && trial != route.trial;
+        if asked.elapsed() >= Duration::from_millis(LEASE_MS) {
+            // Somebody else may lead by now.
+            return None;
+        }
+        let was_live = last.is_some_and(|last| last.is_live && last.holds(standing.now_ms));
+        let pin = async {
+            match (step.decision.is_live, was_live) {
+                (true, _) => route.shared.pin(step.decision.policy).await,
+                (false, true) => route.shared.unpin(route.settings.bounds.fallback).await,
+                (false, false) => Ok(()),
+            }
+        };
+        let publish = route.shared.publish(&step.decision, is_news.then_some(trial.as_str()));
+        let (pinned, published) = futures_util::join!(pin, publish);
+        if is_news && published.is_ok() {
+            route.trial = trial;
+        }
+        for fault in [pinned, published].into_iter().filter_map(Result::err) {
+            if route.told.is_news(&fault) {
+                let (route, hash) = (&route.name, self.hash(&route.settings));
+                tracing::warn!(route, hash, ?fault, "a decision is not put in force");
+            }
+        }
+        self.show_step(route, &step);
+        Some(step.decision)
+    }
+
+    fn metrics(&self) -> &AdaptiveMetrics {
+        &self.service.metrics.adaptive
+    }
+
+    fn hash(&self, settings: &Settings) -> String {
+        lead::weights(settings.profile)
+            .map_or_else(|error| error, |it| format!("{:016x}", it.hash()))
+    }
+
+    /// What is in force here.
+    fn show(&self, route: &Route, policy: Policy, decided: Option<&Decision>) {
+        let (metrics, label) = (self.metrics(), RouteName { route: route.name.clone() });
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        metrics.bucket_size.get_or_create(&label).set(whole(policy.capacity));
+        metrics.refill_rate.get_or_create(&label).set(policy.rate());
+        metrics.in_flight.get_or_create(&label).set(whole(route.meter.totals().in_flight));
+        metrics.in_flight_cap.get_or_create(&label).set(policy.in_flight.map_or(-1, whole));
+        metrics.leader.get_or_create(&label).set(i64::from(decided.is_some()));
+    }
+
+    /// What holds for all, and why. The log is told when that changes, not of every policy.
+    fn show_decision(&self, route: &mut Route, decision: &Decision) {
+        let (metrics, label) = (self.metrics(), RouteName { route: route.name.clone() });
+        let mode = Mode::ALL.iter().zip(0..).find(|(mode, _)| **mode == decision.mode);
+        metrics.mode.get_or_create(&label).set(mode.map_or(0, |(_, number)| number));
+        metrics.live.get_or_create(&label).set(i64::from(decision.is_live));
+        let leads = route.lead.is_some();
+        let last = route.logged.as_ref();
+        let is_same = last.is_some_and(|(led, last)| {
+            (*led, last.mode, last.is_live, last.by)
+                == (leads, decision.mode, decision.is_live, decision.by)
+        });
+        let is_first = last.is_none();
+        let hash = if is_same && !is_first { String::new() } else { self.hash(&route.settings) };
+        let (name, mode, by) = (&route.name, decision.mode.text(), name(decision.by));
+        let (live, rate) = (decision.is_live, decision.policy.refill_micros);
+        let capacity = decision.policy.capacity;
+        if is_same {
+            tracing::debug!(route = name, mode, by, live, rate_micros = rate, capacity);
+        } else {
+            tracing::info!(
+                route = name,
+                mode,
+                by,
+                live,
+                leads,
+                rate_micros = rate,
+                capacity,
+                hash,
+                "an adaptive limit goes by another rule"
+            );
+            let profile = route.settings.profile.text();
+            let info = Info { route: route.name.clone(), profile, hash };
+            metrics.info.get_or_create(&info).set(1);
+        }
+        route.logged = Some((leads, decision.clone()));
+    }
+
+    /// What the leader knows besides.
+    fn show_step(&self, route: &Route, step: &Step) {
+        let metrics = self.metrics();
+        let shadow = |of: &'static str, policy: Policy| {
+            let label = Shadow { route: route.name.clone(), of };
+            let whole = i64::try_from(policy.capacity).unwrap_or(i64::MAX);
+            metrics.shadow_bucket_size.get_or_create(&label).set(whole);
+            metrics.shadow_refill_rate.get_or_create(&label).set(policy.rate());
+        };
+        if let Some(policy) = step.decided {
+            shadow("loop", policy);
+        }
+        if let Some(policy) = step.network {
+            shadow("network", policy);
+        }
+        let by = name(step.decision.by);
+        metrics.decisions.get_or_create(&Decisions { route: route.name.clone(), by }).inc();
+        if let Some(Standings { pairs, difference, verdict }) = step.trial {
+            let label = RouteName { route: route.name.clone() };
+            let pairs = i64::try_from(pairs).unwrap_or(i64::MAX);
+            metrics.trial_pairs.get_or_create(&label).set(pairs);
+            let gauge = metrics.trial_verdict.get_or_create(&label);
+            if gauge.set(number(verdict)) != number(verdict) {
+                tracing::info!(
+                    route = route.name,
+                    ?verdict,
+                    pairs,
+                    ?difference,
+                    "a trial has a verdict"
+                );
+            }
+        }
+    }
+}
+
+/// A verdict, as the metric has it.
+fn number(verdict: Verdict) -> i64 {
+    match verdict {
+        Verdict::Undecided => 0,
+        Verdict::Better => 1,
+        Verdict::NoDifference => 2,
+        Verdict::Worse => -1,
+    }
+}

@@ -1,0 +1,529 @@
+//! Limits that follow how their backends do: events, what the loop decides, and what holds when it
+//! is switched, dies, hears nothing, or does worse than the operator's limit.
+
+#![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::thread::{self, JoinHandle, sleep};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use claw_testkit::{Server, ask, eventually};
+use common::api::{get, post, send};
+use common::http::Client;
+use common::{Edge, PATIENCE, TICK};
+use serde_json::{Value, json};
+
+const TOKEN: &str = "a-token-for-tests";
+const BEARER: (&str, &str) = ("authorization", "Bearer a-token-for-tests");
+const JSON: (&str, &str) = ("content-type", "application/json");
+const LINES: (&str, &str) = ("content-type", "application/x-ndjson");
+const BUCKET: &str = "@route:claw:shop";
+const KILL: i32 = 9;
+
+/// An instance with limits.
+fn start(redis: &Server, limits: &str) -> Edge {
+    start_with(redis, limits, &[])
+}
+
+fn start_with(redis: &Server, limits: &str, settings: &[(&str, &str)]) -> Edge {
+    let builder = Edge::builder(&redis.url());
+    let file = redis.dir().join(format!("{}.yaml", limits.len()));
+    fs::write(&file, limits).unwrap();
+    let builder = builder.env("CONFIG", file).env("ADMIN_TOKEN", TOKEN);
+    let builder = builder.env("DECISION_TIMEOUT", "5s").env("RUST_LOG", "info");
+    settings.iter().fold(builder, |builder, (name, value)| builder.env(name, value)).start()
+}
+
+/// One adaptive limit: 40 tokens, 100 in each second, and what else is said of it.
+fn shop(adaptive: &str) -> String {
+    format!("limits: [{{name: shop, capacity: 40, refill: 100, adaptive: {{{adaptive}}}}}]")
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(now.as_millis()).unwrap()
+}
+
+/// An event that there has not been before.
+fn event(extra: &str) -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let (number, now) = (NUMBER.fetch_add(1, SeqCst), now_ms());
+    format!(r#"{{"userId":"u","itemId":"i{number}","score":4.5,"timestamp":{now}{extra}}}"#)
+}
+
+fn events(edge: &Edge, result: &str) -> u64 {
+    edge.metric("rating_events_total", &format!(r#"result="{result}""#))
+}
+
+/// A level of the route, in millionths; metrics may have fractions.
+fn level(edge: &Edge, name: &str) -> Option<f64> {
+    let text = String::from_utf8(edge.ops("/metrics").body).unwrap();
+    let line =
+        text.lines().find(|line| line.starts_with(name) && line.contains(r#"route="shop""#))?;
+    line.rsplit_once(' ')?.1.parse().ok()
+}
+
+/// The policy in force: capacity, refill, pinned, milliseconds that it is pinned for.
+fn policy(redis: &Server) -> (u64, f64, bool, i64) {
+    let policy: std::collections::HashMap<String, String> =
+        ask(&mut redis.connection(), &format!("CL.POLICY {BUCKET}"));
+    let number = |name: &str| policy[name].parse::<f64>().unwrap();
+    (
+        number("capacity") as u64,
+        number("refill") * 1000.0 / number("interval"),
+        policy["pinned"] == "1",
+        policy["pin_remaining_ms"].parse().unwrap(),
+    )
+}
+
+fn is_pinned(redis: &Server) -> bool {
+    policy(redis).2
+}
+
+/// Waits until the pin is there or not.
+fn wait_for_pin(redis: &Server, is_there: bool) {
+    eventually(PATIENCE, TICK, "the pin to come or go", || is_pinned(redis) == is_there);
+}
+
+fn switch(edge: &Edge, mode: &str) {
+    let body = json!({"route": "shop", "mode": mode}).to_string();
+    let response = send(edge.ops, "POST", "/admin/adaptive", &[BEARER, JSON], &body);
+    assert_eq!(response.status, 200, "{response:?}");
+}
+
+fn state(edge: &Edge) -> Value {
+    let response = send(edge.ops, "GET", "/admin/adaptive", &[BEARER], "");
+    assert_eq!(response.status, 200, "{response:?}");
+    response.json()["routes"][0].clone()
+}
+
+/// Requests, and events that tell how long they took. It goes on until it is dropped.
+struct Load {
+    is_over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    /// Ten requests in each tenth of a second, and an event for each that passes.
+    fn begin(edge: &Edge, latency_ms: impl Fn() -> u64 + Send + 'static) -> Self {
+        Self::begin_with(edge, move || format!(r#","latencyMs":{}"#, latency_ms()))
+    }
+
+    fn begin_with(edge: &Edge, extra: impl Fn() -> String + Send + 'static) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (over, port) = (Arc::clone(&is_over), edge.http);
+        let thread = thread::spawn(move || {
+            while !over.load(SeqCst) {
+                // An instance that is killed answers nobody.
+                let Ok(mut client) = Client::try_connect(port) else { return sleep(TICK) };
+                let answers: Vec<_> = (0..10).map_while(|_| client.try_rate("u").ok()).collect();
+                let passed = answers.iter().filter(|answer| answer.status == 200);
+                let lines: Vec<String> = passed.map(|_| event(&extra())).collect();
+                let body = lines.join("\n");
+                let told = client.request_of("POST", "/api/v1/event", LINES.1, &body);
+                assert!(told.is_err() || told.is_ok_and(|told| [200, 503].contains(&told.status)));
+                sleep(Duration::from_millis(100));
+            }
+        });
+        Self { is_over, threads: vec![thread] }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.is_over.store(true, SeqCst);
+        for thread in self.threads.drain(..) {
+            let ended = thread.join();
+            assert!(ended.is_ok() || thread::panicking());
+        }
+    }
+}
+
+#[test]
+fn events_are_understood_or_refused() {
+    let redis = Server::start();
+    let edge = start(&redis, &shop("mode: off"));
+    let now = now_ms();
+    #[rustfmt::skip]
+    let table = [
+        (format!(r#"{{"userId":"a","itemId":"i","score":5,"timestamp":{now}}}"#), 200, ""),
+        (format!(r#"{{"user_id":7,"item_id":8,"rating":0.5,"timestamp":{now},"latencyMs":12.75,"status":200,"route":"shop","more":1}}"#), 200, ""),
+        (r#"{"userId":"a","itemId":"i","score":5,"timestamp":"1970-01-01T00:00:00Z"}"#.into(), 400, "timestamp is more than a minute"),
+        (format!(r#"{{"userId":"a","itemId":"i","score":5,"timestamp":{}}}"#, now - 61_000), 400, "timestamp is more than a minute"),
+        (format!(r#"{{"userId":"a","itemId":"i","score":5,"timestamp":{}}}"#, now + 90_000), 400, "timestamp is more than a minute"),
+        (r#"{"userId":"a","itemId":"i","score":5,"timestamp":"yesterday"}"#.into(), 400, "timestamp has to be milliseconds"),
+        (r#"{"userId":"a","itemId":"i","score":5}"#.into(), 400, "missing field `timestamp`"),
+        (format!(r#"{{"userId":"a","itemId":"i","score":5.1,"timestamp":{now}}}"#), 400, "score has to be a number from 0 to 5"),
+        (format!(r#"{{"userId":"a","itemId":"i","score":"x","timestamp":{now}}}"#), 400, "score has to be a number from 0 to 5"),
+        (format!(r#"{{"userId":"","itemId":"i","score":5,"timestamp":{now}}}"#), 400, "userId has to have 1 to 256 bytes"),
+        (format!(r#"{{"userId":"a","itemId":"\u0000","score":5,"timestamp":{now}}}"#), 400, "itemId has control characters"),
+        (format!(r#"{{"userId":"a","itemId":"i","score":5,"timestamp":{now},"latencyMs":-1}}"#), 400, "latencyMs has to be a number"),
+        (format!(r#"{{"userId":"a","itemId":"i","score":5,"timestamp":{now},"latencyMs":3600001}}"#), 400, "latencyMs has to be a number"),
+        (format!(r#"{{"userId":"a","itemId":"i","score":5,"timestamp":{now},"status":70000}}"#), 400, "the body: "),
+        (format!(r#"{{"userId":"a","itemId":"i","score":5,"timestamp":{now},"route":"other"}}"#), 400, "no adaptive limit of the name"),
+        ("[]".into(), 400, "the body: "),
+        ("{".into(), 400, "the body: "),
+    ];
+    for (body, status, detail) in table {
+        let response = post(edge.http, "/api/v1/event", &body);
+        assert_eq!(response.status, status, "{body}: {response:?}");
+        if status == 200 {
+            assert_eq!(response.json(), json!({"bucketSize": 40, "refillRate": 100}), "{body}");
+        } else {
+            assert!(response.problem(status).contains(detail), "{body}: {response:?}");
+        }
+    }
+    assert_eq!(events(&edge, "refused"), 15);
+    let wrong = send(edge.http, "POST", "/api/v1/event", &[("content-type", "text/plain")], "{}");
+    assert!(wrong.problem(415).contains("JSON"));
+    assert_eq!(get(edge.http, "/api/v1/event").status, 405);
+}
+
+#[test]
+fn an_event_is_counted_once_by_all_instances() {
+    let redis = Server::start();
+    let edges = [(); 2].map(|()| start(&redis, &shop("mode: off")));
+    let body = event(r#","latencyMs":5"#);
+    for _ in 0..3 {
+        for edge in &edges {
+            assert_eq!(post(edge.http, "/api/v1/event", &body).status, 200);
+        }
+    }
+    let sum = |result| edges.iter().map(|edge| events(edge, result)).sum::<u64>();
+    assert_eq!((sum("accepted"), sum("duplicate")), (1, 5));
+
+    let new: Vec<String> = (0..1_000).map(|_| event(r#","latencyMs":5"#)).collect();
+    let batch = |edge: &Edge, lines: &[String]| {
+        send(edge.http, "POST", "/api/v1/event", &[LINES], &lines.join("\n"))
+    };
+    let told = |accepted, duplicates, refused| {
+        let errors: Vec<Value> = (0..refused)
+            .map(|line| json!({"line": line + 1, "detail": "userId has to have 1 to 256 bytes"}))
+            .collect();
+        json!({"accepted": accepted, "duplicates": duplicates, "refused": refused, "errors": errors,
+               "bucketSize": 40, "refillRate": 100})
+    };
+    assert_eq!(batch(&edges[0], &new[..600]).json(), told(600, 0, 0));
+    assert_eq!(batch(&edges[1], &new).json(), told(400, 600, 0));
+    let wrong = event("").replace(r#""userId":"u""#, r#""userId":"""#);
+    let some = [wrong.clone(), wrong, event("")];
+    assert_eq!(batch(&edges[0], &some).json(), told(1, 0, 2));
+    assert_eq!(batch(&edges[0], &[]).json()["accepted"], 0);
+    let many: Vec<String> = (0..1_001).map(|_| "{}".to_owned()).collect();
+    assert!(batch(&edges[0], &many).problem(400).contains("more than 1000 events"));
+    let large = vec![" ".repeat(2 << 20)];
+    assert!(batch(&edges[0], &large).problem(413).contains("more than 1048576 bytes"));
+    assert_eq!((sum("accepted"), sum("without_latency")), (1_001, 1));
+    let keys: Vec<String> = ask(&mut redis.connection(), "KEYS @route:claw:event:*");
+    let ttl: i64 = ask(&mut redis.connection(), &format!("PTTL {}", keys[0]));
+    assert!((1..=120_000).contains(&ttl), "{ttl}");
+}
+
+#[test]
+fn events_need_the_token_of_the_api() {
+    let redis = Server::start();
+    let edge = start_with(&redis, &shop("mode: off"), &[("API_TOKEN", "secret-of-the-api")]);
+    assert_eq!(post(edge.http, "/api/v1/event", &event("")).status, 401);
+    let bearer = ("authorization", "Bearer secret-of-the-api");
+    assert_eq!(send(edge.http, "POST", "/api/v1/event", &[JSON, bearer], &event("")).status, 200);
+    let response = send(edge.ops, "POST", "/admin/adaptive", &[JSON, bearer], "{}");
+    assert_eq!(response.status, 401, "the token of the API is none of the page's");
+}
+
+#[test]
+fn a_shadow_is_shown_and_changes_nothing() {
+    let redis = Server::start();
+    let edge = start(&redis, &shop("mode: shadow"));
+    let _load = Load::begin(&edge, || 20);
+    let shown = |name: &str| level(&edge, name);
+    eventually(PATIENCE, TICK, "the loop to be shown", || {
+        shown("rl_shadow_refill_rate").is_some_and(|rate| rate != 100.0)
+    });
+    eventually(PATIENCE, TICK, "the network to decide", || {
+        edge.metric("rl_decisions_total", r#"by="learned""#) > 20
+    });
+    assert_eq!((shown("rl_policy_mode"), shown("rl_policy_live")), (Some(1.0), Some(0.0)));
+    assert_eq!(shown("rl_policy_refill_rate"), Some(100.0));
+    assert_eq!((policy(&redis).2, edge.logged("not put in force")), (false, 0));
+    let state = state(&edge);
+    assert_eq!((state["mode"].as_str(), state["is_live"].as_bool()), (Some("shadow"), Some(false)));
+    assert_eq!(
+        (state["refill_rate"].as_str(), state["decided_by"].as_str()),
+        (Some("100"), Some("learned"))
+    );
+}
+
+/// A backend that gets slow is asked less, one that is quick is asked more; both within the bounds
+/// and for a short time.
+#[test]
+fn the_policy_follows_the_backend_within_the_bounds() {
+    let redis = Server::start();
+    let edge = start(&redis, &shop("mode: on, min: 20, max: 130, max_capacity: 60"));
+    let latency = Arc::new(AtomicU64::new(900));
+    let _load = Load::begin(&edge, {
+        let latency = Arc::clone(&latency);
+        move || latency.load(SeqCst)
+    });
+    let mut seen = Vec::new();
+    let mut wait = |what: &str, is_reached: &dyn Fn(f64) -> bool| {
+        eventually(PATIENCE, TICK, what, || {
+            let policy = policy(&redis);
+            // Before the first one there is no bucket at all.
+            if policy.2 {
+                seen.push(policy);
+            }
+            policy.2 && is_reached(policy.1)
+        });
+    };
+    wait("less to be let through", &|rate| rate < 40.0);
+    latency.store(10, SeqCst);
+    wait("more to be let through", &|rate| rate > 90.0);
+    for (capacity, rate, _, remaining) in seen {
+        assert!((2..=60).contains(&capacity), "{capacity}");
+        assert!((20.0..=130.0).contains(&rate), "{rate}");
+        assert!((0..=2_500).contains(&remaining), "{remaining}");
+    }
+    let response = post(edge.http, "/api/v1/event", &event(""));
+    assert!(response.json()["refillRate"].as_f64().unwrap() > 80.0, "{response:?}");
+}
+
+#[test]
+fn an_operator_switches_it_off_and_on() {
+    let redis = Server::start();
+    let edges = [(); 2].map(|()| start(&redis, &shop("mode: on")));
+    let _load = Load::begin(&edges[0], || 20);
+    wait_for_pin(&redis, true);
+    // By an instance that may not be the one that decides.
+    for edge in &edges {
+        switch(edge, "off");
+        wait_for_pin(&redis, false);
+        eventually(PATIENCE, TICK, "both to say so", || {
+            edges.iter().all(|edge| level(edge, "rl_policy_mode") == Some(0.0))
+        });
+        let state = state(edge);
+        assert_eq!(
+            (state["mode"].as_str(), state["is_switched"].as_bool()),
+            (Some("off"), Some(true))
+        );
+        switch(edge, "settings");
+        wait_for_pin(&redis, true);
+    }
+    for (body, status) in [
+        (json!({"route": "shop", "mode": "fast"}), 400),
+        (json!({"route": "other", "mode": "off"}), 404),
+        (json!({"route": "shop"}), 400),
+    ] {
+        let body = body.to_string();
+        let response = send(edges[0].ops, "POST", "/admin/adaptive", &[BEARER, JSON], &body);
+        assert_eq!(response.status, status, "{body}: {response:?}");
+    }
+    let page = send(edges[0].ops, "GET", "/admin", &[BEARER], "");
+    assert!(page.body.contains("Adaptive limits") && page.body.contains(">the loop<"), "{page:?}");
+    assert!(page.body.contains("adaptive limit shop: off"), "the change is listed");
+    // A word of an operator holds when all have been restarted.
+    switch(&edges[0], "off");
+    drop(edges);
+    let edge = start(&redis, &shop("mode: on"));
+    eventually(PATIENCE, TICK, "it to be off", || level(&edge, "rl_policy_mode") == Some(0.0));
+    assert!(!is_pinned(&redis));
+}
+
+#[test]
+fn the_environment_switches_an_instance_off() {
+    let redis = Server::start();
+    let edge = start_with(&redis, &shop("mode: on"), &[("ADAPTIVE", "false")]);
+    assert_eq!(edge.rate("u").status, 200);
+    assert_eq!(post(edge.http, "/api/v1/event", &event("")).json()["refillRate"], 100);
+    assert_eq!(level(&edge, "rl_policy_mode"), None);
+    let keys: Vec<String> = ask(&mut redis.connection(), "KEYS *loop");
+    assert!(keys.is_empty(), "{keys:?}");
+}
+
+/// The pin lasts longer than it takes until another instance decides.
+#[test]
+fn another_instance_goes_on_when_the_leader_is_killed() {
+    let redis = Server::start();
+    let edges = [(); 3].map(|()| start(&redis, &shop("mode: on")));
+    let _load: Vec<Load> = edges.iter().map(|edge| Load::begin(edge, || 20)).collect();
+    wait_for_pin(&redis, true);
+    let leader = |edges: &[Edge]| {
+        let leads = |edge: &Edge| level(edge, "rl_policy_leader") == Some(1.0);
+        edges.iter().position(leads)
+    };
+    let mut first = None;
+    eventually(PATIENCE, TICK, "a leader", || {
+        first = leader(&edges);
+        first.is_some()
+    });
+    let first = first.unwrap();
+    edges[first].signal(KILL);
+    let killed = Instant::now();
+    let others: Vec<Edge> = edges
+        .into_iter()
+        .enumerate()
+        .filter(|(nth, _)| *nth != first)
+        .map(|(_, edge)| edge)
+        .collect();
+    let mut least = i64::MAX;
+    eventually(PATIENCE, TICK, "another leader", || {
+        least = least.min(policy(&redis).3);
+        leader(&others).is_some()
+    });
+    eprintln!("another one decided after {:?} at the most", killed.elapsed());
+    assert!(least > 0, "the pin has not ended meanwhile");
+    assert!(is_pinned(&redis));
+    // The last one, too.
+    for edge in &others {
+        edge.signal(KILL);
+    }
+    assert!(policy(&redis).3 <= 2_500);
+    wait_for_pin(&redis, false);
+    let limit: Vec<i64> =
+        ask(&mut redis.connection(), &format!("CL.PEEK {BUCKET} 1 CAPACITY 40 REFILL 100"));
+    assert_eq!(limit[1], 40, "the operator's limit");
+}
+
+#[test]
+fn the_loop_outlives_redis() {
+    let redis = Server::start();
+    let edge = start(&redis, &shop("mode: on"));
+    let _load = Load::begin(&edge, || 20);
+    wait_for_pin(&redis, true);
+    let redis = redis.restart();
+    wait_for_pin(&redis, true);
+    redis::cmd("FLUSHALL").exec(&mut redis.connection()).unwrap();
+    wait_for_pin(&redis, true);
+    assert!(edge.logged("has to wait") <= 5, "{}", edge.log());
+}
+
+/// Requests are let through and nothing is heard of them: the operator's limit holds.
+#[test]
+fn silence_and_events_without_latency_lead_to_the_operators_limit() {
+    let redis = Server::start();
+    let edge = start(&redis, &shop("mode: on"));
+    let load = Load::begin(&edge, || 800);
+    eventually(PATIENCE, TICK, "less to be let through", || policy(&redis).1 < 40.0);
+    drop(load);
+    let _load = Load::begin_with(&edge, String::new);
+    eventually(PATIENCE, TICK, "silence to be noticed", || {
+        edge.metric("rl_decisions_total", r#"by="silence""#) > 0
+    });
+    let (capacity, rate, ..) = policy(&redis);
+    assert_eq!((capacity, rate), (40, 100.0));
+    assert!(events(&edge, "without_latency") > 0);
+    assert!(edge.logged(r#"by="silence""#) > 0, "{}", edge.log());
+}
+
+/// A trial finds out what is better: the loop, whose backend is quick then, or the operator's limit.
+#[test]
+fn a_trial_has_a_verdict() {
+    let redis = [(); 2].map(|()| Server::start());
+    let edges = redis.each_ref().map(|redis| start(redis, &shop("mode: canary, block: 1s")));
+    let _loads = [(&redis[0], &edges[0], 10, 900), (&redis[1], &edges[1], 900, 10)].map(
+        |(redis, edge, of_loop, of_operator)| {
+            let conn = std::sync::Mutex::new(redis.connection());
+            Load::begin(edge, move || {
+                let policy: std::collections::HashMap<String, String> =
+                    ask(&mut *conn.lock().unwrap(), &format!("CL.POLICY {BUCKET}"));
+                if policy["pinned"] == "1" { of_loop } else { of_operator }
+            })
+        },
+    );
+    let verdict = |edge: &Edge| level(edge, "rl_trial_verdict");
+    eventually(Duration::from_secs(60), TICK * 10, "both verdicts", || {
+        verdict(&edges[0]) == Some(1.0) && verdict(&edges[1]) == Some(-1.0)
+    });
+    for (edge, words) in
+        edges.iter().zip(["the loop is better", "the loop is worse, and out of force"])
+    {
+        assert!(state(edge)["trial"].as_str().unwrap().starts_with(words), "{:?}", state(edge));
+        assert_eq!(edge.logged("a trial has a verdict"), 1, "{}", edge.log());
+    }
+    // What is worse is not tried on; a trial that is switched on again begins anew.
+    eventually(PATIENCE, TICK, "the operator's limit", || !is_pinned(&redis[1]));
+    switch(&edges[1], "off");
+    eventually(PATIENCE, TICK, "it to be off", || level(&edges[1], "rl_policy_mode") == Some(0.0));
+    switch(&edges[1], "canary");
+    eventually(PATIENCE, TICK, "a new trial", || verdict(&edges[1]) == Some(0.0));
+}
+
+/// Programs that ask the backend themselves tell when they are done, any instance.
+#[test]
+fn requests_are_in_flight_until_they_are_told_to_be_done() {
+    let redis = Server::start();
+    let limits = shop("mode: off, profile: on_path, in_flight: 4");
+    let edges = [(); 2].map(|()| start(&redis, &limits));
+    eventually(PATIENCE, TICK, "two places each", || {
+        edges.iter().all(|edge| level(edge, "edge_inflight_cap") == Some(2.0))
+    });
+    let take = |edge: &Edge| post(edge.http, "/v1/take", r#"{"limit": "shop"}"#);
+    let tickets: Vec<String> = edges
+        .iter()
+        .flat_map(|edge| {
+            let [first, second, third] = [(); 3].map(|()| take(edge));
+            assert!(third.problem(503).contains("in flight"), "{third:?}");
+            assert_eq!(third.field("retry-after"), Some("1"));
+            [first, second]
+        })
+        .map(|response| response.text("ticket"))
+        .collect();
+    let done = |edge: &Edge, ticket: &str, more: &str| {
+        let body = format!(r#"{{"ticket": "{ticket}", "latencyMs": 150{more}}}"#);
+        post(edge.http, "/v1/done", &body)
+    };
+    let free = |edge: &Edge| level(edge, "edge_inflight").map(|taken| 2.0 - taken);
+    assert_eq!(done(&edges[0], &tickets[0], "").status, 204);
+    assert!(done(&edges[0], &tickets[0], "").problem(404).contains("not in flight"));
+    // Those of the other instance, which hears of it.
+    for ticket in &tickets[2..] {
+        assert_eq!(done(&edges[0], ticket, r#", "status": 502"#).status, 202);
+    }
+    eventually(PATIENCE, TICK, "three places to be free", || {
+        free(&edges[0]) == Some(1.0) && free(&edges[1]) == Some(2.0)
+    });
+    for (body, detail) in [
+        (r#"{"ticket": "x", "latencyMs": 1}"#, "ticket: this is none"),
+        (r#"{"ticket": "x"}"#, "missing field `latencyMs`"),
+        (r#"{"ticket": "x", "latencyMs": "soon"}"#, "latencyMs has to be a number"),
+    ] {
+        assert!(post(edges[0].http, "/v1/done", body).problem(400).contains(detail), "{body}");
+    }
+    for (body, detail) in [
+        (r#"{"limit": "shop", "tokens": 2}"#, "one token for each"),
+        (r#"{"limit": "shop", "key": "a"}"#, "one bucket, and so no key"),
+    ] {
+        assert!(post(edges[0].http, "/v1/take", body).problem(400).contains(detail), "{body}");
+    }
+    let mut keys: Vec<String> = ask(&mut redis.connection(), &format!("KEYS {BUCKET}*"));
+    keys.sort();
+    let shared = format!("{BUCKET}:loop");
+    assert!(keys == [BUCKET, &shared] || keys == [shared.as_str()], "one bucket: {keys:?}");
+    // One that has ended is no longer asked for its part.
+    let [first, second] = edges;
+    drop(second);
+    eventually(PATIENCE, TICK, "all places", || level(&first, "edge_inflight_cap") == Some(4.0));
+}
+
+/// A limit that is read again goes on where it was, under what is said of it now.
+#[test]
+fn bounds_that_change_hold_at_once() {
+    let redis = Server::start();
+    let edge = start(&redis, &shop("mode: on, max: 300"));
+    let _load = Load::begin(&edge, || 10);
+    eventually(PATIENCE, TICK, "more to be let through", || policy(&redis).1 > 60.0);
+    let file = redis.dir().join(format!("{}.yaml", shop("mode: on, max: 300").len()));
+    let text =
+        "limits: [{name: shop, capacity: 4, refill: 5, adaptive: {mode: on, min: 1, max: 6}}]";
+    fs::write(file, text).unwrap();
+    eventually(PATIENCE, TICK, "the new bound to hold", || {
+        let (capacity, rate, is_pinned, _) = policy(&redis);
+        is_pinned && rate <= 6.0 && capacity <= 40
+    });
+    let admitted = edge.rate("u").status;
+    assert!([200, 429].contains(&admitted));
+}
