@@ -76,8 +76,11 @@ impl App {
     }
 }
 
+/// Routes: a path, the name by which it is counted, and what answers there.
+pub type Routes = Vec<(&'static str, Route, MethodRouter<App>)>;
+
 /// The routes of `HTTP_ADDR`, with the names by which they are counted.
-pub fn routes() -> Vec<(&'static str, Route, MethodRouter<App>)> {
+pub fn routes() -> Routes {
     vec![
         ("/rating", Route::Rating, post(rating::rate)),
         ("/ratings", Route::Rating, post(rating::rate)),
@@ -155,7 +158,7 @@ impl Proxy {
 }
 
 /// A router of `routes` in which every answer is counted, and every error is a problem.
-fn build(app: App, routes: Vec<(&'static str, Route, MethodRouter<App>)>) -> Router {
+fn build(app: App, routes: Routes) -> Router {
     let seen = |route| from_fn_with_state(Arc::new(Seen::new(&app, route)), observe::layer);
     let mut router = Router::new();
     for (path, route, handlers) in routes {
