@@ -9,7 +9,8 @@
 # make bench-instructions  instructions per command, compared with bench/instructions.txt;
 #             BENCH=--update writes that
 # make bench-edge  what a decision of claw-edge costs; LIMITADOR=path adds Limitador
-# make bench-ratings  how late a rating is in another region, and how long one takes to join
+# make bench-ratings  how late a rating is in another region, and how long one takes to join;
+#             how many notifications a second there are, and how late they come
 # make bench-sync  what region sync and each further region cost, and how fast it is;
 #             both compare with another build of the module: AGAINST=path;
 #             BENCH="--rounds 15" hands on options, see claw-bench --help
@@ -153,7 +154,7 @@ bench-edge: build
 bench-ratings: build
 	cargo build --release --locked -p claw-edge
 	CLAW_EDGE=$(dir $(REDIS_CLAW_MODULE))claw-edge \
-		cargo test --locked -p claw-edge --test regions -- --ignored --nocapture --test-threads 1 measure
+		cargo test --locked -p claw-edge --test regions --test notify -- --ignored --nocapture --test-threads 1 measure
 
 bench-sync: build
 	cargo run --release --locked -p claw-bench -- sync $(BENCH_OPTIONS)
