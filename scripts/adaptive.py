@@ -22,6 +22,7 @@ from math import log
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -355,9 +356,12 @@ def run(name):
             settings.update(PROXY_ADDR=f"127.0.0.1:{ports['proxy']}", UPSTREAM=f"http://127.0.0.1:{ports['backend']}")
         try:
             until(lambda: listens(ports["redis"]), "Redis to start")
-            stack.enter_context(process([EDGE], log, stdout=log, env={**os.environ, **settings}))
+            edge = stack.enter_context(process([EDGE], log, stdout=log, env={**os.environ, **settings}))
             until(lambda: listens(ports["http"]) and listens(ports["ops"]), "claw-edge to start")
-            return asyncio.run(Run(name, ports, backend).go())
+            done = asyncio.run(Run(name, ports, backend).go())
+            if edge.poll() is not None:
+                raise OSError("claw-edge has ended")
+            return done
         except (OSError, TimeoutError) as error:
             log.seek(0)
             sys.exit(f"adaptive: {error}\n{log.read().decode()}")
@@ -432,6 +436,9 @@ def main():
     if options.real_time:
         # What is started from here inherits it.
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    # What was started ends with this program, however that ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     runs = [run(name) for name in options.only or RUNS]
     columns = list(runs[0].summary())
     print(f"\n| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
