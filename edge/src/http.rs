@@ -23,7 +23,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{MethodRouter, any, delete, get, post};
@@ -179,6 +179,21 @@ pub struct Peer(pub IpAddr);
 pub fn peer(request: &Request) -> Result<Peer, problem::Problem> {
     let peer = request.extensions().get::<Peer>().copied();
     peer.ok_or_else(|| problem::Problem::internal("a connection without a peer"))
+}
+
+/// A header that is a text and not empty.
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok()).filter(|text| !text.is_empty())
+}
+
+/// The user that a request names in the field that `USER_HEADER` names.
+fn named_user<'a>(app: &App, headers: &'a HeaderMap) -> Result<Option<&'a str>, problem::Problem> {
+    let field = app.service.config.user_header.as_ref();
+    let user = field.and_then(|field| text(headers, field));
+    if let Some(user) = user {
+        body::check_name("the header of the user", user)?;
+    }
+    Ok(user)
 }
 
 /// The path of a URI as limits see it, however it was written: letters that need no escape are not

@@ -20,10 +20,10 @@ use hyper_util::rt::TokioExecutor;
 use tokio::time::timeout;
 
 use super::problem::Problem;
-use super::{App, body, limited};
+use super::{App, limited};
 use crate::decide::Plan;
 use crate::limits::adaptive::Profile;
-use crate::limits::{Charge, Facts, Route, rule};
+use crate::limits::{Charge, Facts, Route};
 use crate::meter::Slot;
 use crate::tls;
 
@@ -88,15 +88,6 @@ pub async fn hand_on(
     let client = app.client(peer, request.headers());
     let (charges, slots) = {
         let headers = request.headers();
-        let named = app.service.config.user_header.as_ref();
-        let named = named.and_then(|name| headers.get(name)?.to_str().ok());
-        let user = match named.filter(|user| !user.is_empty()) {
-            Some(user) => {
-                body::check_name("the header of the user", user)?;
-                user.to_owned()
-            }
-            None => format!("client:{}", rule::network(client)),
-        };
         let path = super::path(request.uri().path());
         let host = super::host(super::named_host(&request));
         let facts = Facts {
@@ -107,7 +98,7 @@ pub async fn hand_on(
             client: Some(client),
             headers,
             body: None,
-            user: Some(&user),
+            user: super::named_user(app, headers)?,
         };
         let charges = app.service.limits.load().of_request(&facts);
         let slots = enter(app, &charges, &facts)?;
