@@ -28,7 +28,7 @@
 # make dist   the archives of a release, in target/dist
 # make train  the weights of the adaptive policy, byte for byte what is in adapt/weights
 # make adaptive  the adaptive policy at work on a small backend: live, and as a picture;
-#             ADAPTIVE=--real-time hands on options
+#             RUN=--real-time hands on options
 # make adapt-gates SEEDS=from..to  what has to hold of the adaptive policy, on these
 #             seeds of each family of simulated load; THREADS=n (2)
 # make simulate  thousands of random runs of regions that share limits;
@@ -183,7 +183,7 @@ train:
 
 adaptive: build
 	cargo build --release --locked -p claw-edge
-	scripts/adaptive.py $(ADAPTIVE)
+	scripts/adaptive.py $(RUN)
 
 adapt-gates:
 	cargo run --release --locked -p claw-train -- gates $(SEEDS)
