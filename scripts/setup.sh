@@ -78,6 +78,7 @@ for want in "${wants[@]}"; do
             python3-venv python3 python3 python python
         need 'have node' nodejs nodejs nodejs nodejs node
         need 'have npm' npm npm npm npm node
+        need 'have go' golang-go golang go go go
         need 'have prometheus && have promtool' prometheus - prometheus prometheus prometheus
         need 'have prometheus-redis-exporter || have redis_exporter' prometheus-redis-exporter - - - -
         ;;

@@ -30,7 +30,7 @@ use self::lead::{Lead, Standings, Step};
 use self::shared::{LEASE_MS, Shared, Standing};
 use crate::config::Config;
 use crate::limits::adaptive::{Mode, Settings};
-use crate::meter::Meter;
+use crate::meter::{Meter, Totals};
 use crate::metrics::adaptive::{AdaptiveMetrics, Decisions, Info, RouteName, Shadow};
 use crate::redis::health::{Health, Told};
 use crate::redis::{Fault, Redis};
@@ -45,7 +45,6 @@ const PATIENCE: Duration = Duration::from_millis(300);
 pub struct Loops {
     service: Arc<Service>,
     redis: Redis,
-    instance: String,
     begin: Instant,
 }
 
@@ -60,6 +59,8 @@ struct Route {
     /// When Redis last answered.
     heard: Instant,
     told: Told,
+    /// What the metrics have of what was counted.
+    shown: Totals,
     /// What the log was told last.
     logged: Option<(bool, Decision)>,
 }
@@ -72,10 +73,7 @@ impl Loops {
     pub fn new(service: Arc<Service>) -> Result<Self, String> {
         let config = Config { decision_timeout: PATIENCE, ..service.config.patient() };
         let redis = Redis::new(&config, Arc::new(Health::background()))?;
-        let mut name = [0_u8; 8];
-        getrandom::fill(&mut name).map_err(|error| error.to_string())?;
-        let instance = format!("{:016x}", u64::from_le_bytes(name));
-        Ok(Self { service, redis, instance, begin: Instant::now() })
+        Ok(Self { service, redis, begin: Instant::now() })
     }
 
     /// Decides until the service drains.
@@ -94,6 +92,10 @@ impl Loops {
         loop {
             ticks.tick().await;
             self.update(&mut routes);
+            let forgotten = self.service.tickets.sweep();
+            if forgotten > 0 {
+                tracing::warn!(forgotten, "requests were let through and never told to be done");
+            }
             join_all(routes.values_mut().map(|route| self.tick(route))).await;
         }
     }
@@ -112,6 +114,7 @@ impl Loops {
                 trial: String::new(),
                 heard: Instant::now(),
                 told: Told::default(),
+                shown: adaptive.meter.totals(),
                 logged: None,
             });
             route.settings.clone_from(&adaptive.settings);
@@ -121,11 +124,20 @@ impl Loops {
 
     async fn tick(&self, route: &mut Route) {
         let asked = Instant::now();
-        let standing = match route.shared.tick(&self.instance, &route.meter.totals()).await {
+        let tickets = &self.service.tickets;
+        // Whichever route is first tells of all. What is lost with it is given up after a while.
+        let for_others = tickets.for_others();
+        let totals = route.meter.totals();
+        if let Some(since) = totals.since(&route.shown) {
+            self.metrics().count_seen(&route.name, &since);
+        }
+        route.shown.clone_from(&totals);
+        let standing = match route.shared.tick(tickets.instance(), &totals, &for_others).await {
             Ok(standing) => standing,
             Err(fault) => return self.is_unheard(route, &fault),
         };
         route.heard = asked;
+        tickets.told(&standing.done);
         let decision = match standing.leads {
             true => self.lead(route, &standing, asked).await,
             false => {
@@ -137,7 +149,7 @@ impl Loops {
         let fallback = route.settings.bounds.fallback;
         let policy = decision
             .as_ref()
-            .map_or(fallback, |decision| decision.policy_of(&self.instance, fallback));
+            .map_or(fallback, |decision| decision.policy_of(tickets.instance(), fallback));
         route.meter.set_policy(policy);
         self.show(route, policy, decision.as_ref().filter(|_| standing.leads));
         if let Some(decision) = &decision {

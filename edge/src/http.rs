@@ -7,6 +7,7 @@ pub mod fields;
 pub mod limited;
 pub mod observe;
 pub mod ops;
+pub mod places;
 pub mod problem;
 pub mod proxy;
 pub mod rating;
@@ -76,8 +77,11 @@ impl App {
     }
 }
 
+/// Routes: a path, the name by which it is counted, and what answers there.
+pub type Routes = Vec<(&'static str, Route, MethodRouter<App>)>;
+
 /// The routes of `HTTP_ADDR`, with the names by which they are counted.
-pub fn routes() -> Vec<(&'static str, Route, MethodRouter<App>)> {
+pub fn routes() -> Routes {
     vec![
         ("/rating", Route::Rating, post(rating::rate)),
         ("/ratings", Route::Rating, post(rating::rate)),
@@ -89,6 +93,7 @@ pub fn routes() -> Vec<(&'static str, Route, MethodRouter<App>)> {
         ("/v1/take", Route::Take, post(v1::take)),
         ("/v1/give", Route::Give, post(v1::give)),
         ("/v1/settle", Route::Settle, post(v1::settle)),
+        ("/v1/done", Route::Done, post(v1::done)),
     ]
 }
 
@@ -154,7 +159,7 @@ impl Proxy {
 }
 
 /// A router of `routes` in which every answer is counted, and every error is a problem.
-fn build(app: App, routes: Vec<(&'static str, Route, MethodRouter<App>)>) -> Router {
+fn build(app: App, routes: Routes) -> Router {
     let seen = |route| from_fn_with_state(Arc::new(Seen::new(&app, route)), observe::layer);
     let mut router = Router::new();
     for (path, route, handlers) in routes {

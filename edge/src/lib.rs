@@ -23,7 +23,9 @@
 //! | [`metrics`] | what is counted |
 //! | [`intake`] | the bodies of requests, bounded |
 //! | [`seat`] | so many of something, and no more |
+//! | [`tickets`] | requests that others hand on to a backend |
 //! | [`traces`] | spans for a collector of OpenTelemetry |
+//! | [`hex`] | bytes as hexadecimal digits |
 //! | [`tls`] | whom it trusts that it asks over TLS |
 //! | [`service`] | what all workers share |
 //! | [`serve`] | workers, listeners, and the end of the service |
@@ -38,6 +40,7 @@ pub mod check;
 pub mod client;
 pub mod config;
 pub mod decide;
+pub mod hex;
 pub mod http;
 pub mod intake;
 pub mod limits;
@@ -53,5 +56,6 @@ pub mod rls;
 pub mod seat;
 pub mod serve;
 pub mod service;
+pub mod tickets;
 pub mod tls;
 pub mod traces;

@@ -66,6 +66,8 @@ label! {
         Give = "give",
         /// `POST /v1/settle`.
         Settle = "settle",
+        /// `POST /v1/done`.
+        Done = "done",
         /// `/auth`.
         Auth = "auth",
         /// What is handed on to the backend.

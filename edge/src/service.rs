@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::recent::Recent;
 use crate::redis::health::Health;
 use crate::seat::Seats;
+use crate::tickets::Tickets;
 use crate::traces::{Exporter, Traces};
 
 /// How long it is not told again that connections are closed at once.
@@ -46,6 +47,8 @@ pub struct Service {
     pub bodies: Arc<Seats>,
     /// One for each byte of forms of operators, who are not to wait for others.
     pub forms: Arc<Seats>,
+    /// Requests that others hand on.
+    pub tickets: Tickets,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where requests are traced, if anywhere.
@@ -65,6 +68,9 @@ impl Service {
     /// When the file of tokens cannot be read, or the collector of traces cannot be used.
     pub fn new(config: Config, limits: Limits) -> Result<Self, String> {
         let (tokens, admin_tokens) = read_tokens(&config)?;
+        let mut name = [0_u8; 8];
+        getrandom::fill(&mut name).map_err(|error| error.to_string())?;
+        let tickets = Tickets::new(format!("{:016x}", u64::from_le_bytes(name)));
         let metrics = Arc::new(Metrics::default());
         let (traces, exporter) = Traces::new(&config, &metrics)?.unzip();
         let health = Arc::new(Health::new(metrics.redis.clone()));
@@ -77,6 +83,7 @@ impl Service {
             limits: ArcSwap::from_pointee(limits),
             bodies,
             forms: Arc::new(Seats::new(FORMS)),
+            tickets,
             metrics,
             traces,
             exporter: Mutex::new(exporter),

@@ -157,7 +157,7 @@ fn bodies() {
         ("take",   r#"{"key":"k","limit":"none"}"#,                    400, "there is no limit of this name"),
         ("take",   r#"{"key":"k"}"#,                                   400, "either limit or policy"),
         ("take",   r#"{"key":"k","limit":"model","policy":{"capacity":1,"refill":1}}"#, 400, "either limit or policy"),
-        ("take",   r#"{"limit":"model"}"#,                             400, "missing field `key`"),
+        ("take",   r#"{"limit":"model"}"#,                             400, "key is needed"),
         ("take",   r#"{"key":"","limit":"model"}"#,                    400, "key has to have 1 to 512 bytes"),
         ("take",   r#"{"key":"a\u0007b","limit":"model"}"#,            400, "key has control characters"),
         ("take",   r#"{"key":7,"limit":"model"}"#,                     400, "expected a string"),

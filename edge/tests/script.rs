@@ -1,16 +1,18 @@
-//! `make edge`: that what it prints works, and that it leaves nothing running.
+//! `make edge`: that what it prints works, and that it leaves nothing running. And examples/collectors, which tell
+//! claw-edge of requests.
 
 #![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing)]
 #![allow(clippy::panic, clippy::unwrap_used)]
 
 mod common;
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-use claw_testkit::{eventually, free_port, module_path, spawn};
-use common::{PATIENCE, TICK};
+use claw_testkit::{Server, eventually, free_port, module_path, skipped, spawn};
+use common::{Edge, PATIENCE, TICK};
 
 fn script() -> Command {
     // Others may run the same at this moment.
@@ -57,4 +59,38 @@ fn it_leaves_nothing_running() {
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     eventually(PATIENCE, TICK, "the script ends", || running.try_wait().unwrap().is_some());
     assert!(!ports.iter().any(listens), "{ports:?}");
+}
+
+#[test]
+fn collectors_are_understood() {
+    for program in ["node", "go"] {
+        if let Err(why) = Command::new(program).arg("--help").output() {
+            return skipped("collectors", &format!("{program}: {why}"));
+        }
+    }
+    let redis = Server::start();
+    let limits = redis.dir().join("limits.yaml");
+    fs::write(&limits, "limits: [{name: shop, capacity: 40, refill: 100, adaptive: {mode: off}}]")
+        .unwrap();
+    let edge = Edge::builder(&redis.url())
+        .env("CONFIG", limits)
+        .env("API_TOKEN", "a-token-for-tests")
+        .env("DECISION_TIMEOUT", "5s")
+        .start();
+    let url = format!("http://127.0.0.1:{}", edge.http);
+    let output =
+        Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/collectors/try.sh"))
+            .args([&url, "a-token-for-tests", "shop"])
+            .env("GOCACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/collectors"))
+            .output()
+            .unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{said}");
+    for language in ["javascript", "go"] {
+        let line = format!(
+            r#"{language}: {{"accepted":100,"duplicates":0,"refused":0,"dropped":0,"retries":0,"bucketSize":40,"refillRate":100}}"#
+        );
+        assert!(said.lines().any(|it| it == line), "{said}");
+    }
+    assert_eq!(edge.metric("rating_events_total", r#"result="accepted""#), 200);
 }

@@ -39,6 +39,8 @@ pub struct Standing {
     pub now_ms: u64,
     /// What is kept.
     pub kept: Kept,
+    /// What other instances have been told of requests of this one.
+    pub done: String,
     /// What other instances have counted, and this one. Only the leader is told.
     pub reports: Vec<(String, Totals)>,
 }
@@ -75,12 +77,20 @@ impl Shared {
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn tick(&self, instance: &str, totals: &Totals) -> Result<Standing, Fault> {
+    pub async fn tick(
+        &self,
+        instance: &str,
+        totals: &Totals,
+        for_others: &[(String, String)],
+    ) -> Result<Standing, Fault> {
         let mut command = redis::cmd("EVAL");
         command.arg(TICK).arg(1).arg(&self.key).arg(instance);
         command.arg(LEASE_MS).arg(FRESH_MS).arg(KEPT_MS).arg(totals.to_text());
+        for (other, text) in for_others {
+            command.arg(other).arg(text);
+        }
         let (head, rest) = split(self.redis.call(&command).await?)?;
-        let [leads, now_ms, switch, decision, trial] = head;
+        let [leads, now_ms, switch, decision, trial, done] = head;
         let number = |text: &str| text.parse::<u64>().map_err(|_| unreadable());
         let mut reports = Vec::new();
         for pair in rest.chunks_exact(2) {
@@ -94,6 +104,7 @@ impl Shared {
             leads: number(&leads)? == 1,
             now_ms: number(&now_ms)?,
             kept: Kept::new(&switch, &decision, trial),
+            done,
             reports,
         })
     }
@@ -172,13 +183,13 @@ impl Shared {
     }
 }
 
-/// The five texts that an answer begins with, and the others.
-fn split(value: Value) -> Result<([String; 5], Vec<String>), Fault> {
+/// The six texts that an answer begins with, and the others.
+fn split(value: Value) -> Result<([String; 6], Vec<String>), Fault> {
     let Value::Array(items) = value else { return Err(unreadable()) };
     let text = |item: Value| redis::from_redis_value::<String>(item).map_err(|_| unreadable());
     let mut texts = items.into_iter().map(text);
     let mut next = || texts.next().unwrap_or_else(|| Err(unreadable()));
-    let head = [next()?, next()?, next()?, next()?, next()?];
+    let head = [next()?, next()?, next()?, next()?, next()?, next()?];
     Ok((head, texts.collect::<Result<_, _>>()?))
 }
 

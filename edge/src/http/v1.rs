@@ -1,4 +1,4 @@
-//! `POST /v1/check`, `take`, `give` and `settle`: buckets for any program. `{key, tokens}` and one
+//! `POST /v1/check`, `take`, `give`, `settle` and `done`: buckets for any program. `{key, tokens}` and one
 //! of `limit`, the name of a limit of the configuration, and `policy`, where that is allowed.
 
 use std::sync::Arc;
@@ -14,12 +14,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::problem::Problem;
-use super::{App, body, limited};
+use super::{App, body, events, limited, places};
 use crate::access::bearer;
 use crate::config;
 use crate::decide::{Answer, Outcome, Plan, Verdict};
 use crate::limits::{self, Charge, Limit};
 use crate::redis::Fault;
+use crate::tickets::Told;
 
 /// The longest key of a caller, in bytes.
 const LONGEST_KEY: usize = 512;
@@ -29,7 +30,8 @@ const LONGEST_KEY: usize = 512;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Tokens {
-    key: String,
+    #[serde(default)]
+    key: Option<String>,
     #[serde(default)]
     tokens: Option<Box<RawValue>>,
     #[serde(default)]
@@ -42,13 +44,25 @@ struct Tokens {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settlement {
-    key: String,
+    #[serde(default)]
+    key: Option<String>,
     reserved: Box<RawValue>,
     used: Box<RawValue>,
     #[serde(default)]
     limit: Option<String>,
     #[serde(default)]
     policy: Option<PolicyBody>,
+}
+
+/// The body of done.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct DoneBody {
+    ticket: String,
+    #[serde(alias = "latency_ms")]
+    latency_ms: Box<RawValue>,
+    #[serde(default)]
+    status: Option<u16>,
 }
 
 /// A policy of a caller's own.
@@ -82,6 +96,9 @@ struct Allowed {
     allowed: bool,
     /// Whether this was decided without the server, which did not answer.
     blind: bool,
+    /// What tells that the request is done, where that has to be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ticket: Option<String>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     bucket: Option<Bucket>,
 }
@@ -107,14 +124,45 @@ pub async fn check(State(app): State<App>, request: Request) -> Result<Response,
         Err(Fault::Refused { text, .. }) => return Err(refused(&text)),
         Err(_) => None,
     };
-    Ok(decided(&app, &Verdict::new(vec![Outcome { charge, answer }])))
+    Ok(decided(&app, &Verdict::new(vec![Outcome { charge, answer }]), None))
 }
 
 /// Takes all of the tokens or none.
 pub async fn take(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let charge = charge(&app, request).await?;
+    let wanted = places::wanted(std::slice::from_ref(&charge), |_| 0);
+    let has_room = wanted.is_empty() || app.service.tickets.has_room();
+    if !has_room {
+        return Err(places::busy(&app, &charge.limit));
+    }
+    places::look(&app, &wanted)?;
     let verdict = app.redis.decide(Plan::new(vec![charge])).await;
-    Ok(decided(&app, &verdict))
+    if !verdict.allowed {
+        return Ok(decided(&app, &verdict, None));
+    }
+    let place = places::enter(&app, &wanted, &verdict).await?.pop();
+    let ticket = place.and_then(|place| app.service.tickets.issue(place.slot, place.sla));
+    Ok(decided(&app, &verdict, ticket))
+}
+
+/// Tells that a request is done which was let through by `take`, under a limit that has places in
+/// flight.
+pub async fn done(State(app): State<App>, request: Request) -> Result<StatusCode, Problem> {
+    authorize(&app, &request)?;
+    let text = body::json(&app, request).await?;
+    let body: DoneBody = body::parse(&text.bytes)?;
+    let latency_us = events::latency_us(body.latency_ms.get())?;
+    let has_failed = body.status.is_some_and(|status| status >= 500);
+    match app.service.tickets.done(&body.ticket, latency_us, has_failed) {
+        Told::Done => Ok(StatusCode::NO_CONTENT),
+        Told::Passed => Ok(StatusCode::ACCEPTED),
+        Told::Unknown => Err(Problem::wrong(
+            StatusCode::NOT_FOUND,
+            "this request is not in flight: it was done before, or is older than a minute",
+        )),
+        Told::Unreadable => Err(Problem::invalid("ticket: this is none")),
+        Told::TooMany => Err(Problem::unavailable("too many tickets are of other instances")),
+    }
 }
 
 /// Gives tokens back.
@@ -129,7 +177,7 @@ pub async fn settle(State(app): State<App>, request: Request) -> Result<Response
     let text = body::json(&app, request).await?;
     let body: Settlement = body::parse(&text.bytes)?;
     let (reserved, used) = (tokens("reserved", &body.reserved)?, tokens("used", &body.used)?);
-    let charge = bucket(&app, &body.key, body.limit.as_deref(), body.policy, reserved)?;
+    let charge = bucket(&app, body.key.as_deref(), body.limit.as_deref(), body.policy, reserved)?;
     let answer = app.redis.settle(&charge, used).await.map_err(unanswered)?;
     Ok(Json(Bucket::from(answer)).into_response())
 }
@@ -167,19 +215,18 @@ async fn charge(app: &App, request: Request) -> Result<Charge, Problem> {
     let text = body::json(app, request).await?;
     let body: Tokens = body::parse(&text.bytes)?;
     let cost = body.tokens.as_ref().map_or(Ok(1), |text| tokens("tokens", text))?;
-    bucket(app, &body.key, body.limit.as_deref(), body.policy, cost)
+    bucket(app, body.key.as_deref(), body.limit.as_deref(), body.policy, cost)
 }
 
 /// The bucket of a caller's key under a limit. The limit is part of the bucket's key, so that no
 /// two policies meet in one bucket.
 fn bucket(
     app: &App,
-    key: &str,
+    key: Option<&str>,
     limit: Option<&str>,
     policy: Option<PolicyBody>,
     cost: u64,
 ) -> Result<Charge, Problem> {
-    body::check_text("key", key, LONGEST_KEY)?;
     let limit = match (limit, policy) {
         (Some(name), None) => {
             let limit = app.service.limits.load().named(name);
@@ -194,12 +241,23 @@ fn bucket(
         (None, Some(policy)) => Arc::new(policy.limit(&app.service.config.key_prefix)?),
         _ => return Err(Problem::invalid("either limit or policy is needed")),
     };
-    // As limits themselves write what is long.
-    let key = limit.key(Some(limits::part(key).as_bytes()));
+    let key = match (key, &limit.adaptive) {
+        (None, Some(_)) => limit.key(None),
+        (Some(_), Some(_)) => {
+            return Err(Problem::invalid("an adaptive limit has one bucket, and so no key"));
+        }
+        (None, None) => return Err(Problem::invalid("key is needed")),
+        (Some(key), None) => {
+            body::check_text("key", key, LONGEST_KEY)?;
+            // As limits themselves write what is long.
+            limit.key(Some(limits::part(key).as_bytes()))
+        }
+    };
     if limit.adaptive.is_some() && cost != 1 {
         return Err(Problem::invalid("an adaptive limit counts requests: one token for each"));
     }
-    let keep = limit.keep;
+    let adaptive = limit.adaptive.as_ref();
+    let keep = adaptive.map_or(limit.keep, |adaptive| adaptive.keep(0, limit.keep));
     Ok(Charge { limit, key, cost, keep })
 }
 
@@ -241,11 +299,11 @@ fn tokens(what: &str, text: &RawValue) -> Result<u64, Problem> {
 }
 
 /// What a verdict of one charge comes to.
-fn decided(app: &App, verdict: &Verdict) -> Response {
+fn decided(app: &App, verdict: &Verdict, ticket: Option<String>) -> Response {
     let answer = verdict.outcomes.first().and_then(|outcome| outcome.answer);
     let bucket = answer.map(Bucket::from);
     if verdict.allowed {
-        let body = Allowed { allowed: true, blind: verdict.blind, bucket };
+        let body = Allowed { allowed: true, blind: verdict.blind, ticket, bucket };
         return limited::respond(app, verdict, Json(body));
     }
     let problem = limited::refusal(app, verdict).with_bucket(bucket);

@@ -1,0 +1,3 @@
+module redis-claw-collector
+
+go 1.18
