@@ -50,7 +50,7 @@ fn whose(deadline: Instant, patience: Duration) -> Late {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use std::future::pending;
     use std::pin::pin;
