@@ -7,6 +7,7 @@ pub mod fields;
 pub mod limited;
 pub mod observe;
 pub mod ops;
+pub mod places;
 pub mod problem;
 pub mod proxy;
 pub mod rating;

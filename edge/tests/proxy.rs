@@ -14,6 +14,7 @@ use std::thread::{self, sleep};
 
 use claw_testkit::{Server, eventually, free_port};
 use common::api::{Response, get, raw, send};
+use common::http::Client;
 use common::{Edge, PATIENCE, TICK};
 
 /// A backend that keeps what it is sent, and answers when it may.
@@ -277,6 +278,64 @@ fn no_more_are_in_flight_than_may_be_and_some_places_are_kept() {
     }
     assert_eq!(edge.metric("operator_rate_limited_total", "shop"), 6);
     assert_eq!(get(port, "/").status, 200, "the places are free again");
+}
+
+/// Whoever is refused by a limit of his own takes nobody's place, however often he asks.
+#[test]
+fn a_flood_of_what_is_refused_leaves_the_places_to_others() {
+    let (redis, backend) = (Server::start(), Backend::start());
+    let file = limits(
+        &redis,
+        "limits:
+- {name: own, capacity: 1, refill: 1, interval: 1h, key: [{header: x-user}]}
+- {name: shop, capacity: 1000, refill: 10000, adaptive: {mode: off, profile: on_path, in_flight: 2}}",
+    );
+    let (edge, port) = start(&redis, backend.port, &[("CONFIG", &file)]);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let flood: Vec<_> = (0..16)
+        .map(|_| {
+            let is_over = Arc::clone(&is_over);
+            thread::spawn(move || {
+                let mut client = Client::try_connect(port).unwrap();
+                let mut statuses = Vec::new();
+                while !is_over.load(SeqCst) {
+                    client.send(b"GET / HTTP/1.1\r\nhost: a\r\nx-user: evil\r\n\r\n").unwrap();
+                    statuses.push(client.response().unwrap().status);
+                }
+                statuses
+            })
+        })
+        .collect();
+    let refused = || edge.metric("operator_rate_limited_total", "own");
+    eventually(PATIENCE, TICK, "the flood", || refused() > 100);
+    let before = refused();
+    let others = (0..50).map(|user| {
+        let user = user.to_string();
+        send(port, "GET", "/", &[("x-user", &user)], "").status
+    });
+    assert_eq!(others.collect::<Vec<_>>(), [200; 50]);
+    assert!(refused() > before, "it went on meanwhile");
+    is_over.store(true, SeqCst);
+    let statuses: Vec<u16> = flood.into_iter().flat_map(|one| one.join().unwrap()).collect();
+    assert!(statuses.iter().filter(|status| **status != 429).count() <= 1, "{statuses:?}");
+}
+
+/// Nobody waits for ever where an instance has but one place.
+#[test]
+fn not_all_places_are_kept() {
+    let (redis, backend) = (Server::start(), Backend::start());
+    let file = limits(
+        &redis,
+        "limits: [{name: shop, capacity: 40, refill: 1000, adaptive:
+           {mode: off, profile: on_path, in_flight: 2, premium: {header: x-tier, value: gold}}}]",
+    );
+    let edges = [(); 2].map(|()| start(&redis, backend.port, &[("CONFIG", &file)]));
+    for (edge, port) in &edges {
+        eventually(PATIENCE, TICK, "a part of one", || {
+            edge.metric("edge_inflight_cap", "shop") == 1
+        });
+        assert_eq!(get(*port, "/").status, 200);
+    }
 }
 
 #[test]

@@ -19,12 +19,11 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::timeout;
 
+use super::places::{self, Place};
 use super::problem::Problem;
 use super::{App, limited};
 use crate::decide::Plan;
-use crate::limits::adaptive::Profile;
-use crate::limits::{Charge, Facts, Route};
-use crate::meter::Slot;
+use crate::limits::{Facts, Route};
 use crate::tls;
 
 /// How long a connection to the backend is kept without a request.
@@ -86,7 +85,7 @@ pub async fn hand_on(
 ) -> Result<Response, Problem> {
     let peer = super::peer(&request)?;
     let client = app.client(peer, request.headers());
-    let (charges, slots) = {
+    let (charges, wanted) = {
         let headers = request.headers();
         let path = super::path(request.uri().path());
         let host = super::host(super::named_host(&request));
@@ -101,16 +100,18 @@ pub async fn hand_on(
             user: super::named_user(app, headers)?,
         };
         let charges = app.service.limits.load().of_request(&facts);
-        let slots = enter(app, &charges, &facts)?;
-        (charges, slots)
+        let wanted = places::wanted(&charges, |adaptive| adaptive.kept(&facts));
+        (charges, wanted)
     };
+    places::look(app, &wanted)?;
     let verdict = app.redis.decide(Plan::new(charges)).await;
     if !verdict.allowed {
         return Ok(limited::respond(app, &verdict, ()));
     }
+    let places = places::enter(app, &wanted, &verdict).await?;
     let patience = app.service.config.upstream_timeout;
     let request = outgoing(app, upstream, peer, request)?;
-    let mut flight = Flight { slots, begin: Instant::now(), app: app.clone(), is_told: false };
+    let mut flight = Flight { places, begin: Instant::now(), app: app.clone(), is_told: false };
     let answer = match timeout(patience, upstream.client.request(request)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
@@ -135,25 +136,6 @@ pub async fn hand_on(
     let body = Flowing { body: body.map_err(axum::Error::new).boxed_unsync(), _flight: flight };
     let response = Response::from_parts(head, Body::new(body));
     Ok(limited::with_fields(app, &verdict, response))
-}
-
-/// Takes a place in flight for each limit that has them.
-fn enter(app: &App, charges: &[Charge], facts: &Facts<'_>) -> Result<Vec<Place>, Problem> {
-    let mut slots = Vec::new();
-    for Charge { limit, .. } in charges {
-        let Some(adaptive) = &limit.adaptive else { continue };
-        if adaptive.settings.profile != Profile::OnPath {
-            continue;
-        }
-        let Some(slot) = adaptive.meter.enter(adaptive.kept(facts)) else {
-            adaptive.meter.reject();
-            app.service.metrics.count_limited(&limit.name);
-            return Err(Problem::busy(limit.name.clone()));
-        };
-        let sla = Duration::from_micros(adaptive.settings.bounds.sla_us);
-        slots.push(Place { slot, limit: limit.name.clone(), sla });
-    }
-    Ok(slots)
 }
 
 /// The request as the backend gets it.
@@ -206,16 +188,9 @@ fn without_hops(headers: &mut HeaderMap) {
     }
 }
 
-/// A place in flight that a limit has given.
-struct Place {
-    slot: Slot,
-    limit: String,
-    sla: Duration,
-}
-
 /// A request that the backend has.
 struct Flight {
-    slots: Vec<Place>,
+    places: Vec<Place>,
     begin: Instant,
     app: App,
     is_told: bool,
@@ -226,7 +201,7 @@ impl Flight {
     fn tell(&mut self, has_failed: bool) {
         let took = self.begin.elapsed();
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        for Place { slot, limit, sla } in &self.slots {
+        for Place { slot, limit, sla } in &self.places {
             slot.meter().complete(us, has_failed || took > *sla);
             self.app.service.metrics.adaptive.took(limit, took);
         }
@@ -237,7 +212,7 @@ impl Flight {
 impl Drop for Flight {
     /// Who asked has gone before there was an answer. That it took too long by then is known.
     fn drop(&mut self) {
-        if !self.is_told && self.slots.iter().any(|place| self.begin.elapsed() > place.sla) {
+        if !self.is_told && self.places.iter().any(|place| self.begin.elapsed() > place.sla) {
             self.tell(true);
         }
     }
