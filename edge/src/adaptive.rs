@@ -56,6 +56,8 @@ struct Route {
     meter: Arc<Meter>,
     lead: Option<Lead>,
     trial: String,
+    /// How many instances had a part of what may be in flight, when that was last told.
+    instances: u64,
     /// When Redis last answered.
     heard: Instant,
     told: Told,
@@ -127,6 +129,7 @@ impl Loops {
                 meter: Arc::clone(&adaptive.meter),
                 lead: None,
                 trial: String::new(),
+                instances: 1,
                 heard: Instant::now(),
                 told: Told::default(),
                 shown: adaptive.meter.totals(),
@@ -167,6 +170,7 @@ impl Loops {
         route.meter.set_policy(policy);
         self.show(route, policy, decision.as_ref());
         if let Some(decision) = &decision {
+            route.instances = u64::try_from(decision.parts.len()).unwrap_or(1).max(1);
             self.show_decision(route, decision);
         }
     }
@@ -181,10 +185,12 @@ impl Loops {
         }
     }
 
-    /// Nothing that was decided holds here.
+    /// Nothing that was decided holds here. What may be in flight is for all instances that there were.
     fn go_by_settings(&self, route: &mut Route) {
         route.lead = None;
-        let fallback = route.settings.bounds.fallback;
+        let mut fallback = route.settings.bounds.fallback;
+        let part = |cap: u64| cap.div_ceil(route.instances.max(1)).max(1);
+        fallback.in_flight = fallback.in_flight.map(part);
         route.meter.set_policy(fallback);
         self.show(route, fallback, None);
     }

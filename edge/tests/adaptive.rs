@@ -520,6 +520,22 @@ fn requests_are_in_flight_until_they_are_told_to_be_done() {
     assert_eq!(more[19].field("retry-after"), Some("1"));
 }
 
+#[test]
+fn instances_without_redis_have_an_equal_part_each() {
+    let mut redis = Server::start();
+    let limits = shop("mode: off, profile: on_path, in_flight: 20");
+    let edges = [(); 2].map(|()| start(&redis, &limits));
+    let caps = || edges.each_ref().map(|edge| level(edge, "edge_inflight_cap"));
+    eventually(PATIENCE, TICK, "both to have a part", || {
+        caps().into_iter().sum::<Option<f64>>() == Some(20.0)
+    });
+    for _ in 0..8 {
+        assert_eq!(post(edges[0].http, "/v1/take", r#"{"limit": "shop"}"#).status, 200);
+    }
+    redis.crash();
+    eventually(PATIENCE, TICK, "half of it each", || caps() == [Some(10.0); 2]);
+}
+
 /// A limit that is read again goes on where it was, under what is said of it now.
 #[test]
 fn bounds_that_change_hold_at_once() {

@@ -105,11 +105,14 @@ impl Decision {
     }
 }
 
-/// Shares `total` among instances by their `weights`: all of it, but at least one for each.
+/// Shares `total` among instances: a quarter of it equally, so that one that had nothing to do can begin,
+/// the rest by their `weights`; at least one for each.
 #[must_use]
 pub fn parts(total: u64, weights: &[(String, u64)]) -> Vec<(String, u64)> {
-    // An instance that has just begun, or had nothing to do, has to be able to begin.
-    let weight = |(_, weight): &(String, u64)| u128::from(*weight).saturating_add(1);
+    let sum = weights.iter().map(|(_, weight)| u128::from(*weight)).fold(0, u128::saturating_add);
+    let count = u128::try_from(weights.len()).unwrap_or(u128::MAX).max(1);
+    let base = sum.div_euclid(count.saturating_mul(3)).saturating_add(1);
+    let weight = |(_, weight): &(String, u64)| u128::from(*weight).saturating_add(base);
     let all = weights.iter().map(weight).fold(0, u128::saturating_add);
     let (mut sum, mut given) = (0_u128, 0_u64);
     weights
@@ -185,9 +188,11 @@ mod tests {
             let count = weights.len() as u64;
             prop_assert!(parts.iter().all(|(_, part)| *part >= 1));
             prop_assert!(sum >= total && sum <= total + count, "{sum} of {total}");
-            let all: u64 = weights.iter().map(|weight| weight + 1).sum();
+            let base = weights.iter().sum::<u64>() / (3 * count) + 1;
+            let all: u64 = weights.iter().map(|weight| weight + base).sum();
             for ((_, part), weight) in parts.iter().zip(&weights) {
-                let fair = total as f64 * (weight + 1) as f64 / all as f64;
+                let fair = total as f64 * (weight + base) as f64 / all as f64;
+                prop_assert!(fair >= 0.2 * (total / count) as f64, "somebody has next to nothing: {fair}");
                 prop_assert!((*part as f64 - fair).abs() <= 1.0 + count as f64, "{part} {fair}");
             }
         }
