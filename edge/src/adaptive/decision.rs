@@ -96,10 +96,12 @@ impl Decision {
     pub fn policy_of(&self, instance: &str, fallback: Policy) -> Policy {
         let policy = if self.is_live { self.policy } else { fallback };
         let part = self.parts.iter().find(|(name, _)| name == instance).map(|(_, cap)| *cap);
-        Policy {
-            in_flight: policy.in_flight.map(|cap| part.map_or(cap, |part| part.min(cap))),
-            ..policy
-        }
+        // Who decided may be told by its settings that there is no cap. Whoever has one keeps it.
+        let in_flight = fallback.in_flight.map(|own| {
+            let cap = policy.in_flight.unwrap_or(own);
+            part.map_or(cap, |part| part.min(cap))
+        });
+        Policy { in_flight, ..policy }
     }
 }
 
@@ -164,7 +166,10 @@ mod tests {
         let shadow = decision(false, Some(12), &[("a", 30), ("b", 10)]);
         assert_eq!(shadow.policy_of("b", LIMIT), Policy { in_flight: Some(10), ..LIMIT });
         let free = decision(true, None, &[]);
-        assert_eq!(free.policy_of("a", LIMIT), free.policy);
+        assert_eq!(free.policy_of("a", LIMIT), Policy { in_flight: Some(40), ..free.policy });
+        let uncapped = Policy { in_flight: None, ..LIMIT };
+        assert_eq!(free.policy_of("a", uncapped), free.policy);
+        assert_eq!(live.policy_of("a", uncapped), Policy { in_flight: None, ..live.policy });
         for (now, holds) in [(9_000, true), (11_500, true), (11_501, false), (6_499, false)] {
             assert_eq!(free.holds(now), holds, "{now}");
         }
