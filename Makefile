@@ -27,6 +27,8 @@
 #             as for make bench
 # make dist   the archives of a release, in target/dist
 # make train  the weights of the adaptive policy, byte for byte what is in adapt/weights
+# make adaptive  the adaptive policy at work on a small backend: live, and as a picture;
+#             RUN=--real-time hands on options
 # make adapt-gates SEEDS=from..to  what has to hold of the adaptive policy, on these
 #             seeds of each family of simulated load; THREADS=n (2)
 # make simulate  thousands of random runs of regions that share limits;
@@ -48,7 +50,7 @@ export REDIS_CLAW_MODULE ?= $(abspath $(MODULE))
 
 .PHONY: build demo regions run edge test lint audit manifests unit server-tests newer-server-tests container-tests images plots dist \
 	bench bench-instructions bench-sync bench-edge bench-ratings microbench \
-	simulate soak fuzz train adapt-gates clean
+	simulate soak fuzz train adaptive adapt-gates clean
 
 build:
 	@scripts/setup.sh build
@@ -178,6 +180,10 @@ train:
 		$(dir $(MODULE))claw-train train $$corrects $${name##*-} $$iterations >target/train/$$name.txt && \
 		mv target/train/$$name.txt adapt/weights/ || exit 1; \
 	done
+
+adaptive: build
+	cargo build --release --locked -p claw-edge
+	scripts/adaptive.py $(RUN)
 
 adapt-gates:
 	cargo run --release --locked -p claw-train -- gates $(SEEDS)

@@ -30,7 +30,7 @@ use self::lead::{Lead, Standings, Step};
 use self::shared::{LEASE_MS, Shared, Standing};
 use crate::config::Config;
 use crate::limits::adaptive::{Mode, Settings};
-use crate::meter::Meter;
+use crate::meter::{Meter, Totals};
 use crate::metrics::adaptive::{AdaptiveMetrics, Decisions, Info, RouteName, Shadow};
 use crate::redis::health::{Health, Told};
 use crate::redis::{Fault, Redis};
@@ -59,6 +59,8 @@ struct Route {
     /// When Redis last answered.
     heard: Instant,
     told: Told,
+    /// What the metrics have of what was counted.
+    shown: Totals,
     /// What the log was told last.
     logged: Option<(bool, Decision)>,
     /// What metrics say that decides.
@@ -127,6 +129,7 @@ impl Loops {
                 trial: String::new(),
                 heard: Instant::now(),
                 told: Told::default(),
+                shown: adaptive.meter.totals(),
                 logged: None,
                 info: None,
             });
@@ -139,6 +142,10 @@ impl Loops {
         let asked = Instant::now();
         let tickets = &self.service.tickets;
         let totals = route.meter.totals();
+        if let Some(since) = totals.since(&route.shown) {
+            self.metrics().count_seen(&route.name, &since);
+        }
+        route.shown.clone_from(&totals);
         let standing = match route.shared.tick(tickets.instance(), &totals, for_others).await {
             Ok(standing) => standing,
             Err(fault) => return self.is_unheard(route, &fault),

@@ -10,9 +10,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use claw_testkit::{Server, eventually, free_port, run, skipped, spawn};
-use common::api::{Response, get, start};
+use common::api::{Response, get, post, start};
 use common::ratings::rate;
 use common::receiver::{Receiver, response};
 use common::redis::sharing;
@@ -172,7 +173,9 @@ fn every_expression_of_the_dashboard_has_an_answer_under_load() {
     let limits = tempfile::NamedTempFile::new().unwrap();
     fs::write(
         limits.path(),
-        "limits: [{name: watch, capacity: 1, refill: 1, interval: 1h, mode: shadow}]",
+        "limits: [{name: watch, capacity: 1, refill: 1, interval: 1h, mode: shadow},
+          {name: shop, capacity: 100000, refill: 100000, adaptive: {mode: canary, block: 1s}},
+          {name: way, capacity: 100000, refill: 100000, match: {paths: [/none]}, adaptive: {profile: on_path}}]",
     )
     .unwrap();
     let settings = [
@@ -220,6 +223,13 @@ fn every_expression_of_the_dashboard_has_an_answer_under_load() {
         let user = format!("rater{}", users.next().unwrap());
         rate(&edge, &user, "tea", "3");
         rate(&us, &user, "milk", "3");
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+        for latency in [20, 900] {
+            let event = format!(
+                r#"{{"userId": "{user}", "itemId": "{latency}", "score": 3, "timestamp": {now_ms}, "latencyMs": {latency}, "route": "shop"}}"#
+            );
+            assert_eq!(post(edge.http, "/api/v1/event", &event).status, 200);
+        }
     };
     for (title, expression) in expressions() {
         let mut asked = None;
@@ -239,7 +249,10 @@ fn every_expression_of_the_dashboard_has_an_answer_under_load() {
     eventually(PATIENCE, TICK, "us to be heard", || {
         told(r#"claw_sync_region_silent{region="us"}"#) == [0.0]
     });
-    assert_eq!(told("operator_limit_capacity_tokens"), [100_000.0, 1.0]);
+    assert_eq!(
+        told("sort(operator_limit_capacity_tokens)"),
+        [1.0, 100_000.0, 100_000.0, 100_000.0]
+    );
     let users = told(r#"count({__name__=~"operator_.*"} and {limit=~".*user[0-3].*"})"#);
     assert!(users.is_empty(), "no label names a user");
     let rules = get(prometheus.port, "/api/v1/rules").body;

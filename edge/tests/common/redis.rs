@@ -58,7 +58,7 @@ impl Drop for Sentinel {
 /// Two regions, `eu` and `us`, that share all limits.
 pub fn sharing() -> [Server; 2] {
     let regions = ["eu", "us"].map(|name| {
-        Server::builder().config("claw.replica-id", name).config("claw.sync-keys", "*").start()
+        Server::builder().config("claw.replica-id", name).config("claw.sync-keys", "[^@]*").start()
     });
     for (own, peer) in [(0, 1), (1, 0)] {
         let mut command = redis::cmd("CONFIG");
