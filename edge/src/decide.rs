@@ -110,6 +110,12 @@ impl Verdict {
         Self { allowed, blind: false, ..verdict }
     }
 
+    /// Tells the adaptive limits that the request is let through.
+    pub fn admit(&self) {
+        let adaptive = self.outcomes.iter().filter_map(|it| it.charge.limit.adaptive.as_ref());
+        adaptive.for_each(|adaptive| adaptive.meter.admit());
+    }
+
     /// Milliseconds until the same request may pass, as far as is known: the longest wait of
     /// those that refuse. Nothing when one of them never lets it pass or could not be asked.
     #[must_use]

@@ -160,6 +160,16 @@ impl Redis {
 
     /// Charges everything in `plan` as far as that can be done by `deadline`, and says what it comes to.
     pub async fn decide_by(&self, plan: Plan, deadline: Instant) -> Verdict {
+        let verdict = self.charge(plan, deadline).await;
+        if verdict.allowed {
+            verdict.admit();
+        }
+        verdict
+    }
+
+    /// As [`decide_by`](Self::decide_by), for a request that needs something besides: whoever lets it
+    /// through says so by [`Verdict::admit`].
+    pub async fn charge(&self, plan: Plan, deadline: Instant) -> Verdict {
         let Some(_seat) = Seat::one(&self.shared.deciding) else {
             self.shared.health.fault(&Fault::QueueFull);
             let charges = plan.together.into_iter().chain(plan.apart);
@@ -189,13 +199,9 @@ impl Redis {
             self.shared.health.metrics.blind.get_or_create(&blind).inc();
         }
         let verdict = Verdict::new(outcomes);
-        for outcome in &verdict.outcomes {
+        for outcome in verdict.refusing() {
             if let Some(adaptive) = &outcome.charge.limit.adaptive {
-                if verdict.allowed {
-                    adaptive.meter.admit();
-                } else if outcome.is_over() {
-                    adaptive.meter.reject();
-                }
+                adaptive.meter.reject();
             }
         }
         verdict

@@ -130,7 +130,7 @@ fn a_request_and_its_answer_are_handed_on() {
     let response = raw(
         port,
         b"PUT /a%2Fb//c?d=e%20f HTTP/1.1\r\nhost: shop.example\r\nconnection: close, x-mine\r\nx-mine: 1\r\n\
-          te: trailers\r\nupgrade: websocket\r\nx-forwarded-for: 6.6.6.6\r\nx-kept: yes\r\ncontent-length: 5\r\n\r\nhello",
+          te: trailers\r\nupgrade: websocket\r\ncookie: a=1\r\ncookie: b=2\r\nx-forwarded-for: 6.6.6.6\r\nx-kept: yes\r\ncontent-length: 5\r\n\r\nhello",
     );
     assert_eq!((response.status, response.body.as_str()), (201, "made"));
     assert_eq!(response.field("x-of-backend"), Some("1"));
@@ -140,9 +140,13 @@ fn a_request_and_its_answer_are_handed_on() {
     let heard = backend.heard().remove(0);
     assert!(heard.starts_with("PUT /a%2Fb//c?d=e%20f HTTP/1.1\r\n"), "{heard}");
     assert!(heard.ends_with("\r\n\r\nhello"), "{heard}");
-    for line in
-        ["host: shop.example", "x-kept: yes", "x-forwarded-for: 127.0.0.1", "content-length: 5"]
-    {
+    for line in [
+        "host: shop.example",
+        "x-kept: yes",
+        "cookie: a=1; b=2",
+        "x-forwarded-for: 127.0.0.1",
+        "content-length: 5",
+    ] {
         assert!(heard.contains(&format!("\r\n{line}\r\n")), "{line}: {heard}");
     }
     for name in ["x-mine", "\r\nte:", "upgrade", "6.6.6.6", "connection:"] {
@@ -337,7 +341,7 @@ fn what_finds_no_place_is_not_charged() {
         &redis,
         "limits:
 - {name: all, capacity: 9, refill: 1, interval: 1h}
-- {name: shop, capacity: 40, refill: 1000, adaptive: {mode: off, profile: on_path, in_flight: 1}}",
+- {name: shop, capacity: 40, refill: 1000, adaptive: {mode: off, profile: on_path, in_flight: 1, sla: 10s}}",
     );
     let settings = [("CONFIG", file.as_str()), ("REDIS_URL", &relay.url())];
     let (edge, port) = start(&redis, backend.port, &settings);
@@ -348,6 +352,7 @@ fn what_finds_no_place_is_not_charged() {
     eventually(PATIENCE, TICK, "all but one to be refused", || {
         clients.iter().filter(|client| client.is_finished()).count() == 3
     });
+    relay.delay(Duration::ZERO);
     backend.hold(false);
     let mut statuses: Vec<u16> =
         clients.into_iter().map(|client| client.join().unwrap().status).collect();
@@ -359,6 +364,7 @@ fn what_finds_no_place_is_not_charged() {
     );
     assert_eq!(peeked[2], 8);
     assert_eq!(backend.heard().len(), 1);
+    eventually(PATIENCE, TICK, "one to be counted", || totals(&redis) == [4, 1, 3, 1, 0]);
 }
 
 /// A backend that changes the protocol, which nobody has asked for, has not answered.

@@ -105,7 +105,7 @@ pub async fn hand_on(
         (charges, wanted)
     };
     places::look(app, &wanted)?;
-    let verdict = app.redis.decide(Plan::new(charges)).await;
+    let verdict = app.redis.charge(Plan::new(charges), app.redis.deadline()).await;
     if !verdict.allowed {
         return Ok(limited::respond(app, &verdict, ()));
     }
@@ -176,6 +176,7 @@ fn outgoing(
     if let Some(host) = host {
         headers.insert(header::HOST, host);
     }
+    one_cookie(headers);
     let is_trusted = app.service.config.trusted_proxies.iter().any(|it| it.contains(peer.0));
     let before = headers.get_all(FORWARDED_FOR).iter().filter(|_| is_trusted);
     let mut chain = before.filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(", ");
@@ -187,6 +188,18 @@ fn outgoing(
         headers.insert(FORWARDED_FOR, chain);
     }
     Ok(request)
+}
+
+/// Puts cookies together, which HTTP/2 may send apart: many servers read but one field (RFC 9113,
+/// 8.2.3).
+fn one_cookie(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> =
+        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(cookie) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, cookie);
+    }
 }
 
 /// Removes what concerns one connection alone.

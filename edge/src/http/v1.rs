@@ -136,7 +136,7 @@ pub async fn take(State(app): State<App>, request: Request) -> Result<Response, 
         return Err(places::busy(&app, &charge.limit));
     }
     places::look(&app, &wanted)?;
-    let verdict = app.redis.decide(Plan::new(vec![charge])).await;
+    let verdict = app.redis.charge(Plan::new(vec![charge]), app.redis.deadline()).await;
     if !verdict.allowed {
         return Ok(decided(&app, &verdict, None));
     }
