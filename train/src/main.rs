@@ -9,6 +9,7 @@ mod parallel;
 mod play;
 mod players;
 mod ppo;
+mod regions;
 mod rng;
 mod scenario;
 mod search;
@@ -16,8 +17,8 @@ mod seeds;
 mod stats;
 mod world;
 
-use claw_adapt::BoundsError;
 use claw_adapt::weights::Loop;
+use play::Failure;
 use ppo::Settings;
 use std::io::Write;
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ const USAGE: &str = "\
 claw-train train on-path|off-path SEED ITERATIONS   weights, to standard output
 claw-train search GENERATIONS                       parameters of the rate-only loop, by search
 claw-train gates FROM..TO                           what has to hold, on these seeds of each family
+claw-train regions FROM..TO                         two regions that share a limit, on these seeds
 
 THREADS (2) changes how fast it is, and nothing else. Seeds below 400000 are for training with seeds 0
 to 19, from 500000 for choosing among networks, from 700000 for searching: gates run on others, from
@@ -43,7 +45,7 @@ fn threads() -> usize {
 fn answer(args: &[&str]) -> Result<(String, bool), String> {
     let threads = threads();
     let number = |text: &str| text.parse::<u64>().map_err(|_| format!("'{text}' is no number"));
-    let of_bounds = |error: BoundsError| error.to_string();
+    let failed = |error: Failure| error.to_string();
     match args {
         ["--help"] => Ok((USAGE.to_owned(), true)),
         ["train", corrects, seed, iterations] => {
@@ -54,16 +56,17 @@ fn answer(args: &[&str]) -> Result<(String, bool), String> {
                 return Err(format!("at most {} iterations", ppo::MOST_ITERATIONS));
             }
             let settings = Settings { corrects, seed, iterations, threads };
-            let (weights, j) = ppo::train(&settings).map_err(of_bounds)?;
+            let (weights, j) = ppo::train(&settings).map_err(failed)?;
             // Standard output is the file.
             let _ = writeln!(std::io::stderr(), "seed {seed}: J {j:.4} where it was chosen");
             Ok((weights.write(), true))
         }
         ["search", generations] => {
             let text = search::search(number(generations)? as usize, threads);
-            Ok((text.map_err(of_bounds)?, true))
+            Ok((text.map_err(failed)?, true))
         }
         ["gates", seeds] => gates::report(seeds::judging(seeds)?, threads),
+        ["regions", seeds] => Ok((regions::report(seeds::judging(seeds)?, threads)?, true)),
         _ => Err(USAGE.to_owned()),
     }
 }

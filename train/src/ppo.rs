@@ -2,7 +2,7 @@
 //! Adam. By hand, for two networks of 1,500 weights.
 
 use crate::parallel;
-use crate::play::{each, in_turn, play};
+use crate::play::{Failure, each, in_turn, play};
 use crate::players::Player;
 use crate::rng::Rng;
 use crate::scenario::{Family, Scenario};
@@ -11,7 +11,7 @@ use crate::stats::mean;
 use crate::world::{Decide, Score, Share, run};
 use claw_adapt::network::{HIDDEN, INPUTS, Network, OUTPUTS, SATURATED, WEIGHTS, squash};
 use claw_adapt::weights::Loop;
-use claw_adapt::{BoundsError, Controller, Mode, Observation, Policy, Weights};
+use claw_adapt::{Controller, Mode, Observation, Policy, Weights};
 
 const EPISODES: usize = 16;
 const EPOCHS: usize = 4;
@@ -207,7 +207,7 @@ fn episode(
     policy: &Network,
     value: &Network,
     log_spread: [f32; OUTPUTS],
-) -> Result<Vec<Decision>, BoundsError> {
+) -> Result<Vec<Decision>, Failure> {
     let first = settings.seed % TRAININGS * OF_A_TRAINING;
     let (family, seed) = in_turn(families(settings.corrects), first, nth);
     let scenario = Scenario::new(family, seed);
@@ -215,7 +215,7 @@ fn episode(
     let controller = Controller::new(mode, scenario.bounds())?;
     let mut explorer =
         Explorer { controller, value, log_spread, rng: Rng::new(!seed), decisions: vec![] };
-    run(&scenario, &mut explorer, Share::Alike);
+    run(&scenario, &mut explorer, Share::Alike)?;
     let mut decisions = explorer.decisions;
     let mut next_value = decisions.last().map_or(0.0, |last| last.value);
     let mut advantage = 0.0;
@@ -230,8 +230,8 @@ fn episode(
 /// The network that did best where it was not trained, and its J there.
 ///
 /// # Errors
-/// When a scenario has bounds that no controller takes.
-pub fn train(settings: &Settings) -> Result<(Weights, f64), BoundsError> {
+/// When there was no run of a scenario.
+pub fn train(settings: &Settings) -> Result<(Weights, f64), Failure> {
     let mut rng = Rng::new(settings.seed ^ 0x77);
     let mut policy = random(&mut rng, 0.01);
     let mut value = random(&mut rng, 0.1);

@@ -3,15 +3,15 @@
 //! An evolution strategy, which has no bounds: the parameters are drawn around their middle, which moves to those that
 //! did best. It sees as many different scenarios as a training of as many iterations, and chooses as that does.
 
-use crate::play::{each, in_turn, play};
+use crate::play::{Failure, each, in_turn, play};
 use crate::players::Player;
 use crate::rng::Rng;
 use crate::scenario::Family;
 use crate::seeds::{CHOOSING, SEARCHING};
 use crate::stats::{bootstrap, mean};
 use crate::world::{Score, Share};
+use claw_adapt::Mode;
 use claw_adapt::drain::Parameters;
-use claw_adapt::{BoundsError, Mode};
 
 /// Scenarios of a generation: those of an iteration of training.
 const SCENARIOS: usize = 16;
@@ -36,10 +36,10 @@ fn parameters(logs: &Logs) -> Parameters {
 /// What so many generations find, from the parameters that ship on, and by how much it is better than they are.
 ///
 /// # Errors
-/// When a scenario has bounds that no controller takes.
-pub fn search(generations: usize, threads: usize) -> Result<String, BoundsError> {
+/// When there was no run of a scenario.
+pub fn search(generations: usize, threads: usize) -> Result<String, Failure> {
     let mut rng = Rng::new(4_242);
-    let js = |p: Parameters, all: &[_]| -> Result<Vec<f64>, BoundsError> {
+    let js = |p: Parameters, all: &[_]| -> Result<Vec<f64>, Failure> {
         let scores = play(&Player::Shipped(Mode::Inner(p)), all, threads, Share::Alike)?;
         Ok(scores.iter().map(Score::j).collect())
     };
