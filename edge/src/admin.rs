@@ -6,7 +6,7 @@
 //! | [`access`] | who may: sessions, tokens, the guard of the login, forged requests |
 //! | [`bucket`] | what a bucket holds, and its policy |
 //! | [`adaptive`] | limits that follow how their backends do |
-//! | [`regions`] | what the server knows of other regions |
+//! | [`regions`] | what this region's server and those of the others know of each other |
 //! | [`change`] | everything that changes something |
 //! | [`audit`] | what was changed, by whom |
 //! | [`page`] | what is shown |
@@ -25,31 +25,38 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{get, post};
 
 use self::access::Access;
-use crate::http::App;
 use crate::http::problem::Problem;
+use crate::http::{App, Routes};
 use crate::metrics::Route;
 use crate::notify::Notify;
+use crate::ratings::peers::{Peer, peers};
 
 /// What the page's handlers have at hand.
 pub struct Admin {
     app: App,
     access: Access,
     notify: Notify,
+    /// The servers of other regions, on connections of the page's own, which are made when it is
+    /// first looked at: those that follow ratings wait for them.
+    peers: Vec<Peer>,
 }
 
 /// Where the page is.
 pub const PATH: &str = "/admin";
 
 /// Its routes.
-#[must_use]
-pub fn routes(app: &App) -> Vec<(&'static str, Route, MethodRouter<App>)> {
+///
+/// # Errors
+/// When a setting cannot be read.
+pub fn routes(app: &App) -> Result<Routes, String> {
     let admin = Arc::new(Admin {
         app: app.clone(),
         access: Access::new(app),
         notify: Notify::new(app.redis.clone()),
+        peers: peers(&app.service.config)?,
     });
     // Each handler has the page's own state, and what it answers gets the fields of all pages.
     macro_rules! handler {
@@ -68,7 +75,7 @@ pub fn routes(app: &App) -> Vec<(&'static str, Route, MethodRouter<App>)> {
             })
         }};
     }
-    vec![
+    Ok(vec![
         ("/admin", Route::Admin, handler!(get, page::home)),
         ("/admin/live", Route::Admin, handler!(get, page::live)),
         ("/admin/bucket", Route::Admin, handler!(get, page::bucket)),
@@ -92,7 +99,7 @@ pub fn routes(app: &App) -> Vec<(&'static str, Route, MethodRouter<App>)> {
             })
         }),
         ("/admin/parked", Route::Admin, handler!(post, change::parked)),
-    ]
+    ])
 }
 
 /// Adds what keeps a page from being framed, kept, or made to run what is not its own.

@@ -7,6 +7,7 @@ pub mod fields;
 pub mod limited;
 pub mod observe;
 pub mod ops;
+pub mod places;
 pub mod problem;
 pub mod proxy;
 pub mod rating;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{MethodRouter, any, delete, get, post};
@@ -76,8 +77,11 @@ impl App {
     }
 }
 
+/// Routes: a path, the name by which it is counted, and what answers there.
+pub type Routes = Vec<(&'static str, Route, MethodRouter<App>)>;
+
 /// The routes of `HTTP_ADDR`, with the names by which they are counted.
-pub fn routes() -> Vec<(&'static str, Route, MethodRouter<App>)> {
+pub fn routes() -> Routes {
     vec![
         ("/rating", Route::Rating, post(rating::rate)),
         ("/ratings", Route::Rating, post(rating::rate)),
@@ -155,7 +159,7 @@ impl Proxy {
 }
 
 /// A router of `routes` in which every answer is counted, and every error is a problem.
-fn build(app: App, routes: Vec<(&'static str, Route, MethodRouter<App>)>) -> Router {
+fn build(app: App, routes: Routes) -> Router {
     let seen = |route| from_fn_with_state(Arc::new(Seen::new(&app, route)), observe::layer);
     let mut router = Router::new();
     for (path, route, handlers) in routes {
@@ -176,6 +180,21 @@ pub struct Peer(pub IpAddr);
 pub fn peer(request: &Request) -> Result<Peer, problem::Problem> {
     let peer = request.extensions().get::<Peer>().copied();
     peer.ok_or_else(|| problem::Problem::internal("a connection without a peer"))
+}
+
+/// A header that is a text and not empty.
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok()).filter(|text| !text.is_empty())
+}
+
+/// The user that a request names in the field that `USER_HEADER` names.
+fn named_user<'a>(app: &App, headers: &'a HeaderMap) -> Result<Option<&'a str>, problem::Problem> {
+    let field = app.service.config.user_header.as_ref();
+    let user = field.and_then(|field| text(headers, field));
+    if let Some(user) = user {
+        body::check_name("the header of the user", user)?;
+    }
+    Ok(user)
 }
 
 /// The path of a URI as limits see it, however it was written: letters that need no escape are not

@@ -25,6 +25,7 @@
 //! | [`seat`] | so many of something, and no more |
 //! | [`tickets`] | requests that others hand on to a backend |
 //! | [`traces`] | spans for a collector of OpenTelemetry |
+//! | [`hex`] | bytes as hexadecimal digits |
 //! | [`tls`] | whom it trusts that it asks over TLS |
 //! | [`service`] | what all workers share |
 //! | [`serve`] | workers, listeners, and the end of the service |
@@ -39,6 +40,7 @@ pub mod check;
 pub mod client;
 pub mod config;
 pub mod decide;
+pub mod hex;
 pub mod http;
 pub mod intake;
 pub mod limits;

@@ -31,6 +31,7 @@ pub use self::mistake::Mistake;
 use self::rule::Rule;
 pub use self::source::Sources;
 use crate::config::Config;
+use crate::hex::hex;
 use crate::proto::RateLimitDescriptor;
 
 /// One limit.
@@ -156,7 +157,7 @@ pub fn part(value: &str) -> Cow<'_, str> {
 #[must_use]
 pub fn digest(value: &str) -> String {
     let hash = Sha256::digest(value.as_bytes());
-    hash.iter().take(16).fold(String::from(HASHED), |text, byte| text + &format!("{byte:02x}"))
+    format!("{HASHED}{}", hex(hash.get(..16).unwrap_or_default()))
 }
 
 /// The limits in force. They are made by [`load`], and replaced as a whole.

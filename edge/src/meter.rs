@@ -111,13 +111,22 @@ impl Meter {
     /// Takes a place in flight, if one is free beside the `kept` hundredths of all.
     #[must_use]
     pub fn enter(self: &Arc<Self>, kept: u8) -> Option<Slot> {
-        let most = self.policy.load().in_flight.map_or(u64::MAX, |cap| {
-            let kept = u128::from(cap).saturating_mul(kept.into()).div_ceil(100);
-            cap.saturating_sub(u64::try_from(kept).unwrap_or(u64::MAX))
-        });
+        let most = self.most(kept);
         let enter = |taken: u64| taken.checked_add(1).filter(|taken| *taken <= most);
         let entered = self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enter);
         entered.is_ok().then(|| Slot(Arc::clone(self)))
+    }
+
+    /// Whether one is free, for now.
+    #[must_use]
+    pub fn has_place(&self, kept: u8) -> bool {
+        self.in_flight.load(Ordering::Relaxed) < self.most(kept)
+    }
+
+    /// Places that all may have who leave `kept` hundredths: one at least, or they would wait for ever
+    /// where there are few.
+    fn most(&self, kept: u8) -> u64 {
+        self.policy.load().in_flight.map_or(u64::MAX, |cap| cap.saturating_sub(share(cap, kept)))
     }
 
     fn leave(&self) {
@@ -151,6 +160,13 @@ impl Meter {
             classes: counts.filter(|(_, count)| *count > 0).collect(),
         }
     }
+}
+
+/// So many hundredths of `all`, rounded up, but never all of it.
+#[must_use]
+pub fn share(all: u64, hundredths: u8) -> u64 {
+    let share = u128::from(all).saturating_mul(hundredths.into()).div_ceil(100);
+    u64::try_from(share).unwrap_or(u64::MAX).min(all.saturating_sub(1))
 }
 
 /// The class of a latency: the number of its doublings, and the part of the last one.
@@ -312,6 +328,13 @@ mod tests {
         assert_eq!(meter.totals().in_flight, 0);
         meter.set_policy(Policy { in_flight: None, ..LIMIT });
         assert!((0..100).map(|_| meter.enter(15)).all(|slot| slot.is_some()));
+        // Of few places not all are kept.
+        for (cap, kept, others) in [(1, 10, 1), (2, 10, 1), (2, 90, 1), (3, 90, 1), (20, 90, 2)] {
+            meter.set_policy(Policy { in_flight: Some(cap), ..LIMIT });
+            let slots: Vec<Slot> = (0..30).map_while(|_| meter.enter(kept)).collect();
+            assert_eq!(slots.len(), others, "{cap} {kept}");
+            assert!(!meter.has_place(kept));
+        }
     }
 
     proptest! {

@@ -197,8 +197,8 @@ async fn serve_all(app: App, door: Door) -> io::Result<()> {
     let ops = async {
         match door.ops {
             Some(ops) => {
-                let handler =
-                    TowerToHyperService::new(http::ops::router(app.clone(), admin::routes(&app)));
+                let pages = admin::routes(&app).map_err(io::Error::other)?;
+                let handler = TowerToHyperService::new(http::ops::router(app.clone(), pages));
                 connections::serve(ops, handler, door.rooms.ops, Arc::clone(&app.service)).await
             }
             None => Ok(()),

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use claw_testkit::{Server, ask, eventually};
+use claw_testkit::{Server, ask, eventually, run};
 use common::api::{get, post, send};
 use common::http::Client;
 use common::{Edge, PATIENCE, TICK};
@@ -71,7 +71,7 @@ fn level(edge: &Edge, name: &str) -> Option<f64> {
 /// The policy in force: capacity, refill, pinned, milliseconds that it is pinned for.
 fn policy(redis: &Server) -> (u64, f64, bool, i64) {
     let policy: std::collections::HashMap<String, String> =
-        ask(&mut redis.connection(), &format!("CL.POLICY {BUCKET}"));
+        ask(&mut redis.connection(), &format!("CL.POLICY_RO {BUCKET}"));
     let number = |name: &str| policy[name].parse::<f64>().unwrap();
     (
         number("capacity") as u64,
@@ -401,6 +401,21 @@ fn the_loop_outlives_redis() {
     assert!(edge.logged("has to wait") <= 5, "{}", edge.log());
 }
 
+#[test]
+fn a_full_memory_leads_to_the_operators_limit() {
+    let redis = Server::start();
+    let edge = start(&redis, &shop("mode: on"));
+    let _load = Load::begin(&edge, || 20);
+    wait_for_pin(&redis, true);
+    run(&mut redis.connection(), &["CONFIG SET maxmemory-policy noeviction maxmemory 1"]);
+    wait_for_pin(&redis, false);
+    eventually(PATIENCE, TICK, "the instance to know", || {
+        level(&edge, "rl_policy_refill_rate") == Some(100.0)
+    });
+    run(&mut redis.connection(), &["CONFIG SET maxmemory 0"]);
+    wait_for_pin(&redis, true);
+}
+
 /// Requests are let through and nothing is heard of them: the operator's limit holds.
 #[test]
 fn silence_and_events_without_latency_lead_to_the_operators_limit() {
@@ -456,27 +471,19 @@ fn a_trial_has_a_verdict() {
 #[test]
 fn requests_are_in_flight_until_they_are_told_to_be_done() {
     let redis = Server::start();
-    let limits = shop("mode: off, profile: on_path, in_flight: 4");
+    let limits = shop("mode: off, profile: on_path, in_flight: 20");
     let edges = [(); 2].map(|()| start(&redis, &limits));
-    eventually(PATIENCE, TICK, "two places each", || {
-        edges.iter().all(|edge| level(edge, "edge_inflight_cap") == Some(2.0))
-    });
     let take = |edge: &Edge| post(edge.http, "/v1/take", r#"{"limit": "shop"}"#);
     let tickets: Vec<String> = edges
         .iter()
-        .flat_map(|edge| {
-            let [first, second, third] = [(); 3].map(|()| take(edge));
-            assert!(third.problem(503).contains("in flight"), "{third:?}");
-            assert_eq!(third.field("retry-after"), Some("1"));
-            [first, second]
-        })
+        .flat_map(|edge| [(); 2].map(|()| take(edge)))
         .map(|response| response.text("ticket"))
         .collect();
     let done = |edge: &Edge, ticket: &str, more: &str| {
         let body = format!(r#"{{"ticket": "{ticket}", "latencyMs": 150{more}}}"#);
         post(edge.http, "/v1/done", &body)
     };
-    let free = |edge: &Edge| level(edge, "edge_inflight").map(|taken| 2.0 - taken);
+    let taken = |edge: &Edge| level(edge, "edge_inflight");
     assert_eq!(done(&edges[0], &tickets[0], "").status, 204);
     assert!(done(&edges[0], &tickets[0], "").problem(404).contains("not in flight"));
     // Those of the other instance, which hears of it.
@@ -484,7 +491,7 @@ fn requests_are_in_flight_until_they_are_told_to_be_done() {
         assert_eq!(done(&edges[0], ticket, r#", "status": 502"#).status, 202);
     }
     eventually(PATIENCE, TICK, "three places to be free", || {
-        free(&edges[0]) == Some(1.0) && free(&edges[1]) == Some(2.0)
+        taken(&edges[0]) == Some(1.0) && taken(&edges[1]) == Some(0.0)
     });
     for (body, detail) in [
         (r#"{"ticket": "x", "latencyMs": 1}"#, "ticket: this is none"),
@@ -506,7 +513,27 @@ fn requests_are_in_flight_until_they_are_told_to_be_done() {
     // One that has ended is no longer asked for its part.
     let [first, second] = edges;
     drop(second);
-    eventually(PATIENCE, TICK, "all places", || level(&first, "edge_inflight_cap") == Some(4.0));
+    eventually(PATIENCE, TICK, "all places", || level(&first, "edge_inflight_cap") == Some(20.0));
+    let more: Vec<_> = (0..20).map(|_| take(&first)).collect();
+    assert_eq!(more.iter().filter(|response| response.status == 200).count(), 19);
+    assert!(more[19].problem(503).contains("in flight"), "{:?}", more[19]);
+    assert_eq!(more[19].field("retry-after"), Some("1"));
+}
+
+#[test]
+fn instances_without_redis_have_an_equal_part_each() {
+    let mut redis = Server::start();
+    let limits = shop("mode: off, profile: on_path, in_flight: 20");
+    let edges = [(); 2].map(|()| start(&redis, &limits));
+    let caps = || edges.each_ref().map(|edge| level(edge, "edge_inflight_cap"));
+    eventually(PATIENCE, TICK, "both to have a part", || {
+        caps().into_iter().sum::<Option<f64>>() == Some(20.0)
+    });
+    for _ in 0..8 {
+        assert_eq!(post(edges[0].http, "/v1/take", r#"{"limit": "shop"}"#).status, 200);
+    }
+    redis.crash();
+    eventually(PATIENCE, TICK, "half of it each", || caps() == [Some(10.0); 2]);
 }
 
 /// A limit that is read again goes on where it was, under what is said of it now.
@@ -526,4 +553,121 @@ fn bounds_that_change_hold_at_once() {
     });
     let admitted = edge.rate("u").status;
     assert!([200, 429].contains(&admitted));
+}
+
+/// Nobody reads what is told to instances that are not there; those that are have other limits, maybe.
+#[test]
+fn tickets_reach_instances_with_other_limits_and_nobody_else() {
+    let redis = Server::start();
+    let adaptive = "mode: off, profile: on_path, in_flight: 4";
+    let route = |name: usize| {
+        format!(
+            "{{name: r{name}, capacity: 2, refill: 9, match: {{paths: [/no]}}, adaptive: {{mode: off}}}}, "
+        )
+    };
+    let others: String = (0..12).map(route).collect();
+    let shop = shop(adaptive);
+    let many = shop.replacen('[', &format!("[{others}"), 1);
+    let (one, other) = (start(&redis, &many), start(&redis, &shop));
+    let done = |ticket: &str| {
+        post(one.http, "/v1/done", &format!(r#"{{"ticket": "{ticket}", "latencyMs": 1}}"#)).status
+    };
+    let is_known = || -> bool {
+        let fields: Vec<String> = ask(&mut redis.connection(), &format!("HKEYS {BUCKET}:loop"));
+        fields.iter().filter(|field| field.starts_with("report:")).count() == 2
+    };
+    eventually(PATIENCE, TICK, "both to report", is_known);
+    let ticket = post(other.http, "/v1/take", r#"{"limit": "shop"}"#).text("ticket");
+    eventually(PATIENCE, TICK, "it to be in flight", || {
+        level(&other, "edge_inflight") == Some(1.0)
+    });
+    for number in 0..100 {
+        assert_eq!(done(&format!("{number:016x}-1")), 202);
+    }
+    assert_eq!(done(&ticket), 202);
+    eventually(PATIENCE, TICK, "it to be done", || level(&other, "edge_inflight") == Some(0.0));
+    let keys: Vec<String> = ask(&mut redis.connection(), "KEYS @route:*:loop");
+    assert_eq!(keys.len(), 13);
+    for key in keys {
+        let fields: Vec<String> = ask(&mut redis.connection(), &format!("HKEYS {key}"));
+        assert!(fields.len() <= 8, "{key}: {fields:?}");
+    }
+}
+
+/// An instance that may not adapt hears of new settings all the same, and is not told by others.
+#[test]
+fn without_the_loop_the_settings_hold() {
+    let redis = Server::start();
+    let limits = |in_flight| shop(&format!("profile: on_path, in_flight: {in_flight}"));
+    let edge = start_with(&redis, &limits(1), &[("ADAPTIVE", "false")]);
+    let take = || post(edge.http, "/v1/take", r#"{"limit": "shop"}"#);
+    let ticket = take().text("ticket");
+    assert_eq!(take().status, 503);
+    fs::write(redis.dir().join(format!("{}.yaml", limits(1).len())), limits(3)).unwrap();
+    eventually(PATIENCE, TICK, "another place", || take().status == 200);
+    let done = |ticket: &str| {
+        post(edge.http, "/v1/done", &format!(r#"{{"ticket": "{ticket}", "latencyMs": 1}}"#)).status
+    };
+    assert_eq!(done("00000000000000aa-1"), 404);
+    assert_eq!(done(&ticket), 204);
+    assert_eq!(take().status, 200);
+}
+
+/// What the server refuses to put in force is not said to be.
+#[test]
+fn what_cannot_be_pinned_is_not_in_force() {
+    let redis = Server::start();
+    let user = "ACL SETUSER edge on >secret ~* +@all -CL.POLICY";
+    let _: String = ask(&mut redis.connection(), user);
+    let url = redis.url().replace("redis://", "redis://edge:secret@");
+    let limits = shop("mode: on, profile: on_path, in_flight: 5");
+    let edge = start_with(&redis, &limits, &[("REDIS_URL", &url)]);
+    let _load = Load::begin(&edge, || 20);
+    eventually(PATIENCE, TICK, "the loop to decide", || {
+        edge.metric("rl_decisions_total", r#"by="inner""#) > 5
+    });
+    assert_eq!(edge.logged("not put in force"), 1, "{}", edge.log());
+    let state = state(&edge);
+    assert_eq!((state["mode"].as_str(), state["is_live"].as_bool()), (Some("on"), Some(false)));
+    assert_eq!(
+        (state["bucket_size"].as_u64(), state["refill_rate"].as_str()),
+        (Some(40), Some("100"))
+    );
+    let told = ["rl_policy_live", "rl_policy_bucket_size", "edge_inflight_cap"];
+    assert_eq!(told.map(|name| level(&edge, name)), [Some(0.0), Some(40.0), Some(5.0)]);
+}
+
+/// Metrics tell what holds, when nobody decides any more and when the limit has gone.
+#[test]
+fn nothing_is_said_to_hold_that_does_not() {
+    let redis = Server::start();
+    let limits = shop("mode: on");
+    let edge = start(&redis, &limits);
+    let is_live = || level(&edge, "rl_policy_live");
+    eventually(PATIENCE, TICK, "the loop", || is_live() == Some(1.0));
+    redis::cmd("CLIENT").arg("PAUSE").arg(5_000).exec(&mut redis.connection()).unwrap();
+    eventually(PATIENCE, TICK, "it to be over", || is_live() == Some(0.0));
+    eventually(PATIENCE, TICK, "the loop again", || is_live() == Some(1.0));
+    let file = redis.dir().join(format!("{}.yaml", limits.len()));
+    fs::write(&file, shop("mode: on, profile: on_path")).unwrap();
+    let profiles = || edge.metric("rl_policy_info", r#"route="shop""#);
+    let is_on_path = || edge.metric("rl_policy_info", r#"profile="on_path""#) == 1;
+    eventually(PATIENCE, TICK, "the other profile alone", || is_on_path() && profiles() == 1);
+    fs::write(&file, "limits: []").unwrap();
+    let names = ["rl_policy_live", "rl_policy_info", "rl_shadow_bucket_size", "edge_inflight_cap"];
+    eventually(PATIENCE, TICK, "nothing to be said", || {
+        names.iter().all(|name| level(&edge, name).is_none())
+    });
+}
+
+/// A trial that is switched on while there is one begins anew.
+#[test]
+fn a_trial_begins_anew_whenever_it_is_switched_on() {
+    let redis = Server::start();
+    let edge = start(&redis, &shop("mode: canary, block: 1s"));
+    let _load = Load::begin(&edge, || 20);
+    let pairs = || level(&edge, "rl_trial_pairs");
+    eventually(PATIENCE, TICK, "pairs", || pairs().is_some_and(|pairs| pairs >= 2.0));
+    switch(&edge, "canary");
+    eventually(PATIENCE, TICK, "none", || pairs() == Some(0.0));
 }

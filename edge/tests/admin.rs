@@ -6,9 +6,10 @@
 
 mod common;
 
-use claw_testkit::Server;
-use common::Edge;
+use claw_testkit::{Server, eventually};
 use common::api::{Response, get, get_from, post, send, start};
+use common::redis::sharing;
+use common::{Edge, PATIENCE, TICK};
 use serde_json::json;
 
 const TOKEN: &str = "a-token-for-tests";
@@ -360,6 +361,68 @@ fn what_is_shown_is_escaped_and_odd_keys_can_be_looked_at() {
     {
         visitor.get(path).problem(400);
     }
+}
+
+#[test]
+fn what_cannot_be_seen_is_made_visible() {
+    let server = Server::start();
+    let edge = open(&server.url());
+    let visitor = Visitor::come(edge.ops);
+    let (user, address) = ("ann\u{202e}nimda\u{200b}", "ann%E2%80%AEnimda%E2%80%8B");
+    let body = json!({"user_id": user, "item_id": "tea", "rating": 4}).to_string();
+    for _ in 0..3 {
+        post(edge.http, "/rating", &body);
+    }
+    visitor.post("/admin/weight", &format!("userId={address}&weight=3"));
+    let note = visitor.note();
+    assert_eq!(note, "The weight of ann\\u{202e}nimda\\u{200b} is 3 now; it was 1.");
+    for path in ["/admin", "/admin/live", &format!("/admin/bucket?user={address}")] {
+        let page = visitor.get(path).body;
+        assert!(page.contains("ann\\u{202e}nimda\\u{200b}"), "{path}: {page}");
+        // But for the form, which brings the name back as it is.
+        let field = format!("name=\"userId\" value=\"{user}\"");
+        assert!(!page.replace(&field, "").contains(['\u{202e}', '\u{200b}']), "{path}: {page}");
+    }
+    assert!(!edge.log().contains('\u{202e}'), "{}", edge.log());
+}
+
+#[test]
+fn what_other_regions_admit_is_asked_of_their_own_servers() {
+    let [eu, us] = sharing();
+    let alone = open(&eu.url());
+    let page = get(alone.ops, "/admin/live").body;
+    assert!(page.contains("no server of theirs is in RATINGS_PEERS"), "{page}");
+
+    let nobody = format!("redis://:secret@127.0.0.1:{}", claw_testkit::free_port());
+    let peers = format!("us={},ap={nobody}", us.url());
+    let edge = start(&eu.url(), &[("REGION", "eu"), ("RATINGS_PEERS", &peers)]);
+    let row = |name: &str, rest: &str| format!("<tr><th scope=\"row\">{name}</th>{rest}</tr>");
+    let shows = |what: &str, row: &str| {
+        eventually(PATIENCE, TICK, what, || get(edge.ops, "/admin/live").body.contains(row));
+    };
+    eventually(PATIENCE, TICK, "us hears eu", || {
+        let status: redis::Value = run(&us, &["CL.SYNC", "STATUS"]);
+        format!("{status:?}").contains("heard_ms_ago")
+    });
+    shows("both are heard", &row("us", "<td>1000</td><td></td>"));
+    let page = get(edge.ops, "/admin").body;
+    assert!(page.contains("<strong>1000</strong> thousandths"), "{page}");
+    let why = "<td class=\"warning\" colspan=\"2\">Not known: ";
+    assert!(page.contains(&format!("<tr><th scope=\"row\">ap</th>{why}")), "{page}");
+    assert!(!page.contains("secret") && !edge.log().contains("secret"));
+
+    // eu tells no more: us goes on with its share, which only us knows.
+    run::<String>(&eu, &["CONFIG", "SET", "claw.peers", ""]);
+    let mut share = 1000;
+    eventually(PATIENCE, TICK, "us goes on alone", || {
+        let info: String = run(&us, &["INFO", "claw"]);
+        let line = info.lines().find_map(|line| line.strip_prefix("claw_sync_share_permille:"));
+        share = line.unwrap().parse().unwrap();
+        share < 1000
+    });
+    shows("its share", &row("us", &format!("<td>{share}</td><td>eu</td>")));
+    drop(us);
+    shows("us is gone", &format!("<tr><th scope=\"row\">us</th>{why}"));
 }
 
 #[test]

@@ -8,11 +8,12 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -23,115 +24,17 @@ use claw_edge::redis::Redis;
 use claw_edge::redis::health::Health;
 use claw_testkit::{Random, Server, ask, eventually, int, run};
 use common::api::{send, start};
-use common::ratings::rate;
+use common::ratings::{load, micros, quantiles, rate, rate_steadily};
+use common::receiver::{Receiver, fine, response};
 use common::{Edge, PATIENCE, TICK};
 use hmac::{Hmac, KeyInit, Mac};
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::Sha256;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 const SECRET: &str = "c2VjcmV0IG9mIGEgd2ViaG9vaw==";
 const TOKEN: &str = "123456:AAsecret-token";
-
-/// A request that a receiver got.
-#[derive(Clone, Debug)]
-struct Got {
-    path: String,
-    fields: BTreeMap<String, String>,
-    body: String,
-}
-
-impl Got {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap()
-    }
-}
-
-/// A receiver: what it has got, and how it answers.
-#[derive(Clone)]
-struct Receiver {
-    port: u16,
-    got: Arc<Mutex<Vec<Got>>>,
-    answer: Arc<Mutex<Answers>>,
-}
-
-type Answers = Box<dyn FnMut(&Got) -> String + Send>;
-
-impl Receiver {
-    fn start(answer: impl FnMut(&Got) -> String + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let receiver = Self {
-            port: listener.local_addr().unwrap().port(),
-            got: Arc::default(),
-            answer: Arc::new(Mutex::new(Box::new(answer))),
-        };
-        let serving = receiver.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let serving = serving.clone();
-                // Who is killed breaks off.
-                thread::spawn(move || stream.and_then(|stream| serving.serve(stream)));
-            }
-        });
-        receiver
-    }
-
-    fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
-        let mut stream = BufReader::new(stream);
-        loop {
-            let mut lines = Vec::new();
-            loop {
-                let mut line = String::new();
-                if stream.read_line(&mut line)? == 0 {
-                    return Ok(());
-                }
-                if line.trim().is_empty() {
-                    break;
-                }
-                lines.push(line.trim().to_owned());
-            }
-            let fields: BTreeMap<String, String> = lines[1..]
-                .iter()
-                .filter_map(|line| line.split_once(": "))
-                .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
-                .collect();
-            let mut body = vec![0; fields["content-length"].parse().unwrap()];
-            stream.read_exact(&mut body)?;
-            let path = lines[0].split(' ').nth(1).unwrap().to_owned();
-            let got = Got { path, fields, body: String::from_utf8(body).unwrap() };
-            let answer = (self.answer.lock().unwrap())(&got);
-            self.got.lock().unwrap().push(got);
-            stream.get_mut().write_all(answer.as_bytes())?;
-        }
-    }
-
-    fn answer(&self, answer: impl FnMut(&Got) -> String + Send + 'static) {
-        *self.answer.lock().unwrap() = Box::new(answer);
-    }
-
-    fn got(&self) -> Vec<Got> {
-        self.got.lock().unwrap().clone()
-    }
-
-    /// `user item`, or `user`, of each request to a webhook.
-    fn told(&self) -> Vec<String> {
-        let told = |got: &Got| {
-            let data = &got.json()["data"];
-            let item = data["item_id"].as_str().unwrap_or_default();
-            format!("{} {item}", data["user_id"].as_str().unwrap()).trim().to_owned()
-        };
-        self.got().iter().map(told).collect()
-    }
-}
-
-fn response(status: u16, fields: &str, body: &str) -> String {
-    format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n{fields}\r\n{body}", body.len())
-}
-
-fn fine(_: &Got) -> String {
-    response(204, "", "")
-}
 
 /// A service that tells a webhook.
 struct Hooked {
@@ -384,6 +287,25 @@ fn everything_is_told_at_least_once_however_often_it_is_killed() {
 }
 
 #[test]
+fn what_redis_has_back_from_another_region_is_not_told() {
+    let server = Server::start();
+    let receiver = Receiver::start(fine);
+    let hooked = Hooked::to_webhook(&server, &receiver);
+    let entry = "user ann item tea rating 1 stamp 7 region eu back yes";
+    run(&mut server.connection(), &[&format!("XADD {{ratings}}:outbox * {entry}")]);
+    assert_eq!(rate(&hooked.edge, "bob", "tea", "4").status, 200);
+    eventually(PATIENCE, TICK, "what is new is told", || receiver.told() == ["bob tea"]);
+    // It is noted as done, too.
+    eventually(PATIENCE, TICK, "nothing is left", || {
+        let told: String = ask(&mut server.connection(), "HGET {ratings}:told webhook");
+        let last: Vec<(String, Vec<String>)> =
+            ask(&mut server.connection(), "XREVRANGE {ratings}:outbox + - COUNT 1");
+        told == last[0].0
+    });
+    assert_eq!((hooked.tried("delivered"), hooked.tried("unreadable")), (1, 0));
+}
+
+#[test]
 fn an_outbox_that_was_trimmed_is_told_loudly() {
     let server = Server::start();
     let receiver = Receiver::start(fine);
@@ -479,4 +401,99 @@ fn settings_that_lack_something_are_refused() {
         assert!(edge.log().contains(said), "{said}: {}", edge.log());
         assert!(!edge.log().contains("h/secret"), "{}", edge.log());
     }
+}
+
+// Figures for docs/edge/notifications.md: `make bench-ratings`.
+
+/// When the rating of each stamp has come to a receiver that takes everything.
+#[derive(Clone, Default)]
+struct Arrivals(Arc<Mutex<BTreeMap<u64, u64>>>);
+
+impl Arrivals {
+    /// Receives them. Returns the port.
+    fn listen(&self) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let arrivals = self.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let arrivals = arrivals.clone();
+                thread::spawn(move || stream.and_then(|stream| arrivals.take(stream)));
+            }
+        });
+        port
+    }
+
+    /// One request after the other, without a look at what is in it: this is not measured.
+    fn take(&self, mut stream: TcpStream) -> std::io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut buffer = [0; 4096];
+        let mut request = Vec::new();
+        loop {
+            let length = stream.read(&mut buffer)?;
+            if length == 0 {
+                return Ok(());
+            }
+            request.extend_from_slice(&buffer[..length]);
+            // The body ends with two braces, and nothing before it does.
+            if request.ends_with(b"}}") {
+                let text = String::from_utf8_lossy(&request);
+                let stamp = text.split("webhook-id: eu-").nth(1).unwrap().lines().next().unwrap();
+                self.0.lock().unwrap().entry(stamp.parse().unwrap()).or_insert_with(micros);
+                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n")?;
+                request.clear();
+            }
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
+
+#[test]
+#[ignore = "measures: make bench-ratings"]
+fn measure_notifications() {
+    const BACKLOG: usize = 50_000;
+    const SECONDS: u64 = 20;
+    let server = Server::start();
+    let arrivals = Arrivals::default();
+    let url = format!("http://127.0.0.1:{}/hook", arrivals.listen());
+    let mut conn = server.connection();
+    load(&mut conn);
+    // As if a receiver had been away since the first of these.
+    run(&mut conn, &["HSET {ratings}:told webhook 0-0"]);
+    for part in 0..BACKLOG / 1_000 {
+        let mut pipe = redis::pipe();
+        for number in 0..1_000 {
+            let (user, item) = (format!("u{part}-{number}"), format!("i{number}"));
+            pipe.cmd("FCALL").arg("claw_rate_1").arg(2);
+            pipe.arg(format!("{{ratings}}:user:{user}")).arg(format!("{{ratings}}:item:{item}"));
+            pipe.arg(&user).arg(&item).arg(3_000_000).arg("eu").arg(1_000_000).ignore();
+        }
+        pipe.query::<()>(&mut conn).unwrap();
+    }
+    let begin = Instant::now();
+    let hooked = Hooked::start(&server, vec![("WEBHOOK_URL", url)]);
+    eventually(PATIENCE * 10, TICK, "all are told", || arrivals.count() == BACKLOG);
+    let took = begin.elapsed();
+    println!(
+        "{BACKLOG} that waited in {took:?}: {} a second",
+        BACKLOG as u128 * 1_000 / took.as_millis()
+    );
+
+    for per_second in [200, 1_000] {
+        let stamps = rate_steadily(&hooked.edge, per_second, SECONDS);
+        let arrived = || stamps.iter().all(|(_, at)| arrivals.0.lock().unwrap().contains_key(at));
+        eventually(PATIENCE, TICK, "all are told", arrived);
+        let at = arrivals.0.lock().unwrap();
+        let lags = stamps.iter().map(|(_, stamp)| at[stamp].saturating_sub(*stamp));
+        let lags = quantiles(lags.collect());
+        println!(
+            "{per_second} a second, lag in us: median {}, p99 {}, p99.9 {}, greatest {}",
+            lags[0], lags[1], lags[2], lags[3]
+        );
+        assert!(lags[1] < 1_000_000);
+    }
+    assert_eq!(hooked.tried("failed"), 0);
 }

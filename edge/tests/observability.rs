@@ -10,9 +10,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use claw_testkit::{Server, eventually, free_port, skipped, spawn};
-use common::api::{Response, get, start};
+use claw_testkit::{Server, eventually, free_port, run, skipped, spawn};
+use common::api::{Response, get, post, start};
+use common::ratings::rate;
+use common::receiver::{Receiver, response};
+use common::redis::sharing;
 use common::{Edge, PATIENCE, TICK, send_signal};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -153,27 +157,25 @@ fn expressions() -> Vec<(String, String)> {
     found
 }
 
-/// Two regions that know each other.
-fn regions() -> [Server; 2] {
-    let regions = ["eu", "us"].map(|name| {
-        Server::builder().config("claw.replica-id", name).config("claw.sync-keys", "*").start()
-    });
-    for (own, peer) in [(0, 1), (1, 0)] {
-        let mut command = redis::cmd("CONFIG");
-        let url = format!("redis://127.0.0.1:{}", regions[peer].port());
-        command.arg("SET").arg("claw.peers").arg(url);
-        command.query::<()>(&mut regions[own].connection()).unwrap();
-    }
-    regions
-}
-
 #[test]
 fn every_expression_of_the_dashboard_has_an_answer_under_load() {
-    let [region, _other] = regions();
+    let [region, other] = sharing();
+    let us = start(&other.url(), &[("REGION", "us")]);
+    let receiver = Receiver::start(|got| {
+        let status = if got.body.contains("unwanted") { 500 } else { 204 };
+        response(status, "", "")
+    });
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    fs::write(secret.path(), "whsec_c2VjcmV0IG9mIGEgd2ViaG9vaw==").unwrap();
+    // One that can be followed, and one that is not there.
+    let peers = format!("us={},ap=redis://127.0.0.1:{}", other.url(), free_port());
+    let webhook = format!("http://127.0.0.1:{}/", receiver.port);
     let limits = tempfile::NamedTempFile::new().unwrap();
     fs::write(
         limits.path(),
-        "limits: [{name: watch, capacity: 1, refill: 1, interval: 1h, mode: shadow}]",
+        "limits: [{name: watch, capacity: 1, refill: 1, interval: 1h, mode: shadow},
+          {name: shop, capacity: 100000, refill: 100000, adaptive: {mode: canary, block: 1s}},
+          {name: way, capacity: 100000, refill: 100000, match: {paths: [/none]}, adaptive: {profile: on_path}}]",
     )
     .unwrap();
     let settings = [
@@ -183,6 +185,11 @@ fn every_expression_of_the_dashboard_has_an_answer_under_load() {
         ("USER_REFILL", "1"),
         ("USER_HEADER", "x-user"),
         ("CONFIG", limits.path().to_str().unwrap()),
+        ("REGION", "eu"),
+        ("RATINGS_PEERS", &peers),
+        ("WEBHOOK_URL", &webhook),
+        ("WEBHOOK_SECRET_FILE", secret.path().to_str().unwrap()),
+        ("NOTIFY_PAUSE", "1ms"),
     ];
     let edge = start(&region.url(), &settings);
     let Some(prometheus) = Prometheus::start(&edge) else { return };
@@ -199,23 +206,53 @@ fn every_expression_of_the_dashboard_has_an_answer_under_load() {
     let statuses: BTreeSet<u16> =
         (0..100).map(|turn| edge.rate(&format!("user{}", turn % 4)).status).collect();
     assert_eq!(statuses, [200, 429].into(), "{}", edge.log());
+    let tried = |result: &str| {
+        edge.metric("operator_notifications_total", &format!(r#"result="{result}""#))
+    };
+    for user in ["wanted", "unwanted"] {
+        assert_eq!(rate(&edge, user, "tea", "1").status, 200);
+    }
+    eventually(PATIENCE, TICK, "one is told, and one is parked", || {
+        tried("delivered") > 0 && tried("parked") > 0
+    });
+    // What comes next has a gap before it.
+    run(&mut region.connection(), &["XTRIM {ratings}:outbox MAXLEN 0"]);
 
+    let mut users = 0..;
+    let mut load = || {
+        let user = format!("rater{}", users.next().unwrap());
+        rate(&edge, &user, "tea", "3");
+        rate(&us, &user, "milk", "3");
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+        for latency in [20, 900] {
+            let event = format!(
+                r#"{{"userId": "{user}", "itemId": "{latency}", "score": 3, "timestamp": {now_ms}, "latencyMs": {latency}, "route": "shop"}}"#
+            );
+            assert_eq!(post(edge.http, "/api/v1/event", &event).status, 200);
+        }
+    };
     for (title, expression) in expressions() {
         let mut asked = None;
         eventually(PATIENCE, TICK, &format!("'{title}': {expression}"), || {
             // Load goes on, so that rates have something to say.
             edge.rate("user0");
+            load();
             asked = prometheus.query(&expression);
             asked.as_ref().is_some_and(|values| values.iter().any(|value| !value.is_nan()))
         });
     }
     let told = |expression: &str| prometheus.query(expression).unwrap();
+    let results = "count(count by (result) (operator_notifications_total > 0))";
+    assert_eq!(told(results), [3.0], "delivered, failed, parked");
     assert_eq!(told("claw_sync_peer_connected"), [1.0]);
     // On a busy machine a region may be late for a moment.
     eventually(PATIENCE, TICK, "us to be heard", || {
         told(r#"claw_sync_region_silent{region="us"}"#) == [0.0]
     });
-    assert_eq!(told("operator_limit_capacity_tokens"), [100_000.0, 1.0]);
+    assert_eq!(
+        told("sort(operator_limit_capacity_tokens)"),
+        [1.0, 100_000.0, 100_000.0, 100_000.0]
+    );
     let users = told(r#"count({__name__=~"operator_.*"} and {limit=~".*user[0-3].*"})"#);
     assert!(users.is_empty(), "no label names a user");
     let rules = get(prometheus.port, "/api/v1/rules").body;

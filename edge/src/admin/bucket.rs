@@ -92,11 +92,37 @@ impl Shown {
 
 /// A key as people read it: what is no text, or cannot be seen, is escaped.
 #[must_use]
-pub fn readable(key: &[u8]) -> String {
-    match std::str::from_utf8(key) {
-        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
-        _ => key.escape_ascii().to_string(),
+pub fn readable_key(key: &[u8]) -> String {
+    std::str::from_utf8(key).map_or_else(|_| key.escape_ascii().to_string(), readable)
+}
+
+/// A text as people read it: if there is something in it that cannot be seen, or that turns what
+/// comes after it around, that is escaped, and so are backslashes.
+#[must_use]
+pub fn readable(text: &str) -> String {
+    if !text.contains(is_hidden) {
+        return text.to_owned();
     }
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match u8::try_from(letter) {
+            Ok(byte) if byte.is_ascii_control() || byte == b'\\' => {
+                shown.extend(std::ascii::escape_default(byte).map(char::from));
+            }
+            _ if is_hidden(letter) => shown.extend(letter.escape_unicode()),
+            _ => shown.push(letter),
+        }
+    }
+    shown
+}
+
+/// Controls, marks that set the direction of what follows, and letters of no width that no word
+/// needs.
+fn is_hidden(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter,
+            '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// A key as a form or a link has it.
@@ -187,7 +213,7 @@ pub async fn read(app: &App, key: &[u8], limit: Option<&Arc<Limit>>) -> Result<S
     let called = limit.filter(|_| source != "pin").and_then(|limit| limit.policy);
     let refill = called.map(|called| claw_core::decimal::Decimal::new(called.refill()));
     Ok(Shown {
-        key: readable(key),
+        key: readable_key(key),
         address: address(key),
         limit: limit.map(|limit| limit.name.clone()),
         tokens,
@@ -219,8 +245,15 @@ mod tests {
             (b"token_bucket:ann".as_slice(), "token_bucket:ann", "token_bucket%3Aann"),
             (b"a b&c=<d>\"", "a b&c=<d>\"", "a%20b%26c%3D%3Cd%3E%22"),
             (b"\xff\n%", "\\xff\\n%", "%FF%0A%25"),
+            ("a\\ü".as_bytes(), "a\\ü", "a%5C%C3%BC"),
+            ("a\\\u{202e}ü".as_bytes(), "a\\\\\\u{202e}ü", "a%5C%E2%80%AE%C3%BC"),
+            (
+                "\u{2066}\u{200b}\u{85}".as_bytes(),
+                "\\u{2066}\\u{200b}\\u{85}",
+                "%E2%81%A6%E2%80%8B%C2%85",
+            ),
         ] {
-            assert_eq!((readable(bytes).as_str(), address(bytes).as_str()), (shown, link));
+            assert_eq!((readable_key(bytes).as_str(), address(bytes).as_str()), (shown, link));
             assert_eq!(key(link).unwrap(), bytes);
         }
         assert_eq!(key(""), None);

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value as Json_, json};
 
 use super::access::{Note, Visitor, check_form};
-use super::bucket::{self, readable};
+use super::bucket::{self, readable, readable_key};
 use super::reply::{number_of, text_of};
 use super::{Admin, PATH, adaptive, audit};
 use crate::http::App;
@@ -128,9 +128,10 @@ pub async fn weight(admin: &Admin, request: Request) -> Result<Response, Problem
         let after = admin.app.redis.call(&command).await;
         let after: Value = done_or_told(admin, &visitor, "a weight", after).await?;
         let (before, after) = (text_of(&before, "weight"), text_of(&after, "weight"));
+        let key = readable(&key);
         audit::note(&admin.app, &visitor, &format!("weight of {key}: {before} -> {after}")).await;
         Ok((
-            format!("The weight of {} is {after} now; it was {before}.", form.user),
+            format!("The weight of {} is {after} now; it was {before}.", readable(&form.user)),
             json!({"userId": form.user, "weight": weight}),
         ))
     };
@@ -163,7 +164,7 @@ pub async fn policy(admin: &Admin, request: Request) -> Result<Response, Problem
         let before: Value = answered(admin.app.redis.call(&read_policy(&key)).await)?;
         let after = admin.app.redis.call(&command).await;
         let after: Value = done_or_told(admin, &visitor, "a policy", after).await?;
-        let (key, before, after) = (readable(&key), words(&before), words(&after));
+        let (key, before, after) = (readable_key(&key), words(&before), words(&after));
         audit::note(&admin.app, &visitor, &format!("policy of {key}: {before} -> {after}")).await;
         Ok((format!("{key} is pinned to {after}."), json!({"key": key, "policy": after})))
     };
@@ -184,7 +185,7 @@ pub async fn unpin(admin: &Admin, request: Request) -> Result<Response, Problem>
         command.arg(UNPIN).arg(1).arg(&key);
         let after = admin.app.redis.call_at(&key, &command).await;
         let after: Value = done_or_told(admin, &visitor, "an unpin", after).await?;
-        let (key, before, after) = (readable(&key), words(&before), words(&after));
+        let (key, before, after) = (readable_key(&key), words(&before), words(&after));
         audit::note(&admin.app, &visitor, &format!("policy of {key}: {before} -> {after}")).await;
         Ok((format!("{key} is no longer pinned."), json!({"key": key, "policy": after})))
     };
@@ -205,7 +206,7 @@ pub async fn reset(admin: &Admin, request: Request) -> Result<Response, Problem>
         let given = admin.app.redis.call(&command).await;
         let [_, _, tokens, _, _]: [i64; 5] =
             done_or_told(admin, &visitor, "a reset", given).await?;
-        let key = readable(&key);
+        let key = readable_key(&key);
         audit::note(&admin.app, &visitor, &format!("reset of {key}: {tokens} tokens")).await;
         Ok((format!("{key} is full: {tokens} tokens."), json!({"key": key, "tokens": tokens})))
     };
@@ -410,6 +411,7 @@ pub fn in_words(fault: &Fault) -> String {
         Fault::Connection(_) => "the server cannot be reached".to_owned(),
         Fault::Refused { text, .. } => format!("the server refuses: {text}"),
         Fault::CircuitOpen => "the server has not answered of late, and is not asked".to_owned(),
+        Fault::Overloaded => "this service has more to do than it can".to_owned(),
         Fault::QueueFull => "too many requests wait for the server".to_owned(),
     }
 }

@@ -10,9 +10,9 @@ use redis::Value;
 
 use super::access::{Note, Visitor};
 use super::audit::Change;
-use super::bucket::{self, Shown};
+use super::bucket::{self, Shown, readable};
 use super::change::in_words;
-use super::regions::{self, Regions};
+use super::regions::{self, Other, Regions};
 use super::reply::text_of;
 use super::{Admin, adaptive, audit};
 use crate::http::problem::Problem;
@@ -39,6 +39,7 @@ struct Live {
     more: usize,
     left_out: bool,
     regions: Result<Regions, String>,
+    others: Vec<Other>,
 }
 
 #[derive(Template)]
@@ -134,15 +135,17 @@ async fn live_part(admin: &Admin) -> Live {
     let (list, left_out) = admin.app.service.recent.list();
     let more = list.len().saturating_sub(ROWS);
     let limited = list.into_iter().take(ROWS).map(|refused| Limited {
-        key: bucket::readable(&refused.key),
+        key: bucket::readable_key(&refused.key),
         address: bucket::address_of_text(&bucket::address(&refused.key)),
         limit: refused.limit,
         times: refused.times,
         ago: ago(u64::try_from(refused.last.elapsed().as_millis()).unwrap_or(u64::MAX)),
         wait: bucket::length(refused.retry_after_ms),
     });
-    let regions = regions::read(&admin.app).await.map_err(|fault| in_words(&fault));
-    Live { limited: limited.collect(), more, left_out, regions }
+    let (regions, others) =
+        futures_util::join!(regions::read(&admin.app.redis), regions::elsewhere(&admin.peers));
+    let regions = regions.map_err(|fault| in_words(&fault));
+    Live { limited: limited.collect(), more, left_out, regions, others }
 }
 
 /// `GET /admin/bucket?user=..` or `?key=..`.
@@ -159,19 +162,19 @@ pub async fn bucket(admin: &Admin, request: Request) -> Result<Response, Problem
     let (title, user, keys) = match (value("user"), value("key")) {
         (Some(user), _) => {
             crate::http::body::check_name("user", user)?;
-            (user.to_owned(), Some(user.to_owned()), bucket::of_user(&admin.app, user))
+            (readable(user), Some(user.to_owned()), bucket::of_user(&admin.app, user))
         }
         (None, Some(address)) => {
             let key =
                 bucket::key(address).ok_or_else(|| Problem::invalid("key: too long, or empty"))?;
-            (bucket::readable(&key), None, vec![(key.into(), None)])
+            (bucket::readable_key(&key), None, vec![(key.into(), None)])
         }
         (None, None) => return Err(Problem::invalid("user or key is needed")),
     };
     let mut buckets = Vec::with_capacity(keys.len());
     for (key, limit) in &keys {
         let shown = bucket::read(&admin.app, key, limit.as_ref()).await;
-        buckets.push(shown.map_err(|fault| (bucket::readable(key), in_words(&fault))));
+        buckets.push(shown.map_err(|fault| (bucket::readable_key(key), in_words(&fault))));
     }
     let weight = buckets.iter().flatten().next().map_or(1, |shown| shown.weight);
     let page = Buckets {
@@ -245,6 +248,7 @@ fn ago(ms: u64) -> String {
 
 fn undelivered(parked: Parked) -> Undelivered {
     let Parked { id, to, user, item, micros, tries, why, .. } = parked;
+    let (user, item) = (readable(&user), readable(&item));
     let what = match micros.map(claw_core::decimal::Decimal::new) {
         Some(rating) => {
             format!("{user} gave {item} {}", String::from_utf8_lossy(rating.as_bytes()))

@@ -1,10 +1,19 @@
-//! What the region's server knows of other regions: `CL.SYNC STATUS`.
+//! What the region's server, and those of the other regions, know of each other:
+//! `CL.SYNC STATUS`.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use redis::Value;
+use tokio::time::timeout;
 
+use super::change::in_words;
 use super::reply::{list_of, number_of, text_of};
-use crate::http::App;
-use crate::redis::Fault;
+use crate::ratings;
+use crate::redis::{Fault, Redis};
+
+/// How long another region's server may take to answer. The page waits for it.
+const ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// This region, and what it hears of others.
 #[derive(Clone, Debug, Default)]
@@ -49,14 +58,47 @@ pub struct Peer {
     pub error: String,
 }
 
-/// Asks for them.
+/// Another region, as its own server sees it.
+#[derive(Clone, Debug)]
+pub struct Other {
+    /// Its name, from the settings.
+    pub name: String,
+    /// What it knows, or why that is not known here.
+    pub regions: Result<Regions, String>,
+}
+
+impl Regions {
+    /// Those that it does not hear, one after the other.
+    #[must_use]
+    pub fn silent(&self) -> String {
+        let silent = self.heard.iter().filter(|region| region.silent != "no");
+        let names: Vec<&str> = silent.map(|region| region.name.as_str()).collect();
+        if names.is_empty() && self.share_permille < 1_000 {
+            // Its name is in no list.
+            return "one that it has never heard".to_owned();
+        }
+        names.join(", ")
+    }
+}
+
+/// Asks the servers of other regions, all at once.
+pub async fn elsewhere(peers: &[ratings::peers::Peer]) -> Vec<Other> {
+    join_all(peers.iter().map(async |peer| {
+        let answer = timeout(ELSEWHERE, read(&peer.redis)).await.unwrap_or(Err(Fault::Deadline));
+        let regions = answer.map_err(|fault| in_words(&fault));
+        Other { name: peer.name.clone(), regions }
+    }))
+    .await
+}
+
+/// Asks one server.
 ///
 /// # Errors
 /// When there is no answer.
-pub async fn read(app: &App) -> Result<Regions, Fault> {
+pub async fn read(redis: &Redis) -> Result<Regions, Fault> {
     let mut command = redis::cmd("CL.SYNC");
     command.arg("STATUS");
-    let status: Value = app.redis.call_server(&command).await?;
+    let status: Value = redis.call_server(&command).await?;
     let heard = |map: &Value| Heard {
         name: text_of(map, "replica_id"),
         silent: text_of(map, "silent"),
@@ -70,7 +112,7 @@ pub async fn read(app: &App) -> Result<Regions, Fault> {
         error: text_of(map, "last_error"),
     };
     Ok(Regions {
-        node: app.redis.server_of_cluster(),
+        node: redis.server_of_cluster(),
         name: text_of(&status, "replica_id"),
         active: text_of(&status, "active"),
         share_permille: number_of(&status, "share_permille").unwrap_or(1_000),

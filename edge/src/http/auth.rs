@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use percent_encoding::{CONTROLS, percent_encode};
 
 use super::problem::Problem;
-use super::{App, body, limited};
+use super::{App, limited};
 use crate::decide::Plan;
 use crate::limits::{Facts, Route};
 
@@ -24,23 +24,18 @@ pub async fn decide(app: &App, request: Request) -> Result<Response, Problem> {
     let deny_status = deny_status(request.uri().query().unwrap_or_default())?;
     let headers = request.headers();
     let client = app.client(super::peer(&request)?, headers);
-    let named = app.service.config.user_header.as_ref();
-    let user = named.and_then(|name| text(headers, name));
-    if let Some(user) = user {
-        body::check_name("the header of the user", user)?;
-    }
     let uri = uri(headers).unwrap_or_else(|| Cow::Borrowed(request.uri().path()));
     let path = super::path(&uri);
-    let host = super::host(text(headers, &HOST).or_else(|| super::named_host(&request)));
+    let host = super::host(super::text(headers, &HOST).or_else(|| super::named_host(&request)));
     let facts = Facts {
         route: Route::Auth,
-        method: text(headers, &METHOD).unwrap_or(request.method().as_str()),
+        method: super::text(headers, &METHOD).unwrap_or(request.method().as_str()),
         path: &path,
         host: &host,
         client: Some(client),
         headers,
         body: None,
-        user,
+        user: super::named_user(app, headers)?,
     };
     let charges = app.service.limits.load().of_request(&facts);
     let verdict = app.redis.decide(Plan::new(charges)).await;
@@ -52,11 +47,6 @@ pub async fn decide(app: &App, request: Request) -> Result<Response, Problem> {
         problem.status = deny_status;
     }
     Ok(limited::with_fields(app, &verdict, problem.into_response()))
-}
-
-/// A header that is a text and not empty.
-fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name).and_then(|value| value.to_str().ok()).filter(|text| !text.is_empty())
 }
 
 /// What a proxy says that is asked for, with all that is no visible ASCII escaped: an application

@@ -7,15 +7,15 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::get;
 use futures_util::future::join_all;
 use futures_util::join;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::App;
 use super::problem::Problem;
 use super::server::{self, Server, Status};
+use super::{App, Routes};
 use crate::limits::Charge;
 use crate::metrics::Route;
 
@@ -27,7 +27,7 @@ const OPENAPI: &str = include_str!("openapi.json");
 const FRESH: Duration = Duration::from_secs(1);
 
 /// The routes of `OPS_ADDR`, with the names by which they are counted.
-pub fn routes() -> Vec<(&'static str, Route, MethodRouter<App>)> {
+pub fn routes() -> Routes {
     let asked = Arc::new(Mutex::new(None));
     vec![
         ("/livez", Route::Ops, get(|| async { "ok\n" })),
@@ -44,7 +44,7 @@ pub fn routes() -> Vec<(&'static str, Route, MethodRouter<App>)> {
 const JSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
 
 /// The router of `OPS_ADDR`, with pages from elsewhere.
-pub fn router(app: App, pages: Vec<(&'static str, Route, MethodRouter<App>)>) -> Router {
+pub fn router(app: App, pages: Routes) -> Router {
     super::build(app, routes().into_iter().chain(pages).collect())
 }
 

@@ -2,7 +2,6 @@
 //! of `limit`, the name of a limit of the configuration, and `policy`, where that is allowed.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -15,13 +14,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::problem::Problem;
-use super::{App, body, events, limited};
+use super::{App, body, events, limited, places};
 use crate::access::bearer;
 use crate::config;
 use crate::decide::{Answer, Outcome, Plan, Verdict};
-use crate::limits::adaptive::Profile;
 use crate::limits::{self, Charge, Limit};
-use crate::meter::Slot;
 use crate::redis::Fault;
 use crate::tickets::Told;
 
@@ -133,28 +130,19 @@ pub async fn check(State(app): State<App>, request: Request) -> Result<Response,
 /// Takes all of the tokens or none.
 pub async fn take(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let charge = charge(&app, request).await?;
-    let slot = enter(&app, &charge.limit)?;
-    let verdict = app.redis.decide(Plan::new(vec![charge])).await;
-    let issue = |(slot, sla)| app.service.tickets.issue(slot, sla);
-    let ticket = slot.filter(|_| verdict.allowed).and_then(issue);
-    Ok(decided(&app, &verdict, ticket))
-}
-
-/// A place in flight, under a limit that has them.
-fn enter(app: &App, limit: &Limit) -> Result<Option<(Slot, Duration)>, Problem> {
-    let adaptive = limit.adaptive.as_ref();
-    let Some(adaptive) = adaptive.filter(|it| it.settings.profile == Profile::OnPath) else {
-        return Ok(None);
-    };
-    let slot = adaptive.meter.enter(0).filter(|_| app.service.tickets.has_room());
-    match slot {
-        Some(slot) => Ok(Some((slot, Duration::from_micros(adaptive.settings.bounds.sla_us)))),
-        None => {
-            adaptive.meter.reject();
-            app.service.metrics.count_limited(&limit.name);
-            Err(Problem::busy(limit.name.clone()))
-        }
+    let wanted = places::wanted(std::slice::from_ref(&charge), |_| 0);
+    let has_room = wanted.is_empty() || app.service.tickets.has_room();
+    if !has_room {
+        return Err(places::busy(&app, &charge.limit));
     }
+    places::look(&app, &wanted)?;
+    let verdict = app.redis.charge(Plan::new(vec![charge]), app.redis.deadline()).await;
+    if !verdict.allowed {
+        return Ok(decided(&app, &verdict, None));
+    }
+    let place = places::enter(&app, &wanted, &verdict).await?.pop();
+    let ticket = place.and_then(|place| app.service.tickets.issue(place.slot, place.sla));
+    Ok(decided(&app, &verdict, ticket))
 }
 
 /// Tells that a request is done which was let through by `take`, under a limit that has places in
@@ -170,7 +158,7 @@ pub async fn done(State(app): State<App>, request: Request) -> Result<StatusCode
         Told::Passed => Ok(StatusCode::ACCEPTED),
         Told::Unknown => Err(Problem::wrong(
             StatusCode::NOT_FOUND,
-            "this request is not in flight: it was done before, or is older than a minute",
+            "this request is not in flight here: it was done before, or is older than a minute",
         )),
         Told::Unreadable => Err(Problem::invalid("ticket: this is none")),
         Told::TooMany => Err(Problem::unavailable("too many tickets are of other instances")),
@@ -268,7 +256,8 @@ fn bucket(
     if limit.adaptive.is_some() && cost != 1 {
         return Err(Problem::invalid("an adaptive limit counts requests: one token for each"));
     }
-    let keep = limit.keep;
+    let adaptive = limit.adaptive.as_ref();
+    let keep = adaptive.map_or(limit.keep, |adaptive| adaptive.keep(0, limit.keep));
     Ok(Charge { limit, key, cost, keep })
 }
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::facts::Facts;
 use super::rule::Pattern;
 use crate::config::duration;
-use crate::meter::Meter;
+use crate::meter::{Meter, share};
 
 /// How a limit adapts, and what was seen of its backend.
 #[derive(Debug)]
@@ -235,11 +235,11 @@ impl Adaptive {
         if said.is_some_and(|said| premium.value.fits(said)) { 0 } else { premium.keep }
     }
 
-    /// Tokens that a request has to leave for others.
+    /// Tokens that a request leaves which leaves so many hundredths, or `least` if that is more. Never all
+    /// of them: what is decided may be fewer than the operator had in mind.
     #[must_use]
-    pub fn keep(&self, facts: &Facts<'_>) -> u64 {
-        let kept = u128::from(self.kept(facts));
-        let tokens = kept.saturating_mul(self.meter.policy().capacity.into()).div_ceil(100);
-        u64::try_from(tokens).unwrap_or(u64::MAX)
+    pub fn keep(&self, hundredths: u8, least: u64) -> u64 {
+        let capacity = self.meter.policy().capacity;
+        share(capacity, hundredths).max(least).min(capacity.saturating_sub(1))
     }
 }

@@ -110,7 +110,7 @@ impl Rule {
             }
         };
         let keep = match &self.limit.adaptive {
-            Some(adaptive) => adaptive.keep(facts).max(self.limit.keep),
+            Some(adaptive) => adaptive.keep(adaptive.kept(facts), self.limit.keep),
             None => self.limit.keep,
         };
         Some(Charge { limit: Arc::clone(&self.limit), key, cost: self.cost.tokens(facts), keep })

@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::meter::Totals;
+
 /// The label of a route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RouteName {
@@ -45,6 +47,15 @@ pub struct Info {
     pub profile: &'static str,
     /// The hash of the weights.
     pub hash: String,
+}
+
+/// The labels of requests, and of what became of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Requests {
+    /// The name of the limit.
+    pub route: String,
+    /// Of those that asked: `admitted`, `rejected`. Of those that were answered: `in_sla`, `late`.
+    pub result: &'static str,
 }
 
 /// The label of events.
@@ -83,6 +94,10 @@ pub struct AdaptiveMetrics {
     pub shadow_refill_rate: Family<Shadow, Level>,
     /// Ticks in which this instance decided.
     pub decisions: Family<Decisions, Counter>,
+    /// Requests that this instance has decided, by whether they were let through.
+    pub requests: Family<Requests, Counter>,
+    /// Answers of the backend that this instance has heard of, by whether they came in time.
+    pub completions: Family<Requests, Counter>,
     /// Pairs of blocks of the trial.
     pub trial_pairs: Family<RouteName, Gauge>,
     /// 0 undecided, 1 better, 2 no difference, -1 worse.
@@ -95,6 +110,30 @@ pub struct AdaptiveMetrics {
     pub events: Family<Events, Counter>,
     /// Latencies that events tell of, and those of requests that were handed on.
     pub latency: Family<RouteName, Histogram>,
+}
+
+impl AdaptiveMetrics {
+    /// Says no more how a limit stands that is no more. What was counted of it stays.
+    pub fn forget(&self, route: &RouteName) {
+        for gauge in [
+            &self.bucket_size,
+            &self.mode,
+            &self.live,
+            &self.leader,
+            &self.trial_pairs,
+            &self.trial_verdict,
+            &self.in_flight,
+            &self.in_flight_cap,
+        ] {
+            gauge.remove(route);
+        }
+        self.refill_rate.remove(route);
+        for of in ["loop", "network"] {
+            let label = Shadow { route: route.route.clone(), of };
+            self.shadow_bucket_size.remove(&label);
+            self.shadow_refill_rate.remove(&label);
+        }
+    }
 }
 
 impl Default for AdaptiveMetrics {
@@ -110,6 +149,8 @@ impl Default for AdaptiveMetrics {
             shadow_bucket_size: Family::default(),
             shadow_refill_rate: Family::default(),
             decisions: Family::default(),
+            requests: Family::default(),
+            completions: Family::default(),
             trial_pairs: Family::default(),
             trial_verdict: Family::default(),
             in_flight: Family::default(),
@@ -148,6 +189,10 @@ impl Default for AdaptiveMetrics {
         registry.register("rl_shadow_refill_rate", help, metrics.shadow_refill_rate.clone());
         let help = "Ticks in which this instance decided, by who did";
         registry.register("rl_decisions", help, metrics.decisions.clone());
+        let help = "Requests by whether they were let through";
+        registry.register("rl_requests", help, metrics.requests.clone());
+        let help = "Answers of the backend that are known, by whether they came in time";
+        registry.register("rl_completions", help, metrics.completions.clone());
         let help = "Events by what became of them";
         registry.register("rating_events", help, metrics.events.clone());
         let help = "Latencies of the backend";
@@ -158,6 +203,20 @@ impl Default for AdaptiveMetrics {
 }
 
 impl AdaptiveMetrics {
+    /// Counts what was seen since it was last counted.
+    pub fn count_seen(&self, route: &str, since: &Totals) {
+        let label = |result| Requests { route: route.to_owned(), result };
+        let in_sla = since.completed.saturating_sub(since.late);
+        for (family, result, count) in [
+            (&self.requests, "admitted", since.admitted),
+            (&self.requests, "rejected", since.rejected),
+            (&self.completions, "in_sla", in_sla),
+            (&self.completions, "late", since.late),
+        ] {
+            family.get_or_create(&label(result)).inc_by(count);
+        }
+    }
+
     /// Counts an event.
     pub fn count_event(&self, result: &'static str) {
         self.events.get_or_create(&Events { result }).inc();

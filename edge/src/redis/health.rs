@@ -32,7 +32,7 @@ enum Purpose {
     Decisions,
     /// For work in the background, which speaks for itself.
     Background,
-    /// For what another region, of this name, has rated.
+    /// For what another region, of this name, has and knows.
     Peer(String),
 }
 
@@ -77,7 +77,7 @@ impl Health {
                 tracing::warn!(server, why, "Redis cannot be asked: work in the background waits");
             }
             Purpose::Peer(peer) => {
-                tracing::warn!(peer, server, why, "a peer cannot be asked for its ratings");
+                tracing::warn!(peer, server, why, "a peer cannot be asked");
             }
         }
     }
@@ -148,6 +148,7 @@ impl Fault {
             Self::Refused { .. } => "refused",
             Self::CircuitOpen => "circuit_open",
             Self::QueueFull => "queue_full",
+            Self::Overloaded => "overloaded",
         }
     }
 }

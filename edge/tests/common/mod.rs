@@ -13,6 +13,7 @@
 pub mod api;
 pub mod http;
 pub mod ratings;
+pub mod receiver;
 pub mod redis;
 pub mod relay;
 pub mod rls;

@@ -1,6 +1,8 @@
 //! What is stored of ratings, and what should be.
 
 use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use claw_testkit::{ask, fields, run};
 use redis::Connection;
@@ -17,6 +19,44 @@ pub fn rate(edge: &Edge, user: &str, item: &str, rating: &str) -> Response {
         "/rating",
         &format!(r#"{{"user_id":"{user}","item_id":"{item}","rating":{rating}}}"#),
     )
+}
+
+/// Microseconds since 1970.
+pub fn micros() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.as_micros().try_into().unwrap()
+}
+
+/// Rates at an even pace over HTTP, each time as another user: who it was, and the stamp.
+pub fn rate_steadily(edge: &Edge, per_second: u64, seconds: u64) -> Vec<(String, u64)> {
+    const CLIENTS: u64 = 8;
+    let begin = Instant::now() + Duration::from_millis(200);
+    let rate = |client: u64| {
+        let mut connection = edge.client();
+        let rate = |number: u64| {
+            let place = number * CLIENTS + client;
+            let due = begin + Duration::from_micros(place * 1_000_000 / per_second);
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            let (user, item) = (format!("u{client}-{number}"), number % 1000);
+            let body = format!(r#"{{"user_id":"{user}","item_id":"i{item}","rating":4}}"#);
+            let response = connection.request("POST", "/rating", &body).unwrap();
+            assert_eq!(response.status, 200);
+            let told: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+            (user, told["stamp"].as_u64().unwrap())
+        };
+        (0..per_second * seconds / CLIENTS).map(rate).collect::<Vec<_>>()
+    };
+    thread::scope(|scope| {
+        let clients: Vec<_> =
+            (0..CLIENTS).map(|client| scope.spawn(move || rate(client))).collect();
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    })
+}
+
+/// The median, p99, p99.9 and the greatest.
+pub fn quantiles(mut values: Vec<u64>) -> [u64; 4] {
+    values.sort_unstable();
+    [500, 990, 999, 1000].map(|share| values[(values.len() - 1) * share / 1000])
 }
 
 /// A record as one region tells another: user, item, millionths, stamp, region. Without an item
@@ -47,8 +87,8 @@ pub fn follow(conn: &mut Connection, record: [&str; 5]) -> [u64; 4] {
     run(conn, &["SET {ratings}:lease test"]);
     let (run, _): (String, String) = ask(conn, "FCALL claw_place_1 1 {ratings}: peer");
     let mut command = redis::cmd("FCALL");
-    command.arg("claw_follow_1").arg(1).arg("{ratings}:").arg("test").arg("peer").arg(run);
-    command.arg("").arg("");
+    command.arg("claw_follow_2").arg(1).arg("{ratings}:").arg("test").arg("peer").arg(run);
+    command.arg("").arg("").arg("own").arg(100);
     for word in record {
         command.arg(word);
     }

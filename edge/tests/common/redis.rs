@@ -1,4 +1,4 @@
-//! Redis as it is run: behind a sentinel, with TLS.
+//! Redis as it is run: behind a sentinel, with TLS, in two regions.
 
 use std::fs;
 use std::path::Path;
@@ -53,6 +53,20 @@ impl Drop for Sentinel {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Two regions, `eu` and `us`, that share all limits.
+pub fn sharing() -> [Server; 2] {
+    let regions = ["eu", "us"].map(|name| {
+        Server::builder().config("claw.replica-id", name).config("claw.sync-keys", "[^@]*").start()
+    });
+    for (own, peer) in [(0, 1), (1, 0)] {
+        let mut command = redis::cmd("CONFIG");
+        let url = format!("redis://127.0.0.1:{}", regions[peer].port());
+        command.arg("SET").arg("claw.peers").arg(url);
+        command.query::<()>(&mut regions[own].connection()).unwrap();
+    }
+    regions
 }
 
 /// A server that has a certificate for 127.0.0.1, signed by an authority of its own.
