@@ -171,7 +171,7 @@ soak: build
 
 # Each file is written when it is whole.
 TRAINED := off-path-1 off-path-2 off-path-3 on-path-1
-SEEDS ?= 3100000..3100040
+SEEDS ?= 4100000..4100040
 train:
 	cargo build --release --locked -p claw-train
 	@mkdir -p target/train
