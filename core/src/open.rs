@@ -520,6 +520,12 @@ impl OpenBucket {
     /// of it.
     fn after_pin(&self, region: &Region) -> Option<(u64, Kind)> {
         let until = self.temporary?.until;
+        Some((until, self.kind_after(until, region)))
+    }
+
+    /// What the bucket is when the pin has ended at `until`.
+    #[cold]
+    fn kind_after(&self, until: u64, region: &Region) -> Kind {
         let mut after = self.kind.clone();
         match &mut after {
             Kind::Local(bucket) => {
@@ -531,7 +537,7 @@ impl OpenBucket {
                 bucket.switch(self.beneath());
             }
         }
-        Some((until, after))
+        after
     }
 
     /// Puts the policy in force: the pinned one, else the one the call brings, else that of a rule,
