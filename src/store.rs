@@ -161,10 +161,11 @@ fn open_as<'c>(
     let mut open = module.store.room()?;
     read(ctx, key, now, counted, open.record_mut())?;
     let settings = module.settings()?;
-    let configured = settings.configured().of(key.name().as_bytes());
+    let name = key.name().as_bytes();
+    let configured = settings.configured().of(name);
     if counted || open.record().is_some_and(|record| record.debits.is_some()) {
         let region = module.regions.region()?;
-        let home = module.regions.home(ctx.db(), key.name())?;
+        let home = module.regions.home(ctx.db(), name)?;
         let pool = &mut *module.store.pool()?;
         open.begin_shared(&configured, &region, now, Some(home), pool);
     } else {
