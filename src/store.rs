@@ -352,6 +352,8 @@ fn no_room() -> Error {
 
 impl Prepared<'_> {
     /// Writes the fields, moves the expiry, replicates both, and notes what other regions are told.
+    // Inline, as `prepare`.
+    #[inline(always)]
     pub(crate) fn apply(self, ctx: &Context<'_>, key: &Key<'_>, opened: &OpenBucket) -> Applied {
         let Self { plan, tokens, timestamp, debits, more, region, notes } = self;
         let (module, name) = (ctx.module(), key.name());

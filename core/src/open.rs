@@ -878,6 +878,8 @@ impl OpenBucket {
     }
 
     /// What other regions have to be told of the bucket, by its plan.
+    // Inline, or the note is copied twice.
+    #[inline(always)]
     #[must_use]
     pub fn told(&self, plan: &Plan, region: &Region) -> Option<Note> {
         self.note_of(plan.bucket, plan.told, region)
@@ -899,6 +901,7 @@ impl OpenBucket {
         !self.received || self.rebroadcast
     }
 
+    #[inline(always)]
     fn note_of(&self, bucket: Bucket, mode: SyncMode, region: &Region) -> Option<Note> {
         let (stored, temporary) = (self.policy, self.temporary);
         match mode {
