@@ -350,11 +350,11 @@ impl Regions {
     }
 
     /// What [`Debits::home`] is for a key here: another one after each exchange of its database.
-    pub(crate) fn home(&self, db: u32, key: Str<'_>) -> Result<u32, Error> {
+    pub(crate) fn home(&self, db: u32, key: &[u8]) -> Result<u32, Error> {
         let exchanged = self.exchanged.try_borrow().map_err(|_| Error::Busy)?;
         // Mostly there was none.
         let times = exchanged.iter().find(|(known, _)| *known == db).map_or(0, |(_, times)| *times);
-        Ok(debits::home((u64::from(times) << 32) | u64::from(db), key.as_bytes()))
+        Ok(debits::home((u64::from(times) << 32) | u64::from(db), key))
     }
 
     /// Stands for a key among those that arrived. Another one that has the same only begins its

@@ -161,10 +161,11 @@ fn open_as<'c>(
     let mut open = module.store.room()?;
     read(ctx, key, now, counted, open.record_mut())?;
     let settings = module.settings()?;
-    let configured = settings.configured().of(key.name().as_bytes());
+    let name = key.name().as_bytes();
+    let configured = settings.configured().of(name);
     if counted || open.record().is_some_and(|record| record.debits.is_some()) {
         let region = module.regions.region()?;
-        let home = module.regions.home(ctx.db(), key.name())?;
+        let home = module.regions.home(ctx.db(), name)?;
         let pool = &mut *module.store.pool()?;
         open.begin_shared(&configured, &region, now, Some(home), pool);
     } else {
@@ -351,6 +352,8 @@ fn no_room() -> Error {
 
 impl Prepared<'_> {
     /// Writes the fields, moves the expiry, replicates both, and notes what other regions are told.
+    // Inline, as `prepare`.
+    #[inline(always)]
     pub(crate) fn apply(self, ctx: &Context<'_>, key: &Key<'_>, opened: &OpenBucket) -> Applied {
         let Self { plan, tokens, timestamp, debits, more, region, notes } = self;
         let (module, name) = (ctx.module(), key.name());

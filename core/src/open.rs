@@ -520,6 +520,12 @@ impl OpenBucket {
     /// of it.
     fn after_pin(&self, region: &Region) -> Option<(u64, Kind)> {
         let until = self.temporary?.until;
+        Some((until, self.kind_after(until, region)))
+    }
+
+    /// What the bucket is when the pin has ended at `until`.
+    #[cold]
+    fn kind_after(&self, until: u64, region: &Region) -> Kind {
         let mut after = self.kind.clone();
         match &mut after {
             Kind::Local(bucket) => {
@@ -531,7 +537,7 @@ impl OpenBucket {
                 bucket.switch(self.beneath());
             }
         }
-        Some((until, after))
+        after
     }
 
     /// Puts the policy in force: the pinned one, else the one the call brings, else that of a rule,
@@ -872,6 +878,8 @@ impl OpenBucket {
     }
 
     /// What other regions have to be told of the bucket, by its plan.
+    // Inline, or the note is copied twice.
+    #[inline(always)]
     #[must_use]
     pub fn told(&self, plan: &Plan, region: &Region) -> Option<Note> {
         self.note_of(plan.bucket, plan.told, region)
@@ -893,6 +901,7 @@ impl OpenBucket {
         !self.received || self.rebroadcast
     }
 
+    #[inline(always)]
     fn note_of(&self, bucket: Bucket, mode: SyncMode, region: &Region) -> Option<Note> {
         let (stored, temporary) = (self.policy, self.temporary);
         match mode {

@@ -263,10 +263,7 @@ impl NoteLog {
         now: impl FnOnce() -> u64,
     ) -> bool {
         // The bucket that everybody uses is noted once.
-        if self.notes.pop_same(db, key) {
-            self.notes.push(db, key, parts);
-            return false;
-        }
+        let again = self.notes.pop_same(db, key);
         if self.notes.count >= limits.entries || self.notes.bytes.len() >= limits.bytes {
             // Freeing what is there would take long, on the main thread.
             self.overrun = true;
@@ -276,7 +273,7 @@ impl NoteLog {
         if self.since.is_none() {
             self.since = Some(now());
         }
-        self.notes.count == EARLY
+        !again && self.notes.count == EARLY
     }
 
     /// A walk over all buckets begins, for these peers and those of the walk

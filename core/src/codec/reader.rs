@@ -1,8 +1,10 @@
 //! MessagePack read from memory: as much as `write.rs` writes. A shared bucket is
 //! read with every take, and this takes a third of the instructions that the crate
-//! `rmp` takes for any reader. `None` for anything else; any bytes are safe to give.
+//! `rmp` takes for any reader. `None` for anything else; any bytes are safe to give. All of it
+//! is inline: one call that is not, and `rest` is kept in memory from step to step.
 
 /// An array of this many elements begins.
+#[inline(always)]
 pub(super) fn array(rest: &mut &[u8]) -> Option<usize> {
     match byte(rest)? {
         marker @ 0x90..=0x9f => Some(usize::from(marker & 0x0f)),
@@ -12,6 +14,7 @@ pub(super) fn array(rest: &mut &[u8]) -> Option<usize> {
 }
 
 /// A text, as its bytes.
+#[inline(always)]
 pub(super) fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = match byte(rest)? {
         marker @ 0xa0..=0xbf => marker & 0x1f,
@@ -24,6 +27,7 @@ pub(super) fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 }
 
 /// An unsigned integer.
+#[inline(always)]
 pub(super) fn uint(rest: &mut &[u8]) -> Option<u64> {
     match byte(rest)? {
         small @ ..0x80 => Some(u64::from(small)),
@@ -36,6 +40,7 @@ pub(super) fn uint(rest: &mut &[u8]) -> Option<u64> {
 }
 
 /// An unsigned integer below 128; `None`, and nothing read, for anything else.
+#[inline(always)]
 pub(super) fn small(rest: &mut &[u8]) -> Option<u8> {
     let (small, after) = rest.split_first().filter(|(first, _)| **first < 0x80)?;
     *rest = after;
@@ -43,6 +48,7 @@ pub(super) fn small(rest: &mut &[u8]) -> Option<u8> {
 }
 
 /// A signed integer as `write::sint` writes it.
+#[inline(always)]
 pub(super) fn sint(rest: &mut &[u8]) -> Option<i64> {
     match rest.first()? {
         0xd3 => {
@@ -55,6 +61,7 @@ pub(super) fn sint(rest: &mut &[u8]) -> Option<i64> {
 
 /// A signed integer, or 16 bytes that are one, greatest first: MessagePack has no
 /// integers wider than 64 bits.
+#[inline(always)]
 pub(super) fn wide(rest: &mut &[u8]) -> Option<i128> {
     match rest.first()? {
         0xc4 => {
@@ -67,12 +74,14 @@ pub(super) fn wide(rest: &mut &[u8]) -> Option<i128> {
     }
 }
 
+#[inline(always)]
 fn byte(rest: &mut &[u8]) -> Option<u8> {
     let (first, after) = rest.split_first()?;
     *rest = after;
     Some(*first)
 }
 
+#[inline(always)]
 fn bytes<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (bytes, after) = rest.split_first_chunk()?;
     *rest = after;

@@ -6,6 +6,10 @@ pub(super) trait Out {
     /// Appends `bytes`.
     fn put<const N: usize>(&mut self, bytes: [u8; N]);
 
+    /// Appends `marker` and `bytes`, each as one number: put together first, they would be shifted
+    /// into place byte by byte.
+    fn put_marked<const N: usize>(&mut self, marker: u8, bytes: [u8; N]);
+
     /// Appends the first `len` of `bytes`.
     fn put_first<const N: usize>(&mut self, bytes: &[u8; N], len: usize);
 
@@ -16,6 +20,11 @@ pub(super) trait Out {
 impl Out for Vec<u8> {
     fn put<const N: usize>(&mut self, bytes: [u8; N]) {
         self.extend_from_slice(&bytes);
+    }
+
+    fn put_marked<const N: usize>(&mut self, marker: u8, bytes: [u8; N]) {
+        self.push(marker);
+        self.put(bytes);
     }
 
     fn put_first<const N: usize>(&mut self, bytes: &[u8; N], len: usize) {
@@ -65,6 +74,19 @@ impl<const ROOM: usize> Out for Text<ROOM> {
         self.put_first(&bytes, N);
     }
 
+    #[inline(always)]
+    fn put_marked<const N: usize>(&mut self, marker: u8, bytes: [u8; N]) {
+        let room = self.bytes.get_mut(self.len..).and_then(<[u8]>::split_first_mut);
+        let place = room.and_then(|(first, rest)| Some((first, rest.first_chunk_mut()?)));
+        self.len = match place {
+            Some((first, rest)) => {
+                (*first, *rest) = (marker, bytes);
+                self.len.wrapping_add(1).wrapping_add(N)
+            }
+            None => usize::MAX,
+        };
+    }
+
     /// Needs room for all of `bytes`.
     #[inline(always)]
     fn put_first<const N: usize>(&mut self, bytes: &[u8; N], len: usize) {
@@ -106,8 +128,7 @@ fn head(out: &mut impl Out, short: u8, long: u8, len: usize) {
         Ok(len @ ..16) => out.put([short | len]),
         _ => {
             debug_assert!(u16::try_from(len).is_ok(), "what is written here has few parts");
-            let [high, low] = u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes();
-            out.put([long, high, low]);
+            out.put_marked(long, u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes());
         }
     }
 }
@@ -150,13 +171,17 @@ pub(super) fn name<const N: usize>(out: &mut impl Out, bytes: &[u8; N], len: u8)
 /// An unsigned integer, as short as it can be.
 #[inline(always)]
 pub(super) fn uint(out: &mut impl Out, value: u64) {
-    let [a, b, c, d, e, f, g, h] = value.to_be_bytes();
-    match value {
-        0..0x80 => out.put([h]),
-        0x80..0x100 => out.put([0xcc, h]),
-        0x100..0x1_0000 => out.put([0xcd, g, h]),
-        0x1_0000..0x1_0000_0000 => out.put([0xce, e, f, g, h]),
-        _ => out.put([0xcf, a, b, c, d, e, f, g, h]),
+    if let Ok(value) = u8::try_from(value) {
+        match value {
+            0..0x80 => out.put([value]),
+            _ => out.put([0xcc, value]),
+        }
+    } else if let Ok(value) = u16::try_from(value) {
+        out.put_marked(0xcd, value.to_be_bytes());
+    } else if let Ok(value) = u32::try_from(value) {
+        out.put_marked(0xce, value.to_be_bytes());
+    } else {
+        out.put_marked(0xcf, value.to_be_bytes());
     }
 }
 
@@ -165,10 +190,7 @@ pub(super) fn uint(out: &mut impl Out, value: u64) {
 pub(super) fn sint(out: &mut impl Out, value: i64) {
     match u64::try_from(value) {
         Ok(value) => uint(out, value),
-        Err(_) => {
-            let [a, b, c, d, e, f, g, h] = value.to_be_bytes();
-            out.put([0xd3, a, b, c, d, e, f, g, h]);
-        }
+        Err(_) => out.put_marked(0xd3, value.to_be_bytes()),
     }
 }
 
