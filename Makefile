@@ -28,7 +28,7 @@
 # make dist   the archives of a release, in target/dist
 # make train  the weights of the adaptive policy, byte for byte what is in adapt/weights
 # make adaptive  the adaptive policy at work on a small backend: live, and as a picture;
-#             ADAPTIVE=--real-time hands on options
+#             RUN=--real-time hands on options
 # make adapt-gates SEEDS=from..to  what has to hold of the adaptive policy, on these
 #             seeds of each family of simulated load; THREADS=n (2)
 # make simulate  thousands of random runs of regions that share limits;
@@ -171,7 +171,7 @@ soak: build
 
 # Each file is written when it is whole.
 TRAINED := off-path-1 off-path-2 off-path-3 on-path-1
-SEEDS ?= 3100000..3100040
+SEEDS ?= 4100000..4100040
 train:
 	cargo build --release --locked -p claw-train
 	@mkdir -p target/train
@@ -183,7 +183,7 @@ train:
 
 adaptive: build
 	cargo build --release --locked -p claw-edge
-	scripts/adaptive.py $(ADAPTIVE)
+	scripts/adaptive.py $(RUN)
 
 adapt-gates:
 	cargo run --release --locked -p claw-train -- gates $(SEEDS)

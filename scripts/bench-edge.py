@@ -56,6 +56,10 @@ DESCRIPTORS = f"""
 domain: bench
 descriptors: [{{key: user, rate_limit: {{unit: day, requests_per_unit: {PLENTY}}}}}]
 """
+# An adaptive limit beside the user's, whose loop runs ten times a second.
+ADAPTIVE = f"""
+limits: [{{name: route, capacity: {PLENTY}, refill: {PLENTY}, adaptive: {{mode: on, min: {PLENTY}, max: {PLENTY}, max_capacity: {PLENTY}}}}}]
+"""
 NAMED = f"""
 - namespace: bench
   max_value: {PLENTY}
@@ -107,10 +111,10 @@ LOADS = [Load("http", 1), Load("http", 10_000), Load("grpc", 1), Load("grpc", 10
 
 
 class Service:
-    """A service with a Redis of its own."""
+    """A service with a Redis of its own, that is asked over some of `http` and `grpc`."""
 
-    def __init__(self, name, command, env, dir):
-        self.name, self.dir = name, dir
+    def __init__(self, name, command, env, dir, fronts=("http", "grpc")):
+        self.name, self.dir, self.fronts = name, dir, fronts
         self.redis_port, self.http, self.grpc, self.ops = (free_port() for _ in range(4))
         server = shutil.which("redis-server") or shutil.which("valkey-server")
         self.redis = self.spawn(
@@ -181,6 +185,8 @@ def services(dir):
     }
     program = os.environ.get("CLAW_EDGE", str(TARGET / "claw-edge"))
     yield Service("claw-edge", [program], edge, dir)
+    # Descriptors of Envoy's have no adaptive limits.
+    yield Service("claw-edge adaptive", [program], {**edge, "CONFIG": "{dir}/adaptive.yaml"}, dir, ("http",))
     limitador = os.environ.get("LIMITADOR")
     if not limitador:
         print("LIMITADOR is not set: claw-edge is measured alone.")
@@ -205,6 +211,7 @@ def main():
     with tempfile.TemporaryDirectory() as dir:
         Path(dir, "descriptors.yaml").write_text(DESCRIPTORS)
         Path(dir, "named.yaml").write_text(NAMED)
+        Path(dir, "adaptive.yaml").write_text(ADAPTIVE)
         running = list(services(dir))
         try:
             report(running, loads, options)
@@ -219,14 +226,14 @@ def report(running, loads, options):
         for load in loads:
             # Each begins a round once: who comes first finds the machine cooler.
             turn = number % len(running)
-            for service in running[turn:] + running[:turn]:
+            for service in (it for it in running[turn:] + running[:turn] if load.front in it.fronts):
                 sample = service.measure(load, options.seconds)
                 found.setdefault((load, service.name), []).append(sample)
     print(f"CPU seconds per 100,000 decisions, median of {options.rounds} interleaved rounds of {options.seconds} s")
     print(f"{'load':18} {'service':24} {'service':>8} {'Redis':>8} {'sum':>8} {'ratio':>7} {'rate/s':>8}")
     for load in loads:
         ours = [service + redis for service, redis, _ in found[load, "claw-edge"]]
-        for service in running:
+        for service in (it for it in running if load.front in it.fronts):
             samples = found[load, service.name]
             sums = [service + redis for service, redis, _ in samples]
             # Of each round, since what else the machine did differs between rounds.

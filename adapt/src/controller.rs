@@ -169,7 +169,7 @@ impl Controller {
             Mode::Static => None,
             Mode::Inner(parameters) => Some(State { inner: inner(*parameters), learner: None }),
             Mode::Learned(weights) => {
-                let inner = inner(weights.corrects.parameters());
+                let inner = inner(weights.parameters);
                 let alone = inner.clone();
                 let learner = Learner { alone, alone_rate: None, before: 0.0, saturated: 0 };
                 Some(State { inner, learner: Some(learner) })

@@ -1,8 +1,9 @@
 //! Weights as a text file that says where they come from.
 //!
 //! ```text
-//! claw-adapt weights 1
+//! claw-adapt weights 2
 //! loop off-path
+//! parameters 5e-1 3.5e-1 1.3e0 3e-2 6e-2 1.4e0 5e-1 -
 //! shape 12 32 32 2
 //! seed 1
 //! command claw-train train off-path 1
@@ -11,14 +12,17 @@
 //! ...
 //! ```
 //!
-//! The hash is FNV-1a, 64 bits, of the whole text without its own line. It finds what was damaged or
-//! edited by accident; it is no signature.
+//! The parameters are those of the loop that the network was trained to correct, in the order that
+//! [`Parameters`] has them; `-` is no cap.
+//!
+//! The hash is FNV-1a, 64 bits, of the whole text without its own line, as [`Weights::write`] writes it. It
+//! finds what was damaged or edited by accident; it is no signature.
 
 use crate::drain::Parameters;
 use crate::network::{HIDDEN, INPUTS, Network, OUTPUTS, WEIGHTS};
 use std::fmt::{self, Write};
 
-const VERSION: &str = "claw-adapt weights 1";
+const VERSION: &str = "claw-adapt weights 2";
 
 /// The inner loop that weights were trained to correct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +34,7 @@ pub enum Loop {
 }
 
 impl Loop {
-    /// The loop's parameters.
+    /// The parameters that ship for the loop.
     #[must_use]
     pub fn parameters(self) -> Parameters {
         match self {
@@ -60,6 +64,8 @@ impl Loop {
 pub struct Weights {
     /// What it corrects.
     pub corrects: Loop,
+    /// That loop's parameters when it was trained: a network corrects no other.
+    pub parameters: Parameters,
     /// The seed that it was trained from.
     pub seed: u64,
     /// The command that remakes the file.
@@ -113,6 +119,8 @@ impl Weights {
                 .ok_or(WeightsError::Head(name))
         };
         let corrects = Loop::of_name(head("loop")?).ok_or(WeightsError::Head("loop"))?;
+        let parameters =
+            parameters(head("parameters")?, corrects).ok_or(WeightsError::Head("parameters"))?;
         let found = head("shape")?;
         if found != shape() {
             return Err(WeightsError::Shape(found.to_owned()));
@@ -131,8 +139,9 @@ impl Weights {
         let count = numbers.len();
         let numbers: Box<[f32; WEIGHTS]> =
             numbers.into_boxed_slice().try_into().map_err(|_| WeightsError::Count(count))?;
-        let weights = Self { corrects, seed, command, network: Network::new(numbers) };
-        // What is read is written again: a text that differs in any byte has another hash.
+        let network = Network::new(numbers);
+        let weights = Self { corrects, parameters, seed, command, network };
+        // Of what was understood, written again: a text that only spells a number in another way is no other.
         if weights.hash() == hash { Ok(weights) } else { Err(WeightsError::Hash(weights.hash())) }
     }
 
@@ -155,8 +164,12 @@ impl Weights {
 
     /// What is before and behind the line of the hash.
     fn parts(&self) -> (String, String) {
+        let Parameters { gain, target, stretch, growth, burst_s, memory_s, slack, cap } =
+            self.parameters;
+        let cap = cap.map_or("-".to_owned(), |cap| format!("{cap:e}"));
         let head = format!(
-            "{VERSION}\nloop {}\nshape {}\nseed {}\ncommand {}\n",
+            "{VERSION}\nloop {}\nparameters {gain:e} {target:e} {stretch:e} {growth:e} {burst_s:e} {memory_s:e} {slack:e} \
+             {cap}\nshape {}\nseed {}\ncommand {}\n",
             self.corrects.name(),
             shape(),
             self.seed,
@@ -169,6 +182,20 @@ impl Weights {
         });
         (head, numbers)
     }
+}
+
+/// Of a line of the head: positive numbers, with a cap where the loop has one.
+fn parameters(line: &str, corrects: Loop) -> Option<Parameters> {
+    let (numbers, cap) = line.rsplit_once(' ')?;
+    let number = |text: &str| text.parse().ok().filter(|x: &f64| x.is_finite() && *x > 0.0);
+    let numbers = numbers.split(' ').map(number).collect::<Option<Vec<f64>>>()?;
+    let [gain, target, stretch, growth, burst_s, memory_s, slack] = numbers.try_into().ok()?;
+    let cap = match corrects {
+        Loop::OnPath => Some(number(cap)?),
+        Loop::OffPath if cap == "-" => None,
+        Loop::OffPath => return None,
+    };
+    Some(Parameters { gain, target, stretch, growth, burst_s, memory_s, slack, cap })
 }
 
 fn shape() -> String {

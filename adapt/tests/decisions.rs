@@ -8,11 +8,27 @@ use claw_adapt::{Bounds, Controller, Mode, Observation, Policy, TICK_US, Weights
 const RECORDED: &str = include_str!("decisions.txt");
 const WEIGHTS: &str = include_str!("reference-weights.txt");
 
+/// Those of that implementation; what ships has others by now.
+const REFERENCE: Parameters = Parameters {
+    gain: 0.5,
+    target: 0.35,
+    stretch: 1.3,
+    growth: 0.03,
+    burst_s: 0.06,
+    memory_s: 1.4,
+    slack: 0.5,
+    cap: None,
+};
+
 fn mode(name: &str) -> Mode {
     match name {
         "on-path" => Mode::Inner(Parameters::ON_PATH),
-        "off-path" => Mode::Inner(Parameters::OFF_PATH),
-        "learned" => Mode::Learned(Box::new(Weights::read(WEIGHTS).expect("weights"))),
+        "off-path" => Mode::Inner(REFERENCE),
+        "learned" => {
+            let weights = Weights::read(WEIGHTS).expect("weights");
+            assert_eq!(weights.parameters, REFERENCE);
+            Mode::Learned(Box::new(weights))
+        }
         _ => panic!("no mode {name}"),
     }
 }

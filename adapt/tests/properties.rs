@@ -42,7 +42,13 @@ const CALM: Observation = Observation {
 fn constant(weight: f32) -> Mode {
     let network = Network::new(Box::new([weight; WEIGHTS]));
     let command = "by hand".to_owned();
-    Mode::Learned(Box::new(Weights { corrects: Loop::OffPath, seed: 0, command, network }))
+    Mode::Learned(Box::new(Weights {
+        corrects: Loop::OffPath,
+        parameters: Parameters::OFF_PATH,
+        seed: 0,
+        command,
+        network,
+    }))
 }
 
 fn shipped() -> Mode {

@@ -67,27 +67,25 @@ fn noisy(seed: u64, noise: f64, gain: f64) -> Trial {
     trial
 }
 
-/// Of 200 trials, how many ended with each verdict: Better, Worse, `NoDifference`.
-fn verdicts(noise: f64, gain: f64) -> [usize; 3] {
-    let ends: Vec<Verdict> = (1..=200).map(|seed| noisy(seed, noise, gain).verdict()).collect();
+/// Of so many trials, how many ended with each verdict: Better, Worse, `NoDifference`.
+fn verdicts(trials: u64, noise: f64, gain: f64) -> [usize; 3] {
+    let ends: Vec<Verdict> = (1..=trials).map(|seed| noisy(seed, noise, gain).verdict()).collect();
     [Verdict::Better, Verdict::Worse, Verdict::NoDifference]
         .map(|verdict| ends.iter().filter(|end| **end == verdict).count())
 }
 
 #[test]
 fn a_better_arm_is_found_and_equal_ones_seldom_differ() {
-    for (noise, gain, better, worse) in [
-        (0.02, 0.0, 0..=10, 0..=10),
-        (0.1, 0.0, 0..=10, 0..=10),
-        (0.3, 0.0, 0..=10, 0..=10),
-        (0.02, 0.1, 190..=200, 0..=0),
-        (0.1, 0.2, 190..=200, 0..=0),
-        (0.3, 0.5, 190..=200, 0..=0),
-        (0.1, -0.2, 0..=0, 190..=200),
+    for (trials, noise, gain, better, worse) in [
+        (200, 0.1, 0.0, 0..=10, 0..=10),
+        (40, 0.02, 0.1, 40..=40, 0..=0),
+        (40, 0.1, 0.2, 39..=40, 0..=0),
+        (40, 0.3, 0.5, 36..=40, 0..=0),
+        (40, 0.1, -0.2, 0..=0, 39..=40),
     ] {
-        let found = verdicts(noise, gain);
+        let found = verdicts(trials, noise, gain);
         println!("noise {noise}, gain {gain}: better, worse, no difference {found:?}");
-        assert_eq!(found.iter().sum::<usize>(), 200, "each trial ends");
+        assert_eq!(found.iter().sum::<usize>() as u64, trials, "each trial ends");
         assert!(
             better.contains(&found[0]) && worse.contains(&found[1]),
             "{noise} {gain} {found:?}"
@@ -249,7 +247,11 @@ proptest! {
         prop_assert_eq!(read.pairs(), trial.pairs());
         prop_assert_eq!((read.verdict(), read.difference()), (trial.verdict(), trial.difference()));
     }
+}
 
+proptest! {
+    // Each of them is three hours.
+    #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn the_verdict_turns_round_with_the_arms_and_not_with_the_unit(
         scores in prop::collection::vec((0..500_u64, 0..500_u64), 1..30),

@@ -29,12 +29,16 @@ fn what_ships_is_read_and_written_again() {
 fn damage_is_named() {
     let file = FILES[0];
     let edit = |from: &str, to: &str| file.replacen(from, to, 1);
-    let first_weight = file.lines().nth(6).unwrap();
-    let hash = file.lines().nth(5).unwrap();
+    let first_weight = file.lines().nth(7).unwrap();
+    let hash = file.lines().nth(6).unwrap();
     let table = [
-        (String::new(), "the first line must be 'claw-adapt weights 1'"),
-        (edit("weights 1", "weights 2"), "the first line must be 'claw-adapt weights 1'"),
+        (String::new(), "the first line must be 'claw-adapt weights 2'"),
+        (edit("weights 2", "weights 1"), "the first line must be 'claw-adapt weights 2'"),
         (edit("loop off-path", "loop none"), "the line 'loop ..' is missing or malformed"),
+        (edit(" -\n", " 1\n"), "the line 'parameters ..' is missing or malformed"),
+        (edit(" -\n", "\n"), "the line 'parameters ..' is missing or malformed"),
+        (edit("parameters ", "parameters -"), "the line 'parameters ..' is missing or malformed"),
+        (edit("loop off-path", "loop on-path"), "the line 'parameters ..' is missing or malformed"),
         (edit("12 32 32 2", "12 32 2"), "the shape must be '12 32 32 2', not '12 32 2'"),
         (edit("seed 1", "seed -1"), "the line 'seed ..' is missing or malformed"),
         (edit(hash, "hash xyz"), "the line 'hash ..' is missing or malformed"),
@@ -54,11 +58,11 @@ fn damage_is_named() {
 #[test]
 fn a_changed_weight_has_another_hash() {
     let file = FILES[0];
-    let first_weight = file.lines().nth(6).unwrap();
+    let first_weight = file.lines().nth(7).unwrap();
     for changed in [
         file.replacen(first_weight, "0.25", 1),
         file.replacen("seed 1", "seed 7", 1),
-        file.replacen(&file.lines().nth(5).unwrap()[5..], "0123456789abcdef", 1),
+        file.replacen(&file.lines().nth(6).unwrap()[5..], "0123456789abcdef", 1),
     ] {
         let said = Weights::read(&changed);
         assert!(matches!(said, Err(WeightsError::Hash(_))), "{said:?}");

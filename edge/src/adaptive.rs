@@ -56,6 +56,8 @@ struct Route {
     meter: Arc<Meter>,
     lead: Option<Lead>,
     trial: String,
+    /// How many instances had a part of what may be in flight, when that was last told.
+    instances: u64,
     /// When Redis last answered.
     heard: Instant,
     told: Told,
@@ -63,6 +65,8 @@ struct Route {
     shown: Totals,
     /// What the log was told last.
     logged: Option<(bool, Decision)>,
+    /// What metrics say that decides.
+    info: Option<Info>,
 }
 
 impl Loops {
@@ -78,10 +82,9 @@ impl Loops {
 
     /// Decides until the service drains.
     pub async fn run(self) {
-        let has_to = self.service.config.adaptive;
         tokio::select! {
             () = self.service.draining() => {}
-            never = self.ticks(), if has_to => match never {},
+            never = self.ticks() => match never {},
         }
     }
 
@@ -96,14 +99,28 @@ impl Loops {
             if forgotten > 0 {
                 tracing::warn!(forgotten, "requests were let through and never told to be done");
             }
-            join_all(routes.values_mut().map(|route| self.tick(route))).await;
+            if !self.service.config.adaptive {
+                routes.values_mut().for_each(|route| self.go_by_settings(route));
+                continue;
+            }
+            // Of each route, since another instance may not have all of them. What is lost with a tick
+            // is given up after a while.
+            let for_others = self.service.tickets.for_others();
+            join_all(routes.values_mut().map(|route| self.tick(route, &for_others))).await;
         }
     }
 
     /// Has a loop for each limit that there is now.
     fn update(&self, routes: &mut HashMap<String, Route>) {
         let limits = self.service.limits.load();
-        routes.retain(|name, _| limits.adaptive().any(|(limit, _)| limit.name == *name));
+        routes.retain(|name, route| {
+            let is_there = limits.adaptive().any(|(limit, _)| limit.name == *name);
+            if !is_there {
+                self.metrics().forget(&RouteName { route: name.clone() });
+                route.info.take().map(|info| self.metrics().info.remove(&info));
+            }
+            is_there
+        });
         for (limit, adaptive) in limits.adaptive() {
             let route = routes.entry(limit.name.clone()).or_insert_with(|| Route {
                 name: limit.name.clone(),
@@ -112,27 +129,27 @@ impl Loops {
                 meter: Arc::clone(&adaptive.meter),
                 lead: None,
                 trial: String::new(),
+                instances: 1,
                 heard: Instant::now(),
                 told: Told::default(),
                 shown: adaptive.meter.totals(),
                 logged: None,
+                info: None,
             });
             route.settings.clone_from(&adaptive.settings);
             route.meter = Arc::clone(&adaptive.meter);
         }
     }
 
-    async fn tick(&self, route: &mut Route) {
+    async fn tick(&self, route: &mut Route, for_others: &[(String, String)]) {
         let asked = Instant::now();
         let tickets = &self.service.tickets;
-        // Whichever route is first tells of all. What is lost with it is given up after a while.
-        let for_others = tickets.for_others();
         let totals = route.meter.totals();
         if let Some(since) = totals.since(&route.shown) {
             self.metrics().count_seen(&route.name, &since);
         }
         route.shown.clone_from(&totals);
-        let standing = match route.shared.tick(tickets.instance(), &totals, &for_others).await {
+        let standing = match route.shared.tick(tickets.instance(), &totals, for_others).await {
             Ok(standing) => standing,
             Err(fault) => return self.is_unheard(route, &fault),
         };
@@ -151,8 +168,9 @@ impl Loops {
             .as_ref()
             .map_or(fallback, |decision| decision.policy_of(tickets.instance(), fallback));
         route.meter.set_policy(policy);
-        self.show(route, policy, decision.as_ref().filter(|_| standing.leads));
+        self.show(route, policy, decision.as_ref());
         if let Some(decision) = &decision {
+            route.instances = u64::try_from(decision.parts.len()).unwrap_or(1).max(1);
             self.show_decision(route, decision);
         }
     }
@@ -163,11 +181,18 @@ impl Loops {
             tracing::warn!(route = route.name, ?fault, "the loop of an adaptive limit has to wait");
         }
         if route.heard.elapsed() >= Duration::from_millis(HOLDS_MS) {
-            route.lead = None;
-            let fallback = route.settings.bounds.fallback;
-            route.meter.set_policy(fallback);
-            self.show(route, fallback, None);
+            self.go_by_settings(route);
         }
+    }
+
+    /// Nothing that was decided holds here. What may be in flight is for all instances that there were.
+    fn go_by_settings(&self, route: &mut Route) {
+        route.lead = None;
+        let mut fallback = route.settings.bounds.fallback;
+        let part = |cap: u64| cap.div_ceil(route.instances.max(1)).max(1);
+        fallback.in_flight = fallback.in_flight.map(part);
+        route.meter.set_policy(fallback);
+        self.show(route, fallback, None);
     }
 
     /// Decides, and puts it in force while the lease lasts by this instance's own clock.
@@ -178,44 +203,48 @@ impl Loops {
         asked: Instant,
     ) -> Option<Decision> {
         let mode = standing.kept.switch.unwrap_or(route.settings.mode);
-        let Route { lead, settings, .. } = &mut *route;
+        let Route { lead, settings, shared, trial: written, name, .. } = &mut *route;
         if lead.as_ref().is_none_or(|lead| lead.settings() != settings) {
             match Lead::new(settings, standing) {
                 Ok(new) => *lead = Some(new),
                 Err(error) => {
-                    tracing::error!(route = route.name, error, "an adaptive limit cannot adapt");
+                    tracing::error!(route = name, error, "an adaptive limit cannot adapt");
                     return None;
                 }
             }
         }
         let lead = lead.as_mut()?;
         let last = standing.kept.decision.as_ref();
+        // An operator who switches takes the trial away, also one that was written from here.
         if mode == Mode::Canary
-            && last.is_none_or(|last| last.mode != mode)
             && standing.kept.trial.is_empty()
+            && (last.is_none_or(|last| last.mode != mode) || !written.is_empty())
         {
             lead.begin_trial();
+            written.clear();
         }
         let now_us = u64::try_from(self.begin.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let step = lead.step(now_us, standing, mode);
+        let mut step = lead.step(now_us, standing, mode);
         let trial = lead.trial_text();
-        let is_news = mode == Mode::Canary && trial != route.trial;
+        let is_news = mode == Mode::Canary && trial != *written;
         if asked.elapsed() >= Duration::from_millis(LEASE_MS) {
             // Somebody else may lead by now.
             return None;
         }
         let was_live = last.is_some_and(|last| last.is_live && last.holds(standing.now_ms));
-        let pin = async {
-            match (step.decision.is_live, was_live) {
-                (true, _) => route.shared.pin(step.decision.policy).await,
-                (false, true) => route.shared.unpin(route.settings.bounds.fallback).await,
-                (false, false) => Ok(()),
-            }
+        let pinned = match (step.decision.is_live, was_live) {
+            (true, _) => shared.pin(step.decision.policy).await,
+            (false, true) => shared.unpin(settings.bounds.fallback).await,
+            (false, false) => Ok(()),
         };
-        let publish = route.shared.publish(&step.decision, is_news.then_some(trial.as_str()));
-        let (pinned, published) = futures_util::join!(pin, publish);
+        // What was refused is not in force, and nobody may believe that it is.
+        if matches!(pinned, Err(Fault::Refused { .. })) {
+            step.decision = lead.without_force(&step.decision);
+        }
+        let trial_told = is_news.then_some(trial.as_str());
+        let published = shared.publish(&step.decision, trial_told).await;
         if is_news && published.is_ok() {
-            route.trial = trial;
+            *written = trial;
         }
         for fault in [pinned, published].into_iter().filter_map(Result::err) {
             if route.told.is_news(&fault) {
@@ -236,15 +265,18 @@ impl Loops {
             .map_or_else(|error| error, |it| format!("{:016x}", it.hash()))
     }
 
-    /// What is in force here.
-    fn show(&self, route: &Route, policy: Policy, decided: Option<&Decision>) {
+    /// What is in force here, by a decision that holds if there is one.
+    fn show(&self, route: &Route, policy: Policy, decision: Option<&Decision>) {
         let (metrics, label) = (self.metrics(), RouteName { route: route.name.clone() });
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         metrics.bucket_size.get_or_create(&label).set(whole(policy.capacity));
         metrics.refill_rate.get_or_create(&label).set(policy.rate());
         metrics.in_flight.get_or_create(&label).set(whole(route.meter.totals().in_flight));
         metrics.in_flight_cap.get_or_create(&label).set(policy.in_flight.map_or(-1, whole));
-        metrics.leader.get_or_create(&label).set(i64::from(decided.is_some()));
+        let leads = route.lead.is_some() && decision.is_some();
+        metrics.leader.get_or_create(&label).set(i64::from(leads));
+        let is_live = decision.is_some_and(|decision| decision.is_live);
+        metrics.live.get_or_create(&label).set(i64::from(is_live));
     }
 
     /// What holds for all, and why. The log is told when that changes, not of every policy.
@@ -252,7 +284,6 @@ impl Loops {
         let (metrics, label) = (self.metrics(), RouteName { route: route.name.clone() });
         let mode = Mode::ALL.iter().zip(0..).find(|(mode, _)| **mode == decision.mode);
         metrics.mode.get_or_create(&label).set(mode.map_or(0, |(_, number)| number));
-        metrics.live.get_or_create(&label).set(i64::from(decision.is_live));
         let leads = route.lead.is_some();
         let last = route.logged.as_ref();
         let is_same = last.is_some_and(|(led, last)| {
@@ -281,6 +312,10 @@ impl Loops {
             let profile = route.settings.profile.text();
             let info = Info { route: route.name.clone(), profile, hash };
             metrics.info.get_or_create(&info).set(1);
+            if let Some(before) = route.info.replace(info.clone()).filter(|before| *before != info)
+            {
+                metrics.info.remove(&before);
+            }
         }
         route.logged = Some((leads, decision.clone()));
     }

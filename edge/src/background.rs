@@ -52,8 +52,9 @@ impl Background {
         let library = Library::new(redis.clone());
         let lease = Arc::new(Lease::new(library.clone()));
         let metrics = service.metrics.ratings.clone();
-        let follower =
-            |peer| Follower::new(peer, library.clone(), Arc::clone(&lease), metrics.clone());
+        let follower = |peer| {
+            Follower::new(peer, library.clone(), Arc::clone(&lease), metrics.clone(), &config)
+        };
         let followers = peers(&config)?.into_iter().map(follower).collect();
         let teller = |receiver| {
             let reader = Redis::new(&config, Arc::new(Health::background()))?;

@@ -265,8 +265,9 @@ pub struct Config {
     #[arg(long, env, requires = "proxy_addr")]
     pub upstream: Option<Uri>,
 
-    /// How long the backend may take until it begins to answer; not longer than CLIENT_TIMEOUT
-    #[arg(long, env, default_value = "30s", value_parser = duration)]
+    /// How long the backend may take until it begins to answer; shorter than CLIENT_TIMEOUT, by which
+    /// the client would be told that it was slow itself
+    #[arg(long, env, default_value = "25s", value_parser = duration)]
     pub upstream_timeout: Duration,
 
     /// The collector of OpenTelemetry that is told of requests by OTLP over HTTP, as in

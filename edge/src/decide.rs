@@ -98,15 +98,22 @@ impl Verdict {
         Self { allowed: !enforced && !quota, blind, outcomes }
     }
 
-    /// What becomes of a request that is not decided, since too many are being decided already: it
-    /// is refused if there is a limit that could refuse it.
+    /// What becomes of a request while too many are being decided: it is refused if a limit could
+    /// refuse it that has not been asked in time.
     #[must_use]
-    pub fn shed(plan: Plan) -> Self {
-        let charges = plan.together.into_iter().chain(plan.apart);
-        let outcomes: Vec<Outcome> =
-            charges.map(|charge| Outcome { charge, answer: None }).collect();
-        let allowed = outcomes.iter().all(|outcome| outcome.charge.limit.mode == Mode::Shadow);
-        Self { allowed, blind: false, outcomes }
+    pub fn shed(outcomes: Vec<Outcome>) -> Self {
+        let verdict = Self::new(outcomes);
+        let is_known = |outcome: &Outcome| {
+            outcome.answer.is_some() || outcome.charge.limit.mode == Mode::Shadow
+        };
+        let allowed = verdict.allowed && verdict.outcomes.iter().all(is_known);
+        Self { allowed, blind: false, ..verdict }
+    }
+
+    /// Tells the adaptive limits that the request is let through.
+    pub fn admit(&self) {
+        let adaptive = self.outcomes.iter().filter_map(|it| it.charge.limit.adaptive.as_ref());
+        adaptive.for_each(|adaptive| adaptive.meter.admit());
     }
 
     /// Milliseconds until the same request may pass, as far as is known: the longest wait of

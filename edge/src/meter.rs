@@ -108,11 +108,6 @@ impl Meter {
         }
     }
 
-    /// A request that was let through has found no place.
-    pub fn turn_away(&self) {
-        self.rejected.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Takes a place in flight, if one is free beside the `kept` hundredths of all.
     #[must_use]
     pub fn enter(self: &Arc<Self>, kept: u8) -> Option<Slot> {

@@ -6,12 +6,14 @@ mod cluster;
 mod coalesce;
 mod dial;
 pub mod health;
+mod late;
 mod leases;
 mod link;
 mod refusals;
 mod wire;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -23,8 +25,9 @@ use self::cluster::Cluster;
 use self::coalesce::{Batch, Flights, Turn};
 use self::dial::{Dial, Place};
 use self::health::Health;
+use self::late::{Late, in_time};
 use self::leases::{IDLE, Leases, Watch};
-use self::link::{Link, in_time};
+use self::link::Link;
 use self::refusals::Refusals;
 use self::wire::{Hears, Reply};
 use crate::config::Config;
@@ -51,6 +54,8 @@ pub enum Fault {
     CircuitOpen,
     /// It was not asked: too many wait for it already.
     QueueFull,
+    /// Whether it has answered in time is not known: this process had more to do than it can.
+    Overloaded,
 }
 
 /// A handle of the connections of one worker. Clones share them.
@@ -68,6 +73,8 @@ struct Shared {
     health: Arc<Health>,
     /// Decisions that are being made.
     deciding: Seats,
+    /// How often it was seen that there is more to do than can be done.
+    overloads: AtomicU64,
 }
 
 /// How many decisions a worker makes at once. Those beyond are refused at once, as by a service
@@ -119,7 +126,16 @@ impl Redis {
         let leases = (config.lease > 0).then(|| Leases::new(config.lease));
         let deadline = config.decision_timeout;
         let deciding = Seats::new(MOST_DECIDING);
-        let shared = Shared { route, deadline, flights, refusals, leases, health, deciding };
+        let shared = Shared {
+            route,
+            deadline,
+            flights,
+            refusals,
+            leases,
+            health,
+            deciding,
+            overloads: AtomicU64::default(),
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -144,10 +160,22 @@ impl Redis {
 
     /// Charges everything in `plan` as far as that can be done by `deadline`, and says what it comes to.
     pub async fn decide_by(&self, plan: Plan, deadline: Instant) -> Verdict {
+        let verdict = self.charge(plan, deadline).await;
+        if verdict.allowed {
+            verdict.admit();
+        }
+        verdict
+    }
+
+    /// As [`decide_by`](Self::decide_by), for a request that needs something besides: whoever lets it
+    /// through says so by [`Verdict::admit`].
+    pub async fn charge(&self, plan: Plan, deadline: Instant) -> Verdict {
         let Some(_seat) = Seat::one(&self.shared.deciding) else {
             self.shared.health.fault(&Fault::QueueFull);
-            return Verdict::shed(plan);
+            let charges = plan.together.into_iter().chain(plan.apart);
+            return Verdict::shed(charges.map(|charge| Outcome { charge, answer: None }).collect());
         };
+        let overloads = self.shared.overloads.load(Ordering::Relaxed);
         let Plan { together, apart } = plan;
         let outcomes = if apart.is_empty() {
             self.together(together, deadline).await
@@ -162,22 +190,28 @@ impl Redis {
             outcomes.extend(apart);
             outcomes
         };
+        if self.shared.overloads.load(Ordering::Relaxed) != overloads {
+            return Verdict::shed(outcomes);
+        }
         for outcome in &outcomes {
             let Some(decided) = outcome.decided_blindly() else { continue };
             let blind = Blind { limit: outcome.charge.limit.name.clone(), decided };
             self.shared.health.metrics.blind.get_or_create(&blind).inc();
         }
         let verdict = Verdict::new(outcomes);
-        for outcome in &verdict.outcomes {
+        for outcome in verdict.refusing() {
             if let Some(adaptive) = &outcome.charge.limit.adaptive {
-                if verdict.allowed {
-                    adaptive.meter.admit();
-                } else if outcome.is_over() {
-                    adaptive.meter.reject();
-                }
+                adaptive.meter.reject();
             }
         }
         verdict
+    }
+
+    /// There is more to do than can be done, as somebody has seen.
+    fn overloaded(&self) -> Fault {
+        self.shared.overloads.fetch_add(1, Ordering::Relaxed);
+        self.shared.health.fault(&Fault::Overloaded);
+        Fault::Overloaded
     }
 
     /// Charges all or none.
@@ -343,8 +377,10 @@ impl Redis {
             Route::One(link) => link.ask(command, deadline).await,
             Route::Cluster(cluster) => cluster.ask(key, command, deadline).await,
         };
-        if let Err(fault) = &result {
-            self.shared.health.fault(fault);
+        match &result {
+            Err(Fault::Overloaded) => drop(self.overloaded()),
+            Err(fault) => self.shared.health.fault(fault),
+            Ok(_) => {}
         }
         result
     }
@@ -405,8 +441,9 @@ impl Redis {
             Turn::Wait(answer) => {
                 self.shared.health.metrics.coalesced.inc();
                 match in_time(answer, deadline, self.shared.deadline).await {
-                    Some(answer) => answer.unwrap_or(Err(Fault::Deadline)),
-                    None => Err(Fault::Deadline),
+                    Ok(answer) => answer.unwrap_or(Err(Fault::Deadline)),
+                    Err(Late::Theirs) => Err(Fault::Deadline),
+                    Err(Late::Own) => Err(self.overloaded()),
                 }
             }
             Turn::Apart => self.send_take(charge, deadline).await,

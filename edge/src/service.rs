@@ -70,7 +70,7 @@ impl Service {
         let (tokens, admin_tokens) = read_tokens(&config)?;
         let mut name = [0_u8; 8];
         getrandom::fill(&mut name).map_err(|error| error.to_string())?;
-        let tickets = Tickets::new(format!("{:016x}", u64::from_le_bytes(name)));
+        let tickets = Tickets::new(format!("{:016x}", u64::from_le_bytes(name)), config.adaptive);
         let metrics = Arc::new(Metrics::default());
         let (traces, exporter) = Traces::new(&config, &metrics)?.unzip();
         let health = Arc::new(Health::new(metrics.redis.clone()));

@@ -19,6 +19,8 @@ const MOST_ELSEWHERE: usize = 4_096;
 #[derive(Debug)]
 pub struct Tickets {
     instance: String,
+    /// Whether other instances can be told.
+    is_heard: bool,
     next: AtomicU64,
     open: Mutex<HashMap<u64, Open>>,
     elsewhere: Mutex<Vec<(String, Done)>>,
@@ -46,7 +48,7 @@ pub enum Told {
     Done,
     /// The instance that let it through is told soon.
     Passed,
-    /// It is not in flight: it is done already, or too old.
+    /// It is not in flight as far as is known here: it is done already, or too old.
     Unknown,
     /// There is no such ticket.
     Unreadable,
@@ -55,11 +57,12 @@ pub enum Told {
 }
 
 impl Tickets {
-    /// Of an instance of this name.
+    /// Of an instance of this name, which tells others of requests of theirs if `is_heard`.
     #[must_use]
-    pub fn new(instance: String) -> Self {
+    pub fn new(instance: String, is_heard: bool) -> Self {
         Self {
             instance,
+            is_heard,
             next: AtomicU64::default(),
             open: Mutex::default(),
             elsewhere: Mutex::default(),
@@ -101,6 +104,9 @@ impl Tickets {
         }
         if of.len() != self.instance.len() || !of.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Told::Unreadable;
+        }
+        if !self.is_heard {
+            return Told::Unknown;
         }
         let mut elsewhere = locked(&self.elsewhere);
         if elsewhere.len() >= MOST_ELSEWHERE {
@@ -177,7 +183,7 @@ mod tests {
     #[test]
     fn a_request_is_done_once_wherever_that_is_told() {
         let (here, there, meter) =
-            (Tickets::new(HERE.to_owned()), Tickets::new(THERE.to_owned()), meter());
+            (Tickets::new(HERE.to_owned(), true), Tickets::new(THERE.to_owned(), true), meter());
         let issue = || here.issue(meter.enter(0).unwrap(), SLA).unwrap();
         let [first, second, third] = [(); 3].map(|()| issue());
         assert!(meter.enter(0).is_none());
@@ -198,7 +204,7 @@ mod tests {
 
     #[test]
     fn what_is_no_ticket_is_not_passed_on() {
-        let here = Tickets::new(HERE.to_owned());
+        let here = Tickets::new(HERE.to_owned(), true);
         for ticket in ["", "-", "x", &format!("{HERE}-"), &format!("{HERE}-x"), "zz-1", "00bb-1"] {
             assert_eq!(here.done(ticket, 1, false), Told::Unreadable, "{ticket}");
         }
@@ -207,6 +213,8 @@ mod tests {
             here.told(text);
         }
         let ticket = format!("{THERE}-1");
+        let alone = Tickets::new(HERE.to_owned(), false);
+        assert_eq!(alone.done(&ticket, 1, false), Told::Unknown);
         let told: Vec<Told> = (0..=MOST_ELSEWHERE).map(|_| here.done(&ticket, 1, false)).collect();
         assert_eq!((told.first(), told.last()), (Some(&Told::Passed), Some(&Told::TooMany)));
     }

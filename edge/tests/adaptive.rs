@@ -520,6 +520,22 @@ fn requests_are_in_flight_until_they_are_told_to_be_done() {
     assert_eq!(more[19].field("retry-after"), Some("1"));
 }
 
+#[test]
+fn instances_without_redis_have_an_equal_part_each() {
+    let mut redis = Server::start();
+    let limits = shop("mode: off, profile: on_path, in_flight: 20");
+    let edges = [(); 2].map(|()| start(&redis, &limits));
+    let caps = || edges.each_ref().map(|edge| level(edge, "edge_inflight_cap"));
+    eventually(PATIENCE, TICK, "both to have a part", || {
+        caps().into_iter().sum::<Option<f64>>() == Some(20.0)
+    });
+    for _ in 0..8 {
+        assert_eq!(post(edges[0].http, "/v1/take", r#"{"limit": "shop"}"#).status, 200);
+    }
+    redis.crash();
+    eventually(PATIENCE, TICK, "half of it each", || caps() == [Some(10.0); 2]);
+}
+
 /// A limit that is read again goes on where it was, under what is said of it now.
 #[test]
 fn bounds_that_change_hold_at_once() {
@@ -537,4 +553,121 @@ fn bounds_that_change_hold_at_once() {
     });
     let admitted = edge.rate("u").status;
     assert!([200, 429].contains(&admitted));
+}
+
+/// Nobody reads what is told to instances that are not there; those that are have other limits, maybe.
+#[test]
+fn tickets_reach_instances_with_other_limits_and_nobody_else() {
+    let redis = Server::start();
+    let adaptive = "mode: off, profile: on_path, in_flight: 4";
+    let route = |name: usize| {
+        format!(
+            "{{name: r{name}, capacity: 2, refill: 9, match: {{paths: [/no]}}, adaptive: {{mode: off}}}}, "
+        )
+    };
+    let others: String = (0..12).map(route).collect();
+    let shop = shop(adaptive);
+    let many = shop.replacen('[', &format!("[{others}"), 1);
+    let (one, other) = (start(&redis, &many), start(&redis, &shop));
+    let done = |ticket: &str| {
+        post(one.http, "/v1/done", &format!(r#"{{"ticket": "{ticket}", "latencyMs": 1}}"#)).status
+    };
+    let is_known = || -> bool {
+        let fields: Vec<String> = ask(&mut redis.connection(), &format!("HKEYS {BUCKET}:loop"));
+        fields.iter().filter(|field| field.starts_with("report:")).count() == 2
+    };
+    eventually(PATIENCE, TICK, "both to report", is_known);
+    let ticket = post(other.http, "/v1/take", r#"{"limit": "shop"}"#).text("ticket");
+    eventually(PATIENCE, TICK, "it to be in flight", || {
+        level(&other, "edge_inflight") == Some(1.0)
+    });
+    for number in 0..100 {
+        assert_eq!(done(&format!("{number:016x}-1")), 202);
+    }
+    assert_eq!(done(&ticket), 202);
+    eventually(PATIENCE, TICK, "it to be done", || level(&other, "edge_inflight") == Some(0.0));
+    let keys: Vec<String> = ask(&mut redis.connection(), "KEYS @route:*:loop");
+    assert_eq!(keys.len(), 13);
+    for key in keys {
+        let fields: Vec<String> = ask(&mut redis.connection(), &format!("HKEYS {key}"));
+        assert!(fields.len() <= 8, "{key}: {fields:?}");
+    }
+}
+
+/// An instance that may not adapt hears of new settings all the same, and is not told by others.
+#[test]
+fn without_the_loop_the_settings_hold() {
+    let redis = Server::start();
+    let limits = |in_flight| shop(&format!("profile: on_path, in_flight: {in_flight}"));
+    let edge = start_with(&redis, &limits(1), &[("ADAPTIVE", "false")]);
+    let take = || post(edge.http, "/v1/take", r#"{"limit": "shop"}"#);
+    let ticket = take().text("ticket");
+    assert_eq!(take().status, 503);
+    fs::write(redis.dir().join(format!("{}.yaml", limits(1).len())), limits(3)).unwrap();
+    eventually(PATIENCE, TICK, "another place", || take().status == 200);
+    let done = |ticket: &str| {
+        post(edge.http, "/v1/done", &format!(r#"{{"ticket": "{ticket}", "latencyMs": 1}}"#)).status
+    };
+    assert_eq!(done("00000000000000aa-1"), 404);
+    assert_eq!(done(&ticket), 204);
+    assert_eq!(take().status, 200);
+}
+
+/// What the server refuses to put in force is not said to be.
+#[test]
+fn what_cannot_be_pinned_is_not_in_force() {
+    let redis = Server::start();
+    let user = "ACL SETUSER edge on >secret ~* +@all -CL.POLICY";
+    let _: String = ask(&mut redis.connection(), user);
+    let url = redis.url().replace("redis://", "redis://edge:secret@");
+    let limits = shop("mode: on, profile: on_path, in_flight: 5");
+    let edge = start_with(&redis, &limits, &[("REDIS_URL", &url)]);
+    let _load = Load::begin(&edge, || 20);
+    eventually(PATIENCE, TICK, "the loop to decide", || {
+        edge.metric("rl_decisions_total", r#"by="inner""#) > 5
+    });
+    assert_eq!(edge.logged("not put in force"), 1, "{}", edge.log());
+    let state = state(&edge);
+    assert_eq!((state["mode"].as_str(), state["is_live"].as_bool()), (Some("on"), Some(false)));
+    assert_eq!(
+        (state["bucket_size"].as_u64(), state["refill_rate"].as_str()),
+        (Some(40), Some("100"))
+    );
+    let told = ["rl_policy_live", "rl_policy_bucket_size", "edge_inflight_cap"];
+    assert_eq!(told.map(|name| level(&edge, name)), [Some(0.0), Some(40.0), Some(5.0)]);
+}
+
+/// Metrics tell what holds, when nobody decides any more and when the limit has gone.
+#[test]
+fn nothing_is_said_to_hold_that_does_not() {
+    let redis = Server::start();
+    let limits = shop("mode: on");
+    let edge = start(&redis, &limits);
+    let is_live = || level(&edge, "rl_policy_live");
+    eventually(PATIENCE, TICK, "the loop", || is_live() == Some(1.0));
+    redis::cmd("CLIENT").arg("PAUSE").arg(5_000).exec(&mut redis.connection()).unwrap();
+    eventually(PATIENCE, TICK, "it to be over", || is_live() == Some(0.0));
+    eventually(PATIENCE, TICK, "the loop again", || is_live() == Some(1.0));
+    let file = redis.dir().join(format!("{}.yaml", limits.len()));
+    fs::write(&file, shop("mode: on, profile: on_path")).unwrap();
+    let profiles = || edge.metric("rl_policy_info", r#"route="shop""#);
+    let is_on_path = || edge.metric("rl_policy_info", r#"profile="on_path""#) == 1;
+    eventually(PATIENCE, TICK, "the other profile alone", || is_on_path() && profiles() == 1);
+    fs::write(&file, "limits: []").unwrap();
+    let names = ["rl_policy_live", "rl_policy_info", "rl_shadow_bucket_size", "edge_inflight_cap"];
+    eventually(PATIENCE, TICK, "nothing to be said", || {
+        names.iter().all(|name| level(&edge, name).is_none())
+    });
+}
+
+/// A trial that is switched on while there is one begins anew.
+#[test]
+fn a_trial_begins_anew_whenever_it_is_switched_on() {
+    let redis = Server::start();
+    let edge = start(&redis, &shop("mode: canary, block: 1s"));
+    let _load = Load::begin(&edge, || 20);
+    let pairs = || level(&edge, "rl_trial_pairs");
+    eventually(PATIENCE, TICK, "pairs", || pairs().is_some_and(|pairs| pairs >= 2.0));
+    switch(&edge, "canary");
+    eventually(PATIENCE, TICK, "none", || pairs() == Some(0.0));
 }

@@ -287,6 +287,25 @@ fn everything_is_told_at_least_once_however_often_it_is_killed() {
 }
 
 #[test]
+fn what_redis_has_back_from_another_region_is_not_told() {
+    let server = Server::start();
+    let receiver = Receiver::start(fine);
+    let hooked = Hooked::to_webhook(&server, &receiver);
+    let entry = "user ann item tea rating 1 stamp 7 region eu back yes";
+    run(&mut server.connection(), &[&format!("XADD {{ratings}}:outbox * {entry}")]);
+    assert_eq!(rate(&hooked.edge, "bob", "tea", "4").status, 200);
+    eventually(PATIENCE, TICK, "what is new is told", || receiver.told() == ["bob tea"]);
+    // It is noted as done, too.
+    eventually(PATIENCE, TICK, "nothing is left", || {
+        let told: String = ask(&mut server.connection(), "HGET {ratings}:told webhook");
+        let last: Vec<(String, Vec<String>)> =
+            ask(&mut server.connection(), "XREVRANGE {ratings}:outbox + - COUNT 1");
+        told == last[0].0
+    });
+    assert_eq!((hooked.tried("delivered"), hooked.tried("unreadable")), (1, 0));
+}
+
+#[test]
 fn an_outbox_that_was_trimmed_is_told_loudly() {
     let server = Server::start();
     let receiver = Receiver::start(fine);

@@ -11,10 +11,12 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, sleep};
+use std::time::Duration;
 
 use claw_testkit::{Server, eventually, free_port};
-use common::api::{Response, get, raw, send};
+use common::api::{Response, exchange, get, raw, send};
 use common::http::Client;
+use common::relay::Relay;
 use common::{Edge, PATIENCE, TICK};
 
 /// A backend that keeps what it is sent, and answers when it may.
@@ -128,7 +130,7 @@ fn a_request_and_its_answer_are_handed_on() {
     let response = raw(
         port,
         b"PUT /a%2Fb//c?d=e%20f HTTP/1.1\r\nhost: shop.example\r\nconnection: close, x-mine\r\nx-mine: 1\r\n\
-          te: trailers\r\nupgrade: websocket\r\nx-forwarded-for: 6.6.6.6\r\nx-kept: yes\r\ncontent-length: 5\r\n\r\nhello",
+          te: trailers\r\nupgrade: websocket\r\ncookie: a=1\r\ncookie: b=2\r\nx-forwarded-for: 6.6.6.6\r\nx-kept: yes\r\ncontent-length: 5\r\n\r\nhello",
     );
     assert_eq!((response.status, response.body.as_str()), (201, "made"));
     assert_eq!(response.field("x-of-backend"), Some("1"));
@@ -138,9 +140,13 @@ fn a_request_and_its_answer_are_handed_on() {
     let heard = backend.heard().remove(0);
     assert!(heard.starts_with("PUT /a%2Fb//c?d=e%20f HTTP/1.1\r\n"), "{heard}");
     assert!(heard.ends_with("\r\n\r\nhello"), "{heard}");
-    for line in
-        ["host: shop.example", "x-kept: yes", "x-forwarded-for: 127.0.0.1", "content-length: 5"]
-    {
+    for line in [
+        "host: shop.example",
+        "x-kept: yes",
+        "cookie: a=1; b=2",
+        "x-forwarded-for: 127.0.0.1",
+        "content-length: 5",
+    ] {
         assert!(heard.contains(&format!("\r\n{line}\r\n")), "{line}: {heard}");
     }
     for name in ["x-mine", "\r\nte:", "upgrade", "6.6.6.6", "connection:"] {
@@ -278,6 +284,96 @@ fn no_more_are_in_flight_than_may_be_and_some_places_are_kept() {
     }
     assert_eq!(edge.metric("operator_rate_limited_total", "shop"), 6);
     assert_eq!(get(port, "/").status, 200, "the places are free again");
+}
+
+/// What this instance has counted: offered, admitted, rejected, completed, late.
+fn totals(redis: &Server) -> [u64; 5] {
+    let fields: std::collections::HashMap<String, String> =
+        redis::cmd("HGETALL").arg("@route:claw:shop:loop").query(&mut redis.connection()).unwrap();
+    let report = fields.iter().find(|(name, _)| name.starts_with("report:"));
+    let numbers = report.iter().flat_map(|(_, report)| report.split(' ').skip(1));
+    let numbers: Vec<u64> = numbers.take(5).map(|number| number.parse().unwrap()).collect();
+    numbers.try_into().unwrap_or_default()
+}
+
+/// Of a slow or broken body nothing is known of the backend, and the loop would learn wrongly.
+#[test]
+fn what_a_client_is_to_blame_for_is_not_counted_as_the_backends() {
+    let (redis, backend) = (Server::start(), Backend::start());
+    let file = limits(
+        &redis,
+        "limits: [{name: shop, capacity: 40, refill: 1000, adaptive: {mode: off, profile: on_path, in_flight: 9}}]",
+    );
+    let settings = [("CONFIG", file.as_str()), ("UPSTREAM_TIMEOUT", "700ms")];
+    let (_edge, port) = start(&redis, backend.port, &settings);
+    let chunked =
+        "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+    let whole = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 5\r\n\r\n";
+    // A wrong size, and nothing more: neither is answered by the backend.
+    for body in ["zz\r\n", "5\r\nhe"] {
+        let response = raw(port, format!("{chunked}{body}").as_bytes());
+        assert!(response.problem(408).contains("broke off"), "{response:?}");
+    }
+    // One that leaves, after longer than the backend may take.
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    client.write_all(format!("{whole}he").as_bytes()).unwrap();
+    sleep(Duration::from_millis(300));
+    drop(client);
+    // One that is slow: the backend is not.
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    client.write_all(format!("{whole}he").as_bytes()).unwrap();
+    sleep(Duration::from_millis(300));
+    assert_eq!(exchange(client, b"llo").status, 200);
+    eventually(PATIENCE, TICK, "all of it to be told", || totals(&redis)[3] > 0);
+    assert_eq!(totals(&redis), [4, 4, 0, 1, 0]);
+    // A backend that does not take what it is sent is slow.
+    backend.hold(true);
+    assert!(send(port, "POST", "/", &[], "hello").problem(504).contains("in time"));
+    eventually(PATIENCE, TICK, "that to be told", || totals(&redis) == [5, 5, 0, 2, 1]);
+}
+
+/// Nobody is charged for a request that finds no place, also when he is charged before that is known.
+#[test]
+fn what_finds_no_place_is_not_charged() {
+    let (redis, backend) = (Server::start(), Backend::start());
+    let relay = Relay::to(redis.port());
+    let file = limits(
+        &redis,
+        "limits:
+- {name: all, capacity: 9, refill: 1, interval: 1h}
+- {name: shop, capacity: 40, refill: 1000, adaptive: {mode: off, profile: on_path, in_flight: 1, sla: 10s}}",
+    );
+    let settings = [("CONFIG", file.as_str()), ("REDIS_URL", &relay.url())];
+    let (edge, port) = start(&redis, backend.port, &settings);
+    eventually(PATIENCE, TICK, "the instance", || edge.is_ready());
+    backend.hold(true);
+    relay.delay(Duration::from_millis(200));
+    let clients = at_once(port, vec![vec![]; 4]);
+    eventually(PATIENCE, TICK, "all but one to be refused", || {
+        clients.iter().filter(|client| client.is_finished()).count() == 3
+    });
+    relay.delay(Duration::ZERO);
+    backend.hold(false);
+    let mut statuses: Vec<u16> =
+        clients.into_iter().map(|client| client.join().unwrap().status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 503, 503, 503]);
+    let peeked: Vec<i64> = claw_testkit::ask(
+        &mut redis.connection(),
+        "CL.PEEK claw:all 0 CAPACITY 9 REFILL 1 INTERVAL 3600000",
+    );
+    assert_eq!(peeked[2], 8);
+    assert_eq!(backend.heard().len(), 1);
+    eventually(PATIENCE, TICK, "one to be counted", || totals(&redis) == [4, 1, 3, 1, 0]);
+}
+
+/// A backend that changes the protocol, which nobody has asked for, has not answered.
+#[test]
+fn another_protocol_is_no_answer() {
+    let (redis, backend) = (Server::start(), Backend::start());
+    let (_edge, port) = start(&redis, backend.port, &[]);
+    backend.answers("HTTP/1.1 101 Other\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nbytes");
+    assert!(get(port, "/").problem(502).contains("another protocol"));
 }
 
 /// Whoever is refused by a limit of his own takes nobody's place, however often he asks.

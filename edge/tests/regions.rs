@@ -223,7 +223,8 @@ fn nobody_writes_without_the_lease() {
     assert_eq!(place, "");
     let follow = |holder: &str, run_id: &str, from: &str, to: &str| {
         redis::cmd("FCALL")
-            .arg(&["claw_follow_1", "1", "{ratings}:", holder, "eu", run_id, from, to])
+            .arg(&["claw_follow_2", "1", "{ratings}:", holder, "eu", run_id, from, to])
+            .arg(&["us", "10"])
             .arg(&["ann", "tea", "1", "7", "eu"])
             .query::<Vec<u64>>(&mut server.connection())
             .map_err(|error| error.code().unwrap_or_default().to_owned())
@@ -707,6 +708,33 @@ fn a_failover_loses_only_what_nobody_but_the_old_master_knew() {
         let was_not_replicated = had.contains(&record.stamp) && !has.contains(&record.stamp);
         assert!(record.region == "eu" && was_not_replicated, "{record:?}");
     }
+}
+
+#[test]
+fn what_a_region_has_lost_and_has_back_is_told_to_those_who_had_not_heard_it() {
+    let mut servers: Vec<Server> =
+        (0..3).map(|_| Server::builder().config("save", "").start()).collect();
+    let eu = edge(&servers, 0, &[]);
+    let _us = edge(&servers, 1, &[]);
+    let ap = edge(&servers, 2, &[]);
+    assert_eq!(rate(&eu, "ann", "tea", "4").status, 200);
+    assert_eq!(rate(&eu, "bob", "tea", "4").status, 200);
+    await_equal(&servers);
+    run(&mut servers[0].connection(), &["SAVE"]);
+    drop(ap);
+    assert_eq!(rate(&eu, "ann", "tea", "2").status, 200);
+    assert_eq!(send(eu.http, "DELETE", "/users/bob", &[], "").status, 204);
+    await_equal(&servers[..2]);
+    // As a replica that lagged behind.
+    drop(eu);
+    let server = servers.remove(0).kill_9().start();
+    servers.insert(0, server);
+    assert_eq!(fields(&mut servers[0].connection(), "{ratings}:item:tea")["count"], "2");
+    let _eu = edge(&servers, 0, &[]);
+    await_equal(&servers[..2]);
+    let _ap = edge(&servers, 2, &[]);
+    let held = await_equal(&servers);
+    assert_eq!(held["{ratings}:item:tea"]["sum"], "2000000");
 }
 
 // Figures for docs/edge/regions.md: `make bench-ratings`.

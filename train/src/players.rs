@@ -1,9 +1,8 @@
 //! Whoever can play a run: the controller that ships, and what it is compared with.
 
 use crate::world::Decide;
-use claw_adapt::drain::{Drain, Parameters};
 use claw_adapt::policy::Aim;
-use claw_adapt::{Bounds, Controller, Mode, Observation, Policy};
+use claw_adapt::{Bounds, BoundsError, Controller, Mode, Observation, Policy};
 
 const TICK_S: f64 = 0.1;
 
@@ -20,21 +19,20 @@ pub enum Player {
     Gradient2,
     /// After Breakwater: credits by queueing delay.
     Breakwater,
-    /// The inner loop, of parameters that are being searched.
-    Searched(Parameters),
 }
 
 impl Player {
-    pub fn seat(&self, bounds: Bounds) -> Option<Box<dyn Decide>> {
-        let rival = |rule| Some(Box::new(Rival::new(rule, bounds)) as Box<dyn Decide>);
+    /// # Errors
+    /// When the bounds are none.
+    pub fn seat(&self, bounds: Bounds) -> Result<Box<dyn Decide>, BoundsError> {
+        let rival = |rule| Ok(Box::new(Rival::new(rule, bounds)) as Box<dyn Decide>);
         match self {
-            Self::Shipped(mode) => Some(Box::new(Controller::new(mode.clone(), bounds).ok()?)),
+            Self::Shipped(mode) => Ok(Box::new(Controller::new(mode.clone(), bounds)?)),
             Self::Static => rival(Rule::Static),
             Self::Aimd => rival(Rule::Aimd),
             Self::Little => rival(Rule::Little),
             Self::Gradient2 => rival(Rule::Gradient2),
             Self::Breakwater => rival(Rule::Breakwater),
-            Self::Searched(p) => rival(Rule::Drain(Box::new(Drain::new(*p, &bounds)))),
         }
     }
 }
@@ -54,12 +52,10 @@ enum Rule {
     Little,
     Gradient2,
     Breakwater,
-    Drain(Box<Drain>),
 }
 
 struct Rival {
     rule: Rule,
-    bounds: Bounds,
     nominal: f64,
     sla: f64,
     min: f64,
@@ -80,7 +76,7 @@ impl Rival {
         };
         let latency = matches!(rule, Rule::Breakwater).then_some(0.1 * sla);
         let (min, max) = (bounds.min_micros as f64 / 1e6, bounds.max_micros as f64 / 1e6);
-        Self { rule, bounds, nominal, sla, min, max, level, latency }
+        Self { rule, nominal, sla, min, max, level, latency }
     }
 
     fn of_rate(&self, rate: f64, seconds: f64) -> Aim {
@@ -153,7 +149,6 @@ impl Rival {
                 }
                 self.of_level()
             }
-            Rule::Drain(drain) => drain.tick(TICK_S, rate, seen, &self.bounds),
         }
     }
 }

@@ -2,9 +2,11 @@
 //! Adam. By hand, for two networks of 1,500 weights.
 
 use crate::parallel;
+use crate::play::{Failure, each, in_turn, play};
 use crate::players::Player;
 use crate::rng::Rng;
 use crate::scenario::{Family, Scenario};
+use crate::seeds::{CHOOSING, OF_A_TRAINING, TRAININGS};
 use crate::stats::mean;
 use crate::world::{Decide, Score, Share, run};
 use claw_adapt::network::{HIDDEN, INPUTS, Network, OUTPUTS, SATURATED, WEIGHTS, squash};
@@ -19,8 +21,8 @@ const TRACE_DECAY: f32 = 0.95;
 const CLIP: f32 = 0.2;
 const ENTROPY: f32 = 0.002;
 
-/// Seeds of training are below this for all but a few seeds; the best network is chosen on those from here.
-const CHOOSING: u64 = 500_000;
+/// More would see the scenarios of another training seed.
+pub const MOST_ITERATIONS: usize = OF_A_TRAINING as usize / EPISODES;
 
 type Gradient = [f32; WEIGHTS];
 
@@ -192,6 +194,7 @@ fn weights(settings: &Settings, network: &Network) -> Weights {
     let Settings { corrects, seed, iterations, .. } = settings;
     Weights {
         corrects: *corrects,
+        parameters: corrects.parameters(),
         seed: *seed,
         command: format!("claw-train train {} {seed} {iterations}", corrects.name()),
         network: network.clone(),
@@ -204,15 +207,15 @@ fn episode(
     policy: &Network,
     value: &Network,
     log_spread: [f32; OUTPUTS],
-) -> Vec<Decision> {
-    let families = families(settings.corrects);
-    let seed = settings.seed % 20 * 20_000 + nth as u64;
-    let scenario = Scenario::new(families[nth % families.len()], seed);
+) -> Result<Vec<Decision>, Failure> {
+    let first = settings.seed % TRAININGS * OF_A_TRAINING;
+    let (family, seed) = in_turn(families(settings.corrects), first, nth);
+    let scenario = Scenario::new(family, seed);
     let mode = Mode::Learned(Box::new(weights(settings, policy)));
-    let Ok(controller) = Controller::new(mode, scenario.bounds()) else { return vec![] };
+    let controller = Controller::new(mode, scenario.bounds())?;
     let mut explorer =
         Explorer { controller, value, log_spread, rng: Rng::new(!seed), decisions: vec![] };
-    run(&scenario, &mut explorer, Share::Alike);
+    run(&scenario, &mut explorer, Share::Alike)?;
     let mut decisions = explorer.decisions;
     let mut next_value = decisions.last().map_or(0.0, |last| last.value);
     let mut advantage = 0.0;
@@ -221,11 +224,14 @@ fn episode(
         advantage = surprise + DISCOUNT * TRACE_DECAY * advantage;
         (decision.advantage, next_value) = (advantage, decision.value);
     }
-    decisions
+    Ok(decisions)
 }
 
 /// The network that did best where it was not trained, and its J there.
-pub fn train(settings: &Settings) -> (Weights, f64) {
+///
+/// # Errors
+/// When there was no run of a scenario.
+pub fn train(settings: &Settings) -> Result<(Weights, f64), Failure> {
     let mut rng = Rng::new(settings.seed ^ 0x77);
     let mut policy = random(&mut rng, 0.01);
     let mut value = random(&mut rng, 0.1);
@@ -234,12 +240,11 @@ pub fn train(settings: &Settings) -> (Weights, f64) {
     let mut best = (weights(settings, &policy), f64::MIN);
     for iteration in 0..settings.iterations {
         let rate = 5e-4 * (1.0 - iteration as f32 / settings.iterations as f32).max(0.1);
-        let decisions: Vec<Decision> = parallel::map(EPISODES, settings.threads, |k| {
+        let episodes = parallel::map(EPISODES, settings.threads, |k| {
             episode(settings, iteration * EPISODES + k, &policy, &value, log_spread)
-        })
-        .into_iter()
-        .flatten()
-        .collect();
+        });
+        let episodes = episodes.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let decisions: Vec<Decision> = episodes.into_iter().flatten().collect();
         let count = decisions.len() as f64;
         let middle = decisions.iter().map(|d| f64::from(d.advantage)).sum::<f64>() / count;
         let square =
@@ -290,37 +295,13 @@ pub fn train(settings: &Settings) -> (Weights, f64) {
         if iteration % 10 == 9 || iteration + 1 == settings.iterations {
             let weights = weights(settings, &policy);
             let player = Player::Shipped(Mode::Learned(Box::new(weights.clone())));
-            let scores = play(
-                &player,
-                families(settings.corrects),
-                CHOOSING..CHOOSING + 4,
-                settings.threads,
-                Share::Alike,
-            );
+            let all = each(families(settings.corrects), CHOOSING..CHOOSING + 4);
+            let scores = play(&player, &all, settings.threads, Share::Alike)?;
             let j = mean(&scores.iter().map(Score::j).collect::<Vec<_>>());
             if j > best.1 {
                 best = (weights, j);
             }
         }
     }
-    best
-}
-
-/// One run of each family with each seed, family by family.
-pub fn play(
-    player: &Player,
-    families: &[Family],
-    seeds: std::ops::Range<u64>,
-    threads: usize,
-    share: Share,
-) -> Vec<Score> {
-    let all: Vec<(Family, u64)> =
-        families.iter().flat_map(|family| seeds.clone().map(|seed| (*family, seed))).collect();
-    parallel::map(all.len(), threads, |k| {
-        let (family, seed) = all[k];
-        let scenario = Scenario::new(family, seed);
-        player
-            .seat(scenario.bounds())
-            .map_or_else(Score::default, |mut seat| run(&scenario, seat.as_mut(), share))
-    })
+    Ok(best)
 }

@@ -28,6 +28,19 @@ pub enum Family {
 }
 
 impl Family {
+    pub const ALL: [Self; 11] = [
+        Self::Home,
+        Self::Other,
+        Self::WrongNominal,
+        Self::Steps,
+        Self::Degrade,
+        Self::Tail,
+        Self::Small,
+        Self::Telemetry,
+        Self::Stall,
+        Self::RetryStorm,
+        Self::Lag,
+    ];
     pub const TRAINED: [Self; 7] = [
         Self::Home,
         Self::Other,

@@ -3,6 +3,8 @@
 use crate::scenario::{DURATION_S, Scenario, WARM_S};
 use claw_adapt::{Observation, Policy, TICK_US};
 use claw_core::bucket::{Bucket, Demand, Weight};
+use claw_core::policy::PolicyError;
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
@@ -39,15 +41,23 @@ pub struct Score {
 }
 
 impl Score {
+    /// Requests done within the SLA.
+    pub fn done(&self) -> f64 {
+        self.good[0] + self.good[1]
+    }
+    /// Requests that an oracle without a queue would have done.
+    pub fn possible(&self) -> f64 {
+        self.ideal[0] + self.ideal[1]
+    }
     pub fn goodput(&self) -> f64 {
-        (self.good[0] + self.good[1]) / (self.ideal[0] + self.ideal[1])
+        self.done() / self.possible()
     }
     pub fn late(&self) -> f64 {
-        self.late / (self.good[0] + self.good[1] + self.late).max(1.0)
+        self.late / (self.done() + self.late).max(1.0)
     }
     /// What is maximised: late work costs half of what good work brings.
     pub fn j(&self) -> f64 {
-        (self.good[0] + self.good[1] - 0.5 * self.late) / (self.ideal[0] + self.ideal[1])
+        (self.done() - 0.5 * self.late) / self.possible()
     }
     pub fn weighted(&self) -> f64 {
         let weigh = |of: [f64; 2]| PREMIUM_WEIGHT * of[0] + of[1];
@@ -75,7 +85,11 @@ fn seconds(ns: u64) -> f64 {
 struct World<'a> {
     scenario: &'a Scenario,
     share: Share,
+    /// The bucket of all regions together.
+    above: Option<&'a RefCell<Bucket>>,
     arrivals: Vec<(f64, bool)>,
+    arrived: usize,
+    ticks_at: u64,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     pushed: u64,
     policy: Policy,
@@ -89,7 +103,7 @@ struct World<'a> {
     /// Done in the SLA and later in this tick, as nobody but the simulation knows.
     true_good: f64,
     true_late: f64,
-    score: Score,
+    trace: Trace,
 }
 
 #[derive(Default)]
@@ -99,50 +113,111 @@ struct Counts {
     late: f64,
 }
 
+/// What a run was like, tick by tick.
+#[derive(Default)]
+pub struct Trace {
+    pub score: Score,
+    /// Requests that were admitted.
+    pub admitted: Vec<f64>,
+    /// Requests per second that were decided.
+    pub rates: Vec<f64>,
+}
+
 /// Runs a scenario under whoever decides.
-pub fn run(scenario: &Scenario, decide: &mut dyn Decide, share: Share) -> Score {
-    let policy = decide.start();
-    let Ok(in_bucket) = policy.to_bucket() else { return Score::default() };
-    let mut world = World {
-        scenario,
-        share,
-        arrivals: scenario.arrivals(),
-        events: BinaryHeap::new(),
-        pushed: 0,
-        policy,
-        bucket: Bucket::full(in_bucket, Weight::ONE, 0),
-        queue: VecDeque::new(),
-        busy: 0,
-        in_flight: 0,
-        tick: Counts::default(),
-        latencies: vec![],
-        last: [scenario.sla * 0.1; 4],
-        true_good: 0.0,
-        true_late: 0.0,
-        score: Score::default(),
-    };
-    world.score.ideal = world.ideal();
-    let mut next = 0;
-    let mut tick = TICK_US * 1_000;
-    let end = ns(DURATION_S);
+///
+/// # Errors
+/// When no bucket can have the policy to begin with.
+pub fn run(
+    scenario: &Scenario,
+    decide: &mut dyn Decide,
+    share: Share,
+) -> Result<Score, PolicyError> {
+    let mut world = World::new(scenario, decide.start(), share, None)?;
+    while let Some(now) = world.next() {
+        world.go(now, decide);
+    }
+    decide.reward(0.0);
+    Ok(world.trace.score)
+}
+
+/// Runs regions beside each other, each with its own backend and whoever decides there; each request takes
+/// from the region's bucket and from the one above them, or from neither.
+///
+/// # Errors
+/// When no bucket can have the policy to begin with.
+pub fn run_beside(
+    regions: &mut [(&Scenario, Box<dyn Decide>)],
+    above: Option<Bucket>,
+) -> Result<Vec<Trace>, PolicyError> {
+    let above = above.map(RefCell::new);
+    let mut worlds: Vec<World> = regions
+        .iter_mut()
+        .map(|(scenario, decide)| {
+            World::new(scenario, decide.start(), Share::Alike, above.as_ref())
+        })
+        .collect::<Result<_, _>>()?;
     loop {
-        let arrival = world.arrivals.get(next).map_or(u64::MAX, |a| ns(a.0));
-        let event = world.events.peek().map_or(u64::MAX, |Reverse((t, ..))| *t);
-        let now = arrival.min(event).min(tick);
-        if now > end {
-            decide.reward(0.0);
-            return world.score;
+        let next = worlds.iter().enumerate().filter_map(|(nth, it)| Some((it.next()?, nth))).min();
+        let Some((now, nth)) = next else { break };
+        worlds[nth].go(now, regions[nth].1.as_mut());
+    }
+    Ok(worlds.into_iter().map(|it| it.trace).collect())
+}
+
+impl<'a> World<'a> {
+    fn new(
+        scenario: &'a Scenario,
+        policy: Policy,
+        share: Share,
+        above: Option<&'a RefCell<Bucket>>,
+    ) -> Result<Self, PolicyError> {
+        let mut world = Self {
+            scenario,
+            share,
+            above,
+            arrivals: scenario.arrivals(),
+            arrived: 0,
+            ticks_at: TICK_US * 1_000,
+            events: BinaryHeap::new(),
+            pushed: 0,
+            policy,
+            bucket: Bucket::full(policy.to_bucket()?, Weight::ONE, 0),
+            queue: VecDeque::new(),
+            busy: 0,
+            in_flight: 0,
+            tick: Counts::default(),
+            latencies: vec![],
+            last: [scenario.sla * 0.1; 4],
+            true_good: 0.0,
+            true_late: 0.0,
+            trace: Trace::default(),
+        };
+        world.trace.score.ideal = world.ideal();
+        Ok(world)
+    }
+
+    fn arrival(&self) -> u64 {
+        self.arrivals.get(self.arrived).map_or(u64::MAX, |arrival| ns(arrival.0))
+    }
+
+    /// The moment at which something happens, until the end.
+    fn next(&self) -> Option<u64> {
+        let event = self.events.peek().map_or(u64::MAX, |Reverse((t, ..))| *t);
+        Some(self.arrival().min(event).min(self.ticks_at)).filter(|now| *now <= ns(DURATION_S))
+    }
+
+    /// Lets happen what does at [`Self::next`].
+    fn go(&mut self, now: u64, decide: &mut dyn Decide) {
+        if now == self.ticks_at {
+            self.decide(now, decide);
+            self.ticks_at += TICK_US * 1_000;
+        } else if now == self.arrival() {
+            self.ask(now, self.arrived as u32, 0);
+            self.arrived += 1;
+        } else if let Some(Reverse((_, _, event))) = self.events.pop() {
+            self.happen(now, event);
         }
-        if now == tick {
-            world.decide(now, decide);
-            tick += TICK_US * 1_000;
-        } else if now == arrival {
-            world.ask(now, next as u32, 0);
-            next += 1;
-        } else if let Some(Reverse((_, _, event))) = world.events.pop() {
-            world.happen(now, event);
-        }
-        world.serve(now);
+        self.serve(now);
     }
 }
 
@@ -208,10 +283,12 @@ impl World<'_> {
             policy,
         };
         let most = self.scenario.usual_capacity() * TICK_S;
+        self.trace.admitted.push(admitted);
         decide.reward((self.true_good - 0.5 * self.true_late) / most);
         (self.true_good, self.true_late) = (0.0, 0.0);
         self.latencies.clear();
         let Policy { refill_micros, capacity, in_flight } = decide.step(now / 1_000, &seen);
+        self.trace.rates.push(refill_micros as f64 / 1e6);
         let apply =
             Event::Apply { policy: (refill_micros, capacity, in_flight.unwrap_or(u64::MAX)) };
         if self.scenario.policy_delay > 0.0 {
@@ -234,7 +311,17 @@ impl World<'_> {
         self.bucket.advance(us);
         let keep = (keep * self.policy.capacity as f64).round() as u64;
         let demand = Demand { tokens: 1, partial: false, keep };
-        if has_slot && has_room && self.bucket.take(demand, us).taken == 1 {
+        let mut bucket = self.bucket;
+        let is_taken = has_slot
+            && has_room
+            && bucket.take(demand, us).taken == 1
+            && self.above.is_none_or(|above| {
+                let mut above = above.borrow_mut();
+                above.advance(us);
+                above.take(Demand::all(1), us).taken == 1
+            });
+        if is_taken {
+            self.bucket = bucket;
             self.tick.admitted += 1.0;
             self.in_flight += 1;
             self.queue.push_back((request, attempt, now));
@@ -273,6 +360,7 @@ impl World<'_> {
                 let in_flight = (cap < u64::MAX).then_some(cap);
                 self.policy = Policy { refill_micros, capacity, in_flight };
                 self.bucket.advance(now / 1_000);
+                // What was decided is within the operator's bounds, so a bucket can have it.
                 if let Ok(policy) = self.policy.to_bucket() {
                     self.bucket.switch(policy);
                 }
@@ -285,10 +373,10 @@ impl World<'_> {
                 if seconds(latency) <= self.scenario.sla {
                     self.true_good += 1.0;
                     let class = self.class(request);
-                    self.score.good[class] += scored;
+                    self.trace.score.good[class] += scored;
                 } else {
                     self.true_late += 1.0;
-                    self.score.late += scored;
+                    self.trace.score.late += scored;
                     if seconds(latency) > (5.0 * self.scenario.sla).max(1.0) {
                         self.ask_again(now, request, attempt);
                     }

@@ -96,18 +96,23 @@ impl Decision {
     pub fn policy_of(&self, instance: &str, fallback: Policy) -> Policy {
         let policy = if self.is_live { self.policy } else { fallback };
         let part = self.parts.iter().find(|(name, _)| name == instance).map(|(_, cap)| *cap);
-        Policy {
-            in_flight: policy.in_flight.map(|cap| part.map_or(cap, |part| part.min(cap))),
-            ..policy
-        }
+        // Who decided may be told by its settings that there is no cap. Whoever has one keeps it.
+        let in_flight = fallback.in_flight.map(|own| {
+            let cap = policy.in_flight.unwrap_or(own);
+            part.map_or(cap, |part| part.min(cap))
+        });
+        Policy { in_flight, ..policy }
     }
 }
 
-/// Shares `total` among instances by their `weights`: all of it, but at least one for each.
+/// Shares `total` among instances: a quarter of it equally, so that one that had nothing to do can begin,
+/// the rest by their `weights`; at least one for each.
 #[must_use]
 pub fn parts(total: u64, weights: &[(String, u64)]) -> Vec<(String, u64)> {
-    // An instance that has just begun, or had nothing to do, has to be able to begin.
-    let weight = |(_, weight): &(String, u64)| u128::from(*weight).saturating_add(1);
+    let sum = weights.iter().map(|(_, weight)| u128::from(*weight)).fold(0, u128::saturating_add);
+    let count = u128::try_from(weights.len()).unwrap_or(u128::MAX).max(1);
+    let base = sum.div_euclid(count.saturating_mul(3)).saturating_add(1);
+    let weight = |(_, weight): &(String, u64)| u128::from(*weight).saturating_add(base);
     let all = weights.iter().map(weight).fold(0, u128::saturating_add);
     let (mut sum, mut given) = (0_u128, 0_u64);
     weights
@@ -164,7 +169,10 @@ mod tests {
         let shadow = decision(false, Some(12), &[("a", 30), ("b", 10)]);
         assert_eq!(shadow.policy_of("b", LIMIT), Policy { in_flight: Some(10), ..LIMIT });
         let free = decision(true, None, &[]);
-        assert_eq!(free.policy_of("a", LIMIT), free.policy);
+        assert_eq!(free.policy_of("a", LIMIT), Policy { in_flight: Some(40), ..free.policy });
+        let uncapped = Policy { in_flight: None, ..LIMIT };
+        assert_eq!(free.policy_of("a", uncapped), free.policy);
+        assert_eq!(live.policy_of("a", uncapped), Policy { in_flight: None, ..live.policy });
         for (now, holds) in [(9_000, true), (11_500, true), (11_501, false), (6_499, false)] {
             assert_eq!(free.holds(now), holds, "{now}");
         }
@@ -180,9 +188,11 @@ mod tests {
             let count = weights.len() as u64;
             prop_assert!(parts.iter().all(|(_, part)| *part >= 1));
             prop_assert!(sum >= total && sum <= total + count, "{sum} of {total}");
-            let all: u64 = weights.iter().map(|weight| weight + 1).sum();
+            let base = weights.iter().sum::<u64>() / (3 * count) + 1;
+            let all: u64 = weights.iter().map(|weight| weight + base).sum();
             for ((_, part), weight) in parts.iter().zip(&weights) {
-                let fair = total as f64 * (weight + 1) as f64 / all as f64;
+                let fair = total as f64 * (weight + base) as f64 / all as f64;
+                prop_assert!(fair >= 0.2 * (total / count) as f64, "somebody has next to nothing: {fair}");
                 prop_assert!((*part as f64 - fair).abs() <= 1.0 + count as f64, "{part} {fair}");
             }
         }

@@ -168,13 +168,25 @@ impl Lead {
             }
         };
         self.in_force = if is_live { policy } else { fallback };
-        let weights: Vec<(String, u64)> =
-            self.known.iter().map(|(name, known)| (name.clone(), known.weight)).collect();
-        let parts = self.in_force.in_flight.map_or(Vec::new(), |cap| parts(cap, &weights));
         let at_ms = standing.now_ms;
         let decided = (mode != Mode::Off).then_some(policy);
-        let decision = Decision { at_ms, mode, is_live, by, policy: self.in_force, parts };
+        let (policy, parts) = (self.in_force, self.parts());
+        let decision = Decision { at_ms, mode, is_live, by, policy, parts };
         Step { decision, decided, network, trial }
+    }
+
+    /// What holds in place of a decision that could not be put in force.
+    pub fn without_force(&mut self, decision: &Decision) -> Decision {
+        self.in_force = self.settings.bounds.fallback;
+        let (policy, parts) = (self.in_force, self.parts());
+        Decision { is_live: false, policy, parts, ..decision.clone() }
+    }
+
+    /// What each instance may have in flight of what is in force.
+    fn parts(&self) -> Vec<(String, u64)> {
+        let weight = |(name, known): (&String, &Known)| (name.clone(), known.weight);
+        let weights: Vec<(String, u64)> = self.known.iter().map(weight).collect();
+        self.in_force.in_flight.map_or(Vec::new(), |cap| parts(cap, &weights))
     }
 
     /// What all instances have seen since the tick before. Of one that was not known, nothing: it may

@@ -12,10 +12,12 @@ local leads = holder == me or till <= now or till > now + lease
 if leads then redis.call('HSET', key, 'leader', me .. ' ' .. now + lease) end
 redis.call('HSET', key, 'report:' .. me, now .. ' ' .. ARGV[5])
 for place = 6, #ARGV, 2 do
-  local field = 'done:' .. ARGV[place]
-  local before = redis.call('HGET', key, field) or ''
-  -- One that has gone asks for it no more.
-  if #before < 65536 then redis.call('HSET', key, field, before .. ARGV[place + 1]) end
+  -- One that has gone, or never was here, asks for nothing.
+  if redis.call('HEXISTS', key, 'report:' .. ARGV[place]) == 1 then
+    local field = 'done:' .. ARGV[place]
+    local before = redis.call('HGET', key, field) or ''
+    if #before < 65536 then redis.call('HSET', key, field, before .. ARGV[place + 1]) end
+  end
 end
 local done = redis.call('HGET', key, 'done:' .. me)
 if done then redis.call('HDEL', key, 'done:' .. me) end

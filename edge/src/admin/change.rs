@@ -411,6 +411,7 @@ pub fn in_words(fault: &Fault) -> String {
         Fault::Connection(_) => "the server cannot be reached".to_owned(),
         Fault::Refused { text, .. } => format!("the server refuses: {text}"),
         Fault::CircuitOpen => "the server has not answered of late, and is not asked".to_owned(),
+        Fault::Overloaded => "this service has more to do than it can".to_owned(),
         Fault::QueueFull => "too many requests wait for the server".to_owned(),
     }
 }

@@ -66,7 +66,7 @@ pub fn look(app: &App, wanted: &[Wanted]) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Takes the places of a request that has passed. Where others have been quicker, what was charged
+/// Takes the places of a request that has passed, which is let through then. Where others have been quicker, what was charged
 /// is given back.
 ///
 /// # Errors
@@ -77,13 +77,14 @@ pub async fn enter(app: &App, wanted: &[Wanted], verdict: &Verdict) -> Result<Ve
         let Some(adaptive) = on_path(limit) else { continue };
         let Some(slot) = adaptive.meter.enter(*kept) else {
             drop(places);
-            adaptive.meter.turn_away();
+            adaptive.meter.reject();
             give_back(app, verdict).await;
             return Err(busy(app, limit));
         };
         let sla = Duration::from_micros(adaptive.settings.bounds.sla_us);
         places.push(Place { slot, limit: limit.name.clone(), sla });
     }
+    verdict.admit();
     Ok(places)
 }
 

@@ -3,6 +3,7 @@
 //! there, and how long each of them takes.
 
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -104,16 +105,24 @@ pub async fn hand_on(
         (charges, wanted)
     };
     places::look(app, &wanted)?;
-    let verdict = app.redis.decide(Plan::new(charges)).await;
+    let verdict = app.redis.charge(Plan::new(charges), app.redis.deadline()).await;
     if !verdict.allowed {
         return Ok(limited::respond(app, &verdict, ()));
     }
     let places = places::enter(app, &wanted, &verdict).await?;
     let patience = app.service.config.upstream_timeout;
-    let request = outgoing(app, upstream, peer, request)?;
-    let mut flight = Flight { places, begin: Instant::now(), app: app.clone(), is_told: false };
+    let (request, sender) = Sending::watch(outgoing(app, upstream, peer, request)?);
+    let mut flight =
+        Flight { places, begin: Instant::now(), sender, app: app.clone(), is_told: false };
     let answer = match timeout(patience, upstream.client.request(request)).await {
         Ok(Ok(answer)) => answer,
+        Ok(Err(_)) | Err(_) if flight.sender().is_at_fault() => {
+            flight.is_told = true;
+            return Err(Problem::wrong(
+                StatusCode::REQUEST_TIMEOUT,
+                "the body of the request broke off, or did not come in time",
+            ));
+        }
         Ok(Err(error)) => {
             tracing::debug!(%error, "the backend did not answer");
             flight.tell(true);
@@ -128,7 +137,13 @@ pub async fn hand_on(
             return Err(Problem::upstream(StatusCode::GATEWAY_TIMEOUT, detail));
         }
     };
-    flight.tell(answer.status().is_server_error());
+    // Nobody asked it to speak another protocol.
+    let is_lost = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+    flight.tell(is_lost || answer.status().is_server_error());
+    if is_lost {
+        let detail = "the backend wants to speak another protocol";
+        return Err(Problem::upstream(StatusCode::BAD_GATEWAY, detail));
+    }
     let (mut head, body) = answer.into_parts();
     without_hops(&mut head.headers);
     // HTTP/1.0 of a backend is not that of this service.
@@ -161,6 +176,7 @@ fn outgoing(
     if let Some(host) = host {
         headers.insert(header::HOST, host);
     }
+    one_cookie(headers);
     let is_trusted = app.service.config.trusted_proxies.iter().any(|it| it.contains(peer.0));
     let before = headers.get_all(FORWARDED_FOR).iter().filter(|_| is_trusted);
     let mut chain = before.filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(", ");
@@ -172,6 +188,18 @@ fn outgoing(
         headers.insert(FORWARDED_FOR, chain);
     }
     Ok(request)
+}
+
+/// Puts cookies together, which HTTP/2 may send apart: many servers read but one field (RFC 9113,
+/// 8.2.3).
+fn one_cookie(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> =
+        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(cookie) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, cookie);
+    }
 }
 
 /// Removes what concerns one connection alone.
@@ -188,18 +216,103 @@ fn without_hops(headers: &mut HeaderMap) {
     }
 }
 
+/// What a client has let the backend wait for.
+#[derive(Debug, Default)]
+struct Sender {
+    /// Since when more of the body is waited for.
+    since: Option<Instant>,
+    /// For how long all together, before that.
+    waited: Duration,
+    is_broken: bool,
+}
+
+impl Sender {
+    /// Whether what is lacking for an answer is the client's to send.
+    fn is_at_fault(&self) -> bool {
+        self.is_broken || self.since.is_some()
+    }
+
+    fn waited(&self) -> Duration {
+        self.waited.saturating_add(self.since.map_or(Duration::ZERO, |since| since.elapsed()))
+    }
+}
+
+/// The request's body, on its way. How long a client takes to send it says nothing of the backend.
+struct Sending {
+    body: Body,
+    sender: Arc<Mutex<Sender>>,
+}
+
+impl Sending {
+    fn watch(request: Request) -> (Request, Arc<Mutex<Sender>>) {
+        let sender = Arc::<Mutex<Sender>>::default();
+        let watched = request.map(|body| match body.is_end_stream() {
+            true => body,
+            false => Body::new(Self { body, sender: Arc::clone(&sender) }),
+        });
+        (watched, sender)
+    }
+}
+
+impl HttpBody for Sending {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        let mut sender = locked(&self.sender);
+        match &frame {
+            Poll::Pending => {
+                sender.since.get_or_insert_with(Instant::now);
+            }
+            Poll::Ready(frame) => {
+                sender.waited = sender.waited();
+                sender.since = None;
+                sender.is_broken |= matches!(frame, Some(Err(_)));
+            }
+        }
+        drop(sender);
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn locked(sender: &Mutex<Sender>) -> MutexGuard<'_, Sender> {
+    sender.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A request that the backend has.
 struct Flight {
     places: Vec<Place>,
     begin: Instant,
+    sender: Arc<Mutex<Sender>>,
     app: App,
     is_told: bool,
 }
 
 impl Flight {
+    fn sender(&self) -> MutexGuard<'_, Sender> {
+        locked(&self.sender)
+    }
+
+    /// How long the backend has taken until now.
+    fn took(&self) -> Duration {
+        self.begin.elapsed().saturating_sub(self.sender().waited())
+    }
+
     /// The backend has answered, or failed to.
     fn tell(&mut self, has_failed: bool) {
-        let took = self.begin.elapsed();
+        let took = self.took();
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         for Place { slot, limit, sla } in &self.places {
             slot.meter().complete(us, has_failed || took > *sla);
@@ -212,7 +325,7 @@ impl Flight {
 impl Drop for Flight {
     /// Who asked has gone before there was an answer. That it took too long by then is known.
     fn drop(&mut self) {
-        if !self.is_told && self.places.iter().any(|place| self.begin.elapsed() > place.sla) {
+        if !self.is_told && self.places.iter().any(|place| self.took() > place.sla) {
             self.tell(true);
         }
     }

@@ -136,7 +136,7 @@ pub async fn take(State(app): State<App>, request: Request) -> Result<Response, 
         return Err(places::busy(&app, &charge.limit));
     }
     places::look(&app, &wanted)?;
-    let verdict = app.redis.decide(Plan::new(vec![charge])).await;
+    let verdict = app.redis.charge(Plan::new(vec![charge]), app.redis.deadline()).await;
     if !verdict.allowed {
         return Ok(decided(&app, &verdict, None));
     }
@@ -158,7 +158,7 @@ pub async fn done(State(app): State<App>, request: Request) -> Result<StatusCode
         Told::Passed => Ok(StatusCode::ACCEPTED),
         Told::Unknown => Err(Problem::wrong(
             StatusCode::NOT_FOUND,
-            "this request is not in flight: it was done before, or is older than a minute",
+            "this request is not in flight here: it was done before, or is older than a minute",
         )),
         Told::Unreadable => Err(Problem::invalid("ticket: this is none")),
         Told::TooMany => Err(Problem::unavailable("too many tickets are of other instances")),

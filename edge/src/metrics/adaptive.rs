@@ -112,6 +112,30 @@ pub struct AdaptiveMetrics {
     pub latency: Family<RouteName, Histogram>,
 }
 
+impl AdaptiveMetrics {
+    /// Says no more how a limit stands that is no more. What was counted of it stays.
+    pub fn forget(&self, route: &RouteName) {
+        for gauge in [
+            &self.bucket_size,
+            &self.mode,
+            &self.live,
+            &self.leader,
+            &self.trial_pairs,
+            &self.trial_verdict,
+            &self.in_flight,
+            &self.in_flight_cap,
+        ] {
+            gauge.remove(route);
+        }
+        self.refill_rate.remove(route);
+        for of in ["loop", "network"] {
+            let label = Shadow { route: route.route.clone(), of };
+            self.shadow_bucket_size.remove(&label);
+            self.shadow_refill_rate.remove(&label);
+        }
+    }
+}
+
 impl Default for AdaptiveMetrics {
     fn default() -> Self {
         let mut metrics = Self {

@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Fault {
     /// Why there was no answer: `deadline`, `connection`, `refused`, `circuit_open`,
-    /// `queue_full`.
+    /// `queue_full`, `overloaded`.
     pub kind: &'static str,
 }
 

@@ -17,6 +17,7 @@ use super::lease::Lease;
 use super::library::{Library, ROOT, function};
 use super::peers::Peer;
 use super::record::{Entry, OUTBOX, Raw};
+use crate::config::Config;
 use crate::metrics::ratings::{PeerName, RatingMetrics};
 use crate::redis::Fault;
 use crate::redis::health::Told;
@@ -44,6 +45,10 @@ pub struct Follower {
     library: Library,
     lease: Arc<Lease>,
     metrics: RatingMetrics,
+    /// The own region.
+    region: String,
+    /// How long its outbox may be.
+    outbox: u64,
 }
 
 /// Where a peer's outbox was read up to.
@@ -57,8 +62,15 @@ struct Place {
 impl Follower {
     /// For one peer, on behalf of whoever holds the lease.
     #[must_use]
-    pub fn new(peer: Peer, library: Library, lease: Arc<Lease>, metrics: RatingMetrics) -> Self {
-        Self { peer, library, lease, metrics }
+    pub fn new(
+        peer: Peer,
+        library: Library,
+        lease: Arc<Lease>,
+        metrics: RatingMetrics,
+        config: &Config,
+    ) -> Self {
+        let (region, outbox) = (config.region.clone(), config.ratings_outbox);
+        Self { peer, library, lease, metrics, region, outbox }
     }
 
     /// Follows the peer for ever. It may be dropped at any moment: nothing is known that is not
@@ -202,8 +214,9 @@ impl Follower {
         if !self.lease.holds() {
             return Err(Fault::Deadline);
         }
-        let mut command = function("claw_follow_1", &[ROOT.to_owned()]);
+        let mut command = function("claw_follow_2", &[ROOT.to_owned()]);
         command.arg(self.lease.holder()).arg(&self.peer.name).arg(run).arg(from).arg(to);
+        command.arg(&self.region).arg(self.outbox);
         for Raw(words) in records {
             for word in words {
                 command.arg(word);

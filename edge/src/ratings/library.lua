@@ -5,7 +5,8 @@
 -- {ratings}:user:<user>   hash: item -> "millionths stamp region"; the field without a name is
 --                         the user's tombstone, "stamp region": nothing up to it counts
 -- {ratings}:item:<item>   hash: count, and sum in millionths, of what the hashes of users hold
--- {ratings}:outbox        stream: what was rated and forgotten here
+-- {ratings}:outbox        stream: what was rated and forgotten here; with the field `back` what
+--                         this server had lost, and has back from a peer
 -- {ratings}:clock         the largest stamp made or applied here
 -- {ratings}:sweep         hash: user -> cursor; from their hashes what is up to their tombstones
 --                         has yet to be removed
@@ -179,10 +180,10 @@ local function make_stamp(...)
   return stamp
 end
 
-local function announce(most, record)
+local function announce(most, record, ...)
   redis.call('XADD', OUTBOX, 'MAXLEN', '~', most, '*', 'user', record.user,
     'item', record.item or '', 'rating', record.micros and text_of(record.micros) or '',
-    'stamp', text_of(record.stamp), 'region', record.region)
+    'stamp', text_of(record.stamp), 'region', record.region, ...)
 end
 
 -- KEYS: the user, the item. ARGV: user, item, millionths, region, length of the outbox.
@@ -247,10 +248,16 @@ local function apply_tombstone(record, clock)
   return 1
 end
 
-local function apply_record(record)
+-- `most`: of a record of this region itself, the length of the outbox. This server has lost it, or
+-- it would not come from a peer; and who had not heard it from here yet will be told by nobody
+-- else.
+local function apply_record(record, most)
+  if most then redis.call('XLEN', OUTBOX) end
   local clock = read_clock()
-  if record.item == '' then return apply_tombstone(record, clock) end
-  return apply_rating(record, clock)
+  local apply = record.item == '' and apply_tombstone or apply_rating
+  local result = apply(record, clock)
+  if most and result == 1 then announce(most, record, 'back', 'yes') end
+  return result
 end
 
 local function checked(user, item, micros, stamp, from)
@@ -271,11 +278,11 @@ end
 
 -- Applies a record, or parks it until the clock comes near its stamp. Returns 1 if it was applied,
 -- 0 if something later was here already, 2 if it is parked.
-local function apply_or_park(record)
-  if record.stamp <= now() + AHEAD then return apply_record(record) end
+local function apply_or_park(record, most)
+  if record.stamp <= now() + AHEAD then return apply_record(record, most) end
   local micros = record.micros and text_of(record.micros) or ''
   local stamp = text_of(record.stamp)
-  local member = cmsgpack.pack({record.user, record.item, micros, stamp, record.region})
+  local member = cmsgpack.pack({record.user, record.item, micros, stamp, record.region, most})
   if redis.call('ZCARD', PARKED) >= MOST_PARKED and not redis.call('ZSCORE', PARKED, member) then
     refuse('PARKED ' .. MOST_PARKED .. ' records of the future are parked, and no more will be')
   end
@@ -318,11 +325,12 @@ local function place(_, args)
 end
 
 -- ARGV: holder of the lease, peer, run, the place from which on this was read, the place to
--- which it leads, and of each record user, item, millionths, stamp, region. Applies them all, and
--- then moves the place. A scan, which reads from no place, gives no places until its end. Returns how
+-- which it leads, this region, the length of the outbox, and of each record user, item,
+-- millionths, stamp, region. Applies them all, and then moves the place. A scan, which reads from no place, gives no places until its end. Returns how
 -- many records were applied, older, parked, and not to be understood.
 local function follow(_, args)
   local holder, peer, run, from, to = args[1], args[2], args[3], args[4], args[5]
+  local own, most = region(args[6]), text_of(whole(args[7], EXACT, 'length of the outbox'))
   check_lease(holder)
   if run ~= run_id() then refuse('PLACE this is another run of the server') end
   if from ~= '' and redis.call('HGET', PLACES, peer) ~= from .. ' ' .. run then
@@ -330,12 +338,12 @@ local function follow(_, args)
   end
   local results = {[0] = 0, 0, 0}
   local refused = 0
-  for at = 6, #args, 5 do
+  for at = 8, #args, 5 do
     local is_sound, record =
       pcall(checked, args[at], args[at + 1], args[at + 2], args[at + 3], args[at + 4])
     if is_sound then
       -- An error ends it all, and the place stays: what was applied so far will be older then.
-      local result = apply_or_park(record)
+      local result = apply_or_park(record, record.region == own and most or nil)
       results[result] = results[result] + 1
     else
       refused = refused + 1
@@ -351,9 +359,9 @@ local function unpark()
   local due = redis.call('ZRANGE', PARKED, '-inf', text_of(now() + AHEAD), 'BYSCORE', 'LIMIT', 0, STEP)
   local done, problem = 0, nil
   for _, member in ipairs(due) do
-    local record = cmsgpack.unpack(member)
-    record = checked(record[1], record[2], record[3], record[4], record[5])
-    local is_applied, result = pcall(apply_record, record)
+    local parked = cmsgpack.unpack(member)
+    local record = checked(parked[1], parked[2], parked[3], parked[4], parked[5])
+    local is_applied, result = pcall(apply_record, record, parked[6])
     if is_applied then
       redis.call('ZREM', PARKED, member)
       done = done + 1
@@ -445,7 +453,8 @@ redis.register_function('claw_forget_1', forget)
 redis.register_function('claw_tend_1', tend)
 redis.register_function('claw_lease_1', lease)
 redis.register_function('claw_place_1', place)
-redis.register_function('claw_follow_1', follow)
+-- Number 1 was not told which region this is.
+redis.register_function('claw_follow_2', follow)
 redis.register_function('claw_told_1', told)
 redis.register_function('claw_give_up_1', give_up)
 redis.register_function('claw_retry_1', retry)

@@ -148,6 +148,7 @@ impl Fault {
             Self::Refused { .. } => "refused",
             Self::CircuitOpen => "circuit_open",
             Self::QueueFull => "queue_full",
+            Self::Overloaded => "overloaded",
         }
     }
 }

@@ -12,16 +12,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use redis::{Cmd, Value};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, yield_now};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Fault;
 use super::circuit::Circuit;
 use super::dial::{Dial, Dialled, Place};
 use super::health::{Health, locked};
+use super::late::{self, Late, in_time};
 use super::wire::{Reply, Wire, watch};
 use crate::seat::{Seat, Seats};
 
@@ -140,7 +140,7 @@ impl Inner {
         let asked = Instant::now();
         let answer = pin!(wire.ask(command));
         match in_time(answer, deadline, self.dial.patience()).await {
-            Some(Ok(Reply::Other(Value::ServerError(error)))) => {
+            Ok(Ok(Reply::Other(Value::ServerError(error)))) => {
                 let fault = Fault::refused(&error.into());
                 if let Fault::Refused { code, .. } = &fault
                     && LEAVE.contains(&code.as_str())
@@ -151,15 +151,16 @@ impl Inner {
                 }
                 Err(fault)
             }
-            Some(Ok(reply)) => {
+            Ok(Ok(reply)) => {
                 self.heard();
                 Ok(reply)
             }
-            Some(Err(error)) => {
+            Ok(Err(error)) => {
                 self.close(session, "the connection broke off");
                 Err(Fault::Connection(error.to_string()))
             }
-            None => {
+            Err(Late::Own) => Err(Fault::Overloaded),
+            Err(Late::Theirs) => {
                 // Who had waited for something else before says nothing about the server.
                 if asked.elapsed().saturating_mul(2) >= self.dial.patience() {
                     self.close(session, "no answer within DECISION_TIMEOUT");
@@ -184,6 +185,9 @@ impl Inner {
                 self.changes.subscribe()
             };
             if timeout_at(deadline, changes.changed()).await.is_err() {
+                if late::is_own(deadline, self.dial.patience()) {
+                    return Err(Fault::Overloaded);
+                }
                 self.unreachable("no connection within DECISION_TIMEOUT");
                 return Err(Fault::Deadline);
             }
@@ -288,24 +292,6 @@ impl Drop for Inner {
             self.health.left(&self.name);
         }
     }
-}
-
-/// What `future` comes to until `deadline`. Who was busy himself hears late of an answer that is
-/// there: what has come by then counts, and whoever was stopped for half of his patience has it
-/// once more.
-pub(super) async fn in_time<F: Future + Unpin>(
-    mut future: F,
-    deadline: Instant,
-    patience: Duration,
-) -> Option<F::Output> {
-    if let Ok(output) = timeout_at(deadline, &mut future).await {
-        return Some(output);
-    }
-    if Instant::now().saturating_duration_since(deadline).saturating_mul(2) < patience {
-        yield_now().await;
-        return future.now_or_never();
-    }
-    timeout(patience, future).await.ok()
 }
 
 /// A number that differs between processes and calls. It spreads attempts, no more.

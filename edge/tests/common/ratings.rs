@@ -87,8 +87,8 @@ pub fn follow(conn: &mut Connection, record: [&str; 5]) -> [u64; 4] {
     run(conn, &["SET {ratings}:lease test"]);
     let (run, _): (String, String) = ask(conn, "FCALL claw_place_1 1 {ratings}: peer");
     let mut command = redis::cmd("FCALL");
-    command.arg("claw_follow_1").arg(1).arg("{ratings}:").arg("test").arg("peer").arg(run);
-    command.arg("").arg("");
+    command.arg("claw_follow_2").arg(1).arg("{ratings}:").arg("test").arg("peer").arg(run);
+    command.arg("").arg("").arg("own").arg(100);
     for word in record {
         command.arg(word);
     }
