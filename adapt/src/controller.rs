@@ -26,6 +26,15 @@ const BAND: (f64, f64) = (0.5, 2.0);
 /// Ticks in a row with a saturated correction after which the network is not believed.
 const SATURATED_TICKS: u32 = 20;
 
+/// Ticks in a row with an older decision in force after which decisions are known to take effect late.
+const LATE_TICKS: u32 = 3;
+
+/// Decisions that are remembered to find that out.
+const REMEMBERED: usize = 16;
+
+/// Microseconds for which it is believed, from the latest sign of it.
+const LATE_US: u64 = 10_000_000;
+
 /// Who decides.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Mode {
@@ -48,7 +57,8 @@ pub enum DecidedBy {
     Held,
     /// The inner loop, because that is the mode.
     Inner,
-    /// The inner loop, because the network's output was not a number or saturated.
+    /// The inner loop, because the network's output was not a number or saturated, or decisions take effect
+    /// late, which it was not trained for.
     Distrusted,
     /// The network over the inner loop.
     Learned,
@@ -74,6 +84,7 @@ pub struct Controller {
     state: Option<State>,
     last: Option<u64>,
     news: News,
+    effect: Effect,
 }
 
 /// The loops of a controller that has one.
@@ -90,6 +101,17 @@ struct Learner {
     alone_rate: Option<f64>,
     before: f32,
     saturated: u32,
+    /// Whether decisions take effect late.
+    is_late: bool,
+}
+
+/// When decisions take effect.
+#[derive(Debug, Clone, Default)]
+struct Effect {
+    /// The latest rates that were decided, in millionths, the last one at the end.
+    decided: Vec<u64>,
+    late_ticks: u32,
+    late_until_us: u64,
 }
 
 /// How long there has been none.
@@ -107,7 +129,14 @@ impl Controller {
     /// When the bounds are none.
     pub fn new(mode: Mode, bounds: Bounds) -> Result<Self, BoundsError> {
         bounds.check()?;
-        let mut controller = Self { bounds, mode, state: None, last: None, news: News::default() };
+        let mut controller = Self {
+            bounds,
+            mode,
+            state: None,
+            last: None,
+            news: News::default(),
+            effect: Effect::default(),
+        };
         controller.state = controller.fresh();
         Ok(controller)
     }
@@ -145,12 +174,15 @@ impl Controller {
         }
         if unbelieved.is_some() || self.news.silent(elapsed, seen) {
             self.state = self.fresh();
+            self.effect = Effect::default();
             return Change { policy: fallback, by: DecidedBy::Silence };
         }
+        let is_late = self.effect.is_late(now, seen.policy.refill_micros);
         let dt = elapsed as f64 / 1e6;
         let rate = seen.policy.rate();
         let (aim, by) = match (&mut state.learner, &self.mode) {
             (Some(learner), Mode::Learned(weights)) => {
+                learner.is_late = is_late;
                 learner.tick(&mut state.inner, weights, dt, seen, &self.bounds, explore)
             }
             _ => (state.inner.tick(dt, rate, seen, &self.bounds), DecidedBy::Inner),
@@ -159,7 +191,9 @@ impl Controller {
             self.state = self.fresh();
             return Change { policy: fallback, by: DecidedBy::Silence };
         }
-        Change { policy: self.round(aim, self.bounds.reach(rate)), by }
+        let policy = self.round(aim, self.bounds.reach(rate));
+        self.effect.decide(policy.refill_micros);
+        Change { policy, by }
     }
 
     /// Loops that have seen nothing.
@@ -171,7 +205,8 @@ impl Controller {
             Mode::Learned(weights) => {
                 let inner = inner(weights.parameters);
                 let alone = inner.clone();
-                let learner = Learner { alone, alone_rate: None, before: 0.0, saturated: 0 };
+                let learner =
+                    Learner { alone, alone_rate: None, before: 0.0, saturated: 0, is_late: false };
                 Some(State { inner, learner: Some(learner) })
             }
         }
@@ -195,6 +230,30 @@ impl Controller {
             policy.refill_micros.clamp(self.bounds.min_micros, self.bounds.max_micros);
         policy.capacity = policy.capacity.min(self.bounds.max_capacity);
         policy
+    }
+}
+
+impl Effect {
+    /// Whether decisions take effect late: for some time older ones have been in force. What was never
+    /// decided says nothing of that: somebody else has set it.
+    fn is_late(&mut self, now: u64, in_force_micros: u64) -> bool {
+        let (last, older) = match self.decided.split_last() {
+            Some((last, older)) => (*last, older),
+            None => return false,
+        };
+        let is_older = in_force_micros != last && older.contains(&in_force_micros);
+        self.late_ticks = if is_older { self.late_ticks.saturating_add(1) } else { 0 };
+        if self.late_ticks >= LATE_TICKS {
+            self.late_until_us = now.saturating_add(LATE_US);
+        }
+        now < self.late_until_us
+    }
+
+    fn decide(&mut self, rate_micros: u64) {
+        if self.decided.len() >= REMEMBERED {
+            self.decided.remove(0);
+        }
+        self.decided.push(rate_micros);
     }
 }
 
@@ -235,6 +294,9 @@ impl Learner {
         let [before, ..] = input;
         self.before = before;
         let mut aim = inner.tick(dt, rate, seen, bounds);
+        if self.is_late {
+            return (aim, DecidedBy::Distrusted);
+        }
         let [of_rate, of_burst] = explore(&input, weights.network.forward(&input).output);
         self.saturated =
             if of_rate.abs() >= SATURATED { self.saturated.saturating_add(1) } else { 0 };

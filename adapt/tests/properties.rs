@@ -158,6 +158,34 @@ fn a_network_that_is_not_to_be_believed_leaves_the_inner_loop() {
     assert_eq!(nan[0].policy, inner[0].policy);
 }
 
+/// The network was trained where a decision holds at once. Where it holds some ticks later, it is left
+/// out, and comes back ten seconds after that is over.
+#[test]
+fn decisions_that_take_effect_late_leave_the_inner_loop() {
+    let mut learned = Controller::new(shipped(), BOUNDS).unwrap();
+    let mut inner = Controller::new(Mode::Inner(Parameters::OFF_PATH), BOUNDS).unwrap();
+    let mut decided = vec![learned.start(); 5];
+    let mut tick = |nth: u64, late: usize, decided: &mut Vec<Policy>| {
+        let load = [60.0, 90.0, 40.0][(nth % 3) as usize];
+        let policy = decided[decided.len() - 1 - late];
+        let seen = Observation { offered: load, admitted: load, completed: load, policy, ..CALM };
+        let (one, other) = (learned.step(nth * TICK_US, &seen), inner.step(nth * TICK_US, &seen));
+        decided.push(one.policy);
+        (one, other.policy)
+    };
+    for nth in 1..=20 {
+        assert_eq!(tick(nth, 0, &mut decided).0.by, DecidedBy::Learned, "{nth}");
+    }
+    for nth in 21..=120 {
+        let (one, inner) = tick(nth, 4, &mut decided);
+        if nth > 28 {
+            assert_eq!((one.by, one.policy), (DecidedBy::Distrusted, inner), "{nth}");
+        }
+    }
+    let over = (121..=400).find(|nth| tick(*nth, 0, &mut decided).0.by == DecidedBy::Learned);
+    assert!(over.is_some_and(|over| (215..=222).contains(&over)), "{over:?}");
+}
+
 #[test]
 fn silence_brings_the_operators_limit() {
     let deaf = Observation { completed: 0.0, ..CALM };

@@ -23,6 +23,7 @@ pub struct Meter {
     rejected: AtomicU64,
     completed: AtomicU64,
     late: AtomicU64,
+    failed: AtomicU64,
     latency_us: AtomicU64,
     classes: [AtomicU64; CLASSES],
     in_flight: AtomicU64,
@@ -41,8 +42,10 @@ pub struct Totals {
     pub rejected: u64,
     /// Completions whose latency is known.
     pub completed: u64,
-    /// Of these, how many failed or took longer than they should.
+    /// Of these, how many took longer than they should.
     pub late: u64,
+    /// Requests that the backend failed. They say nothing of what it can do, however quick it was.
+    pub failed: u64,
     /// Microseconds that they took, all together.
     pub latency_us: u64,
     /// Requests that are in flight now: no total.
@@ -79,6 +82,7 @@ impl Meter {
             rejected: AtomicU64::default(),
             completed: AtomicU64::default(),
             late: AtomicU64::default(),
+            failed: AtomicU64::default(),
             latency_us: AtomicU64::default(),
             classes: [const { AtomicU64::new(0) }; CLASSES],
             in_flight: AtomicU64::default(),
@@ -106,6 +110,11 @@ impl Meter {
         if let Some(class) = self.classes.get(class(latency_us)) {
             class.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// The backend failed a request.
+    pub fn fail(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes a place in flight, if one is free beside the `kept` hundredths of all.
@@ -155,6 +164,7 @@ impl Meter {
             rejected: read(&self.rejected),
             completed: read(&self.completed),
             late: read(&self.late),
+            failed: read(&self.failed),
             latency_us: read(&self.latency_us),
             in_flight: read(&self.in_flight),
             classes: counts.filter(|(_, count)| *count > 0).collect(),
@@ -218,6 +228,7 @@ impl Totals {
             rejected: self.rejected.checked_sub(earlier.rejected)?,
             completed: self.completed.checked_sub(earlier.completed)?,
             late: self.late.checked_sub(earlier.late)?,
+            failed: self.failed.checked_sub(earlier.failed)?,
             latency_us: self.latency_us.checked_sub(earlier.latency_us)?,
             in_flight: self.in_flight,
             classes,
@@ -232,6 +243,7 @@ impl Totals {
             (&mut self.rejected, other.rejected),
             (&mut self.completed, other.completed),
             (&mut self.late, other.late),
+            (&mut self.failed, other.failed),
             (&mut self.latency_us, other.latency_us),
             (&mut self.in_flight, other.in_flight),
         ] {
@@ -268,13 +280,23 @@ impl Totals {
         (self.completed > 0).then(|| self.latency_us as f64 / 1e6 / self.completed as f64)
     }
 
-    /// As text: seven numbers, and `class:count` for each class.
+    /// As text: eight numbers, and `class:count` for each class.
     #[must_use]
     pub fn to_text(&self) -> String {
-        let Self { offered, admitted, rejected, completed, late, latency_us, in_flight, classes } =
-            self;
-        let mut text =
-            format!("{offered} {admitted} {rejected} {completed} {late} {latency_us} {in_flight}");
+        let Self {
+            offered,
+            admitted,
+            rejected,
+            completed,
+            late,
+            failed,
+            latency_us,
+            in_flight,
+            classes,
+        } = self;
+        let mut text = format!(
+            "{offered} {admitted} {rejected} {completed} {late} {failed} {latency_us} {in_flight}"
+        );
         for (class, count) in classes {
             text.push_str(&format!(" {class}:{count}"));
         }
@@ -292,6 +314,7 @@ impl Totals {
             rejected: number()?,
             completed: number()?,
             late: number()?,
+            failed: number()?,
             latency_us: number()?,
             in_flight: number()?,
             classes: Vec::new(),
@@ -378,7 +401,7 @@ mod tests {
 
     #[test]
     fn an_instance_that_began_anew_has_no_difference() {
-        let [before, after] = ["5 5 0 1 0 100 0 40:1", "5 5 0 1 0 100 0 41:1"]
+        let [before, after] = ["5 5 0 1 0 0 100 0 40:1", "5 5 0 1 0 0 100 0 41:1"]
             .map(|text| Totals::from_text(text).unwrap());
         assert_eq!(after.since(&before), None);
         assert_eq!(Totals::default().since(&before), None);

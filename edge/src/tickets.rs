@@ -121,8 +121,13 @@ impl Tickets {
         let Some(Open { slot, sla, .. }) = locked(&self.open).remove(&done.number) else {
             return false;
         };
-        let is_late = done.has_failed || u128::from(done.latency_us) > sla.as_micros();
-        slot.meter().complete(done.latency_us, is_late);
+        match done.has_failed {
+            true => slot.meter().fail(),
+            false => {
+                let is_late = u128::from(done.latency_us) > sla.as_micros();
+                slot.meter().complete(done.latency_us, is_late);
+            }
+        }
         true
     }
 
@@ -198,8 +203,8 @@ mod tests {
         here.told(text);
         assert!(there.for_others().is_empty());
         let totals = meter.totals();
-        assert_eq!((totals.in_flight, totals.completed, totals.late), (0, 3, 2));
-        assert_eq!(totals.latency_us, 303_000);
+        assert_eq!((totals.in_flight, totals.completed, totals.late, totals.failed), (0, 2, 1, 1));
+        assert_eq!(totals.latency_us, 301_000);
     }
 
     #[test]

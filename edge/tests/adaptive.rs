@@ -434,6 +434,20 @@ fn silence_and_events_without_latency_lead_to_the_operators_limit() {
     assert!(edge.logged(r#"by="silence""#) > 0, "{}", edge.log());
 }
 
+/// A backend that fails at once is quick, and no sign that it could take more.
+#[test]
+fn a_backend_that_fails_is_not_asked_more() {
+    let redis = Server::start();
+    let edge = start(&redis, &shop("mode: on, max: 1000"));
+    let _load = Load::begin_with(&edge, || r#","latencyMs": 1, "status": 503"#.to_owned());
+    eventually(PATIENCE, TICK, "nothing to be heard", || {
+        assert!(policy(&redis).1 <= 100.0 || !is_pinned(&redis), "{:?}", policy(&redis));
+        edge.metric("rl_decisions_total", r#"by="silence""#) > 5
+    });
+    assert_eq!(edge.metric("rl_completions_total", r#"result="in_sla""#), 0);
+    assert!(edge.metric("rl_completions_total", r#"result="failed""#) > 0);
+}
+
 /// A trial finds out what is better: the loop, whose backend is quick then, or the operator's limit.
 #[test]
 fn a_trial_has_a_verdict() {

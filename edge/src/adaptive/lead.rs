@@ -155,7 +155,8 @@ impl Lead {
             Mode::On => true,
             Mode::Canary => {
                 let in_sla = seen.completed.saturating_sub(seen.late);
-                let Totals { offered, late, .. } = seen;
+                let Totals { offered, late, failed, .. } = seen;
+                let late = late.saturating_add(failed);
                 self.trial.see(now_us, Seen { offered, in_sla, late });
                 let verdict = self.trial.verdict();
                 trial = Some(Standings {

@@ -237,8 +237,10 @@ async fn note(app: &App, limits: &Limits, event: &Known) -> Result<News, Fault> 
     let adaptive = limits.adaptive().find(|(limit, _)| limit.name == event.route);
     metrics.count_event(match (event.latency_us, adaptive) {
         (Some(us), Some((_, adaptive))) if adaptive.settings.profile == Profile::OffPath => {
-            let is_late = event.has_failed || us > adaptive.settings.bounds.sla_us;
-            adaptive.meter.complete(us, is_late);
+            match event.has_failed {
+                true => adaptive.meter.fail(),
+                false => adaptive.meter.complete(us, us > adaptive.settings.bounds.sla_us),
+            }
             metrics.took(&event.route, Duration::from_micros(us));
             "accepted"
         }

@@ -315,7 +315,10 @@ impl Flight {
         let took = self.took();
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         for Place { slot, limit, sla } in &self.places {
-            slot.meter().complete(us, has_failed || took > *sla);
+            match has_failed {
+                true => slot.meter().fail(),
+                false => slot.meter().complete(us, took > *sla),
+            }
             self.app.service.metrics.adaptive.took(limit, took);
         }
         self.is_told = true;

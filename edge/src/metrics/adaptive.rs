@@ -54,7 +54,7 @@ pub struct Info {
 pub struct Requests {
     /// The name of the limit.
     pub route: String,
-    /// Of those that asked: `admitted`, `rejected`. Of those that were answered: `in_sla`, `late`.
+    /// Of those that asked: `admitted`, `rejected`. Of those that were answered: `in_sla`, `late`, `failed`.
     pub result: &'static str,
 }
 
@@ -212,6 +212,7 @@ impl AdaptiveMetrics {
             (&self.requests, "rejected", since.rejected),
             (&self.completions, "in_sla", in_sla),
             (&self.completions, "late", since.late),
+            (&self.completions, "failed", since.failed),
         ] {
             family.get_or_create(&label(result)).inc_by(count);
         }
