@@ -31,6 +31,8 @@
 #             RUN=--real-time hands on options
 # make adapt-gates SEEDS=from..to  what has to hold of the adaptive policy, on these
 #             seeds of each family of simulated load; THREADS=n (2)
+# make adapt-sockets SEEDS=from..to  simulated scenarios, the first of these seeds that are small
+#             enough, played with real sockets and compared; ten minutes, for root
 # make simulate  thousands of random runs of regions that share limits;
 #             RUNS=n of each kind, SEED=n the first of them
 # make soak   half an hour of three regions in which everything goes wrong in turn,
@@ -50,7 +52,7 @@ export REDIS_CLAW_MODULE ?= $(abspath $(MODULE))
 
 .PHONY: build demo regions run edge test lint audit manifests unit server-tests newer-server-tests container-tests images plots dist \
 	bench bench-instructions bench-sync bench-edge bench-ratings microbench \
-	simulate soak fuzz train adaptive adapt-gates clean
+	simulate soak fuzz train adaptive adapt-gates adapt-sockets clean
 
 build:
 	@scripts/setup.sh build
@@ -184,6 +186,10 @@ train:
 adaptive: build
 	cargo build --release --locked -p claw-edge
 	scripts/adaptive.py $(RUN)
+
+adapt-sockets: build
+	cargo build --release --locked -p claw-edge -p claw-train
+	scripts/adapt-sockets.py --seed $(firstword $(subst ., ,$(SEEDS)))
 
 adapt-gates:
 	cargo run --release --locked -p claw-train -- gates $(SEEDS)

@@ -14,6 +14,7 @@ mod rng;
 mod scenario;
 mod search;
 mod seeds;
+mod sockets;
 mod stats;
 mod world;
 
@@ -28,6 +29,7 @@ claw-train train on-path|off-path SEED ITERATIONS   weights, to standard output
 claw-train search GENERATIONS                       parameters of the rate-only loop, by search
 claw-train gates FROM..TO                           what has to hold, on these seeds of each family
 claw-train regions FROM..TO                         two regions that share a limit, on these seeds
+claw-train scenario small|other|steps SEED          a scenario for real sockets, as JSON
 
 THREADS (2) changes how fast it is, and nothing else. Seeds below 400000 are for training with seeds 0
 to 19, from 500000 for choosing among networks, from 700000 for searching: gates run on others, from
@@ -66,6 +68,11 @@ fn answer(args: &[&str]) -> Result<(String, bool), String> {
             Ok((text.map_err(failed)?, true))
         }
         ["gates", seeds] => gates::report(seeds::judging(seeds)?, threads),
+        ["scenario", name, seed] => {
+            let family = sockets::FAMILIES.iter().find(|(family, _)| family == name);
+            let (_, family) = family.ok_or(format!("'{name}' is not small, other or steps"))?;
+            Ok((sockets::scenario(*family, number(seed)?)?, true))
+        }
         ["regions", seeds] => Ok((regions::report(seeds::judging(seeds)?, threads)?, true)),
         _ => Err(USAGE.to_owned()),
     }

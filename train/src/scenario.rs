@@ -259,18 +259,47 @@ impl Scenario {
         (0..20).map(share).sum::<f64>() * self.servers as f64 / mean
     }
 
-    /// When what begins at `t`, with so many waiting, is done.
-    pub fn done_at(&self, t: f64, request: u32, attempt: u8, waiting: usize) -> f64 {
+    /// Seconds that a request takes of a server when there is nobody else and nothing is slow.
+    fn work(&self, request: u32, attempt: u8) -> f64 {
         let draw = |purpose| named(self.seed, request, attempt, purpose);
         let sigma = libm::log(1.0 + self.variation * self.variation).sqrt();
         let z = normal(draw(purpose::WORK), draw(purpose::WORK_TOO));
         let slow = if draw(purpose::SLOW) < self.slow_share { self.slow_factor } else { 1.0 };
+        self.service * slow * libm::exp(sigma * z - 0.5 * sigma * sigma)
+    }
+
+    /// When what begins at `t`, with so many waiting, is done.
+    pub fn done_at(&self, t: f64, request: u32, attempt: u8, waiting: usize) -> f64 {
         let crowd = 1.0 + self.contention * (waiting as f64 / self.servers as f64).min(20.0);
-        let work = self.service * slow * libm::exp(sigma * z - 0.5 * sigma * sigma);
-        let end = t + work * at(&self.slowness, t) * crowd;
+        let end = t + self.work(request, attempt) * at(&self.slowness, t) * crowd;
         self.stalls.iter().fold(end, |end, (from, until)| {
             if *until > t && *from < end { end + until - from.max(t) } else { end }
         })
+    }
+
+    /// All that another program needs to play it, as members of a JSON object.
+    pub fn to_json(&self) -> String {
+        let list = |of: Vec<String>| format!("[{}]", of.join(", "));
+        let steps =
+            |of: &[(f64, f64)]| list(of.iter().map(|(t, x)| format!("[{t}, {x}]")).collect());
+        let of_request = |(request, (t, _)): (u32, &(f64, bool))| {
+            let work = (0..self.attempts).map(|k| format!("{}", self.work(request, k))).collect();
+            let again = (0..self.attempts).map(|k| self.asks_again(request, k));
+            let again =
+                again.map(|wait| wait.map_or("null".to_owned(), |s| s.to_string())).collect();
+            format!("[{t}, {}, {}]", list(work), list(again))
+        };
+        let requests = (0..).zip(&self.arrivals()).map(of_request).collect();
+        format!(
+            "\"servers\": {}, \"sla\": {}, \"contention\": {}, \"seconds\": {DURATION_S}, \"warm\": {WARM_S},\n\
+             \"slowness\": {}, \"stalls\": {},\n\"requests\": {}",
+            self.servers,
+            self.sla,
+            self.contention,
+            steps(&self.slowness),
+            steps(&self.stalls),
+            list(requests)
+        )
     }
 
     /// Whether this completion is reported, off the path.
