@@ -12,25 +12,13 @@ const WEIGHTS: &str = include_str!("reference-weights.txt");
 /// All but those of a network after it is known that decisions take effect late.
 const COMPARED: u32 = 587;
 
-/// Those of that implementation; what ships has others by now.
-const REFERENCE: Parameters = Parameters {
-    gain: 0.5,
-    target: 0.35,
-    stretch: 1.3,
-    growth: 0.03,
-    burst_s: 0.06,
-    memory_s: 1.4,
-    slack: 0.5,
-    cap: None,
-};
-
 fn mode(name: &str) -> Mode {
     match name {
         "on-path" => Mode::Inner(Parameters::ON_PATH),
-        "off-path" => Mode::Inner(REFERENCE),
+        "off-path" => Mode::Inner(Parameters::OFF_PATH),
         "learned" => {
             let weights = Weights::read(WEIGHTS).expect("weights");
-            assert_eq!(weights.parameters, REFERENCE);
+            assert_eq!(weights.parameters, Parameters::OFF_PATH);
             Mode::Learned(Box::new(weights))
         }
         _ => panic!("no mode {name}"),

@@ -290,8 +290,7 @@ impl Loops {
             (*led, last.mode, last.is_live, last.by)
                 == (leads, decision.mode, decision.is_live, decision.by)
         });
-        let is_first = last.is_none();
-        let hash = if is_same && !is_first { String::new() } else { self.hash(&route.settings) };
+        let hash = if is_same { String::new() } else { self.hash(&route.settings) };
         let (name, mode, by) = (&route.name, decision.mode.text(), name(decision.by));
         let (live, rate) = (decision.is_live, decision.policy.refill_micros);
         let capacity = decision.policy.capacity;

@@ -2,11 +2,12 @@
 //! through until it is told to be done.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::meter::Slot;
+use crate::redis::health::locked;
 
 /// How long a request may be in flight. What has not been told to be done by then never will be.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -162,10 +163,6 @@ impl Tickets {
             }
         }
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

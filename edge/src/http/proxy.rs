@@ -3,7 +3,7 @@
 //! there, and how long each of them takes.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use super::problem::Problem;
 use super::{App, limited};
 use crate::decide::Plan;
 use crate::limits::{Facts, Route};
+use crate::redis::health::locked;
 use crate::tls;
 
 /// How long a connection to the backend is kept without a request.
@@ -285,10 +286,6 @@ impl HttpBody for Sending {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
-}
-
-fn locked(sender: &Mutex<Sender>) -> MutexGuard<'_, Sender> {
-    sender.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A request that the backend has.

@@ -154,6 +154,6 @@ impl Fault {
 }
 
 /// A lock that a panic elsewhere does not take away: what it guards is whole after each step.
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
