@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use claw_testkit::{Server, ask, eventually, free_port, run};
+use claw_testkit::{Cluster, Server, ask, eventually, free_port, run};
 use common::api::{get, post, send};
 use common::http::Client;
 use common::{Edge, PATIENCE, TICK};
@@ -646,6 +646,39 @@ fn the_weight_of_a_users_bucket_gives_him_all_tokens() {
     let edge = start_with(&redis, limits, &[("REDIS_URL", url.as_str()), settings[0]]);
     assert_eq!(edge.rate("ann").status, 429);
     assert_eq!(edge.logged("NOPERM"), 1, "{}", edge.log());
+}
+
+/// Each bucket is asked about where it lies. Without one, nobody is premium, and that is said.
+#[test]
+fn users_are_weighed_in_a_cluster_too() {
+    let shop = "{name: shop, capacity: 1000, refill: 4, interval: 1h,
+       adaptive: {mode: off, min: 0.001, nominal: 0.001, max: 1, premium: {weight: 3, keep: 50}}}";
+    let limits =
+        format!("limits: [{{name: each, capacity: 1000, refill: 1, key: [user]}}, {shop}]");
+    let cluster = Cluster::start(3, 0);
+    let nodes: Vec<String> =
+        cluster.nodes().iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
+    let url = format!("redis+cluster://{}", nodes.join(","));
+    let node = &cluster.nodes()[0];
+    let edge = start_with(node, &limits, &[("REDIS_URL", &url), ("USER_HEADER", "x-user")]);
+    let mut redis = cluster.cluster_client().get_connection().unwrap();
+    let mut call = |text: &str| -> redis::Value {
+        let mut words = text.split(' ');
+        let mut command = redis::cmd(words.next().unwrap());
+        for word in words {
+            command.arg(word);
+        }
+        command.query(&mut redis).unwrap()
+    };
+    call(&format!("CL.TAKE {BUCKET} 500 CAPACITY 1000 REFILL 4 INTERVAL 3600000"));
+    for number in 0..6 {
+        let user = format!("u{number}");
+        call(&format!("CL.POLICY claw:each:{user} WEIGHT 3"));
+        assert_eq!((edge.rate(&user).status, edge.rate("bob").status), (200, 429), "{user}");
+    }
+    assert_eq!(edge.logged("nobody is premium by weight"), 0);
+    let lonely = start_with(node, &format!("limits: [{shop}]"), &[("REDIS_URL", &url)]);
+    assert_eq!(lonely.logged("nobody is premium by weight"), 1);
 }
 
 /// A bucket that follows one backend is nothing to share.

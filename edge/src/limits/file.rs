@@ -91,28 +91,15 @@ struct CostOf {
 pub(super) fn add(rules: &mut Vec<Rule>, source: &Source, prefix: &str) -> Result<(), Mistake> {
     let file = source.path.as_path();
     let read: File = mistake::read(file, &source.text)?;
-    let mut goes_by_weight = None;
     for named in read.limits {
         let name = named.value.name.clone();
         if rules.iter().any(|rule| rule.limit.name == name.value) {
             let text = format!("there are two limits '{}'", name.value);
             return Err(Mistake::about(file, &name, text));
         }
-        let place = named.value.adaptive.as_ref().map(|adaptive| adaptive.referenced);
-        let rule = Reader { file }.rule(named, prefix)?;
-        if rule.limit.adaptive.as_ref().is_some_and(Adaptive::goes_by_weight) {
-            goes_by_weight = goes_by_weight.or(place);
-        }
-        rules.push(rule);
+        rules.push(Reader { file }.rule(named, prefix)?);
     }
-    // Nobody would ever be premium.
-    match goes_by_weight {
-        Some(place) if !rules.iter().any(Rule::tells_users_apart) => {
-            let text = "adaptive: premium: weight is that of a user's bucket, and no limit has user in its key";
-            Err(Mistake::at(file, place, text))
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 struct Reader<'a> {
