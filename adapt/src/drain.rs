@@ -82,6 +82,15 @@ impl Parameters {
     };
 }
 
+/// Seconds of a tick.
+#[derive(Debug, Clone, Copy)]
+pub struct Time {
+    /// Since the one before.
+    pub tick_s: f64,
+    /// Since what is in force was decided, less one tick: 0 where decisions take effect at once.
+    pub late_s: f64,
+}
+
 /// The loop's state.
 #[derive(Debug, Clone)]
 pub struct Drain {
@@ -111,8 +120,9 @@ impl Drain {
         Aim::of_rate(0.8 * bounds.nominal(), self.parameters.burst_s)
     }
 
-    /// One tick of `dt` seconds, in which `rate` (requests per second) was in force.
-    pub fn tick(&mut self, dt: f64, rate: f64, seen: &Observation, bounds: &Bounds) -> Aim {
+    /// One tick, in which `rate` (requests per second) was in force.
+    pub fn tick(&mut self, time: Time, rate: f64, seen: &Observation, bounds: &Bounds) -> Aim {
+        let dt = time.tick_s;
         let p = self.parameters;
         let (min, max) = bounds.rates();
         let few = FEW / self.delivery.max(1e-9);
@@ -139,7 +149,7 @@ impl Drain {
         };
         let mut aim = Aim::of_rate(next.clamp(min, max), p.burst_s);
         if let Some(cap) = p.cap {
-            self.probe.tick(dt, seen);
+            self.probe.tick(time, seen);
             let least = (cap.target * (target + slack)).max(unavoidable);
             let most = least.max(LONG * bounds.sla_s() * delivery);
             aim.in_flight = (self.probe.factor() * least).min(most).max(2.0);

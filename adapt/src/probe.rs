@@ -6,6 +6,7 @@
 //! delivered and nobody waits for longer there was no queue, and the cap stays that much higher; if it only makes
 //! the queue longer, it does not. In the same way it comes down again, as long as that costs nothing.
 
+use crate::drain::Time;
 use crate::observation::Observation;
 
 /// Completions without which nothing is concluded, and seconds in which they have to come.
@@ -89,7 +90,7 @@ impl Probe {
         }
     }
 
-    /// What the cap is multiplied by, of 1 to 10.
+    /// What the cap is multiplied by.
     pub(crate) fn factor(&self) -> f64 {
         match self.trial {
             Trial::None => self.factor,
@@ -98,11 +99,12 @@ impl Probe {
         }
     }
 
-    /// One tick of `dt` seconds, under the factor that is in force.
-    pub(crate) fn tick(&mut self, dt: f64, seen: &Observation) {
+    /// One tick, under the factor that was decided before.
+    pub(crate) fn tick(&mut self, time: Time, seen: &Observation) {
+        let dt = time.tick_s;
         self.rested_s += dt;
         self.age_s += dt;
-        if self.age_s > seen.mean_s.min(SETTLED_S) + dt {
+        if self.age_s > seen.mean_s.min(SETTLED_S) + time.late_s + dt {
             self.sample.seconds += dt;
             self.sample.completed += seen.completed;
             self.sample.rejected += seen.rejected;

@@ -167,7 +167,8 @@ impl Weights {
     fn parts(&self) -> (String, String) {
         let Parameters { gain, target, stretch, growth, burst_s, memory_s, slack, cap } =
             self.parameters;
-        let cap = cap.map_or(NO_CAP.to_owned(), |Cap { target, probe }| format!("{target:e} {probe:e}"));
+        let cap =
+            cap.map_or(NO_CAP.to_owned(), |Cap { target, probe }| format!("{target:e} {probe:e}"));
         let head = format!(
             "{VERSION}\nloop {}\nparameters {gain:e} {target:e} {stretch:e} {growth:e} {burst_s:e} {memory_s:e} {slack:e} \
              {cap}\nshape {}\nseed {}\ncommand {}\n",
@@ -191,7 +192,8 @@ fn parameters(line: &str, corrects: Loop) -> Option<Parameters> {
     let numbers = |text: &str| text.split(' ').map(number).collect::<Option<Vec<f64>>>();
     let at = line.match_indices(' ').nth(6)?.0;
     let (loops, cap) = (line.get(..at)?, line.get(at..)?.strip_prefix(' ')?);
-    let [gain, target, stretch, growth, burst_s, memory_s, slack] = numbers(loops)?.try_into().ok()?;
+    let [gain, target, stretch, growth, burst_s, memory_s, slack] =
+        numbers(loops)?.try_into().ok()?;
     let cap = match corrects {
         Loop::OnPath => {
             let [target, probe] = numbers(cap)?.try_into().ok()?;
