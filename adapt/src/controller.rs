@@ -1,7 +1,7 @@
 //! The tick: inner loop, learned correction, and when neither is believed.
 
 use crate::bounds::{Bounds, BoundsError};
-use crate::drain::{Drain, Parameters};
+use crate::drain::{Drain, Parameters, Time};
 use crate::network::{INPUTS, OUTPUTS, SATURATED, features, squash};
 use crate::observation::Observation;
 use crate::policy::{Aim, Policy};
@@ -108,8 +108,8 @@ struct Learner {
 /// When decisions take effect.
 #[derive(Debug, Clone, Default)]
 struct Effect {
-    /// The latest rates that were decided, in millionths, the last one at the end.
-    decided: Vec<u64>,
+    /// The latest that was decided, rates and caps, the last one at the end.
+    decided: Vec<(u64, Option<u64>)>,
     late_ticks: u32,
     late_until_us: u64,
 }
@@ -177,22 +177,24 @@ impl Controller {
             self.effect = Effect::default();
             return Change { policy: fallback, by: DecidedBy::Silence };
         }
-        let is_late = self.effect.is_late(now, seen.policy.refill_micros);
-        let dt = elapsed as f64 / 1e6;
+        let late_ticks = self.effect.late_ticks(&seen.policy);
+        let is_late = self.effect.is_late(now, late_ticks > 0);
+        let time =
+            Time { tick_s: elapsed as f64 / 1e6, late_s: late_ticks as f64 * TICK_US as f64 / 1e6 };
         let rate = seen.policy.rate();
         let (aim, by) = match (&mut state.learner, &self.mode) {
             (Some(learner), Mode::Learned(weights)) => {
                 learner.is_late = is_late;
-                learner.tick(&mut state.inner, weights, dt, seen, &self.bounds, explore)
+                learner.tick(&mut state.inner, weights, time, seen, &self.bounds, explore)
             }
-            _ => (state.inner.tick(dt, rate, seen, &self.bounds), DecidedBy::Inner),
+            _ => (state.inner.tick(time, rate, seen, &self.bounds), DecidedBy::Inner),
         };
         if !aim.is_valid() {
             self.state = self.fresh();
             return Change { policy: fallback, by: DecidedBy::Silence };
         }
         let policy = self.round(aim, self.bounds.reach(rate));
-        self.effect.decide(policy.refill_micros);
+        self.effect.decide(&policy);
         Change { policy, by }
     }
 
@@ -234,14 +236,15 @@ impl Controller {
 }
 
 impl Effect {
-    /// Whether decisions take effect late: for some time older ones have been in force. What was never
-    /// decided says nothing of that: somebody else has set it.
-    fn is_late(&mut self, now: u64, in_force_micros: u64) -> bool {
-        let (last, older) = match self.decided.split_last() {
-            Some((last, older)) => (*last, older),
-            None => return false,
-        };
-        let is_older = in_force_micros != last && older.contains(&in_force_micros);
+    /// For how many ticks what is in force is not the last that was decided. What was never decided says
+    /// nothing of that: somebody else has set it.
+    fn late_ticks(&self, in_force: &Policy) -> usize {
+        let in_force = (in_force.refill_micros, in_force.in_flight);
+        self.decided.iter().rev().position(|decided| *decided == in_force).unwrap_or(0)
+    }
+
+    /// Whether decisions take effect late: for some time older ones have been in force.
+    fn is_late(&mut self, now: u64, is_older: bool) -> bool {
         self.late_ticks = if is_older { self.late_ticks.saturating_add(1) } else { 0 };
         if self.late_ticks >= LATE_TICKS {
             self.late_until_us = now.saturating_add(LATE_US);
@@ -249,11 +252,11 @@ impl Effect {
         now < self.late_until_us
     }
 
-    fn decide(&mut self, rate_micros: u64) {
+    fn decide(&mut self, policy: &Policy) {
         if self.decided.len() >= REMEMBERED {
             self.decided.remove(0);
         }
-        self.decided.push(rate_micros);
+        self.decided.push((policy.refill_micros, policy.in_flight));
     }
 }
 
@@ -282,18 +285,18 @@ impl Learner {
         &mut self,
         inner: &mut Drain,
         weights: &Weights,
-        dt: f64,
+        time: Time,
         seen: &Observation,
         bounds: &Bounds,
         explore: Explore<'_>,
     ) -> (Aim, DecidedBy) {
         let rate = seen.policy.rate();
-        let alone = self.alone.tick(dt, self.alone_rate.unwrap_or(rate), seen, bounds);
+        let alone = self.alone.tick(time, self.alone_rate.unwrap_or(rate), seen, bounds);
         self.alone_rate = Some(alone.rate);
-        let input: [f32; INPUTS] = features(seen, dt, bounds, self.before);
+        let input: [f32; INPUTS] = features(seen, time.tick_s, bounds, self.before);
         let [before, ..] = input;
         self.before = before;
-        let mut aim = inner.tick(dt, rate, seen, bounds);
+        let mut aim = inner.tick(time, rate, seen, bounds);
         if self.is_late {
             return (aim, DecidedBy::Distrusted);
         }

@@ -4,11 +4,13 @@
 //! exceeds that is drained over the next ticks by admitting fewer than are delivered. Three things keep
 //! small and slow backends from being starved by it: the delivery rate is averaged over longer where
 //! completions are few; a few requests more than the target, as chance brings them, are no excess; and
-//! what the backend itself takes for a request is never counted as a queue.
+//! what the backend itself takes for a request is never counted as a queue. Where the cap is still too low, a probe
+//! finds that out.
 
 use crate::bounds::Bounds;
 use crate::observation::Observation;
 use crate::policy::Aim;
+use crate::probe::Probe;
 
 /// Completions that the delivery rate is averaged over besides the seconds.
 const FEW: f64 = 15.0;
@@ -19,6 +21,10 @@ const LONGEST: f64 = 4.0;
 /// A queue delays all requests alike, so what the mean exceeds the 10 % quantile by is service: about
 /// this share of its mean, for service times that vary as much as they usually do.
 const SPREAD: f64 = 0.7;
+
+/// A share of the SLA: the service time is not believed to be longer, nor is the cap raised further than
+/// what is delivered in that time.
+const LONG: f64 = 0.7;
 
 /// The loop's parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,8 +43,17 @@ pub struct Parameters {
     pub memory_s: f64,
     /// What is no excess yet, in square roots of the target.
     pub slack: f64,
-    /// Cap on what is in flight over the target; `None` where it cannot be capped.
-    pub cap: Option<f64>,
+    /// Cap on what is in flight; `None` where it cannot be capped.
+    pub cap: Option<Cap>,
+}
+
+/// Parameters of the cap on what is in flight.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cap {
+    /// The cap over the target.
+    pub target: f64,
+    /// By how much more a probe lets in: 0.25 is a quarter, 0 is no probe.
+    pub probe: f64,
 }
 
 impl Parameters {
@@ -51,7 +66,7 @@ impl Parameters {
         burst_s: 0.055,
         memory_s: 1.4,
         slack: 1.2,
-        cap: Some(0.7),
+        cap: Some(Cap { target: 0.7, probe: 0.25 }),
     };
 
     /// For completions that are heard of late, or not at all.
@@ -67,6 +82,15 @@ impl Parameters {
     };
 }
 
+/// Seconds of a tick.
+#[derive(Debug, Clone, Copy)]
+pub struct Time {
+    /// Since the one before.
+    pub tick_s: f64,
+    /// Since what is in force was decided, less one tick: 0 where decisions take effect at once.
+    pub late_s: f64,
+}
+
 /// The loop's state.
 #[derive(Debug, Clone)]
 pub struct Drain {
@@ -75,13 +99,19 @@ pub struct Drain {
     delivery: f64,
     /// Seconds a request takes without a queue.
     service_s: f64,
+    probe: Probe,
 }
 
 impl Drain {
     /// A loop that believes in 80 % of the nominal rate, until it sees.
     #[must_use]
     pub fn new(parameters: Parameters, bounds: &Bounds) -> Self {
-        Self { parameters, delivery: 0.8 * bounds.nominal(), service_s: 0.1 * bounds.sla_s() }
+        Self {
+            parameters,
+            delivery: 0.8 * bounds.nominal(),
+            service_s: 0.1 * bounds.sla_s(),
+            probe: Probe::new(parameters.cap.map_or(0.0, |cap| cap.probe)),
+        }
     }
 
     /// Where it starts.
@@ -90,8 +120,9 @@ impl Drain {
         Aim::of_rate(0.8 * bounds.nominal(), self.parameters.burst_s)
     }
 
-    /// One tick of `dt` seconds, in which `rate` (requests per second) was in force.
-    pub fn tick(&mut self, dt: f64, rate: f64, seen: &Observation, bounds: &Bounds) -> Aim {
+    /// One tick, in which `rate` (requests per second) was in force.
+    pub fn tick(&mut self, time: Time, rate: f64, seen: &Observation, bounds: &Bounds) -> Aim {
+        let dt = time.tick_s;
         let p = self.parameters;
         let (min, max) = bounds.rates();
         let few = FEW / self.delivery.max(1e-9);
@@ -103,9 +134,10 @@ impl Drain {
         }
         let delivery = self.delivery.max(min);
         let target = (p.target * bounds.sla_s() * delivery).max(1.0);
-        let unavoidable = p.stretch * self.service_s.min(0.7 * bounds.sla_s()) * delivery;
+        let unavoidable = p.stretch * self.service_s.min(LONG * bounds.sla_s()) * delivery;
         let slack = p.slack * target.sqrt();
-        let excess = seen.in_flight - (target + slack).max(unavoidable);
+        let factor = self.probe.factor();
+        let excess = seen.in_flight - factor * (target + slack).max(unavoidable);
         // With a cap the queue is bounded anyway, so there is no need to cut deep.
         let floor = if p.cap.is_some() { 0.5 } else { 0.1 };
         let next = if excess > 0.0 {
@@ -117,7 +149,10 @@ impl Drain {
         };
         let mut aim = Aim::of_rate(next.clamp(min, max), p.burst_s);
         if let Some(cap) = p.cap {
-            aim.in_flight = (cap * (target + slack)).max(unavoidable).max(2.0);
+            self.probe.tick(time, seen);
+            let least = (cap.target * (target + slack)).max(unavoidable);
+            let most = least.max(LONG * bounds.sla_s() * delivery);
+            aim.in_flight = (self.probe.factor() * least).min(most).max(2.0);
         }
         aim
     }

@@ -11,6 +11,7 @@
 //! | [`policy`] | what is decided, in whole numbers |
 //! | [`controller`] | the tick: inner loop, learned correction, and when neither is believed |
 //! | [`drain`] | the inner loop, with and without a cap on what is in flight |
+//! | `probe` | whether that cap costs throughput |
 //! | [`network`] | a small perceptron, and what it reads |
 //! | [`weights`] | its weights as a versioned text file |
 //! | [`trial`] | whether what the controller decides does better than the operator's limit |
@@ -23,6 +24,7 @@ pub mod drain;
 pub mod network;
 pub mod observation;
 pub mod policy;
+mod probe;
 pub mod trial;
 pub mod weights;
 

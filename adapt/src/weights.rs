@@ -1,9 +1,9 @@
 //! Weights as a text file that says where they come from.
 //!
 //! ```text
-//! claw-adapt weights 2
+//! claw-adapt weights 3
 //! loop off-path
-//! parameters 5e-1 3.5e-1 1.3e0 3e-2 6e-2 1.4e0 5e-1 -
+//! parameters 5e-1 3.5e-1 1.3e0 3e-2 6e-2 1.4e0 5e-1 - -
 //! shape 12 32 32 2
 //! seed 1
 //! command claw-train train off-path 1
@@ -13,16 +13,17 @@
 //! ```
 //!
 //! The parameters are those of the loop that the network was trained to correct, in the order that
-//! [`Parameters`] has them; `-` is no cap.
+//! [`Parameters`] has them, those of the cap at the end; `- -` is no cap.
 //!
 //! The hash is FNV-1a, 64 bits, of the whole text without its own line, as [`Weights::write`] writes it. It
 //! finds what was damaged or edited by accident; it is no signature.
 
-use crate::drain::Parameters;
+use crate::drain::{Cap, Parameters};
 use crate::network::{HIDDEN, INPUTS, Network, OUTPUTS, WEIGHTS};
 use std::fmt::{self, Write};
 
-const VERSION: &str = "claw-adapt weights 2";
+const VERSION: &str = "claw-adapt weights 3";
+const NO_CAP: &str = "- -";
 
 /// The inner loop that weights were trained to correct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +167,8 @@ impl Weights {
     fn parts(&self) -> (String, String) {
         let Parameters { gain, target, stretch, growth, burst_s, memory_s, slack, cap } =
             self.parameters;
-        let cap = cap.map_or("-".to_owned(), |cap| format!("{cap:e}"));
+        let cap =
+            cap.map_or(NO_CAP.to_owned(), |Cap { target, probe }| format!("{target:e} {probe:e}"));
         let head = format!(
             "{VERSION}\nloop {}\nparameters {gain:e} {target:e} {stretch:e} {growth:e} {burst_s:e} {memory_s:e} {slack:e} \
              {cap}\nshape {}\nseed {}\ncommand {}\n",
@@ -184,15 +186,20 @@ impl Weights {
     }
 }
 
-/// Of a line of the head: positive numbers, with a cap where the loop has one.
+/// Of a line of the head: positive numbers, those of a cap where the loop has one.
 fn parameters(line: &str, corrects: Loop) -> Option<Parameters> {
-    let (numbers, cap) = line.rsplit_once(' ')?;
     let number = |text: &str| text.parse().ok().filter(|x: &f64| x.is_finite() && *x > 0.0);
-    let numbers = numbers.split(' ').map(number).collect::<Option<Vec<f64>>>()?;
-    let [gain, target, stretch, growth, burst_s, memory_s, slack] = numbers.try_into().ok()?;
+    let numbers = |text: &str| text.split(' ').map(number).collect::<Option<Vec<f64>>>();
+    let at = line.match_indices(' ').nth(6)?.0;
+    let (loops, cap) = (line.get(..at)?, line.get(at..)?.strip_prefix(' ')?);
+    let [gain, target, stretch, growth, burst_s, memory_s, slack] =
+        numbers(loops)?.try_into().ok()?;
     let cap = match corrects {
-        Loop::OnPath => Some(number(cap)?),
-        Loop::OffPath if cap == "-" => None,
+        Loop::OnPath => {
+            let [target, probe] = numbers(cap)?.try_into().ok()?;
+            Some(Cap { target, probe })
+        }
+        Loop::OffPath if cap == NO_CAP => None,
         Loop::OffPath => return None,
     };
     Some(Parameters { gain, target, stretch, growth, burst_s, memory_s, slack, cap })

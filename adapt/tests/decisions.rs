@@ -1,9 +1,9 @@
-//! The same observations, the same decisions as another implementation: `decisions.txt`, digit for digit.
+//! The same observations, the same decisions as another implementation: `decisions.txt`, digit for digit. It has no probe of the cap.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 use claw_adapt::controller::Change;
-use claw_adapt::drain::Parameters;
+use claw_adapt::drain::{Cap, Parameters};
 use claw_adapt::{Bounds, Controller, DecidedBy, Mode, Observation, Policy, TICK_US, Weights};
 
 const RECORDED: &str = include_str!("decisions.txt");
@@ -14,7 +14,10 @@ const COMPARED: u32 = 587;
 
 fn mode(name: &str) -> Mode {
     match name {
-        "on-path" => Mode::Inner(Parameters::ON_PATH),
+        "on-path" => Mode::Inner(Parameters {
+            cap: Parameters::ON_PATH.cap.map(|cap| Cap { probe: 0.0, ..cap }),
+            ..Parameters::ON_PATH
+        }),
         "off-path" => Mode::Inner(Parameters::OFF_PATH),
         "learned" => {
             let weights = Weights::read(WEIGHTS).expect("weights");

@@ -7,7 +7,7 @@
     clippy::unwrap_used
 )]
 
-use claw_adapt::drain::Parameters;
+use claw_adapt::drain::{Cap, Parameters};
 use claw_adapt::network::{Network, WEIGHTS};
 use claw_adapt::weights::Loop;
 use claw_adapt::{
@@ -238,4 +238,55 @@ fn bounds_that_are_none_are_refused() {
         assert!(error.starts_with(expected), "{error}");
     }
     assert_eq!(BOUNDS.check(), Ok(()));
+}
+
+/// Requests per second that a backend of eight workers delivers in the end, and what is in flight then. It
+/// takes `service_s` for each request and hardly more or less; as many ask as there may be.
+fn steady(probe: f64, service_s: impl Fn(u64) -> f64) -> (f64, u64) {
+    let bounds = Bounds { nominal_micros: 100_000_000, min_micros: 5_000_000, ..BOUNDS };
+    let cap = Parameters::ON_PATH.cap.map(|cap| Cap { probe, ..cap });
+    let mode = Mode::Inner(Parameters { cap, ..Parameters::ON_PATH });
+    let mut controller = Controller::new(mode, bounds).expect("bounds");
+    let mut policy = controller.start();
+    let (mut delivered, mut in_flight) = (0.0, 0);
+    for tick in 1..=600 {
+        let service_s = service_s(tick);
+        in_flight = policy.in_flight.unwrap_or(1_000);
+        let n = in_flight as f64;
+        delivered = n.min(8.0) / service_s;
+        let latency_s = n / delivered;
+        let seen = Observation {
+            offered: 30.0,
+            admitted: delivered / 10.0,
+            rejected: 30.0 - delivered / 10.0,
+            completed: delivered / 10.0,
+            late: 0.0,
+            p50_s: latency_s,
+            p95_s: latency_s * 1.05,
+            mean_s: latency_s,
+            p10_s: latency_s - 0.1 * service_s,
+            in_flight: n,
+            policy,
+        };
+        policy = controller.step(tick * TICK_US, &seen).policy;
+    }
+    (delivered, in_flight)
+}
+
+#[test]
+fn a_backend_whose_service_times_hardly_vary_is_not_starved() {
+    let (starved, _) = steady(0.0, |_| 0.08);
+    assert!(starved < 70.0, "{starved}: there is nothing to mend");
+    let (delivered, in_flight) = steady(0.25, |_| 0.08);
+    assert!(delivered > 85.0 && in_flight <= 13, "{delivered}, {in_flight} in flight");
+}
+
+#[test]
+fn what_was_let_in_more_while_that_helped_is_taken_back() {
+    let (_, without) = steady(0.0, |_| 0.02);
+    let (delivered, in_flight) = steady(0.25, |tick| if tick < 300 { 0.08 } else { 0.02 });
+    assert!(
+        delivered > 395.0 && in_flight <= without + without / 2,
+        "{delivered}, {in_flight} in flight, not {without}"
+    );
 }

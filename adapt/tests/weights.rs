@@ -32,11 +32,11 @@ fn damage_is_named() {
     let first_weight = file.lines().nth(7).unwrap();
     let hash = file.lines().nth(6).unwrap();
     let table = [
-        (String::new(), "the first line must be 'claw-adapt weights 2'"),
-        (edit("weights 2", "weights 1"), "the first line must be 'claw-adapt weights 2'"),
+        (String::new(), "the first line must be 'claw-adapt weights 3'"),
+        (edit("weights 3", "weights 2"), "the first line must be 'claw-adapt weights 3'"),
         (edit("loop off-path", "loop none"), "the line 'loop ..' is missing or malformed"),
-        (edit(" -\n", " 1\n"), "the line 'parameters ..' is missing or malformed"),
-        (edit(" -\n", "\n"), "the line 'parameters ..' is missing or malformed"),
+        (edit(" - -\n", " 1 1\n"), "the line 'parameters ..' is missing or malformed"),
+        (edit(" - -\n", "\n"), "the line 'parameters ..' is missing or malformed"),
         (edit("parameters ", "parameters -"), "the line 'parameters ..' is missing or malformed"),
         (edit("loop off-path", "loop on-path"), "the line 'parameters ..' is missing or malformed"),
         (edit("12 32 32 2", "12 32 2"), "the shape must be '12 32 32 2', not '12 32 2'"),

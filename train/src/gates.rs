@@ -36,8 +36,14 @@ const SEARCHED: Parameters = Parameters {
 
 /// Families of a group, with the name it has in the report. A cap on what is in flight is of no use off
 /// the path, so drain-cap is not judged there.
-const GROUPS: [(&str, &[Family]); 3] =
-    [("trained", &Family::TRAINED), ("unseen", &UNSEEN), ("off path", &[Family::Telemetry])];
+const GROUPS: [(&str, &[Family]); 4] = [
+    ("trained", &Family::TRAINED),
+    ("unseen", &UNSEEN),
+    ("off path", &[Family::Telemetry]),
+    ("narrow", &NARROW),
+];
+
+const NARROW: [Family; 1] = [Family::Narrow];
 
 const UNSEEN: [Family; 3] = [Family::Stall, Family::RetryStorm, Family::Lag];
 
@@ -228,7 +234,7 @@ fn judge(
         let worst = it.interval(cap, families, Score::goodput, worst_decile);
         it.check(&format!("2 drain-cap, worst decile, {group}"), worst, Has::AtLeast(0.85));
     }
-    for (group, families) in GROUPS {
+    for (group, families) in &GROUPS[..3] {
         it.above(&format!("3 learned over rate only, {group}"), learned, rate, families, 0.0);
     }
     for family in &all {

@@ -25,10 +25,12 @@ pub enum Family {
     Stall,
     RetryStorm,
     Lag,
+    /// What a request takes hardly varies, and is a great share of the SLA.
+    Narrow,
 }
 
 impl Family {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Home,
         Self::Other,
         Self::WrongNominal,
@@ -40,6 +42,7 @@ impl Family {
         Self::Stall,
         Self::RetryStorm,
         Self::Lag,
+        Self::Narrow,
     ];
     pub const TRAINED: [Self; 7] = [
         Self::Home,
@@ -113,6 +116,11 @@ impl Scenario {
                 rng.one_of(&[4.0, 8.0, 32.0, 48.0]),
                 rng.log_range(0.008, 0.06),
                 rng.range(5.0, 14.0),
+            ),
+            Family::Narrow => (
+                rng.one_of(&[4.0, 8.0, 32.0, 48.0]),
+                rng.log_range(0.008, 0.1),
+                rng.range(2.5, 5.0),
             ),
             Family::Small => {
                 (rng.one_of(&[1.0, 2.0, 3.0]), rng.log_range(0.03, 0.1), rng.range(5.0, 14.0))
@@ -191,6 +199,10 @@ impl Scenario {
             Family::RetryStorm => {
                 it.retry = rng.range(0.8, 0.98);
                 (it.attempts, it.backoff) = (6, 0.1);
+            }
+            Family::Narrow => {
+                it.variation = rng.range(0.05, 0.5);
+                it.slowness.iter_mut().for_each(|(_, factor)| *factor = factor.min(1.3));
             }
             Family::Lag => it.policy_delay = rng.range(0.2, 0.8),
         }
