@@ -38,6 +38,8 @@ use crate::service::Service;
 
 /// How often is decided.
 const TICK: Duration = Duration::from_millis(100);
+/// How often it is looked whether regions share a bucket, which they should not.
+const LOOK: Duration = Duration::from_secs(5);
 /// How long a tick waits for Redis.
 const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -61,6 +63,9 @@ struct Route {
     /// When Redis last answered.
     heard: Instant,
     told: Told,
+    /// Whether regions share its bucket, as far as is known, and when that was last asked.
+    is_shared: bool,
+    looked: Option<Instant>,
     /// What the metrics have of what was counted.
     shown: Totals,
     /// What the log was told last.
@@ -106,7 +111,11 @@ impl Loops {
             // Of each route, since another instance may not have all of them. What is lost with a tick
             // is given up after a while.
             let for_others = self.service.tickets.for_others();
-            join_all(routes.values_mut().map(|route| self.tick(route, &for_others))).await;
+            let turn = async |route: &mut Route| {
+                self.tick(route, &for_others).await;
+                look(route).await;
+            };
+            join_all(routes.values_mut().map(turn)).await;
         }
     }
 
@@ -132,6 +141,8 @@ impl Loops {
                 instances: 1,
                 heard: Instant::now(),
                 told: Told::default(),
+                is_shared: false,
+                looked: None,
                 shown: adaptive.meter.totals(),
                 logged: None,
                 info: None,
@@ -351,6 +362,36 @@ impl Loops {
                 );
             }
         }
+    }
+}
+
+/// Looks whether regions share the bucket of a limit: then one of them would be held to what the
+/// backend of another can take. Now and then, since the server may be another one by now.
+async fn look(route: &mut Route) {
+    if route.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+        return;
+    }
+    route.looked = Some(Instant::now());
+    let is_shared = match route.shared.is_shared().await {
+        Ok(is_shared) => is_shared,
+        Err(fault) => {
+            // Most likely it may not ask for settings, which it need not.
+            tracing::debug!(route = route.name, ?fault, "whether regions share it is not known");
+            return;
+        }
+    };
+    if is_shared == route.is_shared {
+        return;
+    }
+    route.is_shared = is_shared;
+    if is_shared {
+        tracing::warn!(
+            route = route.name,
+            "regions share the bucket of an adaptive limit, which follows the backend of one: \
+             CONFIG SET claw.sync-keys '[^@]*'"
+        );
+    } else {
+        tracing::info!(route = route.name, "regions share the bucket of an adaptive limit no more");
     }
 }
 

@@ -29,11 +29,13 @@ use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{MethodRouter, any, delete, get, post};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 use tower_service::Service as _;
 
 use self::observe::Seen;
 use self::proxy::Upstream;
 use crate::client;
+use crate::limits::{Facts, Limits};
 use crate::metrics::Route;
 use crate::ratings::Ratings;
 use crate::redis::Redis;
@@ -255,6 +257,19 @@ fn decoded(path: &str) -> String {
     }
     decoded.push_str(rest);
     decoded
+}
+
+/// What limits may know of a request, with the weight of its user's bucket where they go by it.
+pub async fn weighed<'a>(
+    app: &App,
+    limits: &Limits,
+    facts: Facts<'a>,
+    deadline: Instant,
+) -> Facts<'a> {
+    match limits.weighed(&facts) {
+        Some(key) => Facts { weight: app.redis.weight(&key, deadline).await, ..facts },
+        None => facts,
+    }
 }
 
 /// The host that a request is for, without a port, in small letters and without the dot that may

@@ -178,6 +178,18 @@ impl Limits {
         self.rules.iter().filter_map(|rule| rule.charge(facts)).collect()
     }
 
+    /// The key of the bucket whose weight has to be known to charge a request: where it falls under a limit that
+    /// goes by that, the user's bucket of the first limit that has one.
+    #[must_use]
+    pub fn weighed(&self, facts: &Facts<'_>) -> Option<Arc<[u8]>> {
+        let goes_by_weight = |rule: &&Rule| {
+            rule.limit.adaptive.as_ref().is_some_and(Adaptive::goes_by_weight)
+                && rule.key(facts).is_some()
+        };
+        self.rules.iter().find(goes_by_weight)?;
+        self.rules.iter().filter(|rule| rule.tells_users_apart()).find_map(|rule| rule.key(facts))
+    }
+
     /// Whether any of them needs the body of a request.
     #[must_use]
     pub fn read_bodies(&self) -> bool {

@@ -10,15 +10,17 @@ mod late;
 mod leases;
 mod link;
 mod refusals;
+mod weights;
 mod wire;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redis::{Arg, Cmd, FromRedisValue, from_redis_value};
-use tokio::time::{Instant, sleep};
+use redis::{Arg, Cmd, FromRedisValue, Value, from_redis_value};
+use tokio::time::{Instant, sleep, timeout};
 
 use self::address::Servers;
 use self::cluster::Cluster;
@@ -29,6 +31,7 @@ use self::late::{Late, in_time};
 use self::leases::{IDLE, Leases, Watch};
 use self::link::Link;
 use self::refusals::Refusals;
+use self::weights::Weights;
 use self::wire::{Hears, Reply};
 use crate::config::Config;
 use crate::decide::{Answer, Outcome, Plan, Verdict};
@@ -70,6 +73,7 @@ struct Shared {
     flights: Flights,
     refusals: Option<Arc<Refusals>>,
     leases: Option<Leases>,
+    weights: Weights,
     health: Arc<Health>,
     /// Decisions that are being made.
     deciding: Seats,
@@ -132,6 +136,7 @@ impl Redis {
             flights,
             refusals,
             leases,
+            weights: Weights::default(),
             health,
             deciding,
             overloads: AtomicU64::default(),
@@ -284,6 +289,35 @@ impl Redis {
     pub async fn peek(&self, charge: &Charge) -> Result<Answer, Fault> {
         let command = command("CL.PEEK", charge, charge.cost);
         self.figures(&charge.key, &command, self.deadline()).await
+    }
+
+    /// The weight of a bucket, as it was within the last second. Nothing when that is not known in half of
+    /// the time until `deadline`: the other half is for what is decided by it.
+    pub async fn weight(&self, key: &Arc<[u8]>, deadline: Instant) -> Option<u64> {
+        let now = Instant::now();
+        if let Some(known) = self.shared.weights.known(key, now) {
+            return known.weight;
+        }
+        // Where no decision can be made, no question helps one.
+        let _seat = Seat::one(&self.shared.deciding)?;
+        // It is asked with all the time that there is, and goes on when nobody waits for it any more: a
+        // shorter time would make a server that is slow one that cannot be reached.
+        let (redis, key) = (self.clone(), Arc::clone(key));
+        let asking = tokio::spawn(async move {
+            let weight = redis.ask_weight(&key, deadline).await;
+            redis.shared.weights.learn(&key, weight, now);
+            weight
+        });
+        let half = deadline.saturating_duration_since(now).checked_div(2);
+        timeout(half?, asking).await.ok()?.ok()?
+    }
+
+    async fn ask_weight(&self, key: &[u8], deadline: Instant) -> Option<u64> {
+        let mut command = redis::cmd("CL.POLICY_RO");
+        command.arg(key);
+        let reply = self.ask(key, &command, deadline).await.ok()?;
+        let mut policy: HashMap<String, Value> = from_redis_value(reply.into()).ok()?;
+        from_redis_value(policy.remove("weight")?).ok()
     }
 
     /// `CL.GIVE`: gives the charge back.
@@ -525,12 +559,18 @@ impl Redis {
         }
     }
 
+    /// Gives back what a request took that then came to nothing.
+    pub async fn undo(&self, verdict: &Verdict) {
+        let taken = verdict.outcomes.iter().filter(|it| it.answer.is_some_and(|it| it.taken > 0));
+        join_all(taken.map(|outcome| self.give_back(&outcome.charge))).await;
+    }
+
     async fn give_back(&self, charge: &Charge) {
         // Without an answer they stay taken: too little is granted, never too much.
         if charge.cost > 0
             && let Err(fault) = self.give(charge).await
         {
-            tracing::debug!(?fault, "what was taken ahead is not given back");
+            tracing::debug!(limit = charge.limit.name, ?fault, "tokens are not given back");
         }
     }
 

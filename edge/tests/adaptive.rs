@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use claw_testkit::{Server, ask, eventually, run};
+use claw_testkit::{Cluster, Server, ask, eventually, free_port, run};
 use common::api::{get, post, send};
 use common::http::Client;
 use common::{Edge, PATIENCE, TICK};
@@ -606,6 +606,111 @@ fn tickets_reach_instances_with_other_limits_and_nobody_else() {
         let fields: Vec<String> = ask(&mut redis.connection(), &format!("HKEYS {key}"));
         assert!(fields.len() <= 8, "{key}: {fields:?}");
     }
+}
+
+/// Whose bucket weighs enough may take what others leave. That is asked once a second, not for each request.
+#[test]
+fn the_weight_of_a_users_bucket_gives_him_all_tokens() {
+    let redis = Server::start();
+    let limits = "limits: [{name: each, capacity: 1000, refill: 1000, key: [user]},
+      {name: shop, capacity: 1000, refill: 4, interval: 1h,
+       adaptive: {mode: off, min: 0.001, nominal: 0.001, max: 1, premium: {weight: 3, keep: 50}}}]";
+    let settings = [("USER_HEADER", "x-user")];
+    let edge = start_with(&redis, limits, &settings);
+    let call = |text: &str| ask::<redis::Value>(&mut redis.connection(), text);
+    let weigh =
+        |user: &str, weight: u64| call(&format!("CL.POLICY claw:each:{user} WEIGHT {weight}"));
+    call(&format!("CL.TAKE {BUCKET} 500 CAPACITY 1000 REFILL 4 INTERVAL 3600000"));
+    weigh("ann", 3);
+    weigh("cat", 2);
+    let status = |user: &str| edge.rate(user).status;
+    assert_eq!(["ann", "bob", "cat"].map(status), [200, 429, 429]);
+
+    let asked = || {
+        let stats: String = ask(&mut redis.connection(), "INFO commandstats");
+        let of = stats.split("cmdstat_cl.policy_ro:calls=").nth(1);
+        of.map_or(0, |rest| rest.split(',').next().unwrap().parse::<u64>().unwrap())
+    };
+    let (before, mut client) = (asked(), edge.client());
+    assert!((0..100).all(|_| client.rate("ann").status == 200));
+    assert!((1..50).contains(&asked()) && asked() < before + 50, "{before} {}", asked());
+
+    for (weight, told) in [(1, 429), (4, 200)] {
+        weigh("ann", weight);
+        eventually(PATIENCE, TICK, "the other weight", || client.rate("ann").status == told);
+    }
+    // Who cannot be weighed is one of the others.
+    let user = "ACL SETUSER edge on >secret ~* +@all -CL.POLICY_RO";
+    let _: String = ask(&mut redis.connection(), user);
+    let url = redis.url().replace("redis://", "redis://edge:secret@");
+    let edge = start_with(&redis, limits, &[("REDIS_URL", url.as_str()), settings[0]]);
+    assert_eq!(edge.rate("ann").status, 429);
+    assert_eq!(edge.logged("NOPERM"), 1, "{}", edge.log());
+}
+
+/// Each bucket is asked about where it lies. Without one, nobody is premium, and that is said.
+#[test]
+fn users_are_weighed_in_a_cluster_too() {
+    let shop = "{name: shop, capacity: 1000, refill: 4, interval: 1h,
+       adaptive: {mode: off, min: 0.001, nominal: 0.001, max: 1, premium: {weight: 3, keep: 50}}}";
+    let limits =
+        format!("limits: [{{name: each, capacity: 1000, refill: 1, key: [user]}}, {shop}]");
+    let cluster = Cluster::start(3, 0);
+    let nodes: Vec<String> =
+        cluster.nodes().iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
+    let url = format!("redis+cluster://{}", nodes.join(","));
+    let node = &cluster.nodes()[0];
+    let edge = start_with(node, &limits, &[("REDIS_URL", &url), ("USER_HEADER", "x-user")]);
+    let mut redis = cluster.cluster_client().get_connection().unwrap();
+    let mut call = |text: &str| -> redis::Value {
+        let mut words = text.split(' ');
+        let mut command = redis::cmd(words.next().unwrap());
+        for word in words {
+            command.arg(word);
+        }
+        command.query(&mut redis).unwrap()
+    };
+    call(&format!("CL.TAKE {BUCKET} 500 CAPACITY 1000 REFILL 4 INTERVAL 3600000"));
+    for number in 0..6 {
+        let user = format!("u{number}");
+        call(&format!("CL.POLICY claw:each:{user} WEIGHT 3"));
+        assert_eq!((edge.rate(&user).status, edge.rate("bob").status), (200, 429), "{user}");
+    }
+    assert_eq!(edge.logged("nobody is premium by weight"), 0);
+    let lonely = start_with(node, &format!("limits: [{shop}]"), &[("REDIS_URL", &url)]);
+    assert_eq!(lonely.logged("nobody is premium by weight"), 1);
+}
+
+/// A bucket that follows one backend is nothing to share.
+#[test]
+fn who_shares_the_bucket_with_other_regions_is_warned() {
+    let nobody = format!("redis://127.0.0.1:{}", free_port());
+    let redis =
+        Server::builder().config("claw.replica-id", "eu").config("claw.peers", nobody).start();
+    let user = "ACL SETUSER edge on >secret ~* +@all -CONFIG";
+    let _: String = ask(&mut redis.connection(), user);
+    let url = redis.url().replace("redis://", "redis://edge:secret@");
+    let edge = start(&redis, &shop(""));
+    let blind = start_with(&redis, &shop(""), &[("REDIS_URL", &url)]);
+    let (page, shared) = ("Regions share the bucket of shop", "which follows the backend of one");
+    let is_on_page =
+        |edge: &Edge| send(edge.ops, "GET", "/admin", &[BEARER], "").body.contains(page);
+    eventually(PATIENCE, TICK, "the warning", || edge.logged(shared) == 1);
+    assert!(edge.log().contains("CONFIG SET claw.sync-keys '[^@]*'") && is_on_page(&edge));
+    assert_eq!(state(&edge)["is_shared"], json!(true));
+    assert_eq!((state(&blind)["is_shared"].clone(), is_on_page(&blind)), (Value::Null, false));
+
+    redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("claw.sync-keys")
+        .arg("[^@]*")
+        .exec(&mut redis.connection())
+        .unwrap();
+    assert_eq!((state(&edge)["is_shared"].clone(), is_on_page(&edge)), (json!(false), false));
+    eventually(PATIENCE, TICK, "its end", || edge.logged("adaptive limit no more") == 1);
+    assert_eq!((edge.logged(shared), blind.logged(shared)), (1, 0), "{}", edge.log());
+    let alone = Server::start();
+    assert_eq!(state(&start(&alone, &shop("")))["is_shared"], json!(false));
 }
 
 /// An instance that may not adapt hears of new settings all the same, and is not told by others.

@@ -96,7 +96,7 @@ fn what_is_wrong_is_told_with_file_and_line() {
         format!("limits:\n- name: a\n  capacity: 10\n  refill: 10\n  adaptive: {adaptive}\n")
     };
     #[rustfmt::skip]
-    let table: [(&str, &str); 40] = [
+    let table: [(&str, &str); 45] = [
         ("limits:\n- capacity: 1\n", "f:2: missing field `name`"),
         ("limits:\n- name: a\n  capacity: 1\n", "f:2: refill is missing"),
         ("limits:\n- name: a\n  refill: 1\n", "f:2: capacity is missing"),
@@ -123,6 +123,11 @@ fn what_is_wrong_is_told_with_file_and_line() {
         (&two("{in_flight: 3}"), "f:5: adaptive: in_flight is for what is on the path"),
         (&two("{block: 2h}"), "f:5: adaptive: block is not 1s to 1h"),
         (&two("{premium: {header: x, keep: 91}}"), "f:5: adaptive: premium: keep is not 1 to 90"),
+        (&two("{premium: {}}"), "f:5: adaptive: premium: it is told by one of header and weight"),
+        (&two("{premium: {header: x, weight: 2}}"), "f:5: adaptive: premium: it is told by one of header and weight"),
+        (&two("{premium: {weight: 2, value: x}}"), "f:5: adaptive: premium: value is that of a header"),
+        (&two("{premium: {weight: 1}}"), "f:5: adaptive: premium: weight is not 2 to 10"),
+        (&two("{premium: {weight: 11}}"), "f:5: adaptive: premium: weight is not 2 to 10"),
         (&one("  key: [who]\n"), "f:5: unknown variant `who`"),
         (&one("  key: [{header: 'a b'}]\n"), "f:5: 'a b' is no header field"),
         (&one("  key: [{segments: 0}]\n"), "f:5: segments: 1 or more"),

@@ -27,7 +27,7 @@ fn load(text: &str, flags: &[&str]) -> Limits {
 
 /// A request in one line: route, method, host and path, then `user=ann`, `client=192.0.2.1`,
 /// `name:value` and `{"json":1}`.
-fn charges(limits: &Limits, request: &str) -> String {
+fn facts_of<T>(request: &str, look: impl FnOnce(&Facts<'_>) -> T) -> T {
     let mut words = request.split(' ');
     let (route, method) = (words.next().unwrap(), words.next().unwrap());
     let (host, path) = words.next().unwrap().split_once('/').unwrap();
@@ -55,11 +55,18 @@ fn charges(limits: &Limits, request: &str) -> String {
         headers: &headers,
         body: body.as_ref(),
         user,
+        weight: None,
     };
+    look(&facts)
+}
+
+/// What a request is charged.
+fn charges(limits: &Limits, request: &str) -> String {
     let charge = |charge: claw_edge::limits::Charge| {
         format!("{} {}", String::from_utf8(charge.key.to_vec()).unwrap(), charge.cost)
     };
-    limits.of_request(&facts).into_iter().map(charge).collect::<Vec<_>>().join(", ")
+    let charges = facts_of(request, |facts| limits.of_request(facts));
+    charges.into_iter().map(charge).collect::<Vec<_>>().join(", ")
 }
 
 const LIMITS: &str = "
@@ -149,6 +156,38 @@ fn the_environments_limits_come_first() {
     }
 }
 
+/// The first limit that has a bucket for each user says who is premium, where one is asked for.
+#[test]
+fn one_bucket_says_what_a_user_weighs() {
+    let file = "
+limits:
+- {name: net, capacity: 4, refill: 1, key: [client]}
+- {name: post, capacity: 4, refill: 1, key: [user, method], match: {methods: [POST]}}
+- {name: each, capacity: 4, refill: 1, key: [user]}
+- {name: shop, capacity: 4, refill: 1, match: {hosts: [shop]}, adaptive: {premium: {weight: 2}}}
+- {name: gold, capacity: 4, refill: 1, match: {hosts: [gold]}, adaptive: {premium: {header: x}}}";
+    let weighed = |limits: &Limits, request: &str| {
+        let key = facts_of(request, |facts| limits.weighed(facts));
+        key.map(|key| String::from_utf8(key.to_vec()).unwrap())
+    };
+    let limits = load(file, &[]);
+    #[rustfmt::skip]
+    let table = [
+        ("auth GET shop/ user=ann client=192.0.2.1", Some("claw:each:ann")),
+        ("auth POST shop/ user=ann", Some("claw:post:ann:POST")),
+        ("auth GET shop/ client=192.0.2.1", Some("claw:each:client:192.0.2.1")),
+        ("auth GET shop/", None),
+        ("auth GET gold/ user=ann x:1", None),
+        ("auth GET else/ user=ann", None),
+    ];
+    for (request, key) in table {
+        assert_eq!(weighed(&limits, request).as_deref(), key, "{request}");
+    }
+    let limits = load(file, &["--user-capacity=3", "--user-refill=1"]);
+    let key = weighed(&limits, "auth POST shop/ user=ann");
+    assert_eq!(key.as_deref(), Some("token_bucket:ann"));
+}
+
 /// Each region adapts to its own backend: one pattern leaves out those buckets and no others.
 #[test]
 fn buckets_of_adaptive_limits_are_told_from_all_others() {
@@ -216,6 +255,7 @@ proptest! {
                 route: Route::Auth, method: "GET", path: "/", host: "",
                 client: Some(who.as_ref().err().copied().unwrap_or(IpAddr::from([192, 0, 2, 1]))),
                 headers: &headers, body: None, user: who.as_ref().ok().map(String::as_str),
+                weight: None,
             };
             let charges = limits.of_request(&facts);
             for (charge, told_apart) in charges.into_iter().zip([(who, Some(field)), (who, None)]) {

@@ -11,9 +11,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, sleep};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use claw_testkit::{Server, eventually, free_port};
+use claw_testkit::{Server, ask, eventually, free_port};
 use common::api::{Response, exchange, get, raw, send};
 use common::http::Client;
 use common::relay::Relay;
@@ -284,6 +284,58 @@ fn no_more_are_in_flight_than_may_be_and_some_places_are_kept() {
     }
     assert_eq!(edge.metric("operator_rate_limited_total", "shop"), 6);
     assert_eq!(get(port, "/").status, 200, "the places are free again");
+}
+
+/// Whose bucket weighs enough has all places, while that can be read.
+#[test]
+fn the_weight_of_a_users_bucket_gives_him_all_places() {
+    let (mut redis, backend) = (Server::start(), Backend::start());
+    let file = limits(
+        &redis,
+        "limits: [{name: each, capacity: 40, refill: 1000, key: [user]}, {name: shop, capacity: 40, refill: 1000,
+           adaptive: {mode: off, profile: on_path, in_flight: 5, premium: {weight: 3, keep: 20}}}]",
+    );
+    let settings =
+        [("CONFIG", file.as_str()), ("USER_HEADER", "x-user"), ("DECISION_TIMEOUT", "1s")];
+    let (edge, port) = start(&redis, backend.port, &settings);
+    for (user, weight) in [("ann", 3), ("cat", 2), ("eve", 3), ("fay", 3)] {
+        let pin = format!("CL.POLICY claw:each:{user} WEIGHT {weight}");
+        let _: redis::Value = ask(&mut redis.connection(), &pin);
+    }
+    let status = |user: &'static str| send(port, "GET", "/", &[("x-user", user)], "").status;
+    // One of five is kept: four of those who leave it wait for an answer.
+    let fill = || {
+        backend.hold(true);
+        let waiting = at_once(port, vec![vec![("x-user", "bob")]; 4]);
+        eventually(PATIENCE, TICK, "four", || backend.waiting.load(SeqCst) == 4);
+        waiting
+    };
+    let waiting = fill();
+    assert_eq!(["bob", "cat"].map(status), [503, 503]);
+    let ann = at_once(port, vec![vec![("x-user", "ann")]]);
+    eventually(PATIENCE, TICK, "the fifth", || backend.waiting.load(SeqCst) == 5);
+    backend.hold(false);
+    for client in waiting.into_iter().chain(ann) {
+        assert_eq!(client.join().unwrap().status, 200);
+    }
+    // Limits fail open, the cap does not, and nobody is known to be premium.
+    for (user, is_dead) in [("eve", false), ("fay", true)] {
+        match is_dead {
+            true => redis.crash(),
+            false => {
+                let _: String = ask(&mut redis.connection(), "CLIENT PAUSE 60000");
+            }
+        }
+        let waiting = fill();
+        let begin = Instant::now();
+        assert_eq!(status(user), 503, "{user}");
+        assert!(begin.elapsed() < PATIENCE / 4, "{:?}", begin.elapsed());
+        backend.hold(false);
+        for client in waiting {
+            assert_eq!(client.join().unwrap().status, 200);
+        }
+    }
+    assert_eq!(edge.metric("operator_rate_limited_total", "shop"), 4);
 }
 
 /// What this instance has counted: offered, admitted, rejected, completed, late, failed.

@@ -2,8 +2,11 @@
 //! leader, what each instance has counted, what was decided, and whether an operator has switched
 //! it. See `tick.lua`.
 
+use std::collections::HashMap;
+
 use claw_adapt::Policy;
 use claw_core::decimal::Decimal;
+use claw_core::glob;
 use redis::Value;
 
 use super::decision::{Decision, HOLDS_MS};
@@ -127,6 +130,19 @@ impl Shared {
         Ok(Kept { decision: kept.decision.filter(|decision| decision.holds(now_ms)), ..kept })
     }
 
+    /// Whether regions share the route's bucket, by what the server that has it says of itself.
+    ///
+    /// # Errors
+    /// When there is no answer, or one may not ask.
+    pub async fn is_shared(&self) -> Result<bool, Fault> {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("GET").arg("claw.peers").arg("claw.sync-keys");
+        let settings: HashMap<String, String> = self.redis.call_at(&self.bucket, &command).await?;
+        let setting = |name: &str| settings.get(name).ok_or_else(unreadable);
+        let has_peers = !setting("claw.peers")?.is_empty();
+        Ok(has_peers && glob::matches(setting("claw.sync-keys")?.as_bytes(), &self.bucket))
+    }
+
     /// Tells all instances what was decided.
     ///
     /// # Errors
@@ -194,5 +210,5 @@ fn split(value: Value) -> Result<([String; 6], Vec<String>), Fault> {
 }
 
 fn unreadable() -> Fault {
-    Fault::Refused { code: "ERR".to_owned(), text: "a tick was answered otherwise".to_owned() }
+    Fault::Refused { code: "ERR".to_owned(), text: "not what was asked for".to_owned() }
 }

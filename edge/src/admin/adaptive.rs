@@ -42,6 +42,8 @@ pub struct Shown {
     pub in_flight_cap: Option<u64>,
     /// The trial, in words; nothing if there is none.
     pub trial: Option<String>,
+    /// Whether regions share its bucket, which they should not; nothing if that is not known.
+    pub is_shared: Option<bool>,
 }
 
 /// `GET /admin/adaptive`: all of them, for programs.
@@ -61,8 +63,9 @@ pub async fn list(admin: &Admin, request: Request) -> Result<Response, Problem> 
 pub async fn read(app: &App) -> Result<Vec<Shown>, Fault> {
     let limits = app.service.limits.load_full();
     let look = async |(limit, adaptive): (&std::sync::Arc<Limit>, &Adaptive)| {
-        let kept = Shared::new(app.redis.clone(), limit).look().await?;
-        Ok(Shown::new(limit, adaptive, &kept))
+        let shared = Shared::new(app.redis.clone(), limit);
+        let (kept, is_shared) = futures_util::join!(shared.look(), shared.is_shared());
+        Ok(Shown { is_shared: is_shared.ok(), ..Shown::new(limit, adaptive, &kept?) })
     };
     join_all(limits.adaptive().map(look)).await.into_iter().collect()
 }
@@ -92,6 +95,7 @@ impl Shown {
             refill_rate: Decimal::new(policy.refill_micros).to_string(),
             in_flight_cap: policy.in_flight,
             trial: trial(&kept.trial),
+            is_shared: None,
         }
     }
 }

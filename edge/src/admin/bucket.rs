@@ -169,6 +169,7 @@ pub fn of_user(app: &App, user: &str) -> Vec<Named> {
                     headers: &headers,
                     body: None,
                     user: Some(user),
+                    weight: None,
                 };
                 limits.of_request(&facts)
             })

@@ -36,9 +36,11 @@ pub async fn decide(app: &App, request: Request) -> Result<Response, Problem> {
         headers,
         body: None,
         user: super::named_user(app, headers)?,
+        weight: None,
     };
-    let charges = app.service.limits.load().of_request(&facts);
-    let verdict = app.redis.decide(Plan::new(charges)).await;
+    let (limits, deadline) = (app.service.limits.load_full(), app.redis.deadline());
+    let facts = super::weighed(app, &limits, facts, deadline).await;
+    let verdict = app.redis.decide_by(Plan::new(limits.of_request(&facts)), deadline).await;
     if verdict.allowed {
         return Ok(limited::respond(app, &verdict, StatusCode::OK));
     }

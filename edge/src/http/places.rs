@@ -7,8 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-
 use super::App;
 use super::problem::Problem;
 use crate::decide::Verdict;
@@ -78,7 +76,7 @@ pub async fn enter(app: &App, wanted: &[Wanted], verdict: &Verdict) -> Result<Ve
         let Some(slot) = adaptive.meter.enter(*kept) else {
             drop(places);
             adaptive.meter.reject();
-            give_back(app, verdict).await;
+            app.redis.undo(verdict).await;
             return Err(busy(app, limit));
         };
         let sla = Duration::from_micros(adaptive.settings.bounds.sla_us);
@@ -86,12 +84,6 @@ pub async fn enter(app: &App, wanted: &[Wanted], verdict: &Verdict) -> Result<Ve
     }
     verdict.admit();
     Ok(places)
-}
-
-async fn give_back(app: &App, verdict: &Verdict) {
-    let taken = verdict.outcomes.iter().filter(|it| it.answer.is_some_and(|it| it.taken > 0));
-    // Without an answer they stay charged: too little is granted, never too much.
-    join_all(taken.map(|outcome| app.redis.give(&outcome.charge))).await;
 }
 
 /// The problem of a request without a place, which is counted.

@@ -87,6 +87,7 @@ pub async fn hand_on(
 ) -> Result<Response, Problem> {
     let peer = super::peer(&request)?;
     let client = app.client(peer, request.headers());
+    let deadline = app.redis.deadline();
     let (charges, wanted) = {
         let headers = request.headers();
         let path = super::path(request.uri().path());
@@ -100,13 +101,16 @@ pub async fn hand_on(
             headers,
             body: None,
             user: super::named_user(app, headers)?,
+            weight: None,
         };
-        let charges = app.service.limits.load().of_request(&facts);
+        let limits = app.service.limits.load_full();
+        let facts = super::weighed(app, &limits, facts, deadline).await;
+        let charges = limits.of_request(&facts);
         let wanted = places::wanted(&charges, |adaptive| adaptive.kept(&facts));
         (charges, wanted)
     };
     places::look(app, &wanted)?;
-    let verdict = app.redis.charge(Plan::new(charges), app.redis.deadline()).await;
+    let verdict = app.redis.charge(Plan::new(charges), deadline).await;
     if !verdict.allowed {
         return Ok(limited::respond(app, &verdict, ()));
     }

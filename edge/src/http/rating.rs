@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::problem::Problem;
 use super::{App, body, limited, v1};
-use crate::decide::{Plan, Verdict};
+use crate::decide::Plan;
 use crate::limits::{Facts, Route};
 use crate::ratings::{self, HIGHEST};
 use crate::redis::Fault;
@@ -76,9 +76,11 @@ pub async fn rate(State(app): State<App>, request: Request) -> Result<Response, 
         headers: &headers,
         body: value.as_ref(),
         user: Some(&rating.user_id),
+        weight: None,
     };
-    let begin = Instant::now();
-    let verdict = app.redis.decide(Plan::new(limits.of_request(&facts))).await;
+    let (begin, deadline) = (Instant::now(), app.redis.deadline());
+    let facts = super::weighed(&app, &limits, facts, deadline).await;
+    let verdict = app.redis.decide_by(Plan::new(limits.of_request(&facts)), deadline).await;
     if !verdict.allowed {
         return Ok(limited::respond(&app, &verdict, ()));
     }
@@ -95,29 +97,13 @@ pub async fn rate(State(app): State<App>, request: Request) -> Result<Response, 
         }
         Err(fault) => {
             let problem = unavailable(&fault);
-            let given_back = give_back(app, verdict);
+            let given_back = async move { app.redis.undo(&verdict).await };
             match fault {
                 Fault::Refused { .. } => given_back.await,
                 // The client need not wait for it, too.
                 _ => drop(tokio::spawn(given_back)),
             }
             Err(problem)
-        }
-    }
-}
-
-/// Gives back what a request took that then came to nothing.
-async fn give_back(app: App, verdict: Verdict) {
-    for outcome in &verdict.outcomes {
-        if outcome.answer.is_some_and(|answer| answer.taken > 0)
-            && let Err(fault) = app.redis.give(&outcome.charge).await
-        {
-            // The refill has it back in time.
-            tracing::debug!(
-                limit = outcome.charge.limit.name,
-                ?fault,
-                "tokens were not given back"
-            );
         }
     }
 }

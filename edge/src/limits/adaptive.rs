@@ -1,11 +1,13 @@
 //! A limit whose policy follows how the backend does: what the operator allows.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderName;
 use claw_adapt::{Bounds, Policy};
 use claw_core::decimal;
+use claw_core::limits::MAX_WEIGHT;
 use claw_core::policy;
 use serde::Deserialize;
 
@@ -41,12 +43,19 @@ pub struct Settings {
 /// Whose requests may use what is kept from others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Premium {
-    /// The header that says so. Whoever is in front of the service has to set it or to remove it.
-    pub header: HeaderName,
-    /// What it says.
-    pub value: Pattern,
+    /// What tells them.
+    pub sign: Sign,
     /// Hundredths of the tokens and places that are kept.
     pub keep: u8,
+}
+
+/// What tells a request that may use all from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// A header field, and what it says. Whoever is in front of the service has to set it or to remove it.
+    Header(HeaderName, Pattern),
+    /// The weight of the user's bucket: so much or more.
+    Weight(u64),
 }
 
 /// How far the loop goes.
@@ -126,9 +135,12 @@ pub(super) struct Said {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PremiumSaid {
-    header: String,
+    #[serde(default)]
+    header: Option<String>,
     #[serde(default)]
     value: Option<String>,
+    #[serde(default)]
+    weight: Option<u64>,
     #[serde(default)]
     keep: Option<u8>,
 }
@@ -141,6 +153,8 @@ const SLEW_PERCENT: u32 = 900;
 const SLA: Duration = Duration::from_millis(200);
 const BLOCK: Duration = Duration::from_secs(60);
 const KEEP: u8 = 10;
+/// The least weights that can tell some users from others: each bucket has a weight of 1 or more.
+const WEIGHTS: RangeInclusive<u64> = 2..=MAX_WEIGHT as u64;
 
 impl Said {
     /// Completes it by what follows from the limit's own policy.
@@ -209,13 +223,24 @@ fn in_flight(rate_micros: u64, sla_us: u64) -> u64 {
 
 impl PremiumSaid {
     fn read(&self) -> Result<Premium, String> {
-        let header = self.header.parse();
-        let header = header.map_err(|_| format!("'{}' is no header field", self.header))?;
+        let sign = match (&self.header, &self.value, self.weight) {
+            (Some(header), value, None) => {
+                let name = header.parse().map_err(|_| format!("'{header}' is no header field"))?;
+                Sign::Header(name, Pattern::new(value.as_deref().unwrap_or("*")))
+            }
+            (None, None, Some(weight)) if WEIGHTS.contains(&weight) => Sign::Weight(weight),
+            (None, None, Some(_)) => {
+                let (least, most) = WEIGHTS.into_inner();
+                return Err(format!("premium: weight is not {least} to {most}"));
+            }
+            (None, Some(_), _) => return Err("premium: value is that of a header".to_owned()),
+            _ => return Err("premium: it is told by one of header and weight".to_owned()),
+        };
         let keep = self.keep.unwrap_or(KEEP);
         if !(1..=90).contains(&keep) {
             return Err("premium: keep is not 1 to 90".to_owned());
         }
-        Ok(Premium { header, value: Pattern::new(self.value.as_deref().unwrap_or("*")), keep })
+        Ok(Premium { sign, keep })
     }
 }
 
@@ -227,12 +252,24 @@ impl Adaptive {
         Self { settings, meter }
     }
 
+    /// Whether it goes by the weight of the user's bucket.
+    #[must_use]
+    pub fn goes_by_weight(&self) -> bool {
+        let premium = self.settings.premium.as_ref();
+        premium.is_some_and(|premium| matches!(premium.sign, Sign::Weight(_)))
+    }
+
     /// Hundredths that a request has to leave for others.
     #[must_use]
     pub fn kept(&self, facts: &Facts<'_>) -> u8 {
         let Some(premium) = &self.settings.premium else { return 0 };
-        let said = facts.header(premium.header.as_str());
-        if said.is_some_and(|said| premium.value.fits(said)) { 0 } else { premium.keep }
+        let is_premium = match &premium.sign {
+            Sign::Header(name, value) => {
+                facts.header(name.as_str()).is_some_and(|said| value.fits(said))
+            }
+            Sign::Weight(least) => facts.weight.is_some_and(|weight| weight >= *least),
+        };
+        if is_premium { 0 } else { premium.keep }
     }
 
     /// Tokens that a request leaves which leaves so many hundredths, or `least` if that is more. Never all

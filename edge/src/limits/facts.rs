@@ -40,6 +40,10 @@ pub struct Facts<'a> {
     /// The user, if it names one. Whoever names none is told apart by his address, and not let
     /// through for that.
     pub user: Option<&'a str>,
+    /// The weight of its user's bucket, where a limit goes by it ([`Limits::weighed`]) and it is known.
+    ///
+    /// [`Limits::weighed`]: super::Limits::weighed
+    pub weight: Option<u64>,
 }
 
 impl Facts<'_> {

@@ -92,10 +92,21 @@ impl Rule {
     /// the limit tells buckets apart by.
     #[must_use]
     pub fn charge(&self, facts: &Facts<'_>) -> Option<Charge> {
+        let key = self.key(facts)?;
+        let keep = match &self.limit.adaptive {
+            Some(adaptive) => adaptive.keep(adaptive.kept(facts), self.limit.keep),
+            None => self.limit.keep,
+        };
+        Some(Charge { limit: Arc::clone(&self.limit), key, cost: self.cost.tokens(facts), keep })
+    }
+
+    /// The key of the bucket that a request is charged from. Nothing when it is charged from none.
+    #[must_use]
+    pub fn key(&self, facts: &Facts<'_>) -> Option<Arc<[u8]>> {
         if !self.when.includes(facts) {
             return None;
         }
-        let key = match self.parts.as_slice() {
+        Some(match self.parts.as_slice() {
             [] => self.limit.key(None),
             [part] => self.limit.key(Some(part.value(facts)?.as_bytes())),
             parts => {
@@ -108,12 +119,7 @@ impl Rule {
                 }
                 self.limit.key(Some(subject.as_bytes()))
             }
-        };
-        let keep = match &self.limit.adaptive {
-            Some(adaptive) => adaptive.keep(adaptive.kept(facts), self.limit.keep),
-            None => self.limit.keep,
-        };
-        Some(Charge { limit: Arc::clone(&self.limit), key, cost: self.cost.tokens(facts), keep })
+        })
     }
 }
 
@@ -129,6 +135,12 @@ fn escape(value: &str, subject: &mut String) {
 }
 
 impl Rule {
+    /// Whether each user has a bucket of his own.
+    #[must_use]
+    pub fn tells_users_apart(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::User))
+    }
+
     /// Whether it needs the body of a request.
     #[must_use]
     pub fn reads_bodies(&self) -> bool {

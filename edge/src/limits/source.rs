@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::descriptor_file::Domains;
 use super::mistake::Mistake;
+use super::rule::Rule;
 use super::{Limits, environment, file};
 use crate::config::Config;
 
@@ -63,6 +64,12 @@ impl Sources {
             domains.add(&source.path, &source.text)?;
         }
         domains.into_limits(&mut limits);
+        // No mistake of one file: the limit may be in another, or come with the environment.
+        if limits.adaptive().any(|(_, adaptive)| adaptive.goes_by_weight())
+            && !limits.rules.iter().any(Rule::tells_users_apart)
+        {
+            tracing::warn!("nobody is premium by weight: no limit has user in its key");
+        }
         Ok(limits)
     }
 }
