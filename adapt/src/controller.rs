@@ -1,9 +1,9 @@
 //! The tick: inner loop, learned correction, and when neither is believed.
 
 use crate::bounds::{Bounds, BoundsError};
-use crate::drain::{Drain, Parameters, Time};
+use crate::drain::{Drain, Parameters};
 use crate::network::{INPUTS, OUTPUTS, SATURATED, features, squash};
-use crate::observation::Observation;
+use crate::observation::{Observation, Time};
 use crate::policy::{Aim, Policy};
 use crate::weights::Weights;
 

@@ -8,7 +8,7 @@
 //! finds that out.
 
 use crate::bounds::Bounds;
-use crate::observation::Observation;
+use crate::observation::{Observation, Time};
 use crate::policy::Aim;
 use crate::probe::Probe;
 
@@ -80,15 +80,6 @@ impl Parameters {
         slack: 0.5,
         cap: None,
     };
-}
-
-/// Seconds of a tick.
-#[derive(Debug, Clone, Copy)]
-pub struct Time {
-    /// Since the one before.
-    pub tick_s: f64,
-    /// Since what is in force was decided, less one tick: 0 where decisions take effect at once.
-    pub late_s: f64,
 }
 
 /// The loop's state.

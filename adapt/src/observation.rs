@@ -2,6 +2,15 @@
 
 use crate::policy::Policy;
 
+/// How long the tick was, and how old what was in force in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Time {
+    /// Since the one before.
+    pub tick_s: f64,
+    /// Since what is in force was decided, less one tick: 0 where decisions take effect at once.
+    pub late_s: f64,
+}
+
 /// Counts and latencies of one tick, summed over all edges.
 ///
 /// Counts are those of the tick, not running totals. Latencies are of the completions that were

@@ -6,8 +6,7 @@
 //! delivered and nobody waits for longer there was no queue, and the cap stays that much higher; if it only makes
 //! the queue longer, it does not. In the same way it comes down again, as long as that costs nothing.
 
-use crate::drain::Time;
-use crate::observation::Observation;
+use crate::observation::{Observation, Time};
 
 /// Completions without which nothing is concluded, and seconds in which they have to come.
 const EVIDENCE: f64 = 40.0;
