@@ -239,6 +239,8 @@ pub struct Peer {
     relayed: bool,
     /// It does not take our states.
     refuses: bool,
+    /// It does not hear us, nor by way of another peer.
+    deaf: bool,
     /// What it said last of what it spends, in this life or an earlier one.
     rates: Option<Rates>,
     /// It knows the rates of all others, and all know its own.
@@ -258,6 +260,7 @@ impl Peer {
             timed_out: false,
             relayed: false,
             refuses: false,
+            deaf: false,
             rates: None,
             settled: false,
             acknowledged: 0,
@@ -284,11 +287,17 @@ impl Peer {
     }
 
     /// Whether it may admit without regard to what is admitted here, or the other way
-    /// round: nothing has been known of it for longer than the timeout, or it
+    /// round: nothing has been known of it for longer than the timeout, it [is deaf](Self::is_deaf), or it
     /// [refuses](Membership::refuses) our states.
     #[must_use]
     pub fn is_silent(&self) -> bool {
-        self.refuses || (self.timed_out && !self.relayed)
+        self.refuses || self.deaf || (self.timed_out && !self.relayed)
+    }
+
+    /// Whether it says that it does not hear us, and no other peer passes on to it what we say.
+    #[must_use]
+    pub fn is_deaf(&self) -> bool {
+        self.deaf
     }
 
     /// Whether it is not heard, and another peer passes on what it says.
@@ -571,6 +580,7 @@ impl Membership {
             && news
             && round.progress == Progress::Complete
             && !peer.timed_out
+            && !peer.deaf
         {
             peer.round = now.wall;
         }
@@ -591,6 +601,10 @@ impl Membership {
             if let Some(round) = round {
                 peer.round = peer.round.max(round);
             }
+        }
+        let deaf: Vec<bool> = self.peers.iter().map(|peer| self.is_deaf(peer)).collect();
+        for (peer, deaf) in self.peers.iter_mut().zip(deaf) {
+            peer.deaf = deaf;
         }
         // A region that is gone for good, or got another name, would be silent for
         // ever.
@@ -628,6 +642,15 @@ impl Membership {
         others.filter(|other| other.hears(peer.id) && other.hears(me)).map(Peer::round).max()
     }
 
+    /// Whether a peer that is heard here does not hear us, nor anybody who does.
+    fn is_deaf(&self, peer: &Peer) -> bool {
+        let Some(me) = self.me.filter(|me| !peer.timed_out && peer.misses(*me)) else {
+            return false;
+        };
+        let mut others = self.peers.iter().filter(|other| !other.timed_out);
+        !others.any(|other| other.hears(me) && peer.hears(other.id))
+    }
+
     /// Says what this region spends now, when all know what it said before.
     fn state_rates(&mut self) {
         if self.masters > 1 {
@@ -635,7 +658,7 @@ impl Membership {
             self.said.rates = None;
             return;
         }
-        let cut = self.peers.iter().any(|peer| peer.timed_out || peer.refuses);
+        let cut = self.peers.iter().any(|peer| peer.timed_out || peer.deaf || peer.refuses);
         let number = self.said.number;
         let known = self.peers.iter().all(|peer| peer.acknowledged == number);
         let Some(rate) = self.own.rate().filter(|_| !cut) else {

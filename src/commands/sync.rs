@@ -69,11 +69,16 @@ impl Command for Status {
         for peer in region.peers.all() {
             ctx.reply_map(4);
             text(ctx, "replica_id", peer.id().as_str());
-            let silent = match (peer.is_refusing(), peer.is_silent(), peer.is_relayed()) {
-                (true, ..) => "refuses",
-                (false, true, _) => "yes",
-                (false, false, true) => "relayed",
-                (false, false, false) => "no",
+            let silent = if peer.is_refusing() {
+                "refuses"
+            } else if peer.is_deaf() {
+                "deaf"
+            } else if peer.is_silent() {
+                "yes"
+            } else if peer.is_relayed() {
+                "relayed"
+            } else {
+                "no"
             };
             text(ctx, "silent", silent);
             number(ctx, "heard_ms_ago", peer.silence(now) / 1_000);

@@ -219,6 +219,30 @@ fn an_expiry_fits_what_was_written_by_hand() {
     eventually(Duration::from_secs(120), TICK, "an expiry again", || int(conn, "TTL k") > 0);
 }
 
+/// A line that is cut in one direction is cut for both: who is not heard admits its part only, too.
+#[test]
+fn who_is_not_heard_admits_its_part() {
+    let world = World::start_with(2, Duration::ZERO, &|_, builder| {
+        builder.config("claw.partition-guard", "equal").config("claw.partition-timeout-ms", "500")
+    });
+    let both = |expected: [&str; 2], share: u64| {
+        eventually(PATIENCE, TICK, &format!("{expected:?}"), || {
+            [0, 1].into_iter().all(|region| {
+                let mut conn = world.connection(region);
+                let heard = status(&mut conn, "heard");
+                heard.iter().all(|peer| peer["silent"] == expected[region])
+                    && heard.len() == 1
+                    && field(&mut conn, "sync_share_permille") == share
+            })
+        });
+    };
+    both(["no", "no"], 1_000);
+    world.set_unheard(0, 1, true);
+    both(["deaf", "yes"], 500);
+    world.set_unheard(0, 1, false);
+    both(["no", "no"], 1_000);
+}
+
 /// Two regions that do not hear each other are told by a third, which both hear: they
 /// need no guard, and their limit stays one.
 #[test]

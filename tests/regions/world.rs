@@ -75,8 +75,13 @@ impl World {
     /// Cuts or heals the lines between two regions, both ways.
     pub fn set_cut(&self, a: usize, b: usize, cut: bool) {
         for (from, to) in [(a, b), (b, a)] {
-            self.lines[from][to].as_ref().unwrap().set_cut(cut);
+            self.set_unheard(from, to, cut);
         }
+    }
+
+    /// Cuts the line by which `to` hears `from`, or heals it.
+    pub fn set_unheard(&self, from: usize, to: usize, cut: bool) {
+        self.lines[from][to].as_ref().unwrap().set_cut(cut);
     }
 
     /// Has what `from` says to `to` arrive otherwise.

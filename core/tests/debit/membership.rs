@@ -2,7 +2,7 @@
 
 use crate::any::cases;
 use crate::world::{Rounds, SECOND, at, news, peer, round, snapshots};
-use claw_core::membership::{Membership, PartitionPolicy, Progress, Rates, Round};
+use claw_core::membership::{Membership, PartitionPolicy, Peer, Progress, Rates, Round};
 use claw_core::replica::ReplicaId;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -338,6 +338,37 @@ fn who_refuses_is_silent() {
     assert_eq!(say(Progress::Complete, 10 * SECOND), (1_000, at(10 * SECOND).wall));
 }
 
+/// A peer that says that it does not hear us counts as silent, though it is heard, unless somebody
+/// passes on to it what we say. That it hears us again is believed at once.
+#[test]
+fn who_does_not_hear_us_is_deaf() {
+    let me = peer(7);
+    let mut peers = Membership::new(PartitionPolicy::Equal, 3, TIMEOUT, at(0));
+    peers.set_id(Some(me));
+    let mut us = 0;
+    let mut say = |first: &[ReplicaId], second: &[ReplicaId], long: u64| {
+        let until = us + long;
+        while us < until {
+            us += 100_000;
+            for (n, hears) in [(0, first), (1, second)] {
+                let hears = Some(hears);
+                assert!(peers.heard(&Round { hears, ..round(peer(n), at(us)) }, at(us)));
+            }
+        }
+        let deaf: Vec<bool> = peers.all().iter().map(Peer::is_deaf).collect();
+        assert_eq!(peers.heard_now().count(), 2);
+        (peers.share(), deaf)
+    };
+    // Who has just begun has not had the time to hear us.
+    assert_eq!(say(&[peer(1)], &[peer(0), me], TIMEOUT), (1_000, vec![false, false]));
+    // The second hears us, and the first the second.
+    assert_eq!(say(&[peer(1)], &[peer(0), me], TIMEOUT), (1_000, vec![false, false]));
+    assert_eq!(say(&[], &[peer(0), me], TIMEOUT), (666, vec![true, false]));
+    assert_eq!(say(&[peer(1)], &[peer(0)], TIMEOUT), (333, vec![true, true]));
+    assert_eq!(say(&[peer(1), me], &[peer(0)], 100_000), (1_000, vec![false, false]));
+    assert_eq!(say(&[me], &[me], 100_000), (1_000, vec![false, false]));
+}
+
 /// A process that takes the place of one that is gone is heard with its first round,
 /// one that was cut off when it has said all.
 #[test]
@@ -604,12 +635,12 @@ fn a_peer_that_others_pass_on_is_not_silent() {
         assert!(peers.heard(&Round { hears, ..round(peer(n), at(us)) }, at(us)));
     };
     let both = [peer(0), me];
-    for (hears, knows_itself, relayed) in [
-        (both.as_slice(), true, true),
-        (&both, false, false),
-        // It would not pass on to whom it does not hear.
-        (&both[..1], true, false),
-        (&both[1..], true, false),
+    for (hears, knows_itself, relayed, share) in [
+        (both.as_slice(), true, true, 666),
+        (&both, false, false, 666),
+        // It would not pass on to whom it does not hear, and is deaf to us besides.
+        (&both[..1], true, false, 333),
+        (&both[1..], true, false, 666),
     ] {
         let mut peers = start(knows_itself);
         say(&mut peers, 0, &[], 0);
@@ -626,7 +657,7 @@ fn a_peer_that_others_pass_on_is_not_silent() {
         let steps = usize::try_from(TIMEOUT / 100_000).unwrap();
         assert_eq!(count((false, false, 1_000)), steps + 1);
         let silent = if relayed { steps } else { 4 * steps };
-        assert_eq!(count((true, false, 666)), silent, "{hears:?}");
+        assert_eq!(count((true, false, share)), silent, "{hears:?}");
         assert_eq!(count((false, true, 1_000)), 4 * steps - silent, "{hears:?}");
     }
 }
