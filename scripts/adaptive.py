@@ -7,16 +7,20 @@ Clients that are refused ask again, up to three times, and wait two seconds for 
 private server with the module, a claw-edge and a backend of its own. A line a second tells how it goes; at the end
 there are a table and docs/images/adaptive.svg.
 
-usage: make adaptive, or scripts/adaptive.py [--only static|on_path|off_path]... [--real-time]
+usage: make adaptive, or scripts/adaptive.py [--only static|on_path|off_path]... [--burn] [--real-time]
 
-With --only nothing is drawn. --real-time, for root, puts all of it before what else the machine does. J is what was done within the SLA, less half of what was done later, as a
+The backend only waits. With --burn it computes instead, as much for each request as takes as long on a processor of its
+own, on two threads for which Redis, claw-edge and the clients leave less than that; what it serves is then less than is
+counted with. With --only or --burn nothing is drawn. --real-time, for root, puts all of it before what else the machine does. J is what was done within the SLA, less half of what was done later, as a
 share of what could have been done: each second's fresh requests, or what the backend serves in it.
 """
 
 import argparse
 import asyncio
 import collections
+import concurrent.futures
 import contextlib
+import hashlib
 import json
 from math import log
 import os
@@ -44,6 +48,8 @@ SECONDS = sum(seconds for seconds, _ in STEPS)
 # From second to second the backend takes twice as long.
 SLOW = (15, 20)
 WORKERS, SERVICE_S, QUEUE = 4, 0.04, 400
+# The same capacity, as computing.
+BURN_WORKERS, BURN_S = 2, 0.02
 SLA_S, PATIENCE_S, ATTEMPTS = 0.2, 2.0, 3
 TOKEN = "of-this-run"
 
@@ -82,16 +88,41 @@ def arrivals():
 # The backend, a process of its own. On its standard input is how many times as long as usual it takes; it ends with that.
 
 
-async def backend():
+def burn(rounds):
+    # Outside the interpreter's lock.
+    hashlib.pbkdf2_hmac("sha256", b"", b"", rounds)
+
+
+def rounds_per_second():
+    """Of `burn`, on a processor of its own: the most of some tries."""
+    def measure():
+        begin = time.perf_counter()
+        burn(20_000)
+        return 20_000 / (time.perf_counter() - begin)
+
+    return max(measure() for _ in range(10))
+
+
+async def backend(burns):
     queue, randomness, slower = collections.deque(), random.Random(2), 1.0
     free = asyncio.Semaphore(0)
+    workers = BURN_WORKERS if burns else WORKERS
+    pool = concurrent.futures.ThreadPoolExecutor(workers)
+    rounds = rounds_per_second() if burns else 0
+
+    async def serve_one(times):
+        if burns:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(pool, burn, int(rounds * BURN_S * times))
+        else:
+            await asyncio.sleep(SERVICE_S * times)
 
     async def work():
         while True:
             await free.acquire()
             done = queue.popleft()
             # A caller that is gone is served all the same: few services notice.
-            await asyncio.sleep(SERVICE_S * slower * randomness.uniform(0.5, 1.5))
+            await serve_one(slower * randomness.uniform(0.5, 1.5))
             if not done.cancelled():
                 done.set_result(None)
 
@@ -112,7 +143,7 @@ async def backend():
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
-    workers = [asyncio.ensure_future(work()) for _ in range(WORKERS)]
+    workers = [asyncio.ensure_future(work()) for _ in range(workers)]
     stdin = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
     while said := await stdin.readline():
@@ -331,7 +362,7 @@ def process(command, log, **options):
         started.wait()
 
 
-def run(name):
+def run(name, burns):
     server = shutil.which("redis-server") or shutil.which("valkey-server")
     ports = {of: free_port() for of in ("redis", "http", "grpc", "ops", "proxy")}
     with contextlib.ExitStack() as stack:
@@ -341,7 +372,7 @@ def run(name):
         limits.write_text(LIMITS.format(**RUNS[name][1]))
         redis = [server, "--port", str(ports["redis"]), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
         stack.enter_context(process([*redis, "--loadmodule", os.path.abspath(MODULE)], log, stdout=log))
-        backend = [sys.executable, __file__, "--backend"]
+        backend = [sys.executable, __file__, "--backend", *(["--burn"] if burns else [])]
         backend = process(backend, log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         backend = stack.enter_context(backend)
         ports["backend"] = int(backend.stdout.readline())
@@ -428,25 +459,26 @@ def draw(runs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=RUNS)
+    parser.add_argument("--burn", action="store_true")
     parser.add_argument("--real-time", action="store_true")
     parser.add_argument("--backend", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.backend:
-        return asyncio.run(backend())
+        return asyncio.run(backend(options.burn))
     if options.real_time:
         # What is started from here inherits it.
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     # What was started ends with this program, however that ends.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
-    runs = [run(name) for name in options.only or RUNS]
+    runs = [run(name, options.burn) for name in options.only or RUNS]
     columns = list(runs[0].summary())
     print(f"\n| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for done in runs:
         print(f"| {RUNS[done.name][0]} | {' | '.join(done.summary().values())} |")
         if done.refused_events:
             print(f"adaptive: {done.refused_events} events were not accepted", file=sys.stderr)
-    if not options.only:
+    if not options.only and not options.burn:
         draw(runs)
 
 

@@ -178,9 +178,9 @@ impl Controller {
             return Change { policy: fallback, by: DecidedBy::Silence };
         }
         let late_ticks = self.effect.late_ticks(&seen.policy);
-        let is_late = self.effect.is_late(now, late_ticks > 0);
-        let time =
-            Time { tick_s: elapsed as f64 / 1e6, late_s: late_ticks as f64 * TICK_US as f64 / 1e6 };
+        let seconds = |ticks: usize| ticks as f64 * TICK_US as f64 / 1e6;
+        let is_late = self.effect.is_late(now, late_ticks.is_some_and(|ticks| ticks > 0));
+        let time = Time { tick_s: elapsed as f64 / 1e6, late_s: late_ticks.map(seconds) };
         let rate = seen.policy.rate();
         let (aim, by) = match (&mut state.learner, &self.mode) {
             (Some(learner), Mode::Learned(weights)) => {
@@ -236,11 +236,14 @@ impl Controller {
 }
 
 impl Effect {
-    /// For how many ticks what is in force is not the last that was decided. What was never decided says
-    /// nothing of that: somebody else has set it.
-    fn late_ticks(&self, in_force: &Policy) -> usize {
+    /// For how many ticks what is in force is not the last that was decided; 0 before anything was. `None` for
+    /// what was never decided, or long ago: somebody else has set it.
+    fn late_ticks(&self, in_force: &Policy) -> Option<usize> {
+        if self.decided.is_empty() {
+            return Some(0);
+        }
         let in_force = (in_force.refill_micros, in_force.in_flight);
-        self.decided.iter().rev().position(|decided| *decided == in_force).unwrap_or(0)
+        self.decided.iter().rev().position(|decided| *decided == in_force)
     }
 
     /// Whether decisions take effect late: for some time older ones have been in force.

@@ -7,8 +7,9 @@ use crate::policy::Policy;
 pub struct Time {
     /// Since the one before.
     pub tick_s: f64,
-    /// Since what is in force was decided, less one tick: 0 where decisions take effect at once.
-    pub late_s: f64,
+    /// Since what is in force was decided, less one tick: 0 where decisions take effect at once. `None` when
+    /// it is none of what was decided of late: somebody else has set it.
+    pub late_s: Option<f64>,
 }
 
 /// Counts and latencies of one tick, summed over all edges.

@@ -69,7 +69,7 @@ pub(crate) struct Probe {
     age_s: f64,
     sample: Sample,
     before: Sample,
-    /// Seconds since a trial found nothing, and until the next one.
+    /// Seconds since the last trial, and how many there have to be before the next one.
     rested_s: f64,
     rest_s: f64,
 }
@@ -98,12 +98,16 @@ impl Probe {
         }
     }
 
-    /// One tick, under the factor that was decided before.
+    /// One tick, under the factor that was decided before. While something else is in force nothing is tried.
     pub(crate) fn tick(&mut self, time: Time, seen: &Observation) {
         let dt = time.tick_s;
+        let Some(late_s) = time.late_s else {
+            (self.trial, self.sample, self.age_s) = (Trial::None, Sample::default(), 0.0);
+            return;
+        };
         self.rested_s += dt;
         self.age_s += dt;
-        if self.age_s > seen.mean_s.min(SETTLED_S) + time.late_s + dt {
+        if self.age_s > seen.mean_s.min(SETTLED_S) + late_s + dt {
             self.sample.seconds += dt;
             self.sample.completed += seen.completed;
             self.sample.rejected += seen.rejected;

@@ -40,7 +40,8 @@
 //! A peer whose states are refused here (no memory, no rights) is not heard, though
 //! its heartbeats come: it says [`Progress::Refused`]. One that refuses ours counts as
 //! silent too, see [`Membership::refuses`], since it may admit again what it is not
-//! told. So two that refuse each other both admit their shares only.
+//! told. So two that refuse each other both admit their shares only. The same goes for one
+//! that is *deaf*: it is heard, and says that it does not hear us, and nobody passes on what we say.
 
 mod lateness;
 mod spend;
@@ -648,7 +649,7 @@ impl Membership {
             return false;
         };
         let mut others = self.peers.iter().filter(|other| !other.timed_out);
-        !others.any(|other| other.hears(me) && peer.hears(other.id))
+        !others.any(|other| other.hears(me) && other.hears(peer.id) && peer.hears(other.id))
     }
 
     /// Says what this region spends now, when all know what it said before.

@@ -7,6 +7,7 @@
 mod common;
 
 use std::fs;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{self, JoinHandle, sleep};
@@ -790,4 +791,28 @@ fn a_trial_begins_anew_whenever_it_is_switched_on() {
     eventually(PATIENCE, TICK, "pairs", || pairs().is_some_and(|pairs| pairs >= 2.0));
     switch(&edge, "canary");
     eventually(PATIENCE, TICK, "none", || pairs() == Some(0.0));
+}
+
+/// deploy/walkthrough.sh ends with an error where something is not as it says.
+#[test]
+fn the_walkthrough_goes_through() {
+    let redis = Server::start();
+    let edge = start(&redis, &shop("mode: shadow"));
+    let walk = |route: &str| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/walkthrough.sh");
+        let address = |port: u16| format!("127.0.0.1:{port}");
+        let envs = [("HTTP_ADDR", address(edge.http)), ("OPS_ADDR", address(edge.ops))];
+        let mut command = Command::new("bash");
+        command.args([script, route]).envs(envs).env("ADMIN_TOKEN", TOKEN).output().unwrap()
+    };
+    let told = walk("shop");
+    assert!(told.status.success(), "{told:?}");
+    let told = String::from_utf8(told.stdout).unwrap();
+    let said = ["\"shadow\"", "Your own limit is", "900 ms", "\"on\"", "\"off\"", "\"settings\""];
+    assert!(said.iter().all(|words| told.contains(words)), "{told}");
+    assert_eq!(state(&edge)["is_switched"], false);
+    let told = walk("none");
+    assert!(!told.status.success(), "{told:?}");
+    let told = String::from_utf8(told.stderr).unwrap();
+    assert!(told.contains("there is no adaptive limit 'none'"), "{told}");
 }

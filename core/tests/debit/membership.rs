@@ -364,6 +364,8 @@ fn who_does_not_hear_us_is_deaf() {
     // The second hears us, and the first the second.
     assert_eq!(say(&[peer(1)], &[peer(0), me], TIMEOUT), (1_000, vec![false, false]));
     assert_eq!(say(&[], &[peer(0), me], TIMEOUT), (666, vec![true, false]));
+    // It passes on only to whom it hears.
+    assert_eq!(say(&[peer(1)], &[me], TIMEOUT), (666, vec![true, false]));
     assert_eq!(say(&[peer(1)], &[peer(0)], TIMEOUT), (333, vec![true, true]));
     assert_eq!(say(&[peer(1), me], &[peer(0)], 100_000), (1_000, vec![false, false]));
     assert_eq!(say(&[me], &[me], 100_000), (1_000, vec![false, false]));
