@@ -106,8 +106,8 @@ def rounds_per_second():
 async def backend(burns):
     queue, randomness, slower = collections.deque(), random.Random(2), 1.0
     free = asyncio.Semaphore(0)
-    workers = BURN_WORKERS if burns else WORKERS
-    pool = concurrent.futures.ThreadPoolExecutor(workers)
+    count = BURN_WORKERS if burns else WORKERS
+    pool = concurrent.futures.ThreadPoolExecutor(count)
     rounds = rounds_per_second() if burns else 0
 
     async def serve_one(times):
@@ -143,7 +143,7 @@ async def backend(burns):
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
-    workers = [asyncio.ensure_future(work()) for _ in range(workers)]
+    workers = [asyncio.ensure_future(work()) for _ in range(count)]
     stdin = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
     while said := await stdin.readline():

@@ -179,7 +179,7 @@ impl Controller {
         }
         let late_ticks = self.effect.late_ticks(&seen.policy);
         let seconds = |ticks: usize| ticks as f64 * TICK_US as f64 / 1e6;
-        let is_late = self.effect.is_late(now, late_ticks.is_some_and(|ticks| ticks > 0));
+        let is_late = self.effect.is_late(now, late_ticks > Some(0));
         let time = Time { tick_s: elapsed as f64 / 1e6, late_s: late_ticks.map(seconds) };
         let rate = seen.policy.rate();
         let (aim, by) = match (&mut state.learner, &self.mode) {

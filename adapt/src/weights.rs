@@ -23,7 +23,7 @@ use crate::network::{HIDDEN, INPUTS, Network, OUTPUTS, WEIGHTS};
 use std::fmt::{self, Write};
 
 const VERSION: &str = "claw-adapt weights 3";
-const NO_CAP: &str = "- -";
+const NO_CAP: [&str; 2] = ["-", "-"];
 
 /// The inner loop that weights were trained to correct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +168,7 @@ impl Weights {
         let Parameters { gain, target, stretch, growth, burst_s, memory_s, slack, cap } =
             self.parameters;
         let cap =
-            cap.map_or(NO_CAP.to_owned(), |Cap { target, probe }| format!("{target:e} {probe:e}"));
+            cap.map_or(NO_CAP.join(" "), |Cap { target, probe }| format!("{target:e} {probe:e}"));
         let head = format!(
             "{VERSION}\nloop {}\nparameters {gain:e} {target:e} {stretch:e} {growth:e} {burst_s:e} {memory_s:e} {slack:e} \
              {cap}\nshape {}\nseed {}\ncommand {}\n",
@@ -189,9 +189,10 @@ impl Weights {
 /// Of a line of the head: positive numbers, those of a cap where the loop has one.
 fn parameters(line: &str, corrects: Loop) -> Option<Parameters> {
     let number = |text: &str| text.parse().ok().filter(|x: &f64| x.is_finite() && *x > 0.0);
-    let numbers = |text: &str| text.split(' ').map(number).collect::<Option<Vec<f64>>>();
-    let at = line.match_indices(' ').nth(6)?.0;
-    let (loops, cap) = (line.get(..at)?, line.get(at..)?.strip_prefix(' ')?);
+    let numbers =
+        |words: &[&str]| words.iter().map(|word| number(word)).collect::<Option<Vec<f64>>>();
+    let words: Vec<&str> = line.split(' ').collect();
+    let (loops, cap) = words.split_at_checked(7)?;
     let [gain, target, stretch, growth, burst_s, memory_s, slack] =
         numbers(loops)?.try_into().ok()?;
     let cap = match corrects {

@@ -1,6 +1,6 @@
 //! What region sync does between commands, and what it must not.
 
-use crate::world::{PATIENCE, TICK, World, entries, field};
+use crate::world::{PATIENCE, TICK, World, entries, field, share};
 use claw_testkit::{Server, ask, error, eventually, info_field, int, ints, run};
 use redis::{Connection, Value};
 use std::thread;
@@ -8,10 +8,6 @@ use std::time::Duration;
 
 /// A peer that nobody ever is.
 const NOBODY: &str = "redis://127.0.0.1:1";
-
-fn share(conn: &mut Connection) -> u64 {
-    field(conn, "sync_share_permille")
-}
 
 /// A server that has paused its clients stops itself when it is written to. The
 /// walk, which gives an expiry to buckets that lack one, waits.
@@ -110,7 +106,7 @@ fn rounds_of_many_names_leave_room() {
     let (conn, other) = (&mut world.connection(0), &mut world.connection(1));
     run(conn, &["CL.TAKE k 1 CAPACITY 100 REFILL 0"]);
     for n in 0..14 {
-        run(conn, &[&format!("CL.SYNC ROUND 2 n{n} x 1 1")]);
+        run(conn, &[&format!("CL.SYNC ROUND 3 n{n} x 1 1")]);
     }
     // They stay in the bucket until there is need of the room.
     run(conn, &["CL.TAKE k 1 CAPACITY 100 REFILL 0"]);

@@ -1,7 +1,7 @@
 //! Regions that are Redis Clusters: each master sends what is in its own slots.
 
 use crate::line::Line;
-use crate::world::{PATIENCE, StopOnDrop, TICK, Told, client, field};
+use crate::world::{PATIENCE, StopOnDrop, TICK, Told, client, field, share};
 use claw_testkit::{Cluster, Server, cmd, eventually, free_port, int, ints, run, slot_of, soak};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -129,7 +129,7 @@ fn connected(regions: &[Remote; 2]) {
     eventually(PATIENCE, TICK, "sync to be on everywhere", || {
         regions.iter().flat_map(|region| region.cluster.nodes()).all(|node| {
             let conn = &mut node.connection();
-            field(conn, "sync_peers_connected") == 1 && field(conn, "sync_share_permille") == 1000
+            field(conn, "sync_peers_connected") == 1 && share(conn) == 1000
         })
     });
 }
@@ -155,9 +155,7 @@ fn clusters_that_are_cut_apart() {
             regions.iter().for_each(|region| region.cut(true));
             thread::sleep(Duration::from_secs(4 * soak()));
             eventually(PATIENCE, TICK, &format!("equal shares, {guard}"), || {
-                regions.iter().all(|region| {
-                    field(&mut region.owner("k").connection(), "sync_share_permille") == 500
-                })
+                regions.iter().all(|region| share(&mut region.owner("k").connection()) == 500)
             });
             regions.iter().for_each(|region| region.cut(false));
             connected(&regions);

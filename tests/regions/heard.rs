@@ -1,6 +1,6 @@
 //! When a region that was away counts again: in seconds, whatever is still to be sent.
 
-use crate::world::{PATIENCE, TICK, World, all_whole, field, signal, status};
+use crate::world::{PATIENCE, TICK, World, all_whole, field, share, signal, status};
 use claw_testkit::{ask, eventually, int, run};
 use redis::Connection;
 use std::thread;
@@ -60,7 +60,7 @@ fn a_region_that_starts_again_is_soon_whole() {
     eventually(PATIENCE, TICK, "it to be missed", || {
         field(&mut conns[0], "sync_peers_silent") == 1
     });
-    assert!(field(&mut conns[0], "sync_share_permille") < 1_000);
+    assert!(share(&mut conns[0]) < 1_000);
     world.servers.push(dead.start());
     let back = Instant::now();
     conns.push(world.connection(1));

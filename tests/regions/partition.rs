@@ -1,7 +1,7 @@
 //! Regions that cannot hear each other.
 
 use crate::world::{
-    PATIENCE, StopOnDrop, TICK, Told, World, client, field, sampler, stall, status,
+    PATIENCE, StopOnDrop, TICK, Told, World, client, field, sampler, share, silent, stall, status,
 };
 use claw_testkit::{ask, eventually, int, ints, run, soak};
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ fn nobody_within_the_limit_is_refused() {
             cut(&world, true);
             thread::sleep(Duration::from_secs(6 * soak()));
             eventually(PATIENCE, TICK, "shares of a cut", || {
-                (0..3).all(|n| field(&mut world.connection(n), "sync_share_permille") < 1_000)
+                (0..3).all(|n| share(&mut world.connection(n)) < 1_000)
             });
             cut(&world, false);
             let healed = Instant::now();
@@ -82,7 +82,7 @@ fn the_bound_holds_in_a_cut() {
             thread::sleep(Duration::from_secs(2));
             cut(&world, true);
             thread::sleep(Duration::from_secs(8 * soak()));
-            let share = |region| field(&mut world.connection(region), "sync_share_permille");
+            let share = |region| share(&mut world.connection(region));
             let shares = || [share(0), share(1), share(2)];
             if guard == "equal" {
                 eventually(PATIENCE, TICK, "equal shares", || shares() == [666, 666, 333]);
@@ -225,14 +225,11 @@ fn who_is_not_heard_admits_its_part() {
     let world = World::start_with(2, Duration::ZERO, &|_, builder| {
         builder.config("claw.partition-guard", "equal").config("claw.partition-timeout-ms", "500")
     });
-    let both = |expected: [&str; 2], share: u64| {
+    let both = |expected: [&str; 2], permille: u64| {
         eventually(PATIENCE, TICK, &format!("{expected:?}"), || {
             [0, 1].into_iter().all(|region| {
-                let mut conn = world.connection(region);
-                let heard = status(&mut conn, "heard");
-                heard.iter().all(|peer| peer["silent"] == expected[region])
-                    && heard.len() == 1
-                    && field(&mut conn, "sync_share_permille") == share
+                let conn = &mut world.connection(region);
+                silent(conn) == expected[region] && share(conn) == permille
             })
         });
     };
@@ -272,7 +269,7 @@ fn a_region_between_two_others_passes_on() {
         [(0, "r2"), (2, "r0"), (2, "r1")].into_iter().all(|(region, of)| heard(region, of) == "no")
             && (0..3).all(|region| {
                 let conn = &mut world.connection(region);
-                field(conn, "sync_share_permille") == 1_000 && field(conn, "sync_peers_silent") == 0
+                share(conn) == 1_000 && field(conn, "sync_peers_silent") == 0
             })
     });
     for region in [0, 1, 0, 1] {
@@ -288,7 +285,7 @@ fn a_region_between_two_others_passes_on() {
     // Without the third they are alone.
     world.set_cut(0, 2, true);
     eventually(PATIENCE, TICK, "one to be alone", || {
-        let share = |region| field(&mut world.connection(region), "sync_share_permille");
+        let share = |region| share(&mut world.connection(region));
         [share(0), share(1), share(2)] == [333, 666, 666]
     });
     world.set_cut(0, 1, false);

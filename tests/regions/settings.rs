@@ -1,6 +1,6 @@
 //! What region sync is configured with, and what it is sent as.
 
-use crate::world::{PATIENCE, TICK, World, entries, field, status};
+use crate::world::{PATIENCE, TICK, World, entries, field, share, status};
 use claw_testkit::{Server, cmd, error, eventually, int, ints, module_path, run};
 use std::fs;
 use std::time::Duration;
@@ -39,7 +39,7 @@ fn only_keys_that_match_are_shared() {
     assert!(int(other, "TTL user:2") > 500);
     assert_eq!(claw_testkit::ask::<String>(other, "GET user:3"), "x");
     // They are no reason to count the peer as away, and others go on.
-    assert_eq!(field(conn, "sync_share_permille"), 1_000);
+    assert_eq!(share(conn), 1_000);
     run(other, &["CONFIG SET claw.sync-keys *"]);
     eventually(PATIENCE, TICK, "the other key", || {
         run(conn, &["CL.TAKE page:3 1 CAPACITY 10 REFILL 0"]);

@@ -1,6 +1,6 @@
 //! What is used is booked afterwards, in every region.
 
-use crate::world::{PATIENCE, StopOnDrop, TICK, World, field};
+use crate::world::{PATIENCE, StopOnDrop, TICK, World, share};
 use claw_testkit::{Random, Server, ask, eventually, info_field, int, ints, run};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::thread;
@@ -192,7 +192,7 @@ fn a_share_that_is_used_up_is_no_debt() {
     run(conn, &["CL.POLICY k CAPACITY 10 REFILL 0", "CL.TAKE k 8"]);
     agree(&world, 2);
     world.set_cut(0, 1, true);
-    eventually(PATIENCE, TICK, "the half to be all", || field(conn, "sync_share_permille") == 500);
+    eventually(PATIENCE, TICK, "the half to be all", || share(conn) == 500);
     // Of 5 that are this region's, 8 are taken, and of 10, 2 are left.
     assert_eq!(ints(conn, LOOK)[..3], [0, 10, 0]);
     assert_eq!(ints(conn, "CL.TAKE k")[..3], [0, 10, 0]);

@@ -1,15 +1,11 @@
 //! Regions with a line between them that is much too slow.
 
-use crate::world::{PATIENCE, StopOnDrop, TICK, World, field};
+use crate::world::{PATIENCE, StopOnDrop, TICK, World, share};
 use claw_testkit::{eventually, run, soak};
 use redis::Connection;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
-
-fn share(conn: &mut Connection) -> u64 {
-    field(conn, "sync_share_permille")
-}
 
 /// Takes from many buckets, as fast as it goes, a hundred at a time and then a rest.
 fn burst(conn: &mut Connection, region: usize, rest: Duration, stop: &AtomicBool) {

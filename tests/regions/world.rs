@@ -66,7 +66,7 @@ impl World {
                 let heard = status(conn, "heard").len() == others;
                 heard
                     && field(conn, "sync_peers_connected") == others as u64
-                    && field(conn, "sync_share_permille") == 1000
+                    && share(conn) == 1000
                     && status(conn, "peers").iter().all(|peer| peer["lacking"] == "no")
             });
         }
@@ -166,9 +166,7 @@ fn peers(lines: &[Option<Line>]) -> String {
 
 /// Nobody is silent for anybody, and all admit the whole limit.
 pub fn all_whole(conns: &mut [Connection]) -> bool {
-    conns.iter_mut().all(|conn| {
-        field(conn, "sync_share_permille") == 1_000 && field(conn, "sync_peers_silent") == 0
-    })
+    conns.iter_mut().all(|conn| share(conn) == 1_000 && field(conn, "sync_peers_silent") == 0)
 }
 
 /// A signal, such as `-STOP`.
@@ -188,6 +186,18 @@ pub fn status(conn: &mut Connection, list: &str) -> Vec<BTreeMap<String, String>
     let rows: Vec<BTreeMap<String, String>> =
         redis::from_redis_value(status[list].clone()).unwrap();
     rows
+}
+
+/// What a server may admit of the limit, in permille.
+pub fn share(conn: &mut Connection) -> u64 {
+    field(conn, "sync_share_permille")
+}
+
+/// Whether each peer that a server knows is silent, in words.
+pub fn silent(conn: &mut Connection) -> String {
+    let words: Vec<String> =
+        status(conn, "heard").iter().map(|peer| peer["silent"].clone()).collect();
+    words.join(" ")
 }
 
 /// How many rounds each peer has answered.

@@ -40,10 +40,8 @@ const GROUPS: [(&str, &[Family]); 4] = [
     ("trained", &Family::TRAINED),
     ("unseen", &UNSEEN),
     ("off path", &[Family::Telemetry]),
-    ("narrow", &NARROW),
+    ("narrow", &[Family::Narrow]),
 ];
-
-const NARROW: [Family; 1] = [Family::Narrow];
 
 const UNSEEN: [Family; 3] = [Family::Stall, Family::RetryStorm, Family::Lag];
 

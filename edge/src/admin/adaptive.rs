@@ -65,7 +65,7 @@ pub async fn read(app: &App) -> Result<Vec<Shown>, Fault> {
     let look = async |(limit, adaptive): (&std::sync::Arc<Limit>, &Adaptive)| {
         let shared = Shared::new(app.redis.clone(), limit);
         let (kept, is_shared) = futures_util::join!(shared.look(), shared.is_shared());
-        Ok(Shown { is_shared: is_shared.ok(), ..Shown::new(limit, adaptive, &kept?) })
+        Ok(Shown::new(limit, adaptive, &kept?, is_shared.ok()))
     };
     join_all(limits.adaptive().map(look)).await.into_iter().collect()
 }
@@ -79,7 +79,7 @@ pub fn shared(app: &App, route: &str) -> Option<Shared> {
 }
 
 impl Shown {
-    fn new(limit: &Limit, adaptive: &Adaptive, kept: &Kept) -> Self {
+    fn new(limit: &Limit, adaptive: &Adaptive, kept: &Kept, is_shared: Option<bool>) -> Self {
         let settings = &adaptive.settings;
         let decision = kept.decision.as_ref();
         let live = decision.filter(|decision| decision.is_live);
@@ -95,7 +95,7 @@ impl Shown {
             refill_rate: Decimal::new(policy.refill_micros).to_string(),
             in_flight_cap: policy.in_flight,
             trial: trial(&kept.trial),
-            is_shared: None,
+            is_shared,
         }
     }
 }
