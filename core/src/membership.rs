@@ -122,7 +122,7 @@ pub struct Instants {
 
 /// Which version of the heartbeat and the states this is. Regions of different
 /// versions do not talk to each other.
-pub const PROTOCOL: u64 = 2;
+pub const PROTOCOL: u64 = 3;
 
 /// How much of what a process has to say a round has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -493,6 +493,20 @@ impl Membership {
         self.share
     }
 
+    /// The least share, in permille, of now and of whenever what is noted now is sent. While
+    /// nobody is silent that is soon; what is held back may wait for long, and any peer may fall
+    /// silent meanwhile.
+    #[must_use]
+    pub fn share_until_sent(&self) -> u16 {
+        let alone = count(self.regions());
+        match self.policy {
+            _ if self.share == WHOLE => WHOLE,
+            PartitionPolicy::Off => WHOLE,
+            PartitionPolicy::Equal => permille(1, alone),
+            PartitionPolicy::Share => permille(1, alone.saturating_mul(EQUAL_PART)),
+        }
+    }
+
     /// Whether the present share has held since `instant` (wall clock).
     pub(crate) fn share_is_old(&self, instant: u64) -> bool {
         self.earlier.back().is_none_or(|(until, _)| *until <= instant)
@@ -595,16 +609,13 @@ impl Membership {
         for peer in &mut self.peers {
             peer.timed_out = peer.silence(now) > timeout;
         }
-        let rounds: Vec<Option<u64>> =
-            self.peers.iter().map(|peer| self.relayed(peer, now)).collect();
-        for (peer, round) in self.peers.iter_mut().zip(rounds) {
+        let found: Vec<(Option<u64>, bool)> =
+            self.peers.iter().map(|peer| (self.relayed(peer, now), self.is_deaf(peer))).collect();
+        for (peer, (round, deaf)) in self.peers.iter_mut().zip(found) {
             peer.relayed = round.is_some();
             if let Some(round) = round {
                 peer.round = peer.round.max(round);
             }
-        }
-        let deaf: Vec<bool> = self.peers.iter().map(|peer| self.is_deaf(peer)).collect();
-        for (peer, deaf) in self.peers.iter_mut().zip(deaf) {
             peer.deaf = deaf;
         }
         // A region that is gone for good, or got another name, would be silent for
@@ -639,8 +650,7 @@ impl Membership {
     fn relayed(&self, peer: &Peer, now: Instants) -> Option<u64> {
         let me = self.me.filter(|_| peer.timed_out)?;
         (peer.silence(now) > self.timeout_us.saturating_mul(RELAYED)).then_some(())?;
-        let others = self.peers.iter().filter(|other| !other.timed_out);
-        others.filter(|other| other.hears(peer.id) && other.hears(me)).map(Peer::round).max()
+        self.between(peer, me).map(Peer::round).max()
     }
 
     /// Whether a peer that is heard here does not hear us, nor anybody who does.
@@ -648,8 +658,14 @@ impl Membership {
         let Some(me) = self.me.filter(|me| !peer.timed_out && peer.misses(*me)) else {
             return false;
         };
-        let mut others = self.peers.iter().filter(|other| !other.timed_out);
-        !others.any(|other| other.hears(me) && other.hears(peer.id) && peer.hears(other.id))
+        !self.between(peer, me).any(|other| peer.hears(other.id))
+    }
+
+    /// Those who hear both a peer and us, and are heard: they pass on what either says.
+    fn between(&self, peer: &Peer, me: ReplicaId) -> impl Iterator<Item = &Peer> {
+        let id = peer.id;
+        let others = self.peers.iter().filter(|other| !other.timed_out);
+        others.filter(move |other| other.hears(id) && other.hears(me))
     }
 
     /// Says what this region spends now, when all know what it said before.

@@ -12,7 +12,6 @@ use crate::debits::{Debits, Region, Terms, Version};
 use crate::error::Internal;
 use crate::expiry::Expiry;
 use crate::limits::MICRO;
-use crate::membership::WHOLE;
 use crate::merge::State;
 use crate::plan::{Change, Changes, Note, Plan, SyncMode};
 use crate::policy::{Policy, StoredPolicy, Temporary};
@@ -907,8 +906,8 @@ impl OpenBucket {
         match mode {
             SyncMode::None => None,
             SyncMode::Counters => self.as_shared().map(|_| {
-                let refilling = region.peers.share() == WHOLE;
-                Note { bucket, stored, temporary, counted: Some(refilling) }
+                let counted = Some(region.peers.share_until_sent());
+                Note { bucket, stored, temporary, counted }
             }),
             SyncMode::State => Some(Note { bucket, stored, temporary, counted: None }),
             // What the function made of all regions' states is not ours to send.

@@ -91,16 +91,17 @@ pub struct Note {
     pub stored: Option<StoredPolicy>,
     /// The temporary pin over it, whose policy the bucket has.
     pub temporary: Option<Temporary>,
-    /// For a bucket that regions count: whether it refills at the whole rate until
-    /// it is sent. `None` for a bucket of any other strategy.
-    pub counted: Option<bool>,
+    /// For a bucket that regions count: the share, in permille, at which it refills at least
+    /// until it is sent. `None` for a bucket of any other strategy.
+    pub counted: Option<u16>,
 }
 
 const STORED: u64 = 1;
 const PINNED: u64 = 1 << 1;
 const COUNTED: u64 = 1 << 2;
-const REFILLING: u64 = 1 << 3;
-const TEMPORARY: u64 = 1 << 4;
+const TEMPORARY: u64 = 1 << 3;
+/// Where the share stands, above the flags.
+const SHARE: u32 = 8;
 
 /// What [`Note::to_bytes`] gives: numbers, the least byte first.
 #[derive(Debug, Clone, Copy)]
@@ -132,8 +133,8 @@ impl Note {
         let flags = flag(STORED, stored.is_some())
             | flag(PINNED, pin.is_some())
             | flag(COUNTED, counted.is_some())
-            | flag(REFILLING, counted == Some(true))
-            | flag(TEMPORARY, temporary.is_some());
+            | flag(TEMPORARY, temporary.is_some())
+            | u64::from(counted.unwrap_or(0)) << SHARE;
         let always = [
             flags,
             bucket.weight().get().into(),
@@ -187,7 +188,7 @@ impl Note {
             bucket: Bucket::new(policy, Weight::new(weight)?, tokens, remainder, timestamp),
             stored: Some(stored).filter(|_| is(STORED)),
             temporary,
-            counted: Some(is(REFILLING)).filter(|_| is(COUNTED)),
+            counted: if is(COUNTED) { Some(u16::try_from(flags >> SHARE).ok()?) } else { None },
         };
         Some((note, debits))
     }
@@ -212,7 +213,7 @@ mod tests {
         let other = Bucket::new(Policy::DEFAULT, Weight::ONE, -7, 2_519, 0);
         for bucket in [bucket, other] {
             for pin in [None, Some(None), Some(Some(0)), Some(Some(u64::MAX))] {
-                for counted in [None, Some(false), Some(true)] {
+                for counted in [None, Some(0), Some(1_000)] {
                     let stored = pin.map(|pin| StoredPolicy { policy: bucket.policy(), pin });
                     let (policy, until, version) = (bucket.policy(), u64::MAX, 1);
                     let pinned = Temporary { policy, until, version };

@@ -348,7 +348,8 @@ impl SharedBucket {
         self.leak(now, share, peers);
     }
 
-    fn leak(&mut self, now: u64, share: u16, peers: &Membership) {
+    /// [`Self::advance`] at one share, whatever the partition policy left.
+    pub(crate) fn leak(&mut self, now: u64, share: u16, peers: &Membership) {
         let (start, level) = (self.timestamp, self.level);
         let rate = self.scale.rate_at(share);
         let refill =

@@ -226,7 +226,7 @@ proptest! {
             bucket: opened.bucket(),
             stored: opened.policy(),
             temporary: opened.temporary(),
-            counted: Some(true),
+            counted: Some(1_000),
         };
         let bytes = note.to_bytes();
         prop_assert_eq!(Note::read(bytes.as_bytes()), Some((note, b"".as_slice())));

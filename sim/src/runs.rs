@@ -822,9 +822,11 @@ impl Run {
             }
             for place in 0..count {
                 let server = self.world.server(place);
-                let (id, epoch) = (server.id(), server.last_epoch(name));
-                let (Some(epoch), Some(known)) = (epoch, known.first()) else { continue };
-                let acknowledged = server.acknowledged(name, epoch);
+                let (id, acknowledged) = (server.id(), server.acknowledged(name));
+                let (Some((epoch, acknowledged)), Some(known)) = (acknowledged, known.first())
+                else {
+                    continue;
+                };
                 let ours = known.iter().find(|counter| counter.0 == id);
                 // Counters that were begun anew since say nothing of those before.
                 let later = ours.is_some_and(|ours| ours.1 > epoch);

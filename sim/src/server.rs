@@ -97,10 +97,12 @@ pub struct Server {
     spent: u64,
     /// Some peer does not hear another one.
     passes_on: bool,
-    /// What was acknowledged, in millionths, by key and epoch: given out and given
-    /// back.
-    acknowledged: BTreeMap<(Name, u64), (u64, u64)>,
+    /// What was acknowledged of each key, epoch after epoch as they came.
+    acknowledged: BTreeMap<Name, Vec<(u64, Sum)>>,
 }
+
+/// Millionths of a token given out and given back.
+pub type Sum = (u64, u64);
 
 /// The name of the nth region.
 #[must_use]
@@ -171,7 +173,7 @@ impl Server {
     /// is lost with what was there.
     fn replace_key(&mut self, name: Name, slot: Slot) {
         self.keys.insert(name, slot);
-        self.acknowledged.retain(|(key, _), _| *key != name);
+        self.acknowledged.remove(&name);
         if let Some(writer) = &self.region.writer {
             writer.begin_life();
         }
@@ -217,24 +219,19 @@ impl Server {
         self.keys.keys().copied().collect()
     }
 
-    /// What was acknowledged for a key in one epoch of it; and, since an epoch may go on with what
-    /// was counted in the one before, with that, and so on.
+    /// The epoch in which something was acknowledged last for a key, and what was acknowledged in
+    /// it; and, since an epoch may go on with what was counted in the one before, with that, and so
+    /// on.
     #[must_use]
-    pub fn acknowledged(&self, name: Name, epoch: u64) -> Vec<(u64, u64)> {
-        let epochs = self.acknowledged.range((name, 0)..=(name, epoch)).rev();
+    pub fn acknowledged(&self, name: Name) -> Option<(u64, Vec<Sum>)> {
+        let epochs = self.acknowledged.get(&name)?;
+        let (epoch, _) = epochs.last()?;
         let mut sum = (0, 0);
-        epochs
-            .map(|(_, (spent, refunded))| {
-                sum = (sum.0 + spent, sum.1 + refunded);
-                sum
-            })
-            .collect()
-    }
-
-    /// The epoch in which something was acknowledged last.
-    #[must_use]
-    pub fn last_epoch(&self, name: Name) -> Option<u64> {
-        self.acknowledged.keys().filter(|(key, _)| *key == name).map(|(_, epoch)| *epoch).max()
+        let add = |(_, (spent, refunded)): &(u64, Sum)| {
+            sum = (sum.0 + spent, sum.1 + refunded);
+            sum
+        };
+        Some((*epoch, epochs.iter().rev().map(add).collect()))
     }
 
     /// The bucket of a key; `None` when it is missing.
@@ -387,9 +384,13 @@ impl Server {
         (given, noted)
     }
 
-    fn acknowledged_now(&mut self, name: Name, opened: &OpenBucket) -> Option<&mut (u64, u64)> {
+    fn acknowledged_now(&mut self, name: Name, opened: &OpenBucket) -> Option<&mut Sum> {
         let epoch = opened.as_shared()?.counter(self.id).epoch;
-        Some(self.acknowledged.entry((name, epoch)).or_default())
+        let epochs = self.acknowledged.entry(name).or_default();
+        if epochs.last().is_none_or(|(last, _)| *last != epoch) {
+            epochs.push((epoch, (0, 0)));
+        }
+        epochs.last_mut().map(|(_, sum)| sum)
     }
 
     /// Pins a policy. Returns what is noted.

@@ -17,6 +17,15 @@ fn what_must_hold_holds() {
     }
 }
 
+/// What is held back for a peer whose memory is full does not fill it a second time.
+#[test]
+fn memory_heals_in_time() {
+    for seed in [1_367, 70_302] {
+        let outcome = runs::run(Trouble::Memory, seed);
+        assert!(outcome.is_ok(), "seed {seed}: {outcome:?}");
+    }
+}
+
 #[test]
 fn demand_below_the_rate_is_never_refused() {
     for guard in PartitionPolicy::ALL {

@@ -156,7 +156,7 @@ mod tests {
         };
         assert_eq!(
             words(true, false),
-            "CL.SYNC ROUND 2 me ab 7 1 OPENING RULES 00000000000000ab HEARS"
+            "CL.SYNC ROUND 3 me ab 7 1 OPENING RULES 00000000000000ab HEARS"
         );
         let start = Instants::default();
         let mut peers = Membership::new(PartitionPolicy::Share, 2, u64::MAX, start);
@@ -179,18 +179,18 @@ mod tests {
         };
         assert_eq!(
             tick(&mut peers, 5, 1),
-            "CL.SYNC ROUND 2 me ab 7 1 RATES 5000 5000 RULES 00000000000000ab HEARS other"
+            "CL.SYNC ROUND 3 me ab 7 1 RATES 5000 5000 RULES 00000000000000ab HEARS other"
         );
         // An opening has said nothing that could be answered.
         assert_eq!(
             words(true, false),
-            "CL.SYNC ROUND 2 me ab 7 1 OPENING RATES 5000 5000 RULES 00000000000000ab HEARS other"
+            "CL.SYNC ROUND 3 me ab 7 1 OPENING RATES 5000 5000 RULES 00000000000000ab HEARS other"
         );
         assert_eq!(heartbeat.answered(2, &reply("other", "cd")).run.as_deref(), Some(&b"cd"[..]));
         heartbeat.exchange(&mut peers);
         assert_eq!(
             tick(&mut peers, 10, 2),
-            "CL.SYNC ROUND 2 me ab 7 1 RATES 5000 5000 RULES 00000000000000ab HEARS other"
+            "CL.SYNC ROUND 3 me ab 7 1 RATES 5000 5000 RULES 00000000000000ab HEARS other"
         );
         words(false, false);
         heartbeat.answered(2, &reply("other", "cd"));
@@ -198,7 +198,7 @@ mod tests {
         heartbeat.set_masters(3);
         assert_eq!(
             tick(&mut peers, 21, 3),
-            "CL.SYNC ROUND 2 me ab 7 3 RATES 5000 7000 RULES 00000000000000ab HEARS other"
+            "CL.SYNC ROUND 3 me ab 7 3 RATES 5000 7000 RULES 00000000000000ab HEARS other"
         );
         // A peer without a name is nobody.
         assert_eq!(heartbeat.answered(2, &reply("", "cd")).replica, None);

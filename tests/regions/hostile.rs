@@ -157,36 +157,36 @@ fn rounds_of_nobody_are_refused() {
     let conn = &mut world.connection(0);
     let rows = [
         (
-            "CL.SYNC ROUND 2 r0 x 1 1",
+            "CL.SYNC ROUND 3 r0 x 1 1",
             "ERR replica-id 'r0' is this server's own: every region needs another one",
         ),
         (
-            "CL.SYNC ROUND 2 a/b x 1 1",
+            "CL.SYNC ROUND 3 a/b x 1 1",
             "ERR replica-id 'a/b' is not 1 to 31 letters, digits, dots, dashes or underscores",
         ),
-        ("CL.SYNC ROUND 2 r1 x x 1", "ERR sent must be an integer from 0 to 18446744073709551615"),
-        ("CL.SYNC ROUND 3 r1 x 1 1", "ERR region 'r0' speaks version 2 of region sync, not '3'"),
-        ("CL.SYNC ROUND r1 x 1 1 1", "ERR region 'r0' speaks version 2 of region sync, not 'r1'"),
+        ("CL.SYNC ROUND 3 r1 x x 1", "ERR sent must be an integer from 0 to 18446744073709551615"),
+        ("CL.SYNC ROUND 2 r1 x 1 1", "ERR region 'r0' speaks version 3 of region sync, not '2'"),
+        ("CL.SYNC ROUND r1 x 1 1 1", "ERR region 'r0' speaks version 3 of region sync, not 'r1'"),
         (
-            "CL.SYNC ROUND 2 r1 x 1 1 RATES 1 -1",
+            "CL.SYNC ROUND 3 r1 x 1 1 RATES 1 -1",
             "ERR a rate must be an integer from 0 to 18446744073709551615",
         ),
         (
-            "CL.SYNC ROUND 2 r1 x 1 1 RATES 1",
+            "CL.SYNC ROUND 3 r1 x 1 1 RATES 1",
             "ERR wrong number of arguments for 'cl.sync|round' command",
         ),
-        ("CL.SYNC ROUND 2 r1 x 1 1 SETTLED RATES 1 1", "ERR unknown option 'RATES'"),
-        ("CL.SYNC ROUND 2 r1 x 1 0", "ERR masters must be an integer from 1 to 65535"),
-        ("CL.SYNC ROUND 2 r1 x 1 65536", "ERR masters must be an integer from 1 to 65535"),
-        ("CL.SYNC ROUND 2 r1 x 1 1 FOO", "ERR unknown option 'FOO'"),
-        ("CL.SYNC ROUND 2 r1 x 1 1 PARTIAL 1", "ERR unknown option '1'"),
-        ("CL.SYNC ROUND 2 r1 x 1 1 PARTIAL OPENING", "ERR unknown option 'OPENING'"),
+        ("CL.SYNC ROUND 3 r1 x 1 1 SETTLED RATES 1 1", "ERR unknown option 'RATES'"),
+        ("CL.SYNC ROUND 3 r1 x 1 0", "ERR masters must be an integer from 1 to 65535"),
+        ("CL.SYNC ROUND 3 r1 x 1 65536", "ERR masters must be an integer from 1 to 65535"),
+        ("CL.SYNC ROUND 3 r1 x 1 1 FOO", "ERR unknown option 'FOO'"),
+        ("CL.SYNC ROUND 3 r1 x 1 1 PARTIAL 1", "ERR unknown option '1'"),
+        ("CL.SYNC ROUND 3 r1 x 1 1 PARTIAL OPENING", "ERR unknown option 'OPENING'"),
         (
-            "CL.SYNC ROUND 2 r1 x 1 1 HEARS r2 a/b",
+            "CL.SYNC ROUND 3 r1 x 1 1 HEARS r2 a/b",
             "ERR replica-id 'a/b' is not 1 to 31 letters, digits, dots, dashes or underscores",
         ),
         (
-            "CL.SYNC ROUND 2 r1 x 1 1 HEARS a b c d e f g h i j k l m n o p q",
+            "CL.SYNC ROUND 3 r1 x 1 1 HEARS a b c d e f g h i j k l m n o p q",
             "ERR more than 16 replicas in one bucket",
         ),
     ];
@@ -197,7 +197,7 @@ fn rounds_of_nobody_are_refused() {
     let mut refused = 0;
     for n in 0..100 {
         refused +=
-            u32::from(claw_testkit::cmd(conn, &format!("CL.SYNC ROUND 2 n{n} x 1 1")).is_err());
+            u32::from(claw_testkit::cmd(conn, &format!("CL.SYNC ROUND 3 n{n} x 1 1")).is_err());
     }
     assert_eq!(refused, 100 - 14);
     assert_eq!(ints(conn, "CL.TAKE k 1")[0], 1);

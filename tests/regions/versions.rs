@@ -1,6 +1,6 @@
 //! Regions whose modules say different versions of region sync.
 
-use crate::world::{PATIENCE, TICK, World, all_whole, field, status};
+use crate::world::{PATIENCE, TICK, World, all_whole, share, status};
 use claw_testkit::{eventually, ints, run};
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ fn a_region_of_another_version_is_refused_and_named() {
         builder.config("claw.partition-timeout-ms", "500").config("claw.partition-guard", "equal")
     });
     let conns = &mut [world.connection(0), world.connection(1)];
-    let [ours, later] = [b"ROUND\r\n$1\r\n2\r\n", b"ROUND\r\n$1\r\n3\r\n"];
+    let [ours, later] = [b"ROUND\r\n$1\r\n3\r\n", b"ROUND\r\n$1\r\n4\r\n"];
     world.set_misheard(0, 1, Some([ours, later]));
-    let refused = "region 'r1' speaks version 2 of region sync, not '3'";
+    let refused = "region 'r1' speaks version 3 of region sync, not '4'";
     eventually(PATIENCE, TICK, "both to know", || {
         let [peer, heard] = [(0, "peers"), (1, "heard")].map(|(region, list)| {
             let all = status(&mut conns[region], list);
@@ -25,7 +25,7 @@ fn a_region_of_another_version_is_refused_and_named() {
         });
         peer["last_error"].contains(refused)
             && heard["silent"] == "yes"
-            && conns.iter_mut().all(|conn| field(conn, "sync_share_permille") == 500)
+            && conns.iter_mut().all(|conn| share(conn) == 500)
     });
     run(&mut conns[0], &[TAKE]);
     world.set_misheard(0, 1, None);

@@ -9,7 +9,7 @@ use crate::debits::{Account, Counter, Debits, Version};
 use crate::limits::{
     MAX_DEBT, MAX_INTERVAL_MS, MAX_LEAD_US, MAX_REPLICAS, MAX_TIMESTAMP_US, MAX_VERSION,
 };
-use crate::membership::Membership;
+use crate::membership::{Membership, WHOLE};
 use crate::plan::Note;
 use crate::policy::{Policy, StoredPolicy, Temporary};
 use crate::replica::{MAX_EPOCH, ReplicaId};
@@ -63,12 +63,13 @@ impl Names {
 
 const STORED: u8 = 1;
 const PINNED: u8 = 1 << 1;
-const REFILLING: u8 = 1 << 2;
+const HELD_BACK: u8 = 1 << 2;
 const VERSIONED: u8 = 1 << 3;
 const TEMPORARY: u8 = 1 << 4;
 
 /// The parts that every state has, and those that some have.
 const PARTS: usize = 8;
+const SHARE: usize = 1;
 const PIN: usize = 1;
 const VERSION: usize = 2;
 const TEMPORARY_PARTS: usize = 5;
@@ -77,7 +78,8 @@ const COUNTER: usize = 4;
 
 /// Writes the state that a [note](Note) of a shared bucket stands for; `text` is the field
 /// `debits` that follows it. An array of form, tokens, timestamp, capacity, refill, interval,
-/// weight and fraction; the version of a pin, if it is pinned; of a temporary pin its
+/// weight and fraction; the share at which it refills until it is sent, if that is not the
+/// whole; the version of a pin, if it is pinned; of a temporary pin its
 /// end, version, and the policy beneath it, if there is one; number and origin of the last
 /// change of policy or weight, if there was one; and for each replica its place in `names`, epoch,
 /// spent and refunded. `debits` is where the text is read; what it held is gone.
@@ -91,7 +93,7 @@ pub fn encode_wire(
     debits: &mut Debits,
     out: &mut Vec<u8>,
 ) -> bool {
-    let Note { bucket, stored, temporary, counted: Some(refilling) } = *note else {
+    let Note { bucket, stored, temporary, counted: Some(share) } = *note else {
         return false;
     };
     if !decode_debits_into(text, debits) {
@@ -102,12 +104,13 @@ pub fn encode_wire(
     let flag = |flag: u8, set: bool| if set { flag } else { 0 };
     let form = flag(STORED, stored.is_some())
         | flag(PINNED, pin.is_some())
-        | flag(REFILLING, refilling)
+        | flag(HELD_BACK, share != WHOLE)
         | flag(VERSIONED, versioned)
         | flag(TEMPORARY, temporary.is_some());
     let counted = debits.accounts.iter().filter(|account| account.counter.epoch != 0);
     let parts = counted.clone().count().saturating_mul(COUNTER);
     let parts = parts.saturating_add(PARTS);
+    let parts = parts.saturating_add(if share != WHOLE { SHARE } else { 0 });
     let parts = parts.saturating_add(if pin.is_some() { PIN } else { 0 });
     let parts = parts.saturating_add(if versioned { VERSION } else { 0 });
     let parts = parts.saturating_add(if temporary.is_some() { TEMPORARY_PARTS } else { 0 });
@@ -122,6 +125,9 @@ pub fn encode_wire(
     write::uint(out, policy.interval_ms());
     write::uint(out, bucket.weight().get().into());
     write::uint(out, debits.fraction);
+    if share != WHOLE {
+        write::uint(out, share.into());
+    }
     if let Some(pin) = pin {
         write::uint(out, pin);
     }
@@ -180,7 +186,7 @@ impl Wire {
 }
 
 /// Reads what [`encode_wire`] wrote; `now` (unix microseconds) bounds the timestamp. The bucket is
-/// credited up to the moment of sending, if it refilled until then.
+/// credited up to the moment of sending, at the share at which it refilled until then.
 ///
 /// # Errors
 /// See [`BlobError`]. Any bytes are safe to give.
@@ -194,13 +200,15 @@ pub fn decode_wire<'a>(
     debits.accounts = remote.bucket.take_accounts();
     let mut rest = bytes;
     let read = read(&mut rest, names, debits).filter(|_| rest.is_empty());
-    let Read { form, tokens, timestamp, policy, weight, pin, temporary } =
+    let Read { form, tokens, timestamp, policy, weight, share, pin, temporary } =
         read.ok_or(BlobError::Malformed)?;
     let policy = policy.ok_or(BlobError::OutOfBounds("policy"))?;
     let weight = Weight::new(weight).ok_or(BlobError::OutOfBounds("weight"))?;
     if !(MAX_DEBT.saturating_neg()..=policy.capacity_micros()).contains(&tokens) {
         return Err(BlobError::OutOfBounds("tokens"));
     }
+    let share = u16::try_from(share).ok().filter(|share| *share <= WHOLE);
+    let share = share.ok_or(BlobError::OutOfBounds("share"))?;
     let latest = now.saturating_add(MAX_LEAD_US).min(MAX_TIMESTAMP_US);
     if timestamp > latest || *sent > latest {
         return Err(BlobError::OutOfBounds("timestamp"));
@@ -231,9 +239,7 @@ pub fn decode_wire<'a>(
     // One that has ended says which change it was, and no more.
     remote.temporary = temporary;
     remote.bucket.set(&Bucket::new(policy, weight, tokens, 0, timestamp), debits);
-    if form & REFILLING != 0 {
-        remote.bucket.advance(credited, nobody);
-    }
+    remote.bucket.leak(credited, share, nobody);
     Ok(remote)
 }
 
@@ -244,6 +250,7 @@ struct Read {
     timestamp: u64,
     policy: Option<Policy>,
     weight: u64,
+    share: u64,
     pin: Option<u64>,
     /// End, version, and the policy beneath.
     temporary: Option<(u64, u64, Option<Policy>)>,
@@ -258,6 +265,10 @@ fn read(rest: &mut &[u8], names: &Names, debits: &mut Debits) -> Option<Read> {
     let policy = Policy::new(capacity, refill, reader::uint(rest)?).ok();
     let weight = reader::uint(rest)?;
     debits.fraction = reader::uint(rest)?;
+    let (share, parts) = match form & HELD_BACK {
+        0 => (WHOLE.into(), parts),
+        _ => (reader::uint(rest)?, parts.checked_sub(SHARE)?),
+    };
     let (pin, parts) = match form & PINNED {
         0 => (None, parts),
         _ => (Some(reader::uint(rest)?), parts.checked_sub(PIN)?),
@@ -293,7 +304,7 @@ fn read(rest: &mut &[u8], names: &Names, debits: &mut Debits) -> Option<Read> {
         };
         account.slack = None;
     }
-    Some(Read { form, tokens, timestamp, policy, weight, pin, temporary })
+    Some(Read { form, tokens, timestamp, policy, weight, share, pin, temporary })
 }
 
 /// `Some(None)` is nobody, which stands as a text without letters.

@@ -202,7 +202,8 @@ proptest! {
     }
 
     /// Whatever is heard when: the share is 1000 exactly when nobody is missing, and
-    /// never 0; without a guard it is always 1000.
+    /// never 0; without a guard it is always 1000. What is noted while it is less never comes to
+    /// be credited for more than it was.
     #[test]
     fn shares_are_within_their_bounds(
         guard in prop::sample::select(PartitionPolicy::ALL.to_vec()),
@@ -211,6 +212,13 @@ proptest! {
     ) {
         let mut now = 0;
         let all = snapshots(guard, regions, &news);
+        for (before, (_, noted)) in all.iter().enumerate() {
+            let mut later = all[before..].iter().map(|(_, peers)| peers);
+            let alike = |peers: &&Membership| peers.regions() == noted.regions();
+            let credited = noted.share_until_sent();
+            prop_assert_eq!(credited == 1_000, noted.share() == 1_000);
+            prop_assert!(credited == 1_000 || later.all(|peers| !alike(&peers) || credited <= peers.share()));
+        }
         for ((_, peers), pause) in all.iter().zip([0].into_iter().chain(news.iter().map(|n| n.0))) {
             now += pause;
             prop_assert!(peers.share() > 0 && peers.share() <= 1_000);

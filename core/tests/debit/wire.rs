@@ -1,11 +1,12 @@
 //! A shared bucket, as regions send it to each other.
 
 use crate::any::{START, cases, counted, id, sane, shared};
+use crate::world::cut;
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::codec::{self, BlobError, DebitsText, Names, Wire};
 use claw_core::debits::{Account, Counter, Debits, Version};
 use claw_core::limits::MAX_VERSION;
-use claw_core::membership::Membership;
+use claw_core::membership::WHOLE;
 use claw_core::plan::Note;
 use claw_core::policy::{Policy, StoredPolicy};
 use claw_core::replica::{MAX_EPOCH, ReplicaId};
@@ -16,12 +17,12 @@ use proptest::prelude::*;
 fn sent(
     bucket: &SharedBucket,
     stored: Option<StoredPolicy>,
-    refilling: bool,
+    share: u16,
     names: &mut Names,
 ) -> Vec<u8> {
     let mut text = DebitsText::default();
     let line = codec::encode_debits(bucket, &mut text);
-    let note = Note { bucket: line, stored, temporary: None, counted: Some(refilling) };
+    let note = Note { bucket: line, stored, temporary: None, counted: Some(share) };
     let noted = [note.to_bytes().as_bytes(), text.as_bytes().unwrap()].concat();
     let (note, text) = Note::read(&noted).unwrap();
     let mut state = Vec::new();
@@ -44,7 +45,7 @@ proptest! {
     /// Also in memory that another state has been read in, and by names that have grown since.
     #[test]
     fn a_bucket_is_received_as_it_was_sent(
-        buckets in prop::collection::vec((shared(), any::<bool>()), 1..5),
+        buckets in prop::collection::vec((shared(), 1..=40_usize), 1..5),
         pin in prop::option::of(prop::option::of(0..=MAX_VERSION)),
         ago in 0..2 * START,
         more in prop::collection::vec(id(), 0..300),
@@ -54,9 +55,10 @@ proptest! {
         let kept: Vec<_> = buckets.into_iter().filter(|(bucket, _)| sane(bucket) && bucket.version().number <= MAX_VERSION).collect();
         let states: Vec<_> = kept
             .iter()
-            .map(|(bucket, refilling)| {
+            .map(|(bucket, regions)| {
                 let stored = pin.map(|pin| StoredPolicy { policy: bucket.policy(), pin });
-                (sent(bucket, stored, *refilling, &mut names), stored)
+                let share = cut(regions - 1, *regions, 1).share_until_sent();
+                (sent(bucket, stored, share, &mut names), stored)
             })
             .collect();
         // Names of no state here: more than are listed.
@@ -66,17 +68,15 @@ proptest! {
             let line = Bucket::full(Policy::DEFAULT, Weight::ONE, START);
             let debits = Debits { accounts, ..Debits::default() };
             let bucket = SharedBucket::new(&line, debits);
-            let state = sent(&bucket, None, false, &mut names);
-            prop_assert_eq!(read(&state, &names, at).unwrap(), bucket);
+            let state = sent(&bucket, None, 0, &mut names);
+            prop_assert_eq!(read(&state, &names, START).unwrap(), bucket);
         }
         let names = Names::parse(names.to_text().as_bytes()).unwrap();
         let mut wire = Wire::new(from(), names, at);
-        for ((bucket, refilling), (state, stored)) in kept.iter().zip(states) {
+        for ((bucket, regions), (state, stored)) in kept.iter().zip(states) {
             let remote = codec::decode_wire(&state, START, &mut wire).unwrap();
             let mut expected = counted(bucket);
-            if *refilling {
-                expected.advance(at, &Membership::default());
-            }
+            expected.advance(at, &cut(regions - 1, *regions, 1));
             prop_assert_eq!(&remote.bucket, &expected);
             prop_assert_eq!((remote.stored, remote.from), (stored, Some(from())));
         }
@@ -90,7 +90,7 @@ proptest! {
         cut in any::<prop::sample::Index>(),
     ) {
         let mut names = Names::default();
-        let mut state = sent(&bucket, None, true, &mut names);
+        let mut state = sent(&bucket, None, WHOLE, &mut names);
         prop_assert!(read(&state[..cut.index(state.len())], &names, START).is_err());
         for (place, byte) in changes {
             let place = place.index(state.len());
@@ -113,7 +113,7 @@ fn what_is_out_of_bounds_is_refused() {
     };
     let state = |accounts: Vec<Account>, names: &mut Names| {
         let debits = Debits { accounts, ..Debits::default() };
-        sent(&SharedBucket::new(&line, debits), None, true, names)
+        sent(&SharedBucket::new(&line, debits), None, WHOLE, names)
     };
     let read_one = |account: Account| {
         let mut names = Names::default();
@@ -130,13 +130,19 @@ fn what_is_out_of_bounds_is_refused() {
         let version = Version { number, origin: Some(from()) };
         let debits = Debits { version, ..Debits::default() };
         let mut names = Names::default();
-        let by_version = sent(&SharedBucket::new(&line, debits), None, true, &mut names);
+        let by_version = sent(&SharedBucket::new(&line, debits), None, WHOLE, &mut names);
         assert_eq!(read(&by_version, &names, START).map(drop), expected);
         let stored = Some(StoredPolicy { policy: Policy::DEFAULT, pin: Some(number) });
         let plain = SharedBucket::new(&line, Debits::default());
-        let by_pin = sent(&plain, stored, true, &mut names);
+        let by_pin = sent(&plain, stored, WHOLE, &mut names);
         assert_eq!(read(&by_pin, &names, START).map(drop), expected);
     }
+
+    // A share of more than the whole.
+    let plain = SharedBucket::new(&line, Debits::default());
+    let mut names = Names::default();
+    let more = sent(&plain, None, WHOLE + 1, &mut names);
+    assert_eq!(read(&more, &names, START), Err(BlobError::OutOfBounds("share")));
 
     let mut names = Names::default();
     let two = state(vec![counting("a", 1), counting("b", 1)], &mut names);
