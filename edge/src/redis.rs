@@ -76,7 +76,7 @@ struct Shared {
     weights: Weights,
     health: Arc<Health>,
     /// Decisions that are being made.
-    deciding: Seats,
+    deciding: Arc<Seats>,
     /// How often it was seen that there is more to do than can be done.
     overloads: AtomicU64,
 }
@@ -129,7 +129,7 @@ impl Redis {
         let flights = Flights::default();
         let leases = (config.lease > 0).then(|| Leases::new(config.lease));
         let deadline = config.decision_timeout;
-        let deciding = Seats::new(MOST_DECIDING);
+        let deciding = Arc::new(Seats::new(MOST_DECIDING));
         let shared = Shared {
             route,
             deadline,
@@ -175,7 +175,7 @@ impl Redis {
     /// As [`decide_by`](Self::decide_by), for a request that needs something besides: whoever lets it
     /// through says so by [`Verdict::admit`].
     pub async fn charge(&self, plan: Plan, deadline: Instant) -> Verdict {
-        let Some(_seat) = Seat::one(&self.shared.deciding) else {
+        let Some(_seat) = Seat::one(&*self.shared.deciding) else {
             self.shared.health.fault(&Fault::QueueFull);
             let charges = plan.together.into_iter().chain(plan.apart);
             return Verdict::shed(charges.map(|charge| Outcome { charge, answer: None }).collect());
@@ -295,21 +295,19 @@ impl Redis {
     /// the time until `deadline`: the other half is for what is decided by it.
     pub async fn weight(&self, key: &Arc<[u8]>, deadline: Instant) -> Option<u64> {
         let now = Instant::now();
-        if let Some(known) = self.shared.weights.known(key, now) {
-            return known.weight;
-        }
-        // Where no decision can be made, no question helps one.
-        let _seat = Seat::one(&self.shared.deciding)?;
-        // It is asked with all the time that there is, and goes on when nobody waits for it any more: a
-        // shorter time would make a server that is slow one that cannot be reached.
-        let (redis, key) = (self.clone(), Arc::clone(key));
-        let asking = tokio::spawn(async move {
-            let weight = redis.ask_weight(&key, deadline).await;
-            redis.shared.weights.learn(&key, weight, now);
-            weight
-        });
-        let half = deadline.saturating_duration_since(now).checked_div(2);
-        timeout(half?, asking).await.ok()?.ok()?
+        let weight = self.shared.weights.of(key, now, || {
+            // Where no decision can be made, no question helps one.
+            let seat = Seat::one(Arc::clone(&self.shared.deciding))?;
+            // It is asked with all the time that there is, and goes on when nobody waits for it any
+            // more: a shorter time would make a server that is slow one that cannot be reached.
+            let (redis, key) = (self.clone(), Arc::clone(key));
+            Some(tokio::spawn(async move {
+                let _seat = seat;
+                redis.ask_weight(&key, deadline).await
+            }))
+        })?;
+        let half = deadline.saturating_duration_since(now).checked_div(2)?;
+        timeout(half, weight).await.ok()?
     }
 
     async fn ask_weight(&self, key: &[u8], deadline: Instant) -> Option<u64> {

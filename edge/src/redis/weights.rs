@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::health::locked;
@@ -15,32 +18,39 @@ const HELD: usize = 8_192;
 
 /// The weights that one worker knows.
 #[derive(Debug, Default)]
-pub struct Weights(Mutex<HashMap<Arc<[u8]>, Known>>);
+pub struct Weights(Mutex<HashMap<Arc<[u8]>, Asked>>);
 
-/// What was told of a bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
-    /// Its weight; nothing if there was no answer.
-    pub weight: Option<u64>,
-    asked: Instant,
+/// A bucket's weight, for all who wait for it; nothing if there was no answer.
+pub type Weight = Shared<BoxFuture<'static, Option<u64>>>;
+
+#[derive(Debug)]
+struct Asked {
+    weight: Weight,
+    at: Instant,
 }
 
 impl Weights {
-    /// What was told of a bucket within the last second.
-    pub fn known(&self, key: &[u8], now: Instant) -> Option<Known> {
-        let known = locked(&self.0).get(key).copied();
-        known.filter(|known| now.saturating_duration_since(known.asked) < FRESH)
-    }
-
-    /// A bucket was asked about at `asked`, with this answer.
-    pub fn learn(&self, key: &Arc<[u8]>, weight: Option<u64>, asked: Instant) {
+    /// The weight of a bucket: that of a question within the last second, or of a new one that `ask`
+    /// begins; nothing if it cannot.
+    pub fn of(
+        &self,
+        key: &Arc<[u8]>,
+        now: Instant,
+        ask: impl FnOnce() -> Option<JoinHandle<Option<u64>>>,
+    ) -> Option<Weight> {
         let mut held = locked(&self.0);
+        let last = held.get(key).filter(|asked| now.saturating_duration_since(asked.at) < FRESH);
+        if let Some(asked) = last {
+            return Some(asked.weight.clone());
+        }
+        let weight = ask()?.map(|answer| answer.ok().flatten()).boxed().shared();
         // What is forgotten is asked for again: many names cost commands, never memory, nor a search
         // for what could go.
         if held.len() >= HELD && !held.contains_key(key) {
             held.clear();
         }
-        held.insert(Arc::clone(key), Known { weight, asked });
+        held.insert(Arc::clone(key), Asked { weight: weight.clone(), at: now });
+        Some(weight)
     }
 }
 
@@ -49,27 +59,42 @@ impl Weights {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_weight_is_known_for_a_second() {
-        let (weights, asked) = (Weights::default(), Instant::now());
-        let key: Arc<[u8]> = b"k".as_slice().into();
-        for weight in [Some(3), None, Some(1)] {
-            weights.learn(&key, weight, asked);
-            for (ms, told) in [(0, Some(weight)), (999, Some(weight)), (1_000, None)] {
-                let known = weights.known(&key, asked + Duration::from_millis(ms));
-                assert_eq!(known.map(|known| known.weight), told, "{ms}");
-            }
-        }
-        assert_eq!(weights.known(b"other", asked), None);
+    fn answer(weight: Option<u64>) -> Option<JoinHandle<Option<u64>>> {
+        Some(tokio::spawn(async move { weight }))
     }
 
-    #[test]
-    fn no_more_are_held_than_may_be() {
+    #[tokio::test]
+    async fn a_weight_is_asked_for_once_a_second() {
+        let (weights, begin) = (Weights::default(), Instant::now());
+        let key: Arc<[u8]> = b"k".as_slice().into();
+        for (second, weight) in [Some(3), None, Some(1)].into_iter().enumerate() {
+            let asked = begin + FRESH * u32::try_from(second).unwrap();
+            let first = weights.of(&key, asked, || answer(weight)).unwrap();
+            // Whoever comes meanwhile waits for the same answer, and later ones have it.
+            for ms in [0, 1, 999] {
+                let again = asked + Duration::from_millis(ms);
+                let same = weights.of(&key, again, || panic!("asked again after {ms} ms"));
+                assert_eq!(same.unwrap().await, weight);
+            }
+            assert_eq!(first.await, weight);
+        }
+    }
+
+    /// Where nobody can be asked nothing is held, and who comes next tries again.
+    #[tokio::test]
+    async fn who_cannot_ask_holds_nobody_up() {
+        let (weights, now) = (Weights::default(), Instant::now());
+        let key: Arc<[u8]> = b"k".as_slice().into();
+        assert!(weights.of(&key, now, || None).is_none());
+        assert_eq!(weights.of(&key, now, || answer(Some(3))).unwrap().await, Some(3));
+    }
+
+    #[tokio::test]
+    async fn no_more_are_held_than_may_be() {
         let (weights, now) = (Weights::default(), Instant::now());
         for number in 0..3 * HELD {
             let key: Arc<[u8]> = number.to_string().into_bytes().into();
-            weights.learn(&key, Some(2), now);
-            assert_eq!(weights.known(&key, now).unwrap().weight, Some(2));
+            assert_eq!(weights.of(&key, now, || answer(Some(2))).unwrap().await, Some(2));
             assert!(locked(&weights.0).len() <= HELD);
         }
     }
