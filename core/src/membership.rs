@@ -493,17 +493,19 @@ impl Membership {
         self.share
     }
 
-    /// The least share, in permille, of now and of whenever what is noted now is sent. While
-    /// nobody is silent that is soon; what is held back may wait for long, and any peer may fall
-    /// silent meanwhile.
+    /// At what share, in permille, what is noted now is to be credited until it is sent. While
+    /// nobody is silent that is soon, and the whole. Else it may be held back for long, and more
+    /// peers may fall silent meanwhile: then it is the least that the share can be.
     #[must_use]
     pub fn share_until_sent(&self) -> u16 {
-        let alone = count(self.regions());
+        if self.share == WHOLE {
+            return WHOLE;
+        }
+        let regions = count(self.regions());
         match self.policy {
-            _ if self.share == WHOLE => WHOLE,
             PartitionPolicy::Off => WHOLE,
-            PartitionPolicy::Equal => permille(1, alone),
-            PartitionPolicy::Share => permille(1, alone.saturating_mul(EQUAL_PART)),
+            PartitionPolicy::Equal => permille(1, regions),
+            PartitionPolicy::Share => permille(1, regions.saturating_mul(EQUAL_PART)),
         }
     }
 

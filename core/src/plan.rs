@@ -91,8 +91,8 @@ pub struct Note {
     pub stored: Option<StoredPolicy>,
     /// The temporary pin over it, whose policy the bucket has.
     pub temporary: Option<Temporary>,
-    /// For a bucket that regions count: the share, in permille, at which it refills at least
-    /// until it is sent. `None` for a bucket of any other strategy.
+    /// For a bucket that regions count: the [share](crate::membership::Membership::share_until_sent)
+    /// at which it is credited until it is sent. `None` for a bucket of any other strategy.
     pub counted: Option<u16>,
 }
 

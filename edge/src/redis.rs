@@ -76,7 +76,9 @@ struct Shared {
     weights: Weights,
     health: Arc<Health>,
     /// Decisions that are being made.
-    deciding: Arc<Seats>,
+    deciding: Seats,
+    /// Questions about weights, as many at once.
+    asking: Arc<Seats>,
     /// How often it was seen that there is more to do than can be done.
     overloads: AtomicU64,
 }
@@ -129,7 +131,8 @@ impl Redis {
         let flights = Flights::default();
         let leases = (config.lease > 0).then(|| Leases::new(config.lease));
         let deadline = config.decision_timeout;
-        let deciding = Arc::new(Seats::new(MOST_DECIDING));
+        let deciding = Seats::new(MOST_DECIDING);
+        let asking = Arc::new(Seats::new(MOST_DECIDING));
         let shared = Shared {
             route,
             deadline,
@@ -139,6 +142,7 @@ impl Redis {
             weights: Weights::default(),
             health,
             deciding,
+            asking,
             overloads: AtomicU64::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -175,7 +179,7 @@ impl Redis {
     /// As [`decide_by`](Self::decide_by), for a request that needs something besides: whoever lets it
     /// through says so by [`Verdict::admit`].
     pub async fn charge(&self, plan: Plan, deadline: Instant) -> Verdict {
-        let Some(_seat) = Seat::one(&*self.shared.deciding) else {
+        let Some(_seat) = Seat::one(&self.shared.deciding) else {
             self.shared.health.fault(&Fault::QueueFull);
             let charges = plan.together.into_iter().chain(plan.apart);
             return Verdict::shed(charges.map(|charge| Outcome { charge, answer: None }).collect());
@@ -296,8 +300,7 @@ impl Redis {
     pub async fn weight(&self, key: &Arc<[u8]>, deadline: Instant) -> Option<u64> {
         let now = Instant::now();
         let weight = self.shared.weights.of(key, now, || {
-            // Where no decision can be made, no question helps one.
-            let seat = Seat::one(Arc::clone(&self.shared.deciding))?;
+            let seat = Seat::one(Arc::clone(&self.shared.asking))?;
             // It is asked with all the time that there is, and goes on when nobody waits for it any
             // more: a shorter time would make a server that is slow one that cannot be reached.
             let (redis, key) = (self.clone(), Arc::clone(key));

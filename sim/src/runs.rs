@@ -2,7 +2,7 @@
 
 use crate::central::{bound, excess};
 use crate::random::Random;
-use crate::server::{Config, Method, Name, counters};
+use crate::server::{Config, Method, Name, Sum, counters};
 use crate::world::{Clock, Happening, Network, SECOND, World};
 use claw_core::expiry::MOST_LINGER_US;
 use claw_core::limits::MICRO;
@@ -830,8 +830,7 @@ impl Run {
                 let ours = known.iter().find(|counter| counter.0 == id);
                 // Counters that were begun anew since say nothing of those before.
                 let later = ours.is_some_and(|ours| ours.1 > epoch);
-                let right =
-                    |sum: &(u64, u64)| ours.is_some_and(|ours| *ours == (id, epoch, sum.0, sum.1));
+                let right = |sum: &Sum| ours.is_some_and(|ours| *ours == (id, epoch, sum.0, sum.1));
                 if !later && !acknowledged.iter().any(right) {
                     return Err(format!(
                         "{id} gave out {acknowledged:?} in {epoch}, known is {known:?}"

@@ -171,7 +171,7 @@ pub struct Wire {
     sent: u64,
     debits: Debits,
     remote: Remote,
-    /// What is sent has been credited by the share of its sender.
+    /// No peers: what is credited here goes by the share that was sent.
     nobody: Membership,
 }
 
