@@ -1,4 +1,7 @@
 //! Arguments that several commands share.
+//!
+//! An error is made only where there is one: one that is made for `ok_or` and not needed costs more
+//! to drop than a number costs to read.
 
 use crate::error::{Error, Quantity};
 use crate::host::{Args, Argument, ArgumentKind, Str};
@@ -140,7 +143,10 @@ pub(super) fn rate(
 }
 
 fn value<'a>(args: &mut Args<'a>, word: Word) -> Result<Str<'a>, Error> {
-    args.next().ok_or(Error::NoValue(word.as_str()))
+    match args.next() {
+        Some(value) => Ok(value),
+        None => Err(Error::NoValue(word.as_str())),
+    }
 }
 
 /// `[tokens]`: 1 when it is left out. An option in its place is left there.
@@ -172,7 +178,10 @@ pub(super) fn capacity(text: Str<'_>) -> Result<u64, Error> {
 
 /// Millionths of a token: 0, or 0.000001..=10^12 tokens.
 pub(super) fn refill(text: Str<'_>) -> Result<u64, Error> {
-    decimal::parse_refill(text.as_bytes()).ok_or(Error::OutOfRange(Quantity::Refill))
+    match decimal::parse_refill(text.as_bytes()) {
+        Some(refill) => Ok(refill),
+        None => Err(Error::OutOfRange(Quantity::Refill)),
+    }
 }
 
 /// Milliseconds: 1 ms to 366 days.
@@ -191,6 +200,8 @@ fn weight(text: Str<'_>) -> Result<u64, Error> {
 
 /// A whole number without a sign.
 pub(super) fn integer(text: Str<'_>, min: u64, max: u64, what: Quantity) -> Result<u64, Error> {
-    let value = decimal::whole(text.as_bytes()).ok();
-    value.filter(|value| (min..=max).contains(value)).ok_or(Error::OutOfRange(what))
+    match decimal::whole(text.as_bytes()) {
+        Ok(value) if (min..=max).contains(&value) => Ok(value),
+        _ => Err(Error::OutOfRange(what)),
+    }
 }
