@@ -69,7 +69,7 @@ proptest! {
             let debits = Debits { accounts, ..Debits::default() };
             let bucket = SharedBucket::new(&line, debits);
             let state = sent(&bucket, None, 0, &mut names);
-            prop_assert_eq!(read(&state, &names, START).unwrap(), bucket);
+            prop_assert_eq!(read(&state, &names, at).unwrap(), bucket);
         }
         let names = Names::parse(names.to_text().as_bytes()).unwrap();
         let mut wire = Wire::new(from(), names, at);
