@@ -7,6 +7,7 @@ use crate::regions::Notes;
 use claw_core::open::{BucketPool, OpenBucket};
 use claw_core::plan::{Change, Changes, Plan, SyncMode};
 use claw_core::policy::Policy;
+use claw_core::policy_cache::PolicyCache;
 use claw_core::record::{Field, FieldError, Record};
 use std::cell::{RefCell, RefMut};
 use std::ffi::CStr;
@@ -18,6 +19,7 @@ pub(crate) struct Store {
     /// See [`PooledBucket`].
     pool: RefCell<BucketPool>,
     stamp: RefCell<Option<(u64, OwnedStr)>>,
+    policies: RefCell<PolicyCache>,
 }
 
 /// An open bucket. Its memory is the next one's when it is dropped.
@@ -34,7 +36,12 @@ impl Owner<Box<OpenBucket>> for Store {
 impl Store {
     /// `None` when the server made no string.
     pub(crate) fn new() -> Option<Self> {
-        Some(Self { names: Names::new()?, pool: RefCell::default(), stamp: RefCell::new(None) })
+        Some(Self {
+            names: Names::new()?,
+            pool: RefCell::default(),
+            stamp: RefCell::default(),
+            policies: RefCell::default(),
+        })
     }
 
     /// Memory of a bucket that is done with.
@@ -277,6 +284,10 @@ impl Fields<'_> {
             Field::Debits => {
                 let room = self.store.pool()?.debits();
                 self.record.read_debits(text, room)
+            }
+            Field::Policy => {
+                let mut known = self.store.policies.try_borrow_mut().map_err(|_| Error::Busy)?;
+                self.record.read_policy(text, &mut known)
             }
             _ => self.record.read(field, text, self.now),
         };

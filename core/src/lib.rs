@@ -44,6 +44,7 @@ pub mod merge;
 pub mod open;
 pub mod plan;
 pub mod policy;
+pub mod policy_cache;
 pub mod record;
 pub mod replica;
 pub mod rules;

@@ -8,6 +8,7 @@ use crate::decimal::{self, DecimalError};
 use crate::limits::MAX_LEAD_US;
 use crate::merge::State;
 use crate::policy::{Policy, PolicyTextError, StoredPolicy, Temporary, TemporaryTextError};
+use crate::policy_cache::PolicyCache;
 use crate::timestamp::{self, TimestampError};
 use std::fmt;
 
@@ -151,6 +152,16 @@ impl Record {
                 self.regions = Some(states.into());
             }
         }
+        Ok(())
+    }
+
+    /// Reads the text of the field `policy`, unless it is known.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    #[inline]
+    pub fn read_policy(&mut self, text: &[u8], known: &mut PolicyCache) -> Result<(), FieldError> {
+        self.policy = Some(known.parse(text).map_err(FieldError::Policy)?);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use crate::hash::policy;
 use claw_core::decimal::{self, Decimal};
 use claw_core::limits::{MAX_DEBT, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US};
 use claw_core::policy::{Policy, StoredPolicy};
+use claw_core::policy_cache::PolicyCache;
 use claw_core::timestamp::{self, TimestampError};
 use proptest::prelude::*;
 
@@ -273,5 +274,19 @@ proptest! {
             .and_then(|refill| Policy::new(capacity, refill, interval).ok())
             .map(|policy| StoredPolicy { policy, pin: None });
         prop_assert_eq!(StoredPolicy::parse(text.as_bytes()).ok(), expected);
+    }
+
+    /// More texts than have room, each a few times; most of them are policies, and some are too
+    /// long to be remembered.
+    #[test]
+    fn a_policy_that_was_read_before_is_read_alike(
+        texts in prop::collection::vec("[1-3]0{0,2} [12]0{0,25}/[1-3]0{0,8}( pinned( 1{1,3})?)?|[1 /p]{0,9}", 1..60),
+        order in prop::collection::vec(any::<prop::sample::Index>(), 1..300),
+    ) {
+        let mut cache = PolicyCache::default();
+        for index in order {
+            let text = index.get(&texts).as_bytes();
+            prop_assert_eq!(cache.parse(text), StoredPolicy::parse(text), "{:?}", text);
+        }
     }
 }
