@@ -639,8 +639,9 @@ impl Fault {
 
 /// `CL.TAKE` or `CL.PEEK`.
 fn command(name: &str, charge: &Charge, tokens: u64) -> Cmd {
-    let mut command = redis::cmd(name);
-    command.arg(&*charge.key).arg(tokens);
+    // Room for what it mostly says; what is longer finds more.
+    let mut command = Cmd::with_capacity(11, charge.key.len().saturating_add(128));
+    command.arg(name).arg(&*charge.key).arg(tokens);
     policy(&mut command, &charge.limit);
     command
 }

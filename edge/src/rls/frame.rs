@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use prost::Message;
 use tonic::Status;
@@ -54,11 +54,12 @@ pub fn response<M: Message>(result: Result<M, Status>) -> Response<Reply> {
 fn framed(message: &impl Message) -> Result<Bytes, Status> {
     let too_large = || Status::internal("the response is too large");
     let length = message.encoded_len();
-    let mut frame = BytesMut::with_capacity(length.saturating_add(PREFIX));
-    frame.put_u8(0);
-    frame.put_u32(u32::try_from(length).map_err(|_| too_large())?);
+    // A vector, since single bytes are what is written to it, and it takes them best.
+    let mut frame = Vec::with_capacity(length.saturating_add(PREFIX));
+    frame.push(0);
+    frame.extend(u32::try_from(length).map_err(|_| too_large())?.to_be_bytes());
     message.encode(&mut frame).map_err(|_| too_large())?;
-    Ok(frame.freeze())
+    Ok(frame.into())
 }
 
 /// The body of a response: a message, then trailers that say that all is well.
