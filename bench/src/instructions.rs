@@ -112,7 +112,7 @@ fn total(options: &Options, workload: Workload, commands: u64) -> Result<u64> {
     };
     let mut server = Instance::start(builder, &options.module)?;
     let script = server.prepare(KEYS)?;
-    if workload == Workload::Rule {
+    if matches!(workload, Workload::Rule | Workload::Remainder) {
         server.set_rules()?;
     }
     let mut number = 0_u64;

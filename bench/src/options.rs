@@ -23,12 +23,13 @@ Options:
   --requests N    requests of a pipelined measurement (default 400000); a
                   measurement of single requests has 15 % of them
   --only LIST     only these, separated by commas:
-                  policy throttle cell lua rule take refused pinned merge
-                  mergefn fcall ping incr hset memory
+                  policy throttle cell lua rule remainder take refused pinned
+                  merge mergefn fcall ping incr hset memory
                   and after sync: throughput regions convergence idle memory
   --against FILE  another build of the module, to be compared with. Compares
-                  policy throttle rule take refused pinned merge mergefn, and
-                  after sync throughput and regions; all of them pipelined
+                  policy throttle rule remainder take refused pinned merge
+                  mergefn, and after sync throughput and regions; all of them
+                  pipelined
   --update        after instructions: writes what was counted to that file
   --help          prints this
 

@@ -112,7 +112,7 @@ impl Instance {
         self.server.stop();
     }
 
-    /// Sets the rule of [`Workload::Rule`], whose look-up other keys pay for, too.
+    /// Sets the [rules](RULES), whose look-up other keys pay for, too.
     pub fn set_rules(&mut self) -> Result<()> {
         redis::cmd("CONFIG")
             .arg("SET")

@@ -31,8 +31,8 @@ const RECORD_BYTES: &[u8] = b"\x88\xa6tokens\xcd\x01\xf4\
 /// The merge function of [`Workload::MergeFunction`] and [`Workload::Function`].
 pub const FUNCTION: &str = include_str!("../../examples/merge/premium-first.lua");
 
-/// The rule of [`Workload::Rule`].
-pub const RULES: &str = "u:* 1000000 100000/60000";
+/// The rules of [`Workload::Rule`] and [`Workload::Remainder`].
+pub const RULES: &str = "u:* 1000000 100000/60000; v:* 2000 5/900000";
 
 /// The script that most people use for token buckets.
 pub const LUA: &str = include_str!("token_bucket.lua");
@@ -54,6 +54,8 @@ pub enum Workload {
     Policy,
     /// A take under a rule for its key.
     Rule,
+    /// The same, where no refill is a whole number of millionths.
+    Remainder,
     /// A take from a bucket with a pinned policy.
     Pinned,
     /// Our CL.THROTTLE.
@@ -140,12 +142,13 @@ struct Spec {
 
 impl Workload {
     /// All of them, by groups.
-    pub const ALL: [Workload; 14] = [
+    pub const ALL: [Workload; 15] = [
         Workload::Policy,
         Workload::Throttle,
         Workload::Cell,
         Workload::Lua,
         Workload::Rule,
+        Workload::Remainder,
         Workload::Take,
         Workload::Refused,
         Workload::Pinned,
@@ -161,7 +164,11 @@ impl Workload {
     pub fn group(self) -> Group {
         match self {
             Workload::Policy | Workload::Throttle | Workload::Cell | Workload::Lua => Group::Call,
-            Workload::Rule | Workload::Take | Workload::Refused | Workload::Pinned => Group::Server,
+            Workload::Rule
+            | Workload::Remainder
+            | Workload::Take
+            | Workload::Refused
+            | Workload::Pinned => Group::Server,
             Workload::MergeFields | Workload::MergeFunction | Workload::Function => Group::Merge,
             Workload::Ping | Workload::Incr | Workload::Hset => Group::Plain,
         }
@@ -228,6 +235,15 @@ impl Workload {
                 title: "CL.TAKE, rule",
                 command: "CL.TAKE u:__rand_int__",
                 answer: Answer::Numbers(&[1, 1_000_000]),
+                kind: "hash",
+                keys: Keys::Fresh,
+                counter: Counter::Taken,
+            },
+            Workload::Remainder => Spec {
+                name: "remainder",
+                title: "CL.TAKE, rule, remainder",
+                command: "CL.TAKE v:__rand_int__",
+                answer: Answer::Numbers(&[1, 2_000]),
                 kind: "hash",
                 keys: Keys::Fresh,
                 counter: Counter::Taken,
@@ -327,6 +343,7 @@ impl Workload {
             | Workload::Refused
             | Workload::Policy
             | Workload::Rule
+            | Workload::Remainder
             | Workload::Pinned
             | Workload::Throttle
             | Workload::MergeFields

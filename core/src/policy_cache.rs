@@ -37,8 +37,8 @@ impl PolicyCache {
             return Ok(known.stored);
         }
         let stored = StoredPolicy::parse(text)?;
-        if let Some(place) = place {
-            *place = Known::new(text, stored);
+        if let (Some(place), Some(known)) = (place, Known::new(text, stored)) {
+            *place = Some(known);
         }
         Ok(stored)
     }

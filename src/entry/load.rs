@@ -211,10 +211,13 @@ unsafe fn overrides(
             .ok_or_else(|| format!("unknown module argument '{}'", name.escape_default()))?;
         let text = args.next().ok_or_else(|| format!("module argument '{name}' needs a value"))?;
         let mut text = String::from_utf8_lossy(text.as_bytes()).into_owned();
-        // CONFIG REWRITE writes arguments without the quotes that they were given in.
+        // CONFIG REWRITE writes arguments without the quotes that they were given in. A rule may be
+        // for a key with the name of a parameter: then its rate follows, and not another name.
         while let (Parameter::Policies, Some(next)) = (parameter, args.peek()) {
             let word = String::from_utf8_lossy(next.as_bytes());
-            if Parameter::by_name(&word).is_some() {
+            let has_rate =
+                || args.peek_behind(2).is_some_and(|rate| rate.as_bytes().contains(&b'/'));
+            if Parameter::by_name(&word).is_some() && !has_rate() {
                 break;
             }
             text.extend([" ", &*word]);

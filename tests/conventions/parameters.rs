@@ -168,7 +168,6 @@ fn rewritten_parameters_outlive_a_restart() {
     }
 }
 
-/// What somebody may see of the parameters of region sync, and what not.
 /// By whichever way they are set, rules are there again after a rewrite and a restart.
 #[test]
 fn rules_outlive_a_rewrite_and_a_restart() {
@@ -178,8 +177,11 @@ fn rules_outlive_a_rewrite_and_a_restart() {
         ("login:*  5.0 5/9e5;api:* 100 1e2/60000;", "login:* 5 5/900000; api:* 100 100/60000");
     let many: Vec<_> = (0..256).map(|number| format!("tenant:{number}:* 100 5/1000")).collect();
     let many = many.join("; ");
+    // Keys with the names of parameters.
+    let named = "peers 4 4/1; max-tokens 5 5/1; claw.policies 6 6/1";
     for (by, rules, expected) in [
         ("argument", given, expected),
+        ("argument", named, named),
         ("file", given, expected),
         ("set", given, expected),
         ("set", &many, &many),
@@ -203,10 +205,16 @@ fn rules_outlive_a_rewrite_and_a_restart() {
         call(conn, &["CONFIG", "SET", "claw.policies", &again]).unwrap();
         run(conn, &["CONFIG REWRITE"]);
         let server = server.restart();
-        assert_eq!(shown(&mut server.connection()), expected, "{by}");
+        let conn = &mut server.connection();
+        assert_eq!(shown(conn), expected, "{by}");
+        if by == "argument" {
+            let most = ask::<[String; 2]>(conn, "CONFIG GET claw.max-tokens");
+            assert_eq!(most[1], "7");
+        }
     }
 }
 
+/// What somebody may see of the parameters of region sync, and what not.
 #[test]
 fn passwords_of_peers_are_not_shown() {
     let server = slow_server().start();
