@@ -9,7 +9,7 @@ use claw_core::plan::{Change, Changes, Plan, SyncMode};
 use claw_core::policy::Policy;
 use claw_core::policy_cache::PolicyCache;
 use claw_core::record::{Field, FieldError, Record};
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::ffi::CStr;
 
 /// What reading and writing buckets uses again.
@@ -20,6 +20,9 @@ pub(crate) struct Store {
     pool: RefCell<BucketPool>,
     stamp: RefCell<Option<(u64, OwnedStr)>>,
     policies: RefCell<PolicyCache>,
+    /// What the last bucket of three fields had besides tokens and timestamp: mostly the next one
+    /// has the same.
+    third: Cell<Field>,
 }
 
 /// An open bucket. Its memory is the next one's when it is dropped.
@@ -41,6 +44,7 @@ impl Store {
             pool: RefCell::default(),
             stamp: RefCell::default(),
             policies: RefCell::default(),
+            third: Cell::new(Field::Policy),
         })
     }
 
@@ -208,10 +212,12 @@ fn read(
     let record = record.insert(Record::default());
     let store = &module.store;
     let mut fields = Fields { store, key, now, record, left: key.len() };
-    let third = match (debits, fields.left > 2) {
+    let has_three = fields.left == 3;
+    let third = match (debits, fields.left) {
         (true, _) => Some(Field::Debits),
-        (false, true) => Some(Field::Policy),
-        (false, false) => None,
+        (false, 0..=2) => None,
+        (false, 3) => Some(store.third.get()),
+        (false, _) => Some(Field::Policy),
     };
     let (tokens_name, timestamp_name) = (store.field(Field::Tokens), store.field(Field::Timestamp));
     if let Some(third) = third {
@@ -226,8 +232,8 @@ fn read(
     }
     for field in [
         Field::Policy,
-        Field::Weight,
         Field::Remainder,
+        Field::Weight,
         Field::Temporary,
         Field::Regions,
         Field::Debits,
@@ -237,6 +243,9 @@ fn read(
         }
         if third != Some(field) {
             let [value] = key.get([store.field(field)]);
+            if value.is_some() && has_three && !debits {
+                store.third.set(field);
+            }
             fields.read(field, value)?;
         }
     }
@@ -316,7 +325,8 @@ pub(crate) struct Prepared<'c> {
     plan: Plan,
     tokens: OwnedStr,
     timestamp: OwnedStr,
-    debits: Option<OwnedStr>,
+    /// What is written with the first two: debits, or a remainder.
+    third: Option<(Field, OwnedStr)>,
     /// Mostly there are none.
     more: Option<Box<MoreFields<'c>>>,
     region: std::cell::Ref<'c, claw_core::debits::Region>,
@@ -338,22 +348,28 @@ pub(crate) fn prepare<'c>(
     let mut text = module.regions.scratch()?;
     let notes = module.regions.notes()?;
     let mut plan = opened.plan(notes.mode(key.name()), &region, &mut text)?;
-    let debits = match plan.is_shared {
-        false => None,
-        true => {
+    let third = match (plan.is_shared, &plan.remainder) {
+        (true, _) => {
             let text = text.as_bytes().ok_or_else(no_room)?;
-            Some(OwnedStr::new(text).ok_or_else(no_string)?)
+            Some((Field::Debits, OwnedStr::new(text).ok_or_else(no_string)?))
         }
+        (false, Change::Set(remainder)) => {
+            let text = OwnedStr::from_integer(*remainder).ok_or_else(no_string)?;
+            Some((Field::Remainder, text))
+        }
+        (false, Change::Keep | Change::Delete) => None,
     };
     let tokens = OwnedStr::from_micros(plan.bucket.tokens()).ok_or_else(no_string)?;
     let timestamp = module.store.stamp(plan.bucket.timestamp()).ok_or_else(no_string)?;
-    let more = match (plan.changes.take(), besides) {
-        (None, None) => None,
-        (changes, besides) => {
-            Some(MoreFields::new(&module.store, changes, besides).ok_or_else(no_string)?.into())
+    let remainder_goes = plan.remainder == Change::Delete;
+    let more = match (plan.changes.take(), remainder_goes, besides) {
+        (None, false, None) => None,
+        (changes, _, besides) => {
+            let more = MoreFields::new(&module.store, changes, remainder_goes, besides);
+            Some(more.ok_or_else(no_string)?.into())
         }
     };
-    Ok(Prepared { plan, tokens, timestamp, debits, more, region, notes })
+    Ok(Prepared { plan, tokens, timestamp, third, more, region, notes })
 }
 
 #[cold]
@@ -366,24 +382,24 @@ impl Prepared<'_> {
     // Inline, as `prepare`.
     #[inline(always)]
     pub(crate) fn apply(self, ctx: &Context<'_>, key: &Key<'_>, opened: &OpenBucket) -> Applied {
-        let Self { plan, tokens, timestamp, debits, more, region, notes } = self;
+        let Self { plan, tokens, timestamp, third, more, region, notes } = self;
         let (module, name) = (ctx.module(), key.name());
-        let [tokens_name, timestamp_name, debits_name] =
-            [Field::Tokens, Field::Timestamp, Field::Debits].map(|field| module.store.field(field));
+        let [tokens_name, timestamp_name] =
+            [Field::Tokens, Field::Timestamp].map(|field| module.store.field(field));
         let (first, second) =
             ((tokens_name, tokens.as_str()), (timestamp_name, timestamp.as_str()));
         let always = [first.0, first.1, second.0, second.1];
-        let counted;
-        let set: &[Str<'_>] = match &debits {
+        let three;
+        let set: &[Str<'_>] = match &third {
             None => {
                 key.set([first, second]);
                 &always
             }
-            Some(debits) => {
-                let third = (debits_name, debits.as_str());
+            Some((field, text)) => {
+                let third = (module.store.field(*field), text.as_str());
                 key.set([first, second, third]);
-                counted = [first.0, first.1, second.0, second.1, third.0, third.1];
-                &counted
+                three = [first.0, first.1, second.0, second.1, third.0, third.1];
+                &three
             }
         };
         match &more {
@@ -402,7 +418,8 @@ impl Prepared<'_> {
         let moved = opened.expiry(foreign, &region).move_from(present);
         let moved = moved.map(|to| move_expiry(ctx, key, to));
         if let Some(note) = opened.told(&plan, &region) {
-            let debits = debits.as_ref().map(|debits| debits.as_str().as_bytes());
+            let debits = third.as_ref().filter(|_| plan.is_shared);
+            let debits = debits.map(|(_, text)| text.as_str().as_bytes());
             notes.note(ctx.db(), name, &note, debits, plan.admitted);
         }
         Applied { deleted, moved }
@@ -430,7 +447,7 @@ impl Applied {
     }
 }
 
-/// The fields besides tokens, timestamp and debits that have to change.
+/// What else has to change.
 struct MoreFields<'a> {
     changes: [(Str<'a>, Change<OwnedStr>); 5],
     besides: Option<(OwnedStr, OwnedStr)>,
@@ -441,17 +458,18 @@ impl<'a> MoreFields<'a> {
     fn new(
         store: &'a Store,
         changes: Option<Box<Changes>>,
+        remainder_goes: bool,
         besides: Option<(OwnedStr, OwnedStr)>,
     ) -> Option<Self> {
         let unchanged = Changes {
             policy: Change::Keep,
             temporary: Change::Keep,
             weight: Change::Keep,
-            remainder: Change::Keep,
             regions: Change::Keep,
         };
         let changes = changes.map_or(unchanged, |changes| *changes);
-        let Changes { policy, temporary, weight, remainder, regions } = changes;
+        let Changes { policy, temporary, weight, regions } = changes;
+        let remainder = if remainder_goes { Change::Delete } else { Change::Keep };
         let policy = policy.map(|stored| OwnedStr::new(stored.to_string().as_bytes()));
         let temporary = temporary.map(|pin| OwnedStr::new(pin.to_string().as_bytes()));
         let weight = weight.map(|weight| OwnedStr::from_integer(weight.get().into()));
@@ -459,7 +477,7 @@ impl<'a> MoreFields<'a> {
             (store.field(Field::Policy), policy.made()?),
             (store.field(Field::Temporary), temporary.made()?),
             (store.field(Field::Weight), weight.made()?),
-            (store.field(Field::Remainder), remainder.map(OwnedStr::from_integer).made()?),
+            (store.field(Field::Remainder), remainder),
             (store.field(Field::Regions), regions.map(|bytes| OwnedStr::new(&bytes)).made()?),
         ];
         Some(Self { changes, besides })

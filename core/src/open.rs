@@ -866,11 +866,12 @@ impl OpenBucket {
             Kind::Shared(bucket) => codec::encode_debits(bucket, text),
         };
         let told = if self.is_news() { mode } else { SyncMode::None };
-        let changes = self.changes(bucket)?;
+        let old = self.record.as_ref().and_then(|record| record.remainder);
         Ok(Plan {
             bucket,
             is_shared: self.as_shared().is_some(),
-            changes,
+            remainder: Change::between(old, self.stored_remainder(bucket)),
+            changes: self.changes(bucket)?,
             told,
             admitted: self.admitted,
         })
@@ -919,26 +920,19 @@ impl OpenBucket {
         }
     }
 
-    /// The fields besides `tokens`, `timestamp` and `debits` that have to change, if any has to.
+    /// The fields that seldom change and have to, if any has to.
     ///
     /// # Errors
     /// When one cannot be written, which cannot be.
     fn changes(&self, bucket: Bucket) -> Result<Option<Box<Changes>>, Internal> {
-        fn change<T: PartialEq>(old: Option<T>, new: Option<T>) -> Change<T> {
-            match new {
-                new if new == old => Change::Keep,
-                Some(new) => Change::Set(new),
-                None => Change::Delete,
-            }
-        }
         let old = self.record.as_ref();
-        let policy = change(old.and_then(|old| old.policy), self.policy);
-        let temporary = change(old.and_then(|old| old.temporary), self.temporary);
-        let weight = change(old.and_then(|old| old.weight), self.stored_weight(bucket));
-        let remainder = change(old.and_then(|old| old.remainder), self.stored_remainder(bucket));
-        let regions = change(old.and_then(|old| old.regions.as_deref()), self.regions.as_deref());
-        if let (Change::Keep, Change::Keep, Change::Keep, Change::Keep, Change::Keep) =
-            (&policy, &temporary, &weight, &remainder, &regions)
+        let policy = Change::between(old.and_then(|old| old.policy), self.policy);
+        let temporary = Change::between(old.and_then(|old| old.temporary), self.temporary);
+        let weight = Change::between(old.and_then(|old| old.weight), self.stored_weight(bucket));
+        let known = old.and_then(|old| old.regions.as_deref());
+        let regions = Change::between(known, self.regions.as_deref());
+        if let (Change::Keep, Change::Keep, Change::Keep, Change::Keep) =
+            (&policy, &temporary, &weight, &regions)
         {
             return Ok(None);
         }
@@ -947,7 +941,7 @@ impl OpenBucket {
             Change::Set(states) => Change::Set(codec::encode_regions(states)?),
             Change::Delete => Change::Delete,
         };
-        Ok(Some(Changes { policy, temporary, weight, remainder, regions }.into()))
+        Ok(Some(Changes { policy, temporary, weight, regions }.into()))
     }
 
     /// What the field `userWeight` has to say: a weight of 1 is written only where the field is
@@ -960,8 +954,10 @@ impl OpenBucket {
     /// What the field `remainder` has to say. It appears with the first remainder and then stays,
     /// so that it need not be deleted again; in a shared bucket it is not used.
     fn stored_remainder(&self, bucket: Bucket) -> Option<u64> {
-        let has_remainder = self.as_shared().is_none()
-            && self.record.as_ref().is_some_and(|record| record.remainder.is_some());
+        if self.as_shared().is_some() {
+            return None;
+        }
+        let has_remainder = self.record.as_ref().is_some_and(|record| record.remainder.is_some());
         Some(bucket.remainder()).filter(|remainder| *remainder != 0 || has_remainder)
     }
 

@@ -24,6 +24,8 @@ pub struct Plan {
     pub bucket: Bucket,
     /// Whether there is a field `debits`.
     pub is_shared: bool,
+    /// The field `remainder`, which a shared bucket has not.
+    pub remainder: Change<u64>,
     /// The other fields; `None` when all of them stay as they are, as mostly.
     pub changes: Option<Box<Changes>>,
     /// As what other regions are to be [told](crate::open::OpenBucket::told) of it.
@@ -32,7 +34,7 @@ pub struct Plan {
     pub admitted: u64,
 }
 
-/// The fields besides `tokens`, `timestamp` and `debits`.
+/// The fields that seldom change.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Changes {
     /// `policy`.
@@ -41,8 +43,6 @@ pub struct Changes {
     pub temporary: Change<Temporary>,
     /// `userWeight`.
     pub weight: Change<Weight>,
-    /// `remainder`.
-    pub remainder: Change<u64>,
     /// `regions`.
     pub regions: Change<Vec<u8>>,
 }
@@ -59,6 +59,18 @@ pub enum Change<T> {
 }
 
 impl<T> Change<T> {
+    /// From one value to another; `None` is a field that is not there.
+    pub(crate) fn between(old: Option<T>, new: Option<T>) -> Self
+    where
+        T: PartialEq,
+    {
+        match new {
+            new if new == old => Self::Keep,
+            Some(new) => Self::Set(new),
+            None => Self::Delete,
+        }
+    }
+
     /// The same with another value.
     pub fn map<U>(self, of: impl FnOnce(T) -> U) -> Change<U> {
         match self {

@@ -13,7 +13,7 @@ use claw_core::limits::{
     MAX_DEBT, MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS,
 };
 use claw_core::open::OpenBucket;
-use claw_core::plan::SyncMode;
+use claw_core::plan::{Change, SyncMode};
 use claw_core::policy::{Asked, Policy, StoredPolicy};
 use claw_core::record::{Field, Record};
 use claw_core::throttle;
@@ -181,11 +181,17 @@ proptest! {
                 prop_assert!(earliest <= set && set <= latest);
             }
             let plan = opened.plan(SyncMode::None, &alone(), &mut DebitsText::default()).unwrap();
+            let before = record.clone().unwrap_or_default();
+            let remainder = match plan.remainder {
+                Change::Keep => before.remainder,
+                Change::Set(remainder) => Some(remainder),
+                Change::Delete => None,
+            };
+            let Record { tokens, timestamp, debits, foreign, .. } = opened.to_record();
+            let after = Record { tokens, timestamp, remainder, debits, foreign, ..before };
+            prop_assert_eq!(opened.to_record().remainder, remainder);
             if plan.changes.is_none() {
                 // Then no field but these has to be written.
-                let before = record.clone().unwrap_or_default();
-                let Record { tokens, timestamp, debits, foreign, .. } = opened.to_record();
-                let after = Record { tokens, timestamp, debits, foreign, ..before };
                 prop_assert_eq!(opened.to_record(), after);
             }
             opened.pin(policy(default), &alone());
