@@ -207,11 +207,10 @@ impl Record {
     }
 
     /// Whether the module gives its key no expiry since it does not refill, as it was left: what
-    /// expiry it has is its user's. A block by a call has one, and so has a temporary pin.
+    /// expiry it has is its user's, also while a temporary pin lies over it. A block by a call has one.
     #[must_use]
     pub fn is_bare(&self, configured: &ConfiguredFor<'_>, now: u64) -> bool {
         self.policy_beneath(configured, self.timestamp.unwrap_or(now)).refill() == 0
-            && self.temporary.is_none()
             && !self.policy.is_some_and(StoredPolicy::blocks_for_a_time)
     }
 

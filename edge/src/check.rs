@@ -8,7 +8,7 @@ use serde_saphyr::DuplicateKeyPolicy;
 
 use crate::config::Config;
 use crate::limits::source::{self, Source, Sources};
-use crate::limits::{Limits, Mistake};
+use crate::limits::{Limits, Mistake, mistake};
 
 /// The limits of `paths`, files and folders of both formats, as they are understood together
 /// and with the environment's.
@@ -27,6 +27,11 @@ pub fn check(config: &Config, paths: &[PathBuf]) -> Result<Limits, Vec<Mistake>>
             }
         };
         for file in files {
+            // What is no YAML is of neither format.
+            if let Err(mistake) = mistake::read::<IgnoredAny>(&file.path, &file.text) {
+                mistakes.push(mistake);
+                continue;
+            }
             let mut alone = Sources::default();
             for sources in [&mut alone, &mut all] {
                 let list =

@@ -67,6 +67,14 @@ impl Outcome {
         }
     }
 
+    /// Whether there was enough of it once, and never will be again.
+    #[must_use]
+    pub fn is_used_up(&self) -> bool {
+        let Charge { cost, keep, .. } = self.charge;
+        let needed = i64::try_from(cost.saturating_add(keep)).unwrap_or(i64::MAX);
+        self.answer.is_some_and(|answer| answer.retry_after_ms < 0 && needed <= answer.capacity)
+    }
+
     /// What a limit decides that could not be asked, in one word; nothing if it could.
     #[must_use]
     pub fn decided_blindly(&self) -> Option<&'static str> {

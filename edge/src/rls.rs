@@ -10,7 +10,7 @@ pub mod reply;
 use std::sync::Arc;
 
 use claw_core::limits::MAX_TOKENS;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -137,15 +137,20 @@ async fn ask(redis: &Redis, asked: &mut [Asked], deadline: Instant) -> Result<()
             What::Take(hits) => hits,
             What::Look => 0,
             What::Give(hits) => {
-                gives.push(charge(hits));
+                gives.push((charge(hits), leaf.is_shadow));
                 0
             }
         };
         charges.push(charge(cost));
     }
     if !gives.is_empty() {
-        let gives = gives.iter().map(|charge| redis.give_by(charge, deadline));
-        Box::pin(try_join_all(gives)).await.map_err(|_| unavailable())?;
+        let given = async |(charge, is_shadow): &(Charge, bool)| {
+            redis.give_by(charge, deadline).await.is_ok() || *is_shadow
+        };
+        let given = Box::pin(join_all(gives.iter().map(given))).await;
+        if given.contains(&false) {
+            return Err(unavailable());
+        }
     }
     // A plan has those that are charged together first.
     let mut outcomes = redis.decide_by(Plan::new(charges), deadline).await.outcomes.into_iter();
@@ -178,15 +183,20 @@ async fn overdraw(
         match (&one.found, one.what) {
             (Found::Limited { leaf, key, .. }, What::Take(hits)) if is_over => {
                 let (limit, key) = (Arc::clone(&leaf.limit), Arc::clone(key));
-                Some((one, Charge { limit, key, cost: 0, keep: 0 }, hits))
+                let refused = one.outcome.as_ref()?.answer?.retry_after_ms;
+                Some((one, Charge { limit, key, cost: 0, keep: 0 }, hits, refused))
             }
             _ => None,
         }
     });
-    let book = async |(one, charge, hits): (&mut Asked, Charge, u64)| {
+    let book = async |(one, charge, hits, refused): (&mut Asked, Charge, u64, i64)| {
         let booked = redis.settle_by(&charge, hits, deadline).await?;
-        // It was refused, and is until the debt is paid.
-        let answer = Answer { retry_after_ms: booked.reset_after_ms, ..booked };
+        // It was refused, and is until the debt is paid; where none can be owed, as it was.
+        let retry_after_ms = match booked.reset_after_ms {
+            0 => refused,
+            until_paid => until_paid,
+        };
+        let answer = Answer { retry_after_ms, ..booked };
         one.outcome = Some(Outcome { charge, answer: Some(answer) });
         Ok::<_, Fault>(())
     };

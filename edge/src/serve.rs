@@ -124,10 +124,10 @@ pub fn serve(service: Service) -> io::Result<()> {
             drop(end);
         }
     });
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         wait_for_end(&service, signals).await;
         // They end with the service, or have broken off before.
-        let _ = join!(background, loops);
+        join!(background, loops)
     });
     for thread in threads {
         thread.join().map_err(|_| io::Error::other("a worker panicked"))??;
@@ -137,7 +137,10 @@ pub fn serve(service: Service) -> io::Result<()> {
         // What the collector has not taken by then is lost.
         let _ = runtime.block_on(async { timeout(LAST_TRACES, export).await });
     }
-    Ok(())
+    match ended {
+        (Ok(()), Ok(())) => Ok(()),
+        _ => Err(io::Error::other("what runs in the background panicked")),
+    }
 }
 
 /// How many sockets may be open for each connection that is let in: those of both addresses, and of

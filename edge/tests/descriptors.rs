@@ -443,6 +443,33 @@ const DECISIONS: &[(&[(&str, &str)], Steps)] = &[
     ]),
 ];
 
+/// A block holds also for who names his hits: there is nothing that could be owed.
+#[tokio::test]
+async fn who_is_blocked_is_refused() {
+    let redis = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("d.yaml"), SERVICE.replace("DOMAIN", "d")).unwrap();
+    let edge = Edge::builder(&redis.url())
+        .env("DECISION_TIMEOUT", "5s")
+        .env("RLS_CONFIG", dir.path())
+        .start();
+    let client = Client::new(edge.grpc);
+    assert_eq!(client.line("d: five=a +1").await, "OK: ok 4 of 5/day");
+    let conn = &mut redis.connection();
+    let [key]: [String; 1] = redis::cmd("KEYS").arg("*five*").query(conn).unwrap();
+    let block = |for_a_time: &[&str]| {
+        let mut block = redis::cmd("CL.POLICY");
+        block.arg(&key).arg("CAPACITY").arg(0).arg(for_a_time);
+        block
+    };
+    for block in [block(&[]), block(&["FOR", "600000"])] {
+        block.exec(conn).unwrap();
+        for request in ["d: five=a +1", "d: five=a +9", "d: five=a"] {
+            assert_eq!(client.line(request).await, "OVER: over 0 of 5/day", "{request}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_a_service_decides() {
     for (settings, steps) in DECISIONS {

@@ -101,7 +101,8 @@ fn bodies() {
         (r#"{"userId":-1,"itemId":"i","score":1}"#,                400, "a string or a whole number"),
         (r#"{"userId":["a"],"itemId":"i","score":1}"#,             400, "a string or a whole number"),
         (&format!(r#"{{"userId":"{long}","itemId":"i","score":1}}"#), 400, "user_id has to have 1 to 256 bytes"),
-        ("[]",                                                     400, "the body:"),
+        ("[]",                                                     400, "the body: it has to be an object"),
+        (r#" ["a","i",1]"#,                                        400, "the body: it has to be an object"),
         ("",                                                       400, "the body: EOF"),
         (&"x".repeat(1001),                                        413, "more than 1000 bytes"),
     ];
@@ -193,6 +194,11 @@ fn what_cannot_be_stored_is_given_back() {
         let left: Vec<i64> = ask(&mut conn, "CL.PEEK token_bucket:ann 0");
         assert_eq!(left[2], 4, "{line}: the token is back");
         assert_eq!(keys(&mut conn), users, "{line}: nothing was written");
+        assert!(
+            edge.log()
+                .lines()
+                .any(|line| line.contains("see the log") && line.contains("WRONGTYPE"))
+        );
         if mended.contains('\'') {
             let () = redis::cmd("HSET")
                 .arg("{ratings}:user:ann")

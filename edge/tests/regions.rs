@@ -185,6 +185,13 @@ fn what_is_left_of_forgetting_is_done_by_another_instance() {
     // As a service leaves it that is killed right after the tombstone is written.
     run(&mut conn, &["FCALL claw_forget_1 1 {ratings}:user:ann ann eu 10"]);
     assert_eq!(ask::<Vec<String>>(&mut conn, "KEYS {ratings}:item:*").len(), 1000, "{now:?}");
+    // And another run of the server had come to what is the end here: its order was another.
+    redis::cmd("HSET")
+        .arg("{ratings}:sweep")
+        .arg("ann")
+        .arg("1023 before")
+        .exec(&mut conn)
+        .unwrap();
     let _edge = start(&server.url(), &[]);
     eventually(PATIENCE, TICK, "nothing is left", || {
         ask::<Vec<String>>(&mut conn, "KEYS {ratings}:item:*").is_empty()

@@ -186,6 +186,12 @@ fn a_bucket_that_never_refills_keeps_the_expiry_of_its_user() {
             "CL.TAKE k",
             "HSET k mine 1",
             "CL.TAKE k",
+            // Whether it still holds or has ended.
+            "CL.POLICY k CAPACITY 0 FOR 60000",
+            "CL.GIVE k 1",
+            "CL.POLICY k CAPACITY 9 REFILL 5 FOR 1",
+            "CL.GIVE k 1",
+            "CL.TAKE k",
         ] {
             run(conn, &[line]);
             assert_eq!(int(conn, "PEXPIRETIME k"), at, "{begin:?}, {line}");

@@ -4,7 +4,7 @@
 
 use axum::Json;
 use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use claw_core::decimal;
 use claw_core::limits::MAX_TOKENS;
@@ -95,8 +95,7 @@ struct Switch {
 /// # Errors
 /// 400, 413 and 415, for what is none; 503 when there is no room for it.
 pub async fn form<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Problem> {
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+    let kind = body::media_type(request.headers());
     let is_json = kind.eq_ignore_ascii_case("application/json");
     if !is_json && !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         return Err(Problem::wrong(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a form is read, or JSON"));

@@ -42,11 +42,17 @@ pub async fn read(request: Request, most: usize, bodies: &Arc<Seats>) -> Result<
     })
 }
 
+/// What the headers say that the body is, without parameters; empty if they do not.
+#[must_use]
+pub fn media_type(headers: &HeaderMap) -> &str {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim()
+}
+
 /// Whether the headers say that the body is JSON: `application/json`, or a type that ends with
 /// `+json`.
 fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+    let essence = media_type(headers);
     let ends = |suffix: &str| {
         essence
             .len()
@@ -57,11 +63,15 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case("application/json") || (essence.contains('/') && ends("+json"))
 }
 
-/// Reads a body.
+/// Reads a body, which has to be an object: members that stand in a list, without their names,
+/// are not what limits go by.
 ///
 /// # Errors
 /// 400, with what is wrong and where.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    if body.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        return Err(Problem::invalid("the body: it has to be an object"));
+    }
     serde_json::from_slice(body).map_err(|error| Problem::invalid(format!("the body: {error}")))
 }
 

@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use claw_core::decimal::{self, Decimal};
 use futures_util::future::join_all;
@@ -118,9 +117,7 @@ enum News {
 /// One event, or a batch of lines.
 pub async fn tell(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     v1::authorize(&app, &request)?;
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let is_batch = kind.is_some_and(|kind| kind.trim().starts_with("application/x-ndjson"));
-    if is_batch {
+    if body::media_type(request.headers()).eq_ignore_ascii_case("application/x-ndjson") {
         let text = body::read(request, LARGEST_BATCH, &app.service.bodies).await?;
         return batch(&app, &text.bytes).await;
     }

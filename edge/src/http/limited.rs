@@ -4,7 +4,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
 use super::{App, fields};
-use crate::decide::Verdict;
+use crate::decide::{Outcome, Verdict};
 use crate::limits::{Charge, Mode};
 
 /// The problem of a request that is refused: 429 if a limit is over, 503 if those that refuse
@@ -28,6 +28,9 @@ pub fn refusal(app: &App, verdict: &Verdict) -> Problem {
     let wait = match verdict.retry_after_ms() {
         Some(ms) => format!("try again in {ms} ms"),
         None if verdict.blind => "not all of them could be asked".to_owned(),
+        None if verdict.refusing().all(Outcome::is_used_up) => {
+            "used up, and it does not refill".to_owned()
+        }
         None => "more than it ever grants was asked for".to_owned(),
     };
     let detail = format!("refused by {}: {wait}", refusing.join(", "));

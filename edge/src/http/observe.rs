@@ -84,10 +84,11 @@ where
     let outcome = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => {
             let (name, status) = (id.to_str().unwrap_or_default(), problem.status.as_u16());
+            let cause = problem.cause.as_deref();
             if problem.status.is_server_error() && is_time_to_tell(begin) {
-                tracing::warn!(id = name, ?route, status, problem.detail);
+                tracing::warn!(id = name, ?route, status, problem.detail, cause);
             } else {
-                tracing::debug!(id = name, ?route, status, problem.detail);
+                tracing::debug!(id = name, ?route, status, problem.detail, cause);
             }
             write_out(&mut response, &problem, &id);
             problem.outcome

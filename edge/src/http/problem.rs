@@ -16,6 +16,8 @@ pub struct Problem {
     pub status: StatusCode,
     /// What was wrong this time.
     pub detail: String,
+    /// The server's own words, which are for the log alone.
+    pub cause: Option<String>,
     /// The limits that refused, by name.
     violated_policies: Vec<String>,
     /// What the bucket holds, where one was asked for.
@@ -54,7 +56,15 @@ impl Problem {
     /// One that its status says all about.
     fn plain(status: StatusCode, detail: String, outcome: Outcome) -> Self {
         let violated_policies = Vec::new();
-        Self { kind: Kind::Plain, status, detail, violated_policies, bucket: None, outcome }
+        Self {
+            kind: Kind::Plain,
+            status,
+            detail,
+            cause: None,
+            violated_policies,
+            bucket: None,
+            outcome,
+        }
     }
 
     /// A request that cannot be read, or has no sense.
@@ -79,6 +89,13 @@ impl Problem {
     #[must_use]
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::plain(StatusCode::SERVICE_UNAVAILABLE, detail.into(), Outcome::Unavailable)
+    }
+
+    /// A server did not do as it was told, and said why.
+    #[must_use]
+    pub fn refused(what: &str, cause: &str) -> Self {
+        let detail = format!("the server that keeps the {what} refused: see the log");
+        Self { cause: Some(cause.to_owned()), ..Self::unavailable(detail) }
     }
 
     /// A mistake of this program.

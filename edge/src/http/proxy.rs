@@ -17,7 +17,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
 use super::places::{self, Place};
@@ -66,8 +66,10 @@ impl Upstream {
         if path != "/" {
             return Err(wrong());
         }
-        let client =
-            Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).build(tls::https()?);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .build(tls::https()?);
         Ok(Self {
             client,
             scheme: scheme.ok_or_else(wrong)?.clone(),

@@ -178,11 +178,10 @@ fn number(micros: u64) -> Result<Box<RawValue>, Problem> {
 /// Why a rating was not stored or read. What the server says goes to the log, and the caller is
 /// told what to do.
 pub fn unavailable(fault: &Fault) -> Problem {
-    tracing::debug!(?fault, "the server of the ratings did not do as it was told");
-    Problem::unavailable(match fault {
-        Fault::Refused { .. } => "the server that keeps the ratings refused: see the log",
-        _ => {
-            "the server that keeps the ratings did not answer; it is safe to send the request again"
-        }
-    })
+    match fault {
+        Fault::Refused { text, .. } => Problem::refused("ratings", text),
+        _ => Problem::unavailable(
+            "the server that keeps the ratings did not answer; it is safe to send the request again",
+        ),
+    }
 }

@@ -121,7 +121,7 @@ pub async fn check(State(app): State<App>, request: Request) -> Result<Response,
     let charge = charge(&app, request).await?;
     let answer = match app.redis.peek(&charge).await {
         Ok(answer) => Some(answer),
-        Err(Fault::Refused { text, .. }) => return Err(refused(&text)),
+        Err(Fault::Refused { text, .. }) => return Err(Problem::refused("limits", &text)),
         Err(_) => None,
     };
     Ok(decided(&app, &Verdict::new(vec![Outcome { charge, answer }]), None))
@@ -312,16 +312,9 @@ fn decided(app: &App, verdict: &Verdict, ticket: Option<String>) -> Response {
 
 fn unanswered(fault: Fault) -> Problem {
     match fault {
-        Fault::Refused { text, .. } => refused(&text),
+        Fault::Refused { text, .. } => Problem::refused("limits", &text),
         _ => Problem::unavailable(
             "the server that keeps the limits did not answer: it may have been done or not",
         ),
     }
-}
-
-/// The server understood the command and refused it: a value in the bucket that it does not
-/// understand, or its memory is full.
-fn refused(error: &str) -> Problem {
-    tracing::debug!(error, "the server of the limits refused a command");
-    Problem::unavailable("the server that keeps the limits refused: see the log")
 }

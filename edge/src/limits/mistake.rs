@@ -46,7 +46,10 @@ impl fmt::Display for Mistake {
 impl std::error::Error for Mistake {}
 
 /// Reads YAML.
-pub(super) fn read<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, Mistake> {
+///
+/// # Errors
+/// Where it is none, or says something else.
+pub fn read<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, Mistake> {
     serde_saphyr::from_str(text).map_err(|error| {
         let line = error.location().map(|place| place.line());
         let text = error.without_snippet().to_string();

@@ -52,8 +52,8 @@ impl Desk {
         self.open = self.open.saturating_sub(1);
         self.done = self.done.saturating_add(1);
         if !event.is_again {
-            for (id, is_done) in &mut self.window {
-                *is_done |= *id == event.id;
+            if let Some((_, is_done)) = self.window.iter_mut().find(|(id, _)| *id == event.id) {
+                *is_done = true;
             }
             self.advance();
         }
@@ -62,6 +62,12 @@ impl Desk {
             self.lanes.remove(&event.user);
         }
         next
+    }
+
+    /// How many entries of the outbox were read from the first that is not done on.
+    #[must_use]
+    pub fn ahead(&self) -> usize {
+        self.window.len()
     }
 
     fn advance(&mut self) {

@@ -123,13 +123,16 @@ impl Receiver {
 
     /// Waits until it does not ask to be left alone any more.
     pub async fn rested(&self) {
-        loop {
-            let paused = *self.paused.lock().unwrap_or_else(PoisonError::into_inner);
-            match paused {
-                Some(until) if Instant::now() < until => sleep_until(until).await,
-                _ => return,
-            }
+        while let Some(until) = self.paused() {
+            sleep_until(until).await;
         }
+    }
+
+    /// Until when it asks to be left alone, if it does.
+    #[must_use]
+    pub fn paused(&self) -> Option<Instant> {
+        let paused = *self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        paused.filter(|until| Instant::now() < *until)
     }
 
     /// Tells it once.

@@ -26,9 +26,11 @@ use crate::ratings::record::{Entry, OUTBOX};
 use crate::redis::health::Told;
 use crate::redis::{Fault, Redis};
 
-/// Notifications that may be on their way or wait, at most. When this instance is killed, as many
-/// may be told twice.
+/// Notifications that may be on their way or wait, at most.
 const WINDOW: usize = 512;
+/// How far reading may be ahead of the first that is not done, in notifications: when this instance is
+/// killed, as many may be told twice, and [`READ`] more.
+const AHEAD: usize = 4_096;
 /// Requests at once, at most.
 const REQUESTS: usize = 32;
 /// Entries that are read at once.
@@ -106,7 +108,7 @@ impl Teller {
         let mut steps: Steps<'_> = FuturesUnordered::new();
         let mut is_reading = false;
         loop {
-            if !is_reading && desk.open() < WINDOW {
+            if !is_reading && desk.open() < WINDOW && desk.ahead() < AHEAD {
                 let from = read.clone();
                 steps.push(Box::pin(async move { Step::Read(self.news(&from).await) }));
                 is_reading = true;
@@ -264,6 +266,10 @@ impl Teller {
                 if !self.lease.holds() {
                     // Somebody else goes on, and this is about to be dropped.
                     sleep(PAUSE).await;
+                    continue;
+                }
+                // It may have come to ask for that while a place was waited for.
+                if self.receiver.paused().is_some() {
                     continue;
                 }
                 self.receiver.tell(&event).await

@@ -359,9 +359,11 @@ local function unpark()
   local due = redis.call('ZRANGE', PARKED, '-inf', text_of(now() + AHEAD), 'BYSCORE', 'LIMIT', 0, STEP)
   local done, problem = 0, nil
   for _, member in ipairs(due) do
-    local parked = cmsgpack.unpack(member)
-    local record = checked(parked[1], parked[2], parked[3], parked[4], parked[5])
-    local is_applied, result = pcall(apply_record, record, parked[6])
+    local is_applied, result = pcall(function()
+      local parked = cmsgpack.unpack(member)
+      local record = checked(parked[1], parked[2], parked[3], parked[4], parked[5])
+      apply_record(record, parked[6])
+    end)
     if is_applied then
       redis.call('ZREM', PARKED, member)
       done = done + 1
@@ -372,8 +374,11 @@ local function unpark()
   return done, problem
 end
 
--- Removes some of what a user has rated before the tombstone.
-local function sweep_user(user, cursor)
+-- Removes some of what a user has rated before the tombstone. A place says how far this has come, and
+-- in which run of the server: another has the fields in another order.
+local function sweep_user(user, place)
+  local run = run_id()
+  local cursor = place:match('^(%d+) ' .. run .. '$') or '0'
   local key = ROOT .. 'user:' .. user
   local tombstone = tombstone_of(user)
   local found = redis.call('HSCAN', key, cursor, 'COUNT', STEP)
@@ -392,7 +397,7 @@ local function sweep_user(user, cursor)
   if found[1] == '0' then
     redis.call('HDEL', SWEEP, user)
   else
-    redis.call('HSET', SWEEP, user, found[1])
+    redis.call('HSET', SWEEP, user, found[1] .. ' ' .. run)
   end
 end
 
@@ -401,8 +406,8 @@ end
 local function tend(_, args)
   local user = args[1]
   if user then
-    local cursor = redis.call('HGET', SWEEP, user)
-    if cursor then sweep_user(user, cursor) end
+    local place = redis.call('HGET', SWEEP, user)
+    if place then sweep_user(user, place) end
     return redis.call('HEXISTS', SWEEP, user)
   end
   local done, problem = unpark()

@@ -1,7 +1,7 @@
 //! A cluster: which node has which slot, and what a node says that no longer has it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ struct Inner {
     links: Mutex<HashMap<Node, Link>>,
     slots: Mutex<Slots>,
     refreshing: AtomicBool,
+    /// Which of the nodes is asked first, in turns.
+    turn: AtomicUsize,
     /// Counts how often the slots were learnt.
     learnt: watch::Sender<u64>,
     lost: Arc<dyn Fn() + Send + Sync>,
@@ -144,6 +146,7 @@ impl Cluster {
             links: Mutex::default(),
             slots: Mutex::default(),
             refreshing: AtomicBool::new(false),
+            turn: AtomicUsize::new(0),
             learnt: watch::Sender::new(0),
             lost,
         }))
@@ -178,7 +181,13 @@ impl Cluster {
             };
             let redirect = match &result {
                 Ok(_) => None,
-                Err(Fault::Refused { code, text }) => Redirect::read(code, text, &node.0),
+                Err(Fault::Refused { code, text }) => {
+                    if code == "CLUSTERDOWN" {
+                        // As it sees it: it may be cut off from the others, and one of them be in its place.
+                        self.0.refresh();
+                    }
+                    Redirect::read(code, text, &node.0)
+                }
                 Err(_) => {
                     // Perhaps it is another's by now.
                     self.0.refresh();
@@ -258,7 +267,11 @@ impl Inner {
     async fn ask_for_slots(self: &Arc<Self>) -> Option<Slots> {
         let mut command = redis::cmd("CLUSTER");
         command.arg("SLOTS");
-        let known = locked(&self.slots).nodes();
+        // Another one first each time: a node that is cut off from the others tells what it knew.
+        let mut known: Vec<_> = locked(&self.slots).nodes().into_iter().collect();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let first = turn.checked_rem(known.len()).unwrap_or(0);
+        known.rotate_left(first);
         for node in &known {
             let deadline = Instant::now().checked_add(ANSWER)?;
             let answer = self.link(node).ask(&command, deadline).await;
