@@ -47,6 +47,15 @@ fn whose_bucket_it_is() {
 }
 
 #[test]
+fn a_quota_that_is_used_up_says_so() {
+    let server = Server::start();
+    let edge = start(&server.url(), &[("USER_CAPACITY", "1"), ("USER_REFILL", "0")]);
+    assert_eq!(get_from("127.0.0.1", edge.http, "/auth", &[]).status, 200);
+    let refused = get_from("127.0.0.1", edge.http, "/auth", &[]);
+    assert_eq!(refused.problem(429), "refused by user: used up, and it does not refill");
+}
+
+#[test]
 fn what_a_proxy_is_told() {
     let server = Server::start();
     let edge = limiting(&server, &[("OLDER_FIELDS", "true")]);
