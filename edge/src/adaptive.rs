@@ -74,6 +74,16 @@ struct Route {
     info: Option<Info>,
 }
 
+impl Route {
+    /// What holds where nothing that was decided does. What may be in flight is for all instances that
+    /// there were.
+    fn fallback(&self) -> Policy {
+        let fallback = self.settings.bounds.fallback;
+        let part = |cap: u64| cap.div_ceil(self.instances.max(1)).max(1);
+        Policy { in_flight: fallback.in_flight.map(part), ..fallback }
+    }
+}
+
 impl Loops {
     /// On a connection of their own.
     ///
@@ -174,10 +184,12 @@ impl Loops {
                 last.filter(|decision| decision.holds(standing.now_ms))
             }
         };
-        let fallback = route.settings.bounds.fallback;
-        let policy = decision
-            .as_ref()
-            .map_or(fallback, |decision| decision.policy_of(tickets.instance(), fallback));
+        let policy = match &decision {
+            Some(decision) => {
+                decision.policy_of(tickets.instance(), route.settings.bounds.fallback)
+            }
+            None => route.fallback(),
+        };
         route.meter.set_policy(policy);
         self.show(route, policy, decision.as_ref());
         if let Some(decision) = &decision {
@@ -196,12 +208,10 @@ impl Loops {
         }
     }
 
-    /// Nothing that was decided holds here. What may be in flight is for all instances that there were.
+    /// Nothing that was decided holds here.
     fn go_by_settings(&self, route: &mut Route) {
         route.lead = None;
-        let mut fallback = route.settings.bounds.fallback;
-        let part = |cap: u64| cap.div_ceil(route.instances.max(1)).max(1);
-        fallback.in_flight = fallback.in_flight.map(part);
+        let fallback = route.fallback();
         route.meter.set_policy(fallback);
         self.show(route, fallback, None);
     }

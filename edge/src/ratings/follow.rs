@@ -96,6 +96,8 @@ impl Follower {
             Some(((first, _), new)) if *first == id => self.apply_all(&place.run, id, new).await,
             // A region in which nothing was ever rated.
             None if id == NOTHING => Ok(()),
+            // The first one ever.
+            _ if id == NOTHING => self.scan(&place.run).await,
             _ => {
                 let peer = &self.peer.name;
                 tracing::warn!(peer, id, "a peer's outbox does not tell all: it is read in full");
