@@ -207,7 +207,8 @@ impl Record {
     }
 
     /// Whether the module gives its key no expiry since it does not refill, as it was left: what
-    /// expiry it has is its user's, also while a temporary pin lies over it. A block by a call has one.
+    /// expiry it has is its user's, also while a temporary pin lies over it. A block by a call
+    /// has one.
     #[must_use]
     pub fn is_bare(&self, configured: &ConfiguredFor<'_>, now: u64) -> bool {
         self.policy_beneath(configured, self.timestamp.unwrap_or(now)).refill() == 0

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use serde::de::IgnoredAny;
-use serde_saphyr::DuplicateKeyPolicy;
 
 use crate::config::Config;
 use crate::limits::source::{self, Source, Sources};
@@ -27,7 +26,7 @@ pub fn check(config: &Config, paths: &[PathBuf]) -> Result<Limits, Vec<Mistake>>
             }
         };
         for file in files {
-            // What is no YAML is of neither format.
+            // What cannot be read at all is of neither format.
             if let Err(mistake) = mistake::read::<IgnoredAny>(&file.path, &file.text) {
                 mistakes.push(mistake);
                 continue;
@@ -49,8 +48,6 @@ pub fn check(config: &Config, paths: &[PathBuf]) -> Result<Limits, Vec<Mistake>>
 
 /// Whether a file is one of named limits: it has `limits`, and descriptors have a `domain`.
 fn is_named(file: &Source) -> bool {
-    // A name that is there twice is a mistake to be told later, by the reader of its format.
-    let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
-    serde_saphyr::from_str_with_options::<HashMap<String, IgnoredAny>>(&file.text, options)
+    serde_saphyr::from_str::<HashMap<String, IgnoredAny>>(&file.text)
         .is_ok_and(|map| map.contains_key("limits") && !map.contains_key("domain"))
 }

@@ -10,7 +10,7 @@ pub mod reply;
 use std::sync::Arc;
 
 use claw_core::limits::MAX_TOKENS;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -19,7 +19,7 @@ use crate::decide::{Answer, Outcome, Plan};
 use crate::limits::{Charge, Found, Mode};
 use crate::metrics::{self, HitResult, Request, Route};
 use crate::proto::{Code, RateLimitRequest, RateLimitResponse};
-use crate::redis::{Fault, Redis};
+use crate::redis::Redis;
 use crate::service::Service;
 use crate::traces::Begun;
 
@@ -184,24 +184,27 @@ async fn overdraw(
             (Found::Limited { leaf, key, .. }, What::Take(hits)) if is_over => {
                 let (limit, key) = (Arc::clone(&leaf.limit), Arc::clone(key));
                 let refused = one.outcome.as_ref()?.answer?.retry_after_ms;
-                Some((one, Charge { limit, key, cost: 0, keep: 0 }, hits, refused))
+                let is_shadow = leaf.is_shadow;
+                Some((one, Charge { limit, key, cost: 0, keep: 0 }, hits, (refused, is_shadow)))
             }
             _ => None,
         }
     });
-    let book = async |(one, charge, hits, refused): (&mut Asked, Charge, u64, i64)| {
-        let booked = redis.settle_by(&charge, hits, deadline).await?;
-        // It was refused, and is until the debt is paid; where none can be owed, as it was.
-        let retry_after_ms = match booked.reset_after_ms {
-            0 => refused,
-            until_paid => until_paid,
+    let book =
+        async |(one, charge, hits, (refused, is_shadow)): (&mut Asked, _, _, (i64, bool))| {
+            let Ok(booked) = redis.settle_by(&charge, hits, deadline).await else {
+                return is_shadow;
+            };
+            // It was refused, and is until the debt is paid; where none can be owed, as it was.
+            let retry_after_ms = match booked.reset_after_ms {
+                0 => refused,
+                until_paid => until_paid,
+            };
+            let answer = Answer { retry_after_ms, ..booked };
+            one.outcome = Some(Outcome { charge, answer: Some(answer) });
+            true
         };
-        let answer = Answer { retry_after_ms, ..booked };
-        one.outcome = Some(Outcome { charge, answer: Some(answer) });
-        Ok::<_, Fault>(())
-    };
-    try_join_all(refused.map(book)).await.map_err(|_| unavailable())?;
-    Ok(())
+    if join_all(refused.map(book)).await.contains(&false) { Err(unavailable()) } else { Ok(()) }
 }
 
 /// Counts what each limit said, under the names that the configuration wants.

@@ -96,7 +96,7 @@ fn what_is_wrong_is_told_with_file_and_line() {
         format!("limits:\n- name: a\n  capacity: 10\n  refill: 10\n  adaptive: {adaptive}\n")
     };
     #[rustfmt::skip]
-    let table: [(&str, &str); 50] = [
+    let table: [(&str, &str); 48] = [
         ("limits:\n- capacity: 1\n", "f:2: missing field `name`"),
         ("limits:\n- name: a\n  capacity: 1\n", "f:2: refill is missing"),
         ("limits:\n- name: a\n  refill: 1\n", "f:2: capacity is missing"),
@@ -142,8 +142,6 @@ fn what_is_wrong_is_told_with_file_and_line() {
         (&one("- name: a\n  capacity: 1\n  refill: 1\n"), "f:5: there are two limits 'a'"),
         (&one("  name: b\n"), "f:5: "),
         ("domain: d\nlimits: []\n", "f:2: unknown field `limits`"),
-        (&one("  cost: {tokens: 2}\n"), "f:5: a request needs 2 tokens, which is more than the capacity"),
-        (&two("{min: 10}\n  keep: 1\n- name: b\n  capacity: 5\n  refill: 1\n  keep: 3\n  cost: {tokens: 3}"), "f:11: a request needs 6 tokens"),
         // What is no YAML is told as that, of whichever format it is to be.
         ("limits:\n- {name: a, capacity: 5\n", "f:2: unclosed bracket '{'"),
         ("domain: d\ndescriptors: [\n", "f:2: unclosed bracket '['"),

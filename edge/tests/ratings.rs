@@ -194,11 +194,6 @@ fn what_cannot_be_stored_is_given_back() {
         let left: Vec<i64> = ask(&mut conn, "CL.PEEK token_bucket:ann 0");
         assert_eq!(left[2], 4, "{line}: the token is back");
         assert_eq!(keys(&mut conn), users, "{line}: nothing was written");
-        assert!(
-            edge.log()
-                .lines()
-                .any(|line| line.contains("see the log") && line.contains("WRONGTYPE"))
-        );
         if mended.contains('\'') {
             let () = redis::cmd("HSET")
                 .arg("{ratings}:user:ann")
@@ -210,6 +205,9 @@ fn what_cannot_be_stored_is_given_back() {
             run(&mut conn, &[mended]);
         }
     }
+    // Of the first one: more than one in a second is not told.
+    let says_why = |line: &str| line.contains("see the log") && line.contains("WRONGTYPE");
+    assert!(edge.log().lines().any(says_why));
 }
 
 #[test]

@@ -280,7 +280,7 @@ proptest! {
     /// long to be remembered.
     #[test]
     fn a_policy_that_was_read_before_is_read_alike(
-        texts in prop::collection::vec("[1-3]0{0,2} [12]0{0,25}/[1-3]0{0,8}( pinned( 1{1,3})?)?|[1 /p]{0,9}", 1..60),
+        texts in prop::collection::vec("[1-3]0{0,2} [12]0{0,25}/[1-3]0{0,8}( pinned( 1{1,15})?)?|[1 /p]{0,9}", 1..60),
         order in prop::collection::vec(any::<prop::sample::Index>(), 1..300),
     ) {
         let mut cache = PolicyCache::default();

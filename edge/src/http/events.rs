@@ -265,8 +265,10 @@ fn now_ms() -> u64 {
 }
 
 fn unavailable(fault: &Fault) -> Problem {
-    tracing::debug!(?fault, "an event could not be told from those before it");
-    Problem::unavailable(
-        "the server that tells events apart did not answer; it is safe to send the request again",
-    )
+    match fault {
+        Fault::Refused { text, .. } => Problem::refused("events", text),
+        _ => Problem::unavailable(
+            "the server that keeps the events did not answer; it is safe to send the request again",
+        ),
+    }
 }

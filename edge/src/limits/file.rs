@@ -118,7 +118,6 @@ impl Reader<'_> {
         }
         let policy = self.policy(&named, place)?;
         let adaptive = self.adaptive(&named, policy)?;
-        self.grants(&named, policy)?;
         let region = if adaptive.is_some() { REGION } else { "" };
         let limit = Limit {
             keep: self.keep(named.keep, policy)?,
@@ -211,19 +210,6 @@ impl Reader<'_> {
             return Err(Mistake::about(self.file, &keep, text));
         }
         Ok(keep.value)
-    }
-
-    /// A limit that grants something grants what each request costs, at least when it is full.
-    fn grants(&self, named: &Named, policy: Option<Policy>) -> Result<(), Mistake> {
-        let (Some(cost), Some(policy)) = (&named.cost, policy) else { return Ok(()) };
-        let Some(tokens) = cost.value.tokens else { return Ok(()) };
-        let keep = named.keep.as_ref().map_or(0, |keep| keep.value);
-        let needed = tokens.saturating_add(keep);
-        if policy.capacity() > 0 && needed > policy.capacity() {
-            let text = format!("a request needs {needed} tokens, which is more than the capacity");
-            return Err(Mistake::at(self.file, cost.referenced, text));
-        }
-        Ok(())
     }
 
     fn when(&self, when: Match) -> Result<When, Mistake> {

@@ -8,8 +8,8 @@
 -- {ratings}:outbox        stream: what was rated and forgotten here; with the field `back` what
 --                         this server had lost, and has back from a peer
 -- {ratings}:clock         the largest stamp made or applied here
--- {ratings}:sweep         hash: user -> cursor; from their hashes what is up to their tombstones
---                         has yet to be removed
+-- {ratings}:sweep         hash: user -> 0, or "cursor run" of this server; from their hashes what
+--                         is up to their tombstones has yet to be removed
 -- {ratings}:parked        sorted set by stamp: records from further ahead than is believed
 -- {ratings}:lease         who does the work of this region that only one may do
 -- {ratings}:places        hash: peer -> "id run": up to where in the peer's outbox all is applied,
@@ -374,11 +374,10 @@ local function unpark()
   return done, problem
 end
 
--- Removes some of what a user has rated before the tombstone. A place says how far this has come, and
+-- Removes some of what a user has rated before the tombstone. `from` says how far this has come, and
 -- in which run of the server: another has the fields in another order.
-local function sweep_user(user, place)
-  local run = run_id()
-  local cursor = place:match('^(%d+) ' .. run .. '$') or '0'
+local function sweep_user(user, from)
+  local cursor = from ~= '0' and from:match('^(%d+) ' .. run_id() .. '$') or '0'
   local key = ROOT .. 'user:' .. user
   local tombstone = tombstone_of(user)
   local found = redis.call('HSCAN', key, cursor, 'COUNT', STEP)
@@ -397,7 +396,7 @@ local function sweep_user(user, place)
   if found[1] == '0' then
     redis.call('HDEL', SWEEP, user)
   else
-    redis.call('HSET', SWEEP, user, found[1] .. ' ' .. run)
+    redis.call('HSET', SWEEP, user, found[1] .. ' ' .. run_id())
   end
 end
 
@@ -406,8 +405,8 @@ end
 local function tend(_, args)
   local user = args[1]
   if user then
-    local place = redis.call('HGET', SWEEP, user)
-    if place then sweep_user(user, place) end
+    local from = redis.call('HGET', SWEEP, user)
+    if from then sweep_user(user, from) end
     return redis.call('HEXISTS', SWEEP, user)
   end
   local done, problem = unpark()

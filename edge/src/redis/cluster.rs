@@ -183,7 +183,7 @@ impl Cluster {
                 Ok(_) => None,
                 Err(Fault::Refused { code, text }) => {
                     if code == "CLUSTERDOWN" {
-                        // As it sees it: it may be cut off from the others, and one of them be in its place.
+                        // As it sees it: it may be cut off from the others, and replaced.
                         self.0.refresh();
                     }
                     Redirect::read(code, text, &node.0)
@@ -268,11 +268,8 @@ impl Inner {
         let mut command = redis::cmd("CLUSTER");
         command.arg("SLOTS");
         // Another one first each time: a node that is cut off from the others tells what it knew.
-        let mut known: Vec<_> = locked(&self.slots).nodes().into_iter().collect();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let first = turn.checked_rem(known.len()).unwrap_or(0);
-        known.rotate_left(first);
-        for node in &known {
+        let known = locked(&self.slots).nodes();
+        for node in &in_turn(known, self.turn.fetch_add(1, Ordering::Relaxed)) {
             let deadline = Instant::now().checked_add(ANSWER)?;
             let answer = self.link(node).ask(&command, deadline).await;
             if let Ok(Reply::Other(reply)) = answer
@@ -306,10 +303,28 @@ impl Inner {
     }
 }
 
+/// All nodes, another one first at each turn.
+fn in_turn(nodes: BTreeSet<Node>, turn: usize) -> Vec<Node> {
+    let mut nodes: Vec<_> = nodes.into_iter().collect();
+    let first = turn.checked_rem(nodes.len()).unwrap_or(0);
+    nodes.rotate_left(first);
+    nodes
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_node_is_asked_first_in_its_turn() {
+        let nodes = |ports: &[u16]| ports.iter().map(|port| (String::new(), *port)).collect();
+        for (turn, order) in [(0, [1, 2, 3]), (1, [2, 3, 1]), (2, [3, 1, 2]), (3, [1, 2, 3])] {
+            let asked = in_turn(nodes(&[3, 1, 2]), turn);
+            assert_eq!(asked.iter().map(|(_, port)| *port).collect::<Vec<_>>(), order, "{turn}");
+        }
+        assert_eq!(in_turn(BTreeSet::new(), 5), []);
+    }
 
     #[test]
     fn a_key_has_the_slot_that_the_server_says() {
