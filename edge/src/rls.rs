@@ -183,27 +183,25 @@ async fn overdraw(
         match (&one.found, one.what) {
             (Found::Limited { leaf, key, .. }, What::Take(hits)) if is_over => {
                 let (limit, key) = (Arc::clone(&leaf.limit), Arc::clone(key));
-                let refused = one.outcome.as_ref()?.answer?.retry_after_ms;
-                let is_shadow = leaf.is_shadow;
-                Some((one, Charge { limit, key, cost: 0, keep: 0 }, hits, (refused, is_shadow)))
+                let refused = one.answer()?;
+                Some((one, Charge { limit, key, cost: 0, keep: 0 }, hits, refused))
             }
             _ => None,
         }
     });
-    let book =
-        async |(one, charge, hits, (refused, is_shadow)): (&mut Asked, _, _, (i64, bool))| {
-            let Ok(booked) = redis.settle_by(&charge, hits, deadline).await else {
-                return is_shadow;
-            };
-            // It was refused, and is until the debt is paid; where none can be owed, as it was.
-            let retry_after_ms = match booked.reset_after_ms {
-                0 => refused,
-                until_paid => until_paid,
-            };
-            let answer = Answer { retry_after_ms, ..booked };
-            one.outcome = Some(Outcome { charge, answer: Some(answer) });
-            true
+    let book = async |(one, charge, hits, refused): (&mut Asked, Charge, u64, Answer)| {
+        let Ok(booked) = redis.settle_by(&charge, hits, deadline).await else {
+            return one.leaf().is_some_and(|leaf| leaf.is_shadow);
         };
+        // It was refused, and is until the debt is paid; where none can be owed, as it was.
+        let retry_after_ms = match booked.reset_after_ms {
+            0 => refused.retry_after_ms,
+            until_paid => until_paid,
+        };
+        let answer = Answer { retry_after_ms, ..booked };
+        one.outcome = Some(Outcome { charge, answer: Some(answer) });
+        true
+    };
     if join_all(refused.map(book)).await.contains(&false) { Err(unavailable()) } else { Ok(()) }
 }
 
@@ -225,8 +223,7 @@ fn count_hits(service: &Service, asked: &[Asked]) {
         leaf.count(&service.metrics, metric, result, hits);
         if result == HitResult::OverLimit {
             service.metrics.count_limited(&leaf.limit.name);
-            let answer = one.outcome.as_ref().and_then(|outcome| outcome.answer);
-            if let Some(answer) = answer {
+            if let Some(answer) = one.answer() {
                 service.recent.note(&leaf.limit.name, key, answer.retry_after_ms);
             }
         }

@@ -265,10 +265,5 @@ fn now_ms() -> u64 {
 }
 
 fn unavailable(fault: &Fault) -> Problem {
-    match fault {
-        Fault::Refused { text, .. } => Problem::refused("events", text),
-        _ => Problem::unavailable(
-            "the server that keeps the events did not answer; it is safe to send the request again",
-        ),
-    }
+    Problem::of_fault(fault, "events", "; it is safe to send the request again")
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::v1::Bucket;
 use crate::metrics::Outcome;
+use crate::redis::Fault;
 
 /// What went wrong. [`IntoResponse`] leaves the body to be written by [`super::observe`], which
 /// knows the request's id.
@@ -96,6 +97,17 @@ impl Problem {
     pub fn refused(what: &str, cause: &str) -> Self {
         let detail = format!("the server that keeps the {what} refused: see the log");
         Self { cause: Some(cause.to_owned()), ..Self::unavailable(detail) }
+    }
+
+    /// The server that keeps something refused, or did not answer: then with this advice.
+    #[must_use]
+    pub fn of_fault(fault: &Fault, what: &str, advice: &str) -> Self {
+        match fault {
+            Fault::Refused { text, .. } => Self::refused(what, text),
+            _ => Self::unavailable(format!(
+                "the server that keeps the {what} did not answer{advice}"
+            )),
+        }
     }
 
     /// A mistake of this program.

@@ -178,10 +178,5 @@ fn number(micros: u64) -> Result<Box<RawValue>, Problem> {
 /// Why a rating was not stored or read. What the server says goes to the log, and the caller is
 /// told what to do.
 pub fn unavailable(fault: &Fault) -> Problem {
-    match fault {
-        Fault::Refused { text, .. } => Problem::refused("ratings", text),
-        _ => Problem::unavailable(
-            "the server that keeps the ratings did not answer; it is safe to send the request again",
-        ),
-    }
+    Problem::of_fault(fault, "ratings", "; it is safe to send the request again")
 }

@@ -311,10 +311,5 @@ fn decided(app: &App, verdict: &Verdict, ticket: Option<String>) -> Response {
 }
 
 fn unanswered(fault: Fault) -> Problem {
-    match fault {
-        Fault::Refused { text, .. } => Problem::refused("limits", &text),
-        _ => Problem::unavailable(
-            "the server that keeps the limits did not answer: it may have been done or not",
-        ),
-    }
+    Problem::of_fault(&fault, "limits", ": it may have been done or not")
 }

@@ -79,7 +79,9 @@ impl Asked {
         }
     }
 
-    fn answer(&self) -> Option<Answer> {
+    /// What the server said of its bucket; nothing if it was not asked, or did not answer.
+    #[must_use]
+    pub fn answer(&self) -> Option<Answer> {
         self.outcome.as_ref()?.answer
     }
 
