@@ -1,4 +1,5 @@
-//! What all workers know of the servers: counted, and told in the log once for each change.
+//! What all workers know of the servers: counted, and told in the log once for each change
+//! and each reason.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,7 @@ use super::Fault;
 
 /// How long an error of the server is not told again.
 const QUIET: Duration = Duration::from_secs(60);
-/// How many kinds of errors are remembered. A server has few.
+/// How many kinds of errors, or reasons of one outage, are remembered. A server has few.
 const KINDS: usize = 32;
 
 /// What all workers know of the servers.
@@ -18,11 +19,20 @@ const KINDS: usize = 32;
 pub struct Health {
     /// What is counted.
     pub metrics: RedisMetrics,
-    /// Connections that are given up, by server.
-    open: Mutex<HashMap<String, usize>>,
+    /// What cannot be asked, by server.
+    outages: Mutex<HashMap<String, Outage>>,
     /// When an error was last told, by its first word.
     told: Mutex<HashMap<String, Instant>>,
     purpose: Purpose,
+}
+
+/// A server that is given up.
+#[derive(Debug, Default)]
+struct Outage {
+    /// How many connections are.
+    circuits: usize,
+    /// Why, as far as told.
+    reasons: Vec<String>,
 }
 
 /// What servers are asked for.
@@ -42,7 +52,7 @@ impl Health {
     pub fn new(metrics: RedisMetrics) -> Self {
         Self {
             metrics,
-            open: Mutex::default(),
+            outages: Mutex::default(),
             told: Mutex::default(),
             purpose: Purpose::Decisions,
         }
@@ -63,16 +73,33 @@ impl Health {
     /// A circuit has opened.
     pub(super) fn opened(&self, server: &str, why: &str) {
         self.metrics.circuits_open.inc();
-        let mut open = locked(&self.open);
-        let workers = open.entry(server.to_owned()).or_default();
-        *workers = workers.saturating_add(1);
-        if *workers != 1 {
+        let mut outages = locked(&self.outages);
+        let outage = outages.entry(server.to_owned()).or_default();
+        outage.circuits = outage.circuits.saturating_add(1);
+        self.tell(outage, server, why);
+    }
+
+    /// An attempt to close a circuit has failed.
+    pub(super) fn still_open(&self, server: &str, why: &str) {
+        if let Some(outage) = locked(&self.outages).get_mut(server) {
+            self.tell(outage, server, why);
+        }
+    }
+
+    /// Tells each reason of an outage once: the first may be that connections broke off, and
+    /// only the next says that the password is wrong.
+    fn tell(&self, outage: &mut Outage, server: &str, why: &str) {
+        let reasons = &mut outage.reasons;
+        if reasons.len() >= KINDS || reasons.iter().any(|told| told == why) {
             return;
         }
+        let is_first = reasons.is_empty();
+        reasons.push(why.to_owned());
         match &self.purpose {
-            Purpose::Decisions => {
+            Purpose::Decisions if is_first => {
                 tracing::error!(server, why, "Redis cannot be asked: limits fail open or closed");
             }
+            Purpose::Decisions => tracing::error!(server, why, "Redis still cannot be asked"),
             Purpose::Background => {
                 tracing::warn!(server, why, "Redis cannot be asked: work in the background waits");
             }
@@ -93,12 +120,12 @@ impl Health {
     /// the last such circuit of the server.
     pub(super) fn left(&self, server: &str) -> bool {
         self.metrics.circuits_open.dec();
-        let mut open = locked(&self.open);
-        let Some(workers) = open.get_mut(server) else { return false };
-        *workers = workers.saturating_sub(1);
-        let is_last = *workers == 0;
+        let mut outages = locked(&self.outages);
+        let Some(outage) = outages.get_mut(server) else { return false };
+        outage.circuits = outage.circuits.saturating_sub(1);
+        let is_last = outage.circuits == 0;
         if is_last {
-            open.remove(server);
+            outages.remove(server);
         }
         is_last
     }

@@ -280,7 +280,8 @@ impl Inner {
         match (before, state.circuit.is_open()) {
             (false, true) => self.health.opened(&self.name, why),
             (true, false) => self.health.closed(&self.name),
-            _ => {}
+            (true, true) => self.health.still_open(&self.name, why),
+            (false, false) => {}
         }
         self.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
     }
