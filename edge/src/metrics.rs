@@ -219,12 +219,12 @@ const BUCKETS: [f64; 12] =
 pub struct Metrics {
     registry: Registry,
     /// Requests by route and result.
-    pub requests: Family<Request, Counter>,
+    requests: Family<Request, Counter>,
     /// Requests that a limit refused.
     pub rate_limited: Family<LimitName, Counter>,
     shadowed: Family<LimitName, Counter>,
     /// How long requests took, in seconds, by route.
-    pub durations: Family<RouteLabel, Histogram>,
+    durations: Family<RouteLabel, Histogram>,
     /// Hits by limit of a descriptor file and by what it said.
     pub hits: Family<Hits, Counter>,
     /// Requests of Envoy's whose domain no descriptor file has.
@@ -307,10 +307,43 @@ impl Default for Metrics {
     }
 }
 
+/// What counts the requests of one route. Nearly every one passes, so what counts those is at hand.
+#[derive(Clone, Debug)]
+pub struct Requests {
+    /// Which route.
+    pub route: Route,
+    all: Family<Request, Counter>,
+    allowed: Counter,
+    durations: Histogram,
+}
+
+impl Requests {
+    /// A request of which this became.
+    pub fn count(&self, result: Outcome) {
+        if result == Outcome::Allowed {
+            self.allowed.inc();
+        } else {
+            self.all.get_or_create(&Request { route: self.route, result }).inc();
+        }
+    }
+
+    /// How long one took.
+    pub fn took(&self, duration: Duration) {
+        self.durations.observe(duration.as_secs_f64());
+    }
+}
+
 impl Metrics {
-    /// Notes how long a request took.
-    pub fn took(&self, route: Route, duration: Duration) {
-        self.durations.get_or_create(&RouteLabel { route }).observe(duration.as_secs_f64());
+    /// What counts the requests of `route`.
+    #[must_use]
+    pub fn requests(&self, route: Route) -> Requests {
+        let allowed = Request { route, result: Outcome::Allowed };
+        Requests {
+            route,
+            all: self.requests.clone(),
+            allowed: self.requests.get_or_create_owned(&allowed),
+            durations: self.durations.get_or_create_owned(&RouteLabel { route }),
+        }
     }
 
     /// Counts spans for the collector of traces.

@@ -16,7 +16,6 @@ mod wire;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::{Arg, Cmd, FromRedisValue, Value, from_redis_value};
@@ -27,7 +26,7 @@ use self::cluster::Cluster;
 use self::coalesce::{Batch, Flights, Turn};
 use self::dial::{Dial, Place};
 use self::health::Health;
-use self::late::{Late, in_time};
+use self::late::{Late, Patience};
 use self::leases::{IDLE, Leases, Watch};
 use self::link::Link;
 use self::refusals::Refusals;
@@ -69,7 +68,8 @@ pub struct Redis {
 
 struct Shared {
     route: Route,
-    deadline: Duration,
+    /// How long a decision may wait.
+    patience: Patience,
     flights: Flights,
     refusals: Option<Arc<Refusals>>,
     leases: Option<Leases>,
@@ -130,12 +130,12 @@ impl Redis {
         };
         let flights = Flights::default();
         let leases = (config.lease > 0).then(|| Leases::new(config.lease));
-        let deadline = config.decision_timeout;
+        let patience = Patience::new(config.decision_timeout);
         let deciding = Seats::new(MOST_DECIDING);
         let asking = Arc::new(Seats::new(MOST_DECIDING));
         let shared = Shared {
             route,
-            deadline,
+            patience,
             flights,
             refusals,
             leases,
@@ -404,7 +404,7 @@ impl Redis {
     #[must_use]
     pub fn deadline(&self) -> Instant {
         let now = Instant::now();
-        now.checked_add(self.shared.deadline).unwrap_or(now)
+        now.checked_add(self.shared.patience.length()).unwrap_or(now)
     }
 
     async fn ask(&self, key: &[u8], command: &Cmd, deadline: Instant) -> Result<Reply, Fault> {
@@ -425,7 +425,7 @@ impl Redis {
         let asked = Instant::now();
         let reply = self.ask(key, command, deadline).await;
         if matches!(reply, Ok(_) | Err(Fault::Deadline)) {
-            self.shared.flights.took(asked.elapsed(), self.shared.deadline);
+            self.shared.flights.took(asked.elapsed(), self.shared.patience.length());
         }
         match reply? {
             Reply::Figures(figures) => Ok(answer(figures)),
@@ -475,7 +475,7 @@ impl Redis {
         match self.shared.flights.turn(charge)? {
             Turn::Wait(answer) => {
                 self.shared.health.metrics.coalesced.inc();
-                match in_time(answer, deadline, self.shared.deadline).await {
+                match self.shared.patience.in_time(answer, deadline).await {
                     Ok(answer) => answer.unwrap_or(Err(Fault::Deadline)),
                     Err(Late::Theirs) => Err(Fault::Deadline),
                     Err(Late::Own) => Err(self.overloaded()),

@@ -17,7 +17,7 @@ use tonic::Status;
 use self::reply::{Asked, What};
 use crate::decide::{Answer, Outcome, Plan};
 use crate::limits::{Charge, Found, Mode};
-use crate::metrics::{self, HitResult, Request, Route};
+use crate::metrics::{self, HitResult, Requests};
 use crate::proto::{Code, RateLimitRequest, RateLimitResponse};
 use crate::redis::Redis;
 use crate::service::Service;
@@ -40,6 +40,7 @@ const MOST_DESCRIPTORS: usize = 1_024;
 pub async fn decide(
     service: &Service,
     redis: &Redis,
+    requests: &Requests,
     request: &RateLimitRequest,
     span: Option<Begun>,
 ) -> Result<RateLimitResponse, Status> {
@@ -51,17 +52,12 @@ pub async fn decide(
         Err(status) if status.code() == tonic::Code::InvalidArgument => metrics::Outcome::Invalid,
         Err(_) => metrics::Outcome::Unavailable,
     };
-    count(service, result);
-    service.metrics.took(Route::Rls, started.elapsed());
+    requests.count(result);
+    requests.took(started.elapsed());
     if let Some(span) = span {
-        span.end(Route::Rls, result, None);
+        span.end(requests.route, result, None);
     }
     response
-}
-
-/// Counts a request.
-fn count(service: &Service, result: metrics::Outcome) {
-    service.metrics.requests.get_or_create(&Request { route: Route::Rls, result }).inc();
 }
 
 async fn respond(

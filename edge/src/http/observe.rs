@@ -9,43 +9,22 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::histogram::Histogram;
 
 use super::problem::Problem;
 use super::{App, request_id};
-use crate::metrics::{self, Outcome, Route, RouteLabel};
+use crate::metrics::{Outcome, Requests, Route};
 
-/// What is known of a route beforehand. Nearly every request passes, so what counts those is at
-/// hand.
+/// What is known of a route beforehand.
 pub struct Seen {
     app: App,
-    route: Route,
-    allowed: Counter,
-    durations: Histogram,
+    requests: Requests,
 }
 
 impl Seen {
     /// For one route of one worker.
     #[must_use]
     pub fn new(app: &App, route: Route) -> Self {
-        let metrics = &app.service.metrics;
-        let allowed = metrics::Request { route, result: Outcome::Allowed };
-        Self {
-            app: app.clone(),
-            route,
-            allowed: metrics.requests.get_or_create_owned(&allowed),
-            durations: metrics.durations.get_or_create_owned(&RouteLabel { route }),
-        }
-    }
-
-    fn count(&self, result: Outcome) {
-        if result == Outcome::Allowed {
-            self.allowed.inc();
-        } else {
-            let request = metrics::Request { route: self.route, result };
-            self.app.service.metrics.requests.get_or_create(&request).inc();
-        }
+        Self { app: app.clone(), requests: app.service.metrics.requests(route) }
     }
 }
 
@@ -74,7 +53,7 @@ pub async fn observe<F>(
 where
     F: Future<Output: IntoResponse>,
 {
-    let route = seen.route;
+    let route = seen.requests.route;
     let begin = Instant::now();
     let id = request_id::of(request.headers());
     // Nobody wants traces of probes and scrapes.
@@ -96,11 +75,11 @@ where
         None => Outcome::Allowed,
     };
     response.headers_mut().insert(request_id::HEADER, id);
-    seen.count(outcome);
+    seen.requests.count(outcome);
     if let Some(span) = span {
         span.end(route, outcome, Some(response.status().as_u16()));
     }
-    seen.durations.observe(begin.elapsed().as_secs_f64());
+    seen.requests.took(begin.elapsed());
     response
 }
 

@@ -58,9 +58,7 @@ fn node(out: &mut fmt::Formatter<'_>, path: &str, at: &Node) -> fmt::Result {
             writeln!(out)?;
         }
     }
-    let mut children: Vec<_> = at.children.iter().collect();
-    children.sort_by_key(|(name, _)| *name);
-    children.into_iter().try_for_each(|(name, child)| node(out, &format!("{path}.{name}"), child))
+    at.children.iter().try_for_each(|(name, child)| node(out, &format!("{path}.{name}"), child))
 }
 
 /// A list, if there is something in it.

@@ -1,6 +1,6 @@
 //! The tree of descriptors of one domain, searched as `envoyproxy/ratelimit` searches it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 use std::sync::{Arc, OnceLock};
 
@@ -59,7 +59,7 @@ pub struct Leaf {
 #[derive(Debug, Default)]
 pub struct Node {
     /// What is below, by `key` or `key_value`.
-    pub(super) children: HashMap<String, Self>,
+    pub(super) children: BTreeMap<String, Self>,
     /// Those of them that hold a `*`, in the order of the file.
     pub(super) wildcards: Vec<Wildcard>,
     /// What is limited here.

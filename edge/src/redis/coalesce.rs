@@ -6,6 +6,7 @@
 //! been alone by at most one round trip.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -77,10 +78,12 @@ impl Flights {
     /// When too many wait already.
     pub fn turn(&self, charge: &Charge) -> Result<Turn, Fault> {
         let mut flights = locked(&self.keys);
-        let Some(flight) = flights.get_mut(&charge.key) else {
-            let flight = Flight { limit: Arc::clone(&charge.limit), waiting: Vec::new() };
-            flights.insert(Arc::clone(&charge.key), flight);
-            return Ok(Turn::Lead);
+        let flight = match flights.entry(Arc::clone(&charge.key)) {
+            Entry::Occupied(flight) => flight.into_mut(),
+            Entry::Vacant(place) => {
+                place.insert(Flight { limit: Arc::clone(&charge.limit), waiting: Vec::new() });
+                return Ok(Turn::Lead);
+            }
         };
         if !is_same(&flight.limit, &charge.limit) {
             return Ok(Turn::Apart);
@@ -97,12 +100,12 @@ impl Flights {
     /// comes takes the lead.
     pub fn next(&self, key: &Arc<[u8]>) -> Option<Batch> {
         let mut flights = locked(&self.keys);
-        let waiting = flights.get_mut(key).map(|flight| std::mem::take(&mut flight.waiting));
+        let Entry::Occupied(mut flight) = flights.entry(Arc::clone(key)) else { return None };
+        let mut waiting = std::mem::take(&mut flight.get_mut().waiting);
         // Who has gone meanwhile is charged nothing.
-        let waiting: Vec<Waiter> =
-            waiting.into_iter().flatten().filter(|waiter| !waiter.answer.is_closed()).collect();
+        waiting.retain(|waiter| !waiter.answer.is_closed());
         if waiting.is_empty() {
-            flights.remove(key);
+            flight.remove();
             return None;
         }
         Some(Batch(waiting))

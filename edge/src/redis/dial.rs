@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::address::{Address, Servers};
+use super::late::Patience;
 use super::wire::{Hears, Wire};
 use crate::config::Config;
 use crate::tls;
@@ -32,7 +33,7 @@ pub struct Dial {
     password_file: Option<PathBuf>,
     sentinel_password_file: Option<PathBuf>,
     /// How long a server may take to answer.
-    answer: Duration,
+    patience: Patience,
     /// Who hears of keys that have changed; then the server is asked to tell.
     invalidated: Option<Hears>,
 }
@@ -68,8 +69,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Dial {
     /// How long a server may take to answer.
-    pub fn patience(&self) -> Duration {
-        self.answer
+    pub fn patience(&self) -> &Patience {
+        &self.patience
     }
 
     /// Reads what the settings name.
@@ -86,7 +87,7 @@ impl Dial {
             login,
             password_file: config.redis_password_file.clone(),
             sentinel_password_file: config.redis_sentinel_password_file.clone(),
-            answer: config.decision_timeout,
+            patience: Patience::new(config.decision_timeout),
             invalidated,
         };
         Ok((dial, servers))
@@ -160,7 +161,7 @@ impl Dial {
         let mut dialled = self.connect(address, login, self.invalidated.clone()).await?;
         // A server that loads its data takes connections, and answers this with an error; one
         // that is too slow for decisions shows it here, before one has to wait for it.
-        timeout(self.answer, run::<String>(&mut dialled, &redis::cmd("PING")))
+        timeout(self.patience.length(), run::<String>(&mut dialled, &redis::cmd("PING")))
             .await
             .map_err(|_| "no answer within DECISION_TIMEOUT".to_owned())?
             .map_err(text)?;

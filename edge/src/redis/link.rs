@@ -21,7 +21,7 @@ use super::Fault;
 use super::circuit::Circuit;
 use super::dial::{Dial, Dialled, Place};
 use super::health::{Health, locked};
-use super::late::{self, Late, in_time};
+use super::late::{self, Late};
 use super::wire::{Reply, Wire, watch};
 use crate::seat::{Seat, Seats};
 
@@ -139,7 +139,7 @@ impl Inner {
         }
         let asked = Instant::now();
         let answer = pin!(wire.ask(command));
-        match in_time(answer, deadline, self.dial.patience()).await {
+        match self.dial.patience().in_time(answer, deadline).await {
             Ok(Ok(Reply::Other(Value::ServerError(error)))) => {
                 let fault = Fault::refused(&error.into());
                 if let Fault::Refused { code, .. } = &fault
@@ -162,7 +162,7 @@ impl Inner {
             Err(Late::Own) => Err(Fault::Overloaded),
             Err(Late::Theirs) => {
                 // Who had waited for something else before says nothing about the server.
-                if asked.elapsed().saturating_mul(2) >= self.dial.patience() {
+                if asked.elapsed().saturating_mul(2) >= self.dial.patience().length() {
                     self.close(session, "no answer within DECISION_TIMEOUT");
                 }
                 Err(Fault::Deadline)
@@ -185,7 +185,7 @@ impl Inner {
                 self.changes.subscribe()
             };
             if timeout_at(deadline, changes.changed()).await.is_err() {
-                if late::is_own(deadline, self.dial.patience()) {
+                if late::is_own(deadline, self.dial.patience().length()) {
                     return Err(Fault::Overloaded);
                 }
                 self.unreachable("no connection within DECISION_TIMEOUT");
@@ -227,7 +227,7 @@ impl Inner {
         let mut state = locked(&self.state);
         state.sessions = state.sessions.saturating_add(1);
         let (link, session) = (Arc::downgrade(self), state.sessions);
-        let patience = self.dial.patience().max(LEAST_WATCH);
+        let patience = self.dial.patience().length().max(LEAST_WATCH);
         let watch = watch(dialled.wire.clone(), patience);
         let driver = tokio::spawn(async move {
             let why = tokio::select! {

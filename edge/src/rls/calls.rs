@@ -24,7 +24,7 @@ use tower_service::Service as _;
 use super::frame::{self, Reply};
 use super::{NAME, PATH, reflection};
 use crate::intake::{self, Bounded, Held, Unread};
-use crate::metrics::Outcome;
+use crate::metrics::{Outcome, Requests, Route};
 use crate::proto::{RateLimitRequest, RateLimitResponse};
 use crate::redis::Redis;
 use crate::service::Service;
@@ -37,6 +37,7 @@ const LARGEST: usize = 64 << 10;
 pub struct Calls {
     service: Arc<Service>,
     redis: Redis,
+    requests: Arc<Requests>,
     health: HealthReporter,
     others: Router,
 }
@@ -58,7 +59,8 @@ impl Calls {
             .add_service(reflection().build_v1().map_err(io::Error::other)?)
             .add_service(reflection().build_v1alpha().map_err(io::Error::other)?)
             .into_axum_router();
-        Ok(Self { service, redis, health, others })
+        let requests = Arc::new(service.metrics.requests(Route::Rls));
+        Ok(Self { service, redis, requests, health, others })
     }
 
     /// Tells who asks for health, and who watches it, that calls are answered until the
@@ -88,10 +90,10 @@ impl Calls {
             let span = traces.and_then(|traces| traces.begin(request.headers()));
             let response = match self.read(request.into_body()).await {
                 Ok((message, _held)) => {
-                    super::decide(&self.service, &self.redis, &message, span).await
+                    super::decide(&self.service, &self.redis, &self.requests, &message, span).await
                 }
                 Err((status, result)) => {
-                    super::count(&self.service, result);
+                    self.requests.count(result);
                     Err(status)
                 }
             };
