@@ -76,7 +76,7 @@ pub struct Config {
     #[arg(long, env, default_value = "15s", value_parser = duration)]
     pub drain: Duration,
 
-    /// Threads that serve; 0 = one for each processor
+    /// Threads that serve; 0 = one for every two processors
     #[arg(long, env, default_value_t = 0)]
     pub workers: usize,
 

@@ -65,7 +65,9 @@ struct Rooms {
 pub fn serve(service: Service) -> io::Result<()> {
     let service = Arc::new(service);
     let workers = match service.config.workers {
-        0 => thread::available_parallelism()?.get(),
+        // The other processors are for Redis and for whoever asks. The fewer workers, the more of
+        // what comes in shares a turn of an event loop, and a write to Redis.
+        0 => thread::available_parallelism()?.get().div_ceil(2),
         count => count,
     };
     let config = &service.config;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use claw_testkit::{ask, eventually, run};
 use common::relay::Relay;
-use common::{Edge, PATIENCE, TICK, send_signal, server};
+use common::{Edge, PATIENCE, TICK, WORKERS, send_signal, server};
 
 const SIGSTOP: i32 = 19;
 const SIGCONT: i32 = 18;
@@ -36,12 +36,8 @@ fn opened(edge: &Edge) -> u64 {
 fn wait_until_given_up(edge: &Edge) {
     eventually(PATIENCE, TICK, "all circuits to open", || {
         edge.rate("anybody");
-        opened(edge) == edge_workers(edge)
+        opened(edge) == WORKERS
     });
-}
-
-fn edge_workers(_: &Edge) -> u64 {
-    std::thread::available_parallelism().unwrap().get() as u64
 }
 
 fn wait_until_it_decides(edge: &Edge) {
@@ -112,7 +108,7 @@ fn callers_that_give_up_early_do_not_hide_that_redis_hangs() {
             let mut client = edge.client();
             client.send(b"GET /auth HTTP/1.1\r\nhost: localhost\r\nx-user: ann\r\n\r\n").unwrap();
         }
-        opened(&edge) == edge_workers(&edge)
+        opened(&edge) == WORKERS
     });
     send_signal(server.pid(), SIGCONT);
     wait_until_it_decides(&edge);

@@ -31,6 +31,8 @@ use self::http::{Client, Response};
 
 /// How long to wait for what takes milliseconds on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How many workers a service has that is told nothing else.
+pub const WORKERS: u64 = 2;
 /// How often to look.
 pub const TICK: Duration = Duration::from_millis(10);
 
@@ -95,7 +97,10 @@ impl Edge {
         let program = std::env::var_os("CLAW_EDGE");
         let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_claw-edge").into());
         let mut command = Command::new(program);
-        command.env_clear().env("REDIS_URL", redis_url).env("NO_COLOR", "1");
+        command.env_clear();
+        // Several of them, on any machine.
+        command.env("WORKERS", WORKERS.to_string());
+        command.env("REDIS_URL", redis_url).env("NO_COLOR", "1");
         for (name, port) in ["HTTP_ADDR", "GRPC_ADDR", "OPS_ADDR"].into_iter().zip(ports) {
             command.env(name, format!("127.0.0.1:{port}"));
         }
