@@ -366,7 +366,7 @@ fn what_a_client_is_to_blame_for_is_not_counted_as_the_backends() {
         let response = raw(port, format!("{chunked}{body}").as_bytes());
         assert!(response.problem(408).contains("broke off"), "{response:?}");
     }
-    // One that leaves, after longer than the backend may take.
+    // One that leaves, after a while.
     let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
     client.write_all(format!("{whole}he").as_bytes()).unwrap();
     sleep(Duration::from_millis(300));
