@@ -166,18 +166,19 @@ async fn ask(redis: &Redis, asked: &mut [Asked], deadline: Instant) -> Result<()
     Ok(())
 }
 
-/// Books the hits that a descriptor names by itself even where they were refused, as debt. A
-/// proxy names them when it knows what a request has cost, and that is when the work is done.
+/// Books the hits that a descriptor names by itself even where they were not taken, as debt if need
+/// be: its own limit has refused them, or another one the request. A proxy names them when it knows
+/// what a request has cost, and that is when the work is done.
 async fn overdraw(
     redis: &Redis,
     request: &RateLimitRequest,
     asked: &mut [Asked],
     deadline: Instant,
 ) -> Result<(), Status> {
-    let refused = asked.iter_mut().zip(&request.descriptors).filter_map(|(one, descriptor)| {
-        let is_over = descriptor.hits_addend.is_some() && one.grants_something() && one.is_over();
+    let untaken = asked.iter_mut().zip(&request.descriptors).filter_map(|(one, descriptor)| {
+        let is_named = descriptor.hits_addend.is_some() && one.grants_something();
         match (&one.found, one.what) {
-            (Found::Limited { leaf, key, .. }, What::Take(hits)) if is_over => {
+            (Found::Limited { leaf, key, .. }, What::Take(hits)) if is_named && !one.is_taken() => {
                 let (limit, key) = (Arc::clone(&leaf.limit), Arc::clone(key));
                 let refused = one.answer()?;
                 Some((one, Charge { limit, key, cost: 0, keep: 0 }, hits, refused))
@@ -189,16 +190,18 @@ async fn overdraw(
         let Ok(booked) = redis.settle_by(&charge, hits, deadline).await else {
             return one.leaf().is_some_and(|leaf| leaf.is_shadow);
         };
-        // It was refused, and is until the debt is paid; where none can be owed, as it was.
-        let retry_after_ms = match booked.reset_after_ms {
-            0 => refused.retry_after_ms,
-            until_paid => until_paid,
+        let retry_after_ms = match (refused.retry_after_ms, booked.reset_after_ms) {
+            // Another limit has refused: here there was enough.
+            (0, _) => 0,
+            // It was refused, and is until the debt is paid; where none can be owed, as it was.
+            (retry, 0) => retry,
+            (_, until_paid) => until_paid,
         };
         let answer = Answer { retry_after_ms, ..booked };
         one.outcome = Some(Outcome { charge, answer: Some(answer) });
         true
     };
-    if join_all(refused.map(book)).await.contains(&false) { Err(unavailable()) } else { Ok(()) }
+    if join_all(untaken.map(book)).await.contains(&false) { Err(unavailable()) } else { Ok(()) }
 }
 
 /// Counts what each limit said, under the names that the configuration wants.

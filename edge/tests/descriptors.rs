@@ -366,7 +366,10 @@ const DECISIONS: &[(&[(&str, &str)], Steps)] = &[
         ("d: five=a -1", "OK: ok 1 of 5/day"),
         // What a descriptor names by itself is owed where there is less, a capacity at the most.
         ("d: five=e +4", "OK: ok 1 of 5/day"),
-        ("d: five=e +3 | two=e +1", "OVER: over 0 of 5/day | ok 2 of 2/day"),
+        // Also where another limit refuses, and where there is enough.
+        ("d: five=e +3 | two=e +1", "OVER: over 0 of 5/day | ok 1 of 2/day"),
+        ("d: five=h +9 | two=e", "OVER: over 0 of 5/day | ok 1 of 2/day"),
+        ("d: two=e +1", "OK: ok 0 of 2/day"),
         ("d: five=e +0", "OVER: over 0 of 5/day"),
         ("d: five=e -2", "OK: ok 0 of 5/day"),
         ("d: five=e +0", "OVER: over 0 of 5/day"),
@@ -374,7 +377,7 @@ const DECISIONS: &[(&[(&str, &str)], Steps)] = &[
         ("d: five=e +0", "OK: ok 1 of 5/day"),
         ("d: five=f +18446744073709551615", "OVER: over 0 of 5/day"),
         ("d: five=f -9", "OK: ok 4 of 5/day"),
-        ("d: five=g +6 @5/day | five=g +1", "OVER: over 0 of 5/day | ok 5 of 5/day"),
+        ("d: five=g +6 @5/day | five=g +1", "OVER: over 0 of 5/day | ok 4 of 5/day"),
         ("d: five=g -6 @5/day", "OK: ok 5 of 5/day"),
         ("d: shadow=e +9 | q=one +0", "OK: ok 0 of 2/day | ok 1 of 1/day"),
         ("d: shadow=e -3", "OK: ok 1 of 2/day"),

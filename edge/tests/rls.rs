@@ -289,7 +289,7 @@ descriptors:
         "d: one=x",
         "d: watch=a +5",
         "e: ten=a",
-        // Refused as a whole: the hits that would pass are not taken.
+        // Refused as a whole: the hits that would pass are taken where they are named, and else not.
         "d: five=a +2 | one=x",
         "d: five=a | one=x | watch=b",
         "d: five=a | watch=b",
@@ -305,7 +305,7 @@ descriptors:
         ("operator_limit_hits_total", r#"limit="d.one_x",result="over_limit""#, 3),
         ("operator_limit_hits_total", r#"limit="d.watch",result="shadow_mode""#, 6),
         ("operator_limit_hits_total", r#"limit="d.watch",result="near_limit""#, 1),
-        ("operator_limit_hits_total", r#"limit="d.five",result="within_limit""#, 1),
+        ("operator_limit_hits_total", r#"limit="d.five",result="within_limit""#, 3),
         ("operator_limit_hits_total", r#"limit="d.five",result="near_limit""#, 0),
         ("operator_unknown_domains_total", "", 1),
         ("operator_rate_limited_total", r#"limit="d.ten""#, 1),
