@@ -93,17 +93,10 @@ impl Verdict {
     /// refuses, and so do quotas when every one of them is over.
     #[must_use]
     pub fn new(outcomes: Vec<Outcome>) -> Self {
-        let over = |mode: Mode| {
-            outcomes
-                .iter()
-                .filter(move |outcome| outcome.charge.limit.mode == mode)
-                .map(Outcome::is_over)
-        };
-        let enforced = over(Mode::Enforced).any(|over| over);
-        let mut quotas = over(Mode::Quota).peekable();
-        let quota = quotas.peek().is_some() && quotas.all(|over| over);
         let blind = outcomes.iter().any(|outcome| outcome.answer.is_none());
-        Self { allowed: !enforced && !quota, blind, outcomes }
+        let verdict = Self { allowed: false, blind, outcomes };
+        let allowed = verdict.refusing().next().is_none();
+        Self { allowed, ..verdict }
     }
 
     /// What becomes of a request while too many are being decided: it is refused if a limit could
@@ -124,20 +117,88 @@ impl Verdict {
         adaptive.for_each(|adaptive| adaptive.meter.admit());
     }
 
-    /// Milliseconds until the same request may pass, as far as is known: the longest wait of
-    /// those that refuse. Nothing when one of them never lets it pass or could not be asked.
+    /// Milliseconds until the same request may pass, as far as is known: the longest wait of the
+    /// enforced limits that refuse, and the shortest of the quotas, of which one is enough. Nothing
+    /// when that never comes, or could not be asked for.
     #[must_use]
     pub fn retry_after_ms(&self) -> Option<u64> {
-        self.refusing()
-            .map(|outcome| u64::try_from(outcome.answer?.retry_after_ms).ok())
-            .try_fold(0, |longest, wait| wait.map(|wait| longest.max(wait)))
+        let waits = |mode: Mode| {
+            let refusing = self.refusing().filter(move |it| it.charge.limit.mode == mode);
+            refusing.map(|it| u64::try_from(it.answer?.retry_after_ms).ok())
+        };
+        let enforced = waits(Mode::Enforced)
+            .try_fold(0, |longest, wait| wait.map(|wait| longest.max(wait)))?;
+        match waits(Mode::Quota).next() {
+            None => Some(enforced),
+            Some(_) => waits(Mode::Quota).flatten().min().map(|quota| quota.max(enforced)),
+        }
     }
 
     /// The limits that refuse, if the request is refused.
     pub fn refusing(&self) -> impl Iterator<Item = &Outcome> {
-        let refused = !self.allowed;
-        self.outcomes.iter().filter(move |outcome| {
-            refused && outcome.charge.limit.mode != Mode::Shadow && outcome.is_over()
+        let is_over_quota =
+            |outcome: &Outcome| outcome.charge.limit.mode != Mode::Quota || outcome.is_over();
+        let quotas_refuse = self.outcomes.iter().all(is_over_quota);
+        self.outcomes.iter().filter(move |outcome| match outcome.charge.limit.mode {
+            Mode::Enforced => outcome.is_over(),
+            Mode::Quota => quotas_refuse,
+            Mode::Shadow => false,
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use claw_core::policy::Policy;
+
+    use super::*;
+    use crate::limits::Limit;
+
+    /// A verdict of limits of these modes, with what each says of the wait.
+    fn verdict(limits: &[(&str, Mode, i64)]) -> Verdict {
+        let outcome = |(name, mode, retry_after_ms): &(&str, Mode, i64)| {
+            let policy = Policy::new(1, 1, 1).unwrap();
+            let mut limit = Limit::new((*name).to_owned(), policy, Vec::new());
+            limit.mode = *mode;
+            let charge = Charge { limit: Arc::new(limit), key: Arc::default(), cost: 1, keep: 0 };
+            let taken = i64::from(*retry_after_ms == 0);
+            let answer = Answer {
+                taken,
+                capacity: 1,
+                remaining: 0,
+                retry_after_ms: *retry_after_ms,
+                reset_after_ms: 0,
+            };
+            Outcome { charge, answer: Some(answer) }
+        };
+        Verdict::new(limits.iter().map(outcome).collect())
+    }
+
+    #[test]
+    fn quotas_refuse_together_and_one_of_them_is_enough_to_pass() {
+        use Mode::{Enforced, Quota, Shadow};
+        for (limits, refusing, wait) in [
+            (vec![], "", Some(0)),
+            (vec![("e", Enforced, 0), ("s", Shadow, 5)], "", Some(0)),
+            (vec![("a", Quota, 0), ("b", Quota, 9)], "", Some(0)),
+            (vec![("a", Quota, 10), ("b", Quota, 3_600)], "ab", Some(10)),
+            (vec![("a", Quota, 10), ("b", Quota, -1)], "ab", Some(10)),
+            (vec![("a", Quota, -1), ("b", Quota, -1)], "ab", None),
+            (vec![("e", Enforced, 1), ("a", Quota, 3_600), ("b", Quota, 0)], "e", Some(1)),
+            (vec![("e", Enforced, 20), ("a", Quota, 10)], "ea", Some(20)),
+            (vec![("e", Enforced, 1), ("f", Enforced, 2), ("s", Shadow, 9)], "ef", Some(2)),
+            (vec![("e", Enforced, -1), ("f", Enforced, 2)], "ef", None),
+            (vec![("e", Enforced, -1), ("a", Quota, 2)], "ea", None),
+        ] {
+            let verdict = verdict(&limits);
+            let names: String =
+                verdict.refusing().map(|it| it.charge.limit.name.as_str()).collect();
+            assert_eq!(names, refusing, "{limits:?}");
+            assert_eq!(verdict.allowed, refusing.is_empty(), "{limits:?}");
+            assert_eq!(verdict.retry_after_ms(), wait, "{limits:?}");
+        }
     }
 }
