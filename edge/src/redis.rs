@@ -208,6 +208,12 @@ impl Redis {
             self.shared.health.metrics.blind.get_or_create(&blind).inc();
         }
         let verdict = Verdict::new(outcomes);
+        for outcome in &verdict.outcomes {
+            if let (Some(adaptive), Some(answer)) = (&outcome.charge.limit.adaptive, outcome.answer)
+            {
+                adaptive.learn(answer.capacity);
+            }
+        }
         for outcome in verdict.refusing() {
             if let Some(adaptive) = &outcome.charge.limit.adaptive {
                 adaptive.meter.reject();

@@ -609,6 +609,21 @@ fn tickets_reach_instances_with_other_limits_and_nobody_else() {
     }
 }
 
+/// What others leave is part of what there is, also while somebody has pinned less.
+#[test]
+fn a_bucket_that_is_pinned_by_hand_lets_others_take_of_it() {
+    let redis = Server::start();
+    let limits = "limits: [{name: shop, capacity: 200, refill: 4, interval: 1h,
+       adaptive: {mode: off, min: 0.001, nominal: 0.001, max: 1, premium: {header: x-tier}}}]";
+    let edge = start_with(&redis, limits, &[]);
+    assert_eq!(edge.rate("ann").status, 200);
+    let pin = format!("CL.POLICY {BUCKET} CAPACITY 10 REFILL 1 INTERVAL 3600000 FOR 600000");
+    let _: redis::Value = ask(&mut redis.connection(), &pin);
+    // The first cannot know.
+    let granted = (0..20).filter(|_| edge.rate("ann").status == 200).count();
+    assert_eq!(granted, 9, "one is left");
+}
+
 /// Whose bucket weighs enough may take what others leave. That is asked once a second, not for each request.
 #[test]
 fn the_weight_of_a_users_bucket_gives_him_all_tokens() {

@@ -40,6 +40,22 @@ impl Api {
     }
 }
 
+/// Who knows a limit's name may take what its requests leave behind.
+#[test]
+fn what_a_limit_keeps_is_there_for_those_who_name_it() {
+    let server = Server::start();
+    let file = server.dir().join("kept.yaml");
+    let limits =
+        "limits: [{name: kept, capacity: 4, refill: 1, interval: 1h, key: [user], keep: 2}]";
+    fs::write(&file, limits).unwrap();
+    let api = Api::start(&server.url(), &[("CONFIG", file.to_str().unwrap())]);
+    for left in [3, 2, 1, 0] {
+        let body = r#"{"key":"ann","limit":"kept"}"#;
+        assert_eq!(api.post("/v1/check", body).status, 200);
+        assert_eq!(api.post("/v1/take", body).json()["remaining"], left);
+    }
+}
+
 #[test]
 fn tokens_are_looked_at_taken_given_back_and_settled() {
     let server = Server::start();

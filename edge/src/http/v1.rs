@@ -256,9 +256,8 @@ fn bucket(
     if limit.adaptive.is_some() && cost != 1 {
         return Err(Problem::invalid("an adaptive limit counts requests: one token for each"));
     }
-    let adaptive = limit.adaptive.as_ref();
-    let keep = adaptive.map_or(limit.keep, |adaptive| adaptive.keep(0, limit.keep));
-    Ok(Charge { limit, key, cost, keep })
+    // What limits leave behind is for those who are trusted with this path.
+    Ok(Charge { limit, key, cost, keep: 0 })
 }
 
 impl PolicyBody {

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::http::HeaderName;
@@ -23,6 +24,9 @@ pub struct Adaptive {
     pub settings: Settings,
     /// What this instance has counted, and what is in force. It outlives the limits that are replaced.
     pub meter: Arc<Meter>,
+    /// The capacity of its bucket, as the server has last said: that is another one than ours while
+    /// somebody has pinned it by hand.
+    capacity: AtomicU64,
 }
 
 /// What the operator allows.
@@ -249,7 +253,15 @@ impl Adaptive {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let meter = Arc::new(Meter::new(settings.bounds.fallback));
-        Self { settings, meter }
+        Self { settings, meter, capacity: AtomicU64::new(u64::MAX) }
+    }
+
+    /// The server has said what the bucket's capacity is.
+    pub fn learn(&self, capacity: i64) {
+        let capacity = u64::try_from(capacity).unwrap_or(u64::MAX);
+        if self.capacity.load(Ordering::Relaxed) != capacity {
+            self.capacity.store(capacity, Ordering::Relaxed);
+        }
     }
 
     /// Whether it goes by the weight of the user's bucket.
@@ -276,7 +288,7 @@ impl Adaptive {
     /// of them: what is decided may be fewer than the operator had in mind.
     #[must_use]
     pub fn keep(&self, hundredths: u8, least: u64) -> u64 {
-        let capacity = self.meter.policy().capacity;
+        let capacity = self.meter.policy().capacity.min(self.capacity.load(Ordering::Relaxed));
         share(capacity, hundredths).max(least).min(capacity.saturating_sub(1))
     }
 }
