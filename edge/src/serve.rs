@@ -199,12 +199,14 @@ impl Drop for EndsAll {
 
 async fn serve_all(app: App, door: Door) -> io::Result<()> {
     app.redis.connect();
+    let server = || connections::server(app.service.config.client_timeout);
     let ops = async {
         match door.ops {
             Some(ops) => {
                 let pages = admin::routes(&app).map_err(io::Error::other)?;
                 let handler = TowerToHyperService::new(http::ops::router(app.clone(), pages));
-                connections::serve(ops, handler, door.rooms.ops, Arc::clone(&app.service)).await
+                let service = Arc::clone(&app.service);
+                connections::serve(ops, server(), handler, door.rooms.ops, service).await
             }
             None => Ok(()),
         }
@@ -215,12 +217,17 @@ async fn serve_all(app: App, door: Door) -> io::Result<()> {
     };
     let front = Front::new(app.clone());
     let handler = service_fn(move |request| front.clone().answer(request));
-    let http = connections::serve(door.http, handler, door.rooms.http, Arc::clone(&app.service));
+    let service = Arc::clone(&app.service);
+    let http = connections::serve(door.http, server(), handler, door.rooms.http, service);
     let proxy = async {
         let Some((listener, upstream)) = door.proxy else { return Ok(()) };
         let proxy = Proxy::new(app.clone(), upstream);
         let handler = service_fn(move |request| proxy.clone().answer(request));
-        connections::serve(listener, handler, door.rooms.proxy, Arc::clone(&app.service)).await
+        // On HTTP/2 a client that takes nothing of an answer lets no write wait, and would keep its
+        // places in flight.
+        let server = server().http1_only();
+        connections::serve(listener, server, handler, door.rooms.proxy, Arc::clone(&app.service))
+            .await
     };
     let served = tokio::try_join!(http, grpc, ops, proxy).map(|_| ());
     app.redis.end().await;

@@ -6,7 +6,7 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -517,6 +517,39 @@ fn a_client_that_goes_away_leaves_its_place() {
         eventually(PATIENCE, TICK, "the backend to be idle", || backend.waiting.load(SeqCst) == 0);
         backend.hold(true);
     }
+}
+
+/// Whatever he speaks: on HTTP/2 no write would wait for him.
+#[test]
+fn a_client_that_takes_nothing_leaves_its_place() {
+    let (redis, backend) = (Server::start(), Backend::start());
+    let file = limits(
+        &redis,
+        "limits: [{name: shop, capacity: 40, refill: 1000, adaptive: {mode: off, profile: on_path, in_flight: 1}}]",
+    );
+    let settings = [("CONFIG", file.as_str()), ("CLIENT_TIMEOUT", "2s")];
+    let (edge, port) = start(&redis, backend.port, &settings);
+    let in_flight = || edge.metric("edge_inflight", "shop");
+    // More than sockets hold.
+    let length = 32 << 20;
+    let long = "x".repeat(length);
+    backend.answers(&format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{long}"));
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    eventually(PATIENCE, TICK, "it to be in flight", || in_flight() == 1);
+    eventually(PATIENCE, TICK, "its place", || in_flight() == 0);
+    // Of HTTP/2 he takes the frames, and lets none have data: a window of 0, GET http://a/.
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    client.set_read_timeout(Some(TICK)).unwrap();
+    let settings = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
+    let get = b"\0\0\x06\x01\x05\0\0\0\x01\x82\x86\x84\x41\x01a";
+    let preface = &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..];
+    client.write_all(&[preface, settings, get].concat()).unwrap();
+    eventually(PATIENCE, TICK, "the connection to be closed", || match client.read(&mut [0; 64]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    });
+    assert_eq!((in_flight(), backend.heard().len()), (0, 1));
 }
 
 /// The loop on the path: two instances share what may be in flight, and one alone has all of it.

@@ -197,8 +197,8 @@ fn outgoing(
     Ok(request)
 }
 
-/// Puts cookies together, which HTTP/2 may send apart: many servers read but one field (RFC 9113,
-/// 8.2.3).
+/// Puts cookies together, which HTTP/2 in front may have sent apart: many servers read but one field
+/// (RFC 9113, 8.2.3).
 fn one_cookie(headers: &mut HeaderMap) {
     let cookies: Vec<&[u8]> =
         headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();

@@ -29,13 +29,14 @@ pub(super) const STREAMS: u32 = 256;
 /// How often a connection of HTTP/2 is asked for a sign of life, and how long for that.
 pub(super) const PING: Duration = Duration::from_secs(20);
 
-/// Serves what comes in at `listener` until the service drains, and what is open then for as
-/// long as may be. Connections beyond those that `room` has places for are closed.
+/// Serves what comes in at `listener`, as `server` does, until the service drains, and what is open
+/// then for as long as may be. Connections beyond those that `room` has places for are closed.
 ///
 /// # Errors
 /// When the listener cannot be used.
 pub async fn serve<H>(
     listener: StdListener,
+    server: Builder<TokioExecutor>,
     handler: H,
     room: Arc<Seats>,
     service: Arc<Service>,
@@ -51,7 +52,6 @@ where
     let listener = TcpListener::from_std(listener)?;
     let open = GracefulShutdown::new();
     let patience = service.config.client_timeout;
-    let server = server(patience);
     let begin = |(stream, peer): (TcpStream, SocketAddr), place: Seat<Arc<Seats>>| {
         let _ = stream.set_nodelay(true);
         let stream = TokioIo::new(Stalling::new(stream, patience));
@@ -101,7 +101,9 @@ where
     Ok(())
 }
 
-fn server(patience: Duration) -> Builder<TokioExecutor> {
+/// Connections of HTTP/1.1 and HTTP/2, of clients that are waited for as long as `patience`.
+#[must_use]
+pub fn server(patience: Duration) -> Builder<TokioExecutor> {
     let mut server = Builder::new(TokioExecutor::new());
     server
         .http1()
