@@ -243,9 +243,10 @@ fn a_request_falls_under_its_limit_however_it_is_written() {
     let server = Server::start();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("limits.yaml");
-    let limits = "limits: [{name: api, capacity: 1, refill: 0, match: {paths: [/api/*], hosts: [A.example.org]}}]";
+    let limits = "limits: [{name: api, capacity: 1, refill: 0, match: {paths: [/api/*, /login], hosts: [A.example.org]}}]";
     std::fs::write(&file, limits).unwrap();
-    let edge = Edge::builder(&server.url()).env("CONFIG", &file).start();
+    let edge =
+        Edge::builder(&server.url()).env("CONFIG", &file).env("DECISION_TIMEOUT", "5s").start();
     let ask = |host: &str, uri: &str| {
         let head = format!(
             "GET /auth HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
@@ -262,6 +263,9 @@ fn a_request_falls_under_its_limit_however_it_is_written() {
         ("a.example.org", "/%61pi/x"),
         ("a.example.org", "//api/x"),
         ("a.example.org", "/api/x?\u{e9}"),
+        ("a.example.org", "/login"),
+        ("a.example.org", "/login#1"),
+        ("a.example.org", "/login#1?a"),
         ("a.example.org", "/api/\u{e9}"),
         ("a.example.org", "/b/../api/x"),
         ("a.example.org", "/./api/x?a"),

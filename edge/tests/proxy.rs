@@ -193,7 +193,8 @@ fn limits_may_be_for_what_is_handed_on_alone() {
     let (redis, backend) = (Server::start(), Backend::start());
     let file = limits(
         &redis,
-        "limits: [{name: way, capacity: 1, refill: 1, interval: 1h, match: {routes: [proxy], paths: [/a]}}]",
+        "limits: [{name: way, capacity: 1, refill: 1, interval: 1h, match: {routes: [proxy], paths: [/a]}},
+                  {name: cafe, capacity: 1, refill: 0, match: {paths: [/caf\u{e9}]}}]",
     );
     let (edge, port) = start(&redis, backend.port, &[("CONFIG", &file)]);
     let refused = |response: &Response| {
@@ -207,6 +208,8 @@ fn limits_may_be_for_what_is_handed_on_alone() {
         assert_eq!(refused(&response), Some(3600));
     }
     assert_eq!([get(port, "/b").status, edge.rate("u").status], [200, 200]);
+    let cafes = ["/caf%C3%A9", "/caf%c3%a9", "/caf\u{e9}"].map(|path| get(port, path).status);
+    assert_eq!(cafes, [200, 429, 429]);
 }
 
 #[test]

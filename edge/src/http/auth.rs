@@ -2,12 +2,9 @@
 //! Caddy's forward_auth hand on the refusal as it is. nginx's auth_request turns 429 into 500, so
 //! it asks for another status: `/auth?deny_status=403`.
 
-use std::borrow::Cow;
-
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use percent_encoding::{CONTROLS, percent_encode};
 
 use super::problem::Problem;
 use super::{App, limited};
@@ -24,8 +21,8 @@ pub async fn decide(app: &App, request: Request) -> Result<Response, Problem> {
     let deny_status = deny_status(request.uri().query().unwrap_or_default())?;
     let headers = request.headers();
     let client = app.client(super::peer(&request)?, headers);
-    let uri = uri(headers).unwrap_or_else(|| Cow::Borrowed(request.uri().path()));
-    let path = super::path(&uri);
+    let named = headers.get(URI).map(HeaderValue::as_bytes).filter(|uri| !uri.is_empty());
+    let path = super::path(named.unwrap_or(request.uri().path().as_bytes()));
     let host = super::host(super::text(headers, &HOST).or_else(|| super::named_host(&request)));
     let facts = Facts {
         route: Route::Auth,
@@ -49,16 +46,6 @@ pub async fn decide(app: &App, request: Request) -> Result<Response, Problem> {
         problem.status = deny_status;
     }
     Ok(limited::with_fields(app, &verdict, problem.into_response()))
-}
-
-/// What a proxy says that is asked for, with all that is no visible ASCII escaped: an application
-/// may take it, so a limit has to see it.
-fn uri(headers: &HeaderMap) -> Option<Cow<'_, str>> {
-    let value = headers.get(URI)?.as_bytes();
-    if value.is_empty() {
-        return None;
-    }
-    Some(percent_encode(value, CONTROLS).into())
 }
 
 /// The status of a refusal: that of the query, or 429. Other parameters are ignored, as some

@@ -92,7 +92,7 @@ pub async fn hand_on(
     let deadline = app.redis.deadline();
     let (charges, wanted) = {
         let headers = request.headers();
-        let path = super::path(request.uri().path());
+        let path = super::path(request.uri().path().as_bytes());
         let host = super::host(super::named_host(&request));
         let facts = Facts {
             route: Route::Proxy,

@@ -7,6 +7,7 @@ use axum::http::HeaderName;
 use claw_core::decimal;
 use claw_core::limits::MAX_TOKENS;
 use claw_core::policy::{Policy, PolicyError};
+use percent_encoding::{CONTROLS, percent_encode};
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 
@@ -214,10 +215,11 @@ impl Reader<'_> {
 
     fn when(&self, when: Match) -> Result<When, Mistake> {
         let patterns = |texts: Vec<String>| texts.iter().map(|text| Pattern::new(text)).collect();
+        let escaped = |path: &String| percent_encode(path.as_bytes(), CONTROLS).to_string();
         Ok(When {
             routes: when.routes,
             methods: when.methods,
-            paths: patterns(when.paths),
+            paths: patterns(when.paths.iter().map(escaped).collect()),
             hosts: patterns(when.hosts.iter().map(|host| host.to_ascii_lowercase()).collect()),
             headers: when
                 .headers
