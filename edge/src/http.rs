@@ -24,7 +24,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{MethodRouter, any, delete, get, post};
@@ -185,19 +185,24 @@ pub fn peer(request: &Request) -> Result<Peer, problem::Problem> {
     peer.ok_or_else(|| problem::Problem::internal("a connection without a peer"))
 }
 
-/// A header that is a text and not empty.
-fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name).and_then(|value| value.to_str().ok()).filter(|text| !text.is_empty())
+/// A header that is not empty.
+fn value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    headers.get(name).map(HeaderValue::as_bytes).filter(|value| !value.is_empty())
 }
 
-/// The user that a request names in the field that `USER_HEADER` names.
-fn named_user<'a>(app: &App, headers: &'a HeaderMap) -> Result<Option<&'a str>, problem::Problem> {
-    let field = app.service.config.user_header.as_ref();
-    let user = field.and_then(|field| text(headers, field));
-    if let Some(user) = user {
+/// A header that is a text and not empty.
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    value(headers, name).and_then(|value| str::from_utf8(value).ok())
+}
+
+/// The user that a request names in the field that `USER_HEADER` names. Whoever is named by no text
+/// is named, too.
+fn named_user<'a>(app: &App, headers: &'a HeaderMap) -> Result<Option<&'a [u8]>, problem::Problem> {
+    let Some(field) = &app.service.config.user_header else { return Ok(None) };
+    if let Some(user) = text(headers, field) {
         body::check_name("the header of the user", user)?;
     }
-    Ok(user)
+    Ok(value(headers, field))
 }
 
 /// The path of a URI as limits see it, however it was written: letters that need no escape are not

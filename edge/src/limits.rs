@@ -147,16 +147,19 @@ const CLIENT: &str = "client:";
 
 /// A value of a request, as it stands in a key.
 #[must_use]
-pub fn part(value: &str) -> Cow<'_, str> {
+pub fn part<T: AsRef<[u8]> + ?Sized>(value: &T) -> Cow<'_, str> {
     // Nobody may have the name by which a long one stands there, or somebody without a name.
-    let is_taken = [HASHED, CLIENT].iter().any(|taken| value.starts_with(taken));
-    if value.len() > LONGEST || is_taken { Cow::Owned(digest(value)) } else { Cow::Borrowed(value) }
+    let is_taken = |text: &str| [HASHED, CLIENT].iter().any(|taken| text.starts_with(taken));
+    match str::from_utf8(value.as_ref()) {
+        Ok(text) if text.len() <= LONGEST && !is_taken(text) => Cow::Borrowed(text),
+        _ => Cow::Owned(digest(value)),
+    }
 }
 
-/// What stands for a value that is too long for a key, or secret.
+/// What stands for a value that is too long for a key, no text, or secret.
 #[must_use]
-pub fn digest(value: &str) -> String {
-    let hash = Sha256::digest(value.as_bytes());
+pub fn digest<T: AsRef<[u8]> + ?Sized>(value: &T) -> String {
+    let hash = Sha256::digest(value.as_ref());
     format!("{HASHED}{}", hex(hash.get(..16).unwrap_or_default()))
 }
 

@@ -33,7 +33,7 @@ fn whose_bucket_it_is() {
         (&[("TRUSTED_PROXIES", "127.0.0.3")], "127.0.0.3", &[("x-forwarded-for", "2001:db8:1:2:3:4:5:6")], "token_bucket:client:2001:db8:1:2::/64"),
         (&[("USER_HEADER", "X-User")], "127.0.0.1", &[("x-user", "ann")],  "token_bucket:ann"),
         (&[("USER_HEADER", "X-User")], "127.0.0.1", &[("x-user", "")],     "token_bucket:client:127.0.0.1"),
-        (&[("USER_HEADER", "X-User")], "127.0.0.1", &[("x-user", "\u{e9}")], "token_bucket:client:127.0.0.1"),
+        (&[("USER_HEADER", "X-User")], "127.0.0.1", &[("x-user", "jos\u{e9}")], "token_bucket:jos\u{e9}"),
         (&[], "127.0.0.1", &[("x-user", "ann")],                           "token_bucket:client:127.0.0.1"),
         (&[("USER_HEADER", "X-User")], "127.0.0.1", &[("x-user", "client:127.0.0.1")], "token_bucket:sha256-b59073a8e7acc142617db7dbc2608ea3"),
     ];

@@ -215,6 +215,19 @@ fn an_address_is_not_made_up_by_what_cannot_be_read() {
     assert_eq!(statuses, [200, 429, 429]);
 }
 
+/// Else everybody who is named so would share the bucket of an address, and choose to.
+#[test]
+fn a_user_is_one_whose_name_is_no_text() {
+    let server = Server::start();
+    let edge = Edge::limiting(&server.url(), 1, 0).env("DECISION_TIMEOUT", "5s").start();
+    let ask = |user: &[u8]| {
+        let head = b"GET /auth HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx-user: ";
+        raw(edge.http, &[head, user, b"\r\n\r\n"].concat()).status
+    };
+    let statuses = [&b"jos\xe9"[..], b"jos\xe8", b"", b"jos\xe9", b"jos\xc3\xa9"].map(ask);
+    assert_eq!(statuses, [200, 200, 200, 429, 200]);
+}
+
 #[test]
 fn without_a_token_the_api_is_for_this_machine_under_its_own_name() {
     let server = Server::start();

@@ -37,7 +37,7 @@ fn facts_of<T>(request: &str, look: impl FnOnce(&Facts<'_>) -> T) -> T {
         if word.starts_with('{') {
             body = Some(serde_json::from_str(word).unwrap());
         } else if let Some(name) = word.strip_prefix("user=") {
-            user = Some(name);
+            user = Some(name.as_bytes());
         } else if let Some(address) = word.strip_prefix("client=") {
             client = Some(address.parse().unwrap());
         } else {
@@ -105,6 +105,7 @@ fn which_limits_a_request_falls_under() {
         ("rating GET x.no/api/items/7", "claw:all 1"),
         ("rating GET b.org/ x-key:k:1", "claw:all 1, claw:key:k:1 1"),
         ("rating GET b.org/ x-key:a x-key:b", "claw:all 1, claw:key:a 1"),
+        ("rating GET b.org/ x-key:jos\u{e9}", "claw:all 1, claw:key:jos\u{e9} 1"),
         ("rating GET b.org/ authorization:secret", "claw:all 1, claw:auth:sha256-2bb80d537b1da3e38bd30361aa855686 1"),
         ("rating GET b.org/ user=ann x-plan:freedom x-on:", "claw:all 1, claw:plan:ann:GET 1"),
         ("rating GET b.org/ user=ann x-plan:free", "claw:all 1"),
@@ -129,6 +130,7 @@ fn which_limits_a_request_falls_under() {
         ("rating GET b.org/cost user=a x-cost:51", "claw:all 1, claw:cost:a 50"),
         ("rating GET b.org/cost user=a x-cost:-1", "claw:all 1, claw:cost:a 50"),
         ("rating GET b.org/cost user=a x-cost:x", "claw:all 1, claw:cost:a 50"),
+        ("rating GET b.org/cost user=a x-cost:7\u{a0}", "claw:all 1, claw:cost:a 50"),
         ("rating GET b.org/cost user=a x-cost:99999999999999999999999", "claw:all 1, claw:cost:a 50"),
         (r#"rating GET b.org/body user=a {"n":7}"#, "claw:all 1, claw:body:a 7"),
         (r#"rating GET b.org/body user=a {"n":"7"}"#, "claw:all 1, claw:body:a 7"),
@@ -140,6 +142,27 @@ fn which_limits_a_request_falls_under() {
     for (request, expected) in table {
         assert_eq!(charges(&limits, request), expected, "{request}");
     }
+}
+
+/// What is no text is there all the same: it costs the most, fits `*`, and stands in a key by its hash.
+#[test]
+fn what_is_no_text_is_not_absent() {
+    let text = "limits: [{name: l, capacity: 9, refill: 1, key: [user, {header: x-key}],
+                match: {headers: {x-on: '*', x-plan: free*}}, cost: {header: x-cost, absent: 3, most: 50}}]";
+    let limits = load(text, &[]);
+    let fields =
+        [("x-key", &b"\xe9"[..]), ("x-on", b"\xff"), ("x-plan", b"free\xff"), ("x-cost", b"7\xa0")];
+    let headers = HeaderMap::from_iter(fields.map(|(name, value)| {
+        (HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap())
+    }));
+    let charges = facts_of("auth GET b.org/ user=ann", |facts| {
+        limits.of_request(&Facts { headers: &headers, user: Some(b"jos\xe9"), ..*facts })
+    });
+    let told: Vec<_> =
+        charges.iter().map(|charge| (String::from_utf8_lossy(&charge.key), charge.cost)).collect();
+    let [user, key] =
+        ["sha256-858ec063bef4edbd26e8fbd55a1d18e5", "sha256-de2e331d891ae267a7009cb45b4e8830"];
+    assert_eq!(told, [(format!("claw:l:{user}:{key}").into(), 50)]);
 }
 
 #[test]
@@ -254,7 +277,7 @@ proptest! {
             let facts = Facts {
                 route: Route::Auth, method: "GET", path: "/", host: "",
                 client: Some(who.as_ref().err().copied().unwrap_or(IpAddr::from([192, 0, 2, 1]))),
-                headers: &headers, body: None, user: who.as_ref().ok().map(String::as_str),
+                headers: &headers, body: None, user: who.as_ref().ok().map(String::as_bytes),
                 weight: None,
             };
             let charges = limits.of_request(&facts);

@@ -168,7 +168,7 @@ pub fn of_user(app: &App, user: &str) -> Vec<Named> {
                     client: None,
                     headers: &headers,
                     body: None,
-                    user: Some(user),
+                    user: Some(user.as_bytes()),
                     weight: None,
                 };
                 limits.of_request(&facts)

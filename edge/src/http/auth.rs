@@ -3,7 +3,7 @@
 //! it asks for another status: `/auth?deny_status=403`.
 
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
@@ -21,8 +21,7 @@ pub async fn decide(app: &App, request: Request) -> Result<Response, Problem> {
     let deny_status = deny_status(request.uri().query().unwrap_or_default())?;
     let headers = request.headers();
     let client = app.client(super::peer(&request)?, headers);
-    let named = headers.get(URI).map(HeaderValue::as_bytes).filter(|uri| !uri.is_empty());
-    let path = super::path(named.unwrap_or(request.uri().path().as_bytes()));
+    let path = super::path(super::value(headers, &URI).unwrap_or(request.uri().path().as_bytes()));
     let host = super::host(super::text(headers, &HOST).or_else(|| super::named_host(&request)));
     let facts = Facts {
         route: Route::Auth,

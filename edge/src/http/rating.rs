@@ -75,7 +75,7 @@ pub async fn rate(State(app): State<App>, request: Request) -> Result<Response, 
         client: Some(client),
         headers: &headers,
         body: value.as_ref(),
-        user: Some(&rating.user_id),
+        user: Some(rating.user_id.as_bytes()),
         weight: None,
     };
     let (begin, deadline) = (Instant::now(), app.redis.deadline());

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -39,7 +39,7 @@ pub struct Facts<'a> {
     pub body: Option<&'a Value>,
     /// The user, if it names one. Whoever names none is told apart by his address, and not let
     /// through for that.
-    pub user: Option<&'a str>,
+    pub user: Option<&'a [u8]>,
     /// The weight of its user's bucket, where a limit goes by it ([`Limits::weighed`]) and it is known.
     ///
     /// [`Limits::weighed`]: super::Limits::weighed
@@ -53,10 +53,10 @@ impl Facts<'_> {
         self.path.split_once('?').map_or(self.path, |(path, _)| path)
     }
 
-    /// The value of a header field, if it is text.
+    /// The value of a header field. It need not be text.
     #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.get(name).map(HeaderValue::as_bytes)
     }
 
     /// The text of a field of the body: names of objects, joined by dots.

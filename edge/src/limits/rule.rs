@@ -179,10 +179,11 @@ impl Pattern {
         }
     }
 
-    /// Whether `text` is it, or begins with it.
+    /// Whether `value` is it, or begins with it.
     #[must_use]
-    pub fn fits(&self, text: &str) -> bool {
-        if self.is_prefix { text.starts_with(&self.text) } else { text == self.text }
+    pub fn fits(&self, value: impl AsRef<[u8]>) -> bool {
+        let (value, text) = (value.as_ref(), self.text.as_bytes());
+        if self.is_prefix { value.starts_with(text) } else { value == text }
     }
 }
 
@@ -202,9 +203,10 @@ impl Part {
     }
 
     /// What it is in a request.
-    fn read<'a>(&self, facts: &'a Facts<'_>) -> Option<Cow<'a, str>> {
-        let value = match self {
-            Self::User => Cow::Borrowed(facts.user?),
+    fn read<'a>(&self, facts: &'a Facts<'_>) -> Option<Cow<'a, [u8]>> {
+        let text = match self {
+            Self::User => return facts.user.map(Cow::Borrowed),
+            Self::Header(name) => return facts.header(name.as_str()).map(Cow::Borrowed),
             Self::Client => Cow::Owned(network(facts.client?)),
             Self::Method => Cow::Borrowed(facts.method),
             Self::Host => Cow::Borrowed(facts.host),
@@ -215,10 +217,12 @@ impl Part {
                     segments.take(*count).fold(String::new(), |path, next| path + "/" + next),
                 )
             }
-            Self::Header(name) => Cow::Borrowed(facts.header(name.as_str())?),
             Self::Json(path) => facts.json(path)?,
         };
-        Some(value)
+        Some(match text {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        })
     }
 }
 
@@ -243,7 +247,7 @@ impl Cost {
         match by.read(facts) {
             None => absent,
             // What cannot be read costs as much as may be: to write nonsense must not pay.
-            Some(text) => decimal::parse(text.trim().as_bytes())
+            Some(value) => decimal::parse(value.trim_ascii())
                 .map_or(most, |micros| micros.div_ceil(MICRO))
                 .clamp(1, most.min(MAX_TOKENS)),
         }
