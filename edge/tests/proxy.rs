@@ -164,11 +164,13 @@ fn a_request_and_its_answer_are_handed_on() {
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
     );
     assert_eq!(get(port, "/").body, "abcde");
-    let chunked = b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
-    assert_eq!(raw(port, chunked).status, 200);
-    let heard = backend.heard().pop().unwrap();
-    assert!(heard.contains("5\r\nhello\r\n0\r\n\r\n"), "{heard}");
-    assert_eq!(edge.metric("operator_requests_total", r#"route="proxy",result="allowed""#), 7);
+    let rest = "/ HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    for method in ["POST", "GET"] {
+        assert_eq!(raw(port, format!("{method} {rest}").as_bytes()).status, 200);
+        let heard = backend.heard().pop().unwrap();
+        assert!(heard.ends_with("\r\n\r\n5\r\nhello\r\n0\r\n\r\n"), "{heard}");
+    }
+    assert_eq!(edge.metric("operator_requests_total", r#"route="proxy",result="allowed""#), 8);
 }
 
 #[test]

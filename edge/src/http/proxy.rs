@@ -178,8 +178,13 @@ fn outgoing(
     *request.uri_mut() =
         Uri::from_parts(uri).map_err(|error| Problem::internal(error.to_string()))?;
     *request.version_mut() = Version::HTTP_11;
+    let is_chunked = request.body().size_hint().exact().is_none();
     let headers = request.headers_mut();
     without_hops(headers);
+    if is_chunked {
+        // Of GET and HEAD the client believes no body without it.
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     if let Some(host) = host {
         headers.insert(header::HOST, host);
     }
