@@ -21,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use self::listen::{check_free, connections, listen};
+use self::listen::{check_apart, check_free, connections, listen};
 use crate::adaptive::Loops;
 use crate::admin;
 use crate::background::Background;
@@ -73,7 +73,10 @@ pub fn serve(service: Service) -> io::Result<()> {
     let config = &service.config;
     let (http, grpc, ops) = (config.http_addr, config.grpc_addr, config.ops_addr);
     let upstream = config.proxy_addr.zip(config.upstream.as_ref());
-    for address in [http, grpc, ops].into_iter().chain(config.proxy_addr) {
+    let mut own = vec![("HTTP_ADDR", http), ("GRPC_ADDR", grpc), ("OPS_ADDR", ops)];
+    own.extend(config.proxy_addr.map(|address| ("PROXY_ADDR", address)));
+    check_apart(&own)?;
+    for (_, address) in own {
         check_free(address)?;
     }
     let background = Background::new(Arc::clone(&service)).map_err(io::Error::other)?;

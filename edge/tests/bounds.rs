@@ -14,7 +14,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use claw_testkit::eventually;
+use claw_testkit::{eventually, free_port};
 use common::http::Client;
 use common::{Edge, PATIENCE, TICK, server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -41,6 +41,24 @@ fn an_address_in_use_ends_the_service_at_its_start() {
         assert_eq!(second.logged(&expected), 1, "{name}: {}", second.log());
     }
     assert_eq!(first.rate("ann").status, 200);
+}
+
+/// Workers share their listeners, so nothing else would say so.
+#[test]
+fn two_addresses_that_are_one_end_the_service_at_its_start() {
+    let server = server();
+    let port = free_port();
+    for (one, other) in [("HTTP_ADDR", "GRPC_ADDR"), ("GRPC_ADDR", "PROXY_ADDR")] {
+        let mut edge = Edge::builder(&server.url())
+            .env("UPSTREAM", "http://127.0.0.1")
+            .env("PROXY_ADDR", format!("127.0.0.1:{}", free_port()))
+            .env(one, format!("127.0.0.1:{port}"))
+            .env(other, format!("0.0.0.0:{port}"))
+            .launch();
+        assert!(!edge.wait().success(), "{one} {other}");
+        let expected = format!("{one} and {other} are one address: 0.0.0.0:{port}");
+        assert_eq!(edge.logged(&expected), 1, "{}", edge.log());
+    }
 }
 
 #[test]

@@ -12,6 +12,31 @@ const BACKLOG: i32 = 4096;
 /// that are read.
 const OTHER_FILES: u64 = 512;
 
+/// Makes sure that no two addresses of this service, each with the setting that names it, are the
+/// same: connections would go to either.
+///
+/// # Errors
+/// When two are.
+pub fn check_apart(addresses: &[(&str, SocketAddr)]) -> io::Result<()> {
+    for (index, (name, one)) in addresses.iter().enumerate() {
+        let mut earlier = addresses.iter().take(index);
+        if let Some((other, _)) = earlier.find(|(_, other)| meet(*one, *other)) {
+            let text = format!("{other} and {name} are one address: {one}");
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+        }
+    }
+    Ok(())
+}
+
+/// Whether what is sent to one address may be taken at the other. The port 0 is any that is free.
+fn meet(one: SocketAddr, other: SocketAddr) -> bool {
+    let [(one, port), (other, other_port)] =
+        [one, other].map(|address| (address.ip().to_canonical(), address.port()));
+    port != 0
+        && port == other_port
+        && (one == other || one.is_unspecified() || other.is_unspecified())
+}
+
 /// Makes sure that nobody listens on `address` yet. Listeners of workers share it, and so
 /// would another program's that asks for the same.
 ///
@@ -67,4 +92,28 @@ pub fn connections(wanted: usize, addresses: u64) -> usize {
         "MAX_CONNECTIONS is cut: the limit of open files (ulimit -n) is lower"
     );
     allowed
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_meet() {
+        for (one, other, do_meet) in [
+            ("127.0.0.1:80", "127.0.0.1:80", true),
+            ("127.0.0.1:80", "127.0.0.1:81", false),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            ("127.0.0.1:80", "0.0.0.0:80", true),
+            ("[::]:80", "127.0.0.1:80", true),
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80", true),
+            ("[::1]:80", "127.0.0.1:80", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+        ] {
+            let [one, other] = [one, other].map(|address| address.parse().unwrap());
+            assert_eq!(meet(one, other), do_meet, "{one} {other}");
+            assert_eq!(meet(other, one), do_meet, "{other} {one}");
+        }
+    }
 }
