@@ -361,7 +361,7 @@ fn what_a_client_is_to_blame_for_is_not_counted_as_the_backends() {
         &redis,
         "limits: [{name: shop, capacity: 40, refill: 1000, adaptive: {mode: off, profile: on_path, in_flight: 9}}]",
     );
-    let settings = [("CONFIG", file.as_str()), ("UPSTREAM_TIMEOUT", "700ms")];
+    let settings = [("CONFIG", file.as_str()), ("UPSTREAM_TIMEOUT", "1500ms")];
     let (_edge, port) = start(&redis, backend.port, &settings);
     let chunked =
         "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
