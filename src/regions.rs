@@ -83,8 +83,8 @@ pub(crate) struct Regions {
     passes_on: Cell<bool>,
     /// When they were counted, see [`Regions::instants`].
     counted_masters: Cell<u64>,
-    /// Tells this process from the one before.
-    run: u64,
+    /// Tells this life from the one before: peers take another one for another process.
+    run: Cell<u64>,
     born: Instant,
     /// States that came from peers and were merged.
     pub(crate) received: Cell<u64>,
@@ -140,7 +140,7 @@ impl Default for Regions {
             rules: RefCell::default(),
             passes_on: Cell::new(false),
             counted_masters: Cell::new(0),
-            run: random(),
+            run: Cell::new(random()),
             born: Instant::now(),
             received: Cell::new(0),
             rejected: Cell::new(0),
@@ -161,9 +161,9 @@ impl Regions {
         Ok(self.region()?.writer.as_ref().map(Writer::id))
     }
 
-    /// Tells this process from the one before.
+    /// Tells this life from the one before: peers take another one for another process.
     pub(crate) fn run(&self) -> u64 {
-        self.run
+        self.run.get()
     }
 
     /// What is shared, and a way to tell peers of it that cannot fail any more.
@@ -275,8 +275,10 @@ impl Regions {
         self.again.set(false);
         let id = sync.replica_id.filter(|_| primary);
         if region.writer.as_ref().map(Writer::id) != id {
-            // A new life: what was counted before it is never counted on.
+            // A new life: what was counted before it is never counted on. A replica may have been
+            // given other data since it was a primary, and peers another primary in its place.
             region.writer = id.map(|id| Writer::new(id, random()));
+            self.run.set(random());
         }
         if id.is_none() || sync.peers.is_empty() {
             // A replica is told nothing by any peer, and does not miss it.
@@ -292,7 +294,7 @@ impl Regions {
         }
         let id = id.filter(|_| !sync.peers.is_empty())?;
         let heartbeat = Arc::clone(&self.heartbeat);
-        let (run, born, scratch) = (self.run, self.born, Mutex::default());
+        let (run, born, scratch) = (self.run.get(), self.born, Mutex::default());
         let (strategy, names) = (sync.strategy.to_string(), Mutex::default());
         let messages = Told { id, strategy, names, run, born, heartbeat, scratch };
         if *credentials.files() == files(sync) {

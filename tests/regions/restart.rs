@@ -1,7 +1,9 @@
 //! Regions that lose what they knew.
 
-use crate::world::{PATIENCE, TICK, World, entries};
-use claw_testkit::{Server, eventually, int, ints, run, wait_for_offset};
+use crate::world::{PATIENCE, TICK, World, entries, field};
+use claw_testkit::{Server, eventually, info_field, int, ints, run, wait_for_offset};
+use redis::{Connection, Value};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Killed, and started again from an RDB that is older than what the others know:
@@ -94,4 +96,48 @@ fn a_promoted_replica_goes_on() {
         ints(promoted, "CL.PEEK k 0 CAPACITY 1000 REFILL 0")[2] == 960
     });
     assert_eq!(int(promoted, "EXISTS k"), 1);
+}
+
+/// A replica takes over, and hands back to the primary, which has lived on. That is another life:
+/// what its peers have sent it before it may have lost, and whom they went by meanwhile is gone.
+#[test]
+fn a_primary_that_was_a_replica_for_a_while_is_met_anew() {
+    const TAKE: &str = "CL.TAKE k 10 CAPACITY 1000 REFILL 0";
+    let world = World::start(2, Duration::ZERO);
+    let first = &world.servers[0];
+    let second = Server::replica_of(first)
+        .config("claw.replica-id", "r0")
+        .config_args("claw.peers", [world.peers(0)])
+        .start();
+    let [here, heir, other] = &mut [first, &second, &world.servers[1]].map(Server::connection);
+    let speaks = |conn: &mut Connection| {
+        eventually(PATIENCE, TICK, "rounds of the new primary", || field(conn, "sync_rounds") > 0);
+    };
+    wait_for_offset(first, &second);
+    run(heir, &["REPLICAOF NO ONE"]);
+    speaks(heir);
+    // This only the first gets, and not for long.
+    run(other, &[TAKE]);
+    eventually(PATIENCE, TICK, "the first to have it", || int(here, "EXISTS k") == 1);
+    run(here, &[&format!("REPLICAOF 127.0.0.1 {}", second.port())]);
+    eventually(PATIENCE, TICK, "the first to be a replica", || {
+        info_field(here, "replication", "master_link_status").as_deref() == Some("up")
+            && field(here, "sync_peers") == 0
+    });
+    assert_eq!(int(here, "EXISTS k"), 0);
+
+    run(here, &["REPLICAOF NO ONE"]);
+    run(heir, &[&format!("REPLICAOF 127.0.0.1 {}", first.port())]);
+    speaks(here);
+    eventually(PATIENCE, TICK, "the first to have it again", || int(here, "EXISTS k") == 1);
+    // A region says what it spends now when all have acknowledged what it said before.
+    let said = &mut first.connection();
+    said.send_packed_command(&redis::cmd("MONITOR").get_packed_command()).unwrap();
+    let mut rates = BTreeSet::new();
+    eventually(PATIENCE, Duration::ZERO, "the other to go on saying its rates", || {
+        let Value::SimpleString(line) = said.recv_response().unwrap() else { return false };
+        let words = line.split_ascii_whitespace().skip_while(|word| *word != "\"RATES\"");
+        rates.extend(words.skip(1).take(2).map(str::to_owned));
+        rates.len() > 3
+    });
 }
