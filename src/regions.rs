@@ -81,6 +81,8 @@ pub(crate) struct Regions {
     rules: RefCell<BTreeMap<ReplicaId, u64>>,
     /// What some peer says is passed on to another that does not hear it.
     passes_on: Cell<bool>,
+    /// The share that [`Regions::watch`] has returned last.
+    told: Cell<u16>,
     /// When they were counted, see [`Regions::instants`].
     counted_masters: Cell<u64>,
     /// Tells this life from the one before: peers take another one for another process.
@@ -139,6 +141,7 @@ impl Default for Regions {
             heartbeat: Arc::default(),
             rules: RefCell::default(),
             passes_on: Cell::new(false),
+            told: Cell::new(WHOLE),
             counted_masters: Cell::new(0),
             run: Cell::new(random()),
             born: Instant::now(),
@@ -283,6 +286,7 @@ impl Regions {
         if id.is_none() || sync.peers.is_empty() {
             // A replica is told nothing by any peer, and does not miss it.
             region.peers = Membership::default();
+            self.told.set(region.peers.share());
         } else {
             let regions = sync.peers.len().saturating_add(1);
             let timeout = sync.partition_timeout_ms.saturating_mul(1_000);
@@ -496,7 +500,8 @@ impl Regions {
         sharing.as_ref().map(|sharing| ask(&sharing.pusher))
     }
 
-    /// Looks who has fallen silent. Returns the new share when it has changed.
+    /// Looks who has fallen silent. Returns the share when it is another one than was returned
+    /// last: a round may have changed it, too.
     pub(crate) fn watch(&self, ctx: &Context<'_>, wall: u64) -> Option<u16> {
         let now = self.instants(wall);
         let region = self.region.try_borrow_mut();
@@ -519,13 +524,14 @@ impl Regions {
         if let Ok(settings) = ctx.module().settings() {
             self.heartbeat.set_rules(settings.configured().rules().fingerprint());
         }
-        let changed = region.peers.tick(Some(self.spent.get()), now);
+        region.peers.tick(Some(self.spent.get()), now);
         self.heartbeat.exchange(&mut region.peers);
         if let Ok(mut rules) = self.rules.try_borrow_mut() {
             rules.retain(|id, _| region.peers.all().iter().any(|peer| peer.id() == *id));
         }
         self.passes_on.set(region.peers.passes_on());
-        changed.then(|| region.peers.share())
+        let share = region.peers.share();
+        (self.told.replace(share) != share).then_some(share)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::host::{self, Context, Key, Kind, OwnedStr, Scan, Str};
 use crate::store;
 use crate::strategy::Strategy;
+use claw_core::membership::WHOLE;
 use claw_core::open::OpenBucket;
 use claw_core::plan::SyncMode;
 use claw_sync::Pusher;
@@ -170,9 +171,9 @@ pub(crate) fn tick(ctx: &Context<'_>, primary: bool) {
     }
     if let Some(share) = regions.watch(ctx, now) {
         ctx.log(&format!("region sync: this region now admits {share} permille of every limit"));
-        // Of less than before every bucket is full later.
+        // Of less than the whole every bucket is full later.
         if let Ok(mut upkeep) = module.upkeep.try_borrow_mut() {
-            upkeep.again = true;
+            upkeep.again |= share < WHOLE;
         }
     }
     // What a walk notes, and what is folded, is written too.

@@ -605,8 +605,8 @@ impl Membership {
     }
 
     /// Looks who has fallen silent; to be called now and then, with what this
-    /// region has admitted itself. Returns whether the share has changed.
-    pub fn tick(&mut self, own_spent: Option<u64>, now: Instants) -> bool {
+    /// region has admitted itself.
+    pub fn tick(&mut self, own_spent: Option<u64>, now: Instants) {
         let timeout = self.timeout_us;
         for peer in &mut self.peers {
             peer.timed_out = peer.silence(now) > timeout;
@@ -636,7 +636,7 @@ impl Membership {
         self.said.settled = self.is_settled();
         let share = self.share_now(now);
         if share == self.share {
-            return false;
+            return;
         }
         // A clock set back must not make the history run backwards.
         let until = self.earlier.back().map_or(now.wall, |(last, _)| now.wall.max(*last));
@@ -645,7 +645,6 @@ impl Membership {
         }
         self.earlier.push_back((until, self.share));
         self.share = share;
-        true
     }
 
     /// The latest round (wall clock) of those who pass on what a peer that has timed out says.

@@ -234,10 +234,26 @@ fn who_is_not_heard_admits_its_part() {
         });
     };
     both(["no", "no"], 1_000);
+    let told = |permille: u64| {
+        let line = format!("this region now admits {permille} permille");
+        world.servers.iter().map(|server| server.log().matches(&line).count()).collect::<Vec<_>>()
+    };
+    let conn = &mut world.connection(0);
+    let (walks, before) = (field(conn, "sync_walks"), told(500));
     world.set_unheard(0, 1, true);
     both(["deaf", "yes"], 500);
+    // It is a round of the other that says so. Expiries are put right and the log is told then, too.
+    eventually(PATIENCE, TICK, "a walk", || field(conn, "sync_walks") > walks);
+    let more = |permille: u64, before: &[usize]| {
+        eventually(PATIENCE, TICK, &format!("both logs to say {permille}"), || {
+            told(permille).iter().zip(before).all(|(now, before)| now > before)
+        });
+    };
+    more(500, &before);
+    let before = told(1_000);
     world.set_unheard(0, 1, false);
     both(["no", "no"], 1_000);
+    more(1_000, &before);
 }
 
 /// Two regions that do not hear each other are told by a third, which both hear: they

@@ -243,7 +243,7 @@ proptest! {
                     check(&bucket.take(Some(&writer), demand, now, share).unwrap(), &bucket);
                 }
                 7 => check(&bucket.give(Some(&writer), a, now, share).unwrap(), &bucket),
-                _ => drop(peers.tick(Some(b), world::at(a))),
+                _ => peers.tick(Some(b), world::at(a)),
             }
             bucket.advance(now, &peers);
             prop_assert!(bucket.level() >= 0);

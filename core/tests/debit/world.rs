@@ -107,7 +107,7 @@ pub fn snapshots(
             News::Round(n, rate) => {
                 let rates = Some(Rates { before: *rate, now: *rate });
                 let settled = rate % 2 == 0;
-                peers.heard(&Round { rates, settled, ..round(peer(*n), at(now)) }, at(now))
+                peers.heard(&Round { rates, settled, ..round(peer(*n), at(now)) }, at(now));
             }
             News::Tick(spent) => peers.tick(Some(*spent), at(now)),
         };
