@@ -509,10 +509,10 @@ impl Regions {
         let mut region = region.ok()?;
         if self.is_on() && now.steady.saturating_sub(self.counted_masters.get()) >= COUNTING_US {
             self.counted_masters.set(now.steady);
-            if let Some(masters) = ctx.masters() {
+            if let Some((masters, is_one)) = ctx.masters() {
                 // A cluster that is being made has none yet.
                 let masters = masters.max(1);
-                self.heartbeat.set_masters(masters);
+                self.heartbeat.set_masters(masters, is_one);
                 region.peers.set_masters(masters);
             }
         }

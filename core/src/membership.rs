@@ -127,7 +127,7 @@ pub const PROTOCOL: u64 = 3;
 /// How much of what a process has to say a round has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// Nothing: a connection begins.
+    /// Nothing: a connection begins, or it is a master of a cluster that has no slots.
     Opening,
     /// More is to come.
     Partial,
@@ -198,7 +198,7 @@ pub struct Round<'a> {
 #[derive(Debug, Clone)]
 struct Sender {
     run: Box<[u8]>,
-    /// When it was met, on the steady clock.
+    /// When it was heard first, or met if it has not been, on the steady clock.
     since: u64,
     /// When it was heard last, on the steady clock.
     heard: Option<u64>,
@@ -334,7 +334,7 @@ impl Peer {
         let late = sender.lateness.of(round.sent, now.steady) > timeout_us;
         if !opens && round.sent >= sender.sent {
             sender.sent = round.sent;
-            let replaced = self.senders.iter().any(|other| other.since > sender.since);
+            let replaced = self.latest().is_some_and(|other| other.since > sender.since);
             if !replaced {
                 self.hear_rates(round);
             }
@@ -355,6 +355,9 @@ impl Peer {
                 Progress::Refused | Progress::Opening => false,
             };
             if counts {
+                if sender.heard.is_none() {
+                    sender.since = now.steady;
+                }
                 sender.heard = Some(now.steady);
             }
             // One that has just begun has not had the time to hear everybody.
@@ -368,6 +371,13 @@ impl Peer {
         self.senders.insert(place, sender);
         self.senders.truncate(self.masters.saturating_add(SPARE_SENDERS));
         !late && !opens
+    }
+
+    /// The last process that was heard for the first time. One that has only ever opened its
+    /// connections takes no other's place.
+    fn latest(&self) -> Option<&Sender> {
+        let heard = self.senders.iter().filter(|sender| sender.heard.is_some());
+        heard.max_by_key(|sender| sender.since)
     }
 
     /// Takes over what it says that it spends. A new process does not know that yet:
@@ -559,8 +569,7 @@ impl Membership {
             return;
         };
         // Not one that has been replaced since.
-        let latest = peer.senders.iter().max_by_key(|sender| sender.since);
-        if latest.is_some_and(|sender| *sender.run == *run) {
+        if peer.latest().is_some_and(|sender| *sender.run == *run) {
             peer.acknowledged = number;
         }
     }

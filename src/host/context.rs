@@ -218,21 +218,21 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// How many masters of a cluster have slots, with those that do not answer; 1
-    /// when the server is in no cluster. `None` when it cannot tell.
-    pub(crate) fn masters(&self) -> Option<u16> {
+    /// How many masters of a cluster have slots, with those that do not answer, and whether this
+    /// server is one of them; 1 and so it is when it is in no cluster. `None` when it cannot tell.
+    pub(crate) fn masters(&self) -> Option<(u16, bool)> {
         if !self.has_flag(raw::REDISMODULE_CTX_FLAGS_CLUSTER) {
-            return Some(1);
+            return Some((1, true));
         }
         // SAFETY: "c" takes a C string, which is live.
         let reply = unsafe {
-            call!(RedisModule_Call(self.raw, c"CLUSTER".as_ptr(), c"c".as_ptr(), c"INFO".as_ptr(),))
+            call!(
+                RedisModule_Call(self.raw, c"CLUSTER".as_ptr(), c"c".as_ptr(), c"NODES".as_ptr(),)
+            )
         };
         // SAFETY: the reply to a call, used nowhere else.
         let (_, text) = unsafe { take_text(reply) }?;
-        let text = String::from_utf8(text?).ok()?;
-        let size = text.lines().find_map(|line| line.strip_prefix("cluster_size:"))?;
-        size.parse().ok()
+        masters_with_slots(std::str::from_utf8(&text?).ok()?)
     }
 
     /// The number of the database in use.
@@ -263,6 +263,23 @@ impl<'a> Context<'a> {
         // SAFETY: a live context; the server copies the line.
         unsafe { call!(RedisModule_ReplyWithError(self.raw, line.as_ptr())) };
     }
+}
+
+/// Reads the reply to `CLUSTER NODES`, see [`Context::masters`]. A line has the id, address, flags,
+/// master, ping, pong, epoch and link of a node, and then its slots.
+fn masters_with_slots(nodes: &str) -> Option<(u16, bool)> {
+    let (mut count, mut is_one) = (0_u16, false);
+    for line in nodes.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let flags = words.nth(2)?;
+        let is = |flag| flags.split(',').any(|one| one == flag);
+        // Those in brackets are on the move, and counted where they still are.
+        if is("master") && words.skip(5).any(|slots| !slots.starts_with('[')) {
+            count = count.saturating_add(1);
+            is_one |= is("myself");
+        }
+    }
+    Some((count, is_one))
 }
 
 /// The versions of the events' structures that are asked for.
@@ -346,4 +363,32 @@ pub(crate) unsafe fn log(raw: *mut raw::RedisModuleCtx, level: Level, line: &str
 pub(crate) unsafe fn refuse(ctx: *mut raw::RedisModuleCtx, why: &str) {
     // SAFETY: promised by the caller.
     unsafe { log(ctx, Level::Warning, why) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::masters_with_slots;
+
+    #[test]
+    fn masters_that_have_slots_are_counted() {
+        const NODES: &str = "\
+            a 127.0.0.1:7000@17000 master - 0 1426238317239 4 connected 5461-10922 [93->-d]\n\
+            b 127.0.0.1:7001@17001,host slave a 0 1426238316232 5 connected\n\
+            c 127.0.0.1:7002@17002 master,fail - 0 1426238318243 3 disconnected 0 2-5460\n\
+            d 127.0.0.1:7003@17003 master - 0 1426238318243 0 connected [93-<-a]\n\
+            e 127.0.0.1:7004@17004 master - 0 1426238318243 2 connected 10923-16383\n";
+        let seen_by = |id: &str| {
+            let lines = NODES.lines().map(|line| match line.strip_prefix(id) {
+                Some(_) => line.replace("master", "myself,master").replace("slave", "myself,slave"),
+                None => line.to_owned(),
+            });
+            masters_with_slots(&lines.collect::<Vec<_>>().join("\n"))
+        };
+        for (id, is_one) in [("a", true), ("b", false), ("c", true), ("d", false), ("e", true)] {
+            assert_eq!(seen_by(id), Some((3, is_one)), "{id}");
+        }
+        let alone = "f :7000@17000 myself,master - 0 0 0 connected";
+        assert_eq!(masters_with_slots(alone), Some((0, false)));
+        assert_eq!(masters_with_slots("what"), None);
+    }
 }

@@ -14,6 +14,9 @@ pub(super) struct Heartbeat(Mutex<Inner>);
 struct Inner {
     /// How many masters this region has.
     masters: u16,
+    /// This is one of them. Else it has nothing to say: peers send a master without slots nothing,
+    /// so that it hears nobody, and it has no bucket that could be missed.
+    is_one: bool,
     /// The fingerprint of the rules here.
     rules: u64,
     /// Whom this region hears.
@@ -32,6 +35,7 @@ impl Default for Inner {
         let statement = Statement::default();
         Self {
             masters: 1,
+            is_one: true,
             rules: 0,
             hears: Vec::new(),
             statement,
@@ -46,8 +50,10 @@ impl Heartbeat {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_masters(&self, masters: u16) {
-        self.lock().masters = masters;
+    /// How many masters this region has, and whether this is one of them.
+    pub(super) fn set_masters(&self, masters: u16, is_one: bool) {
+        let mut inner = self.lock();
+        (inner.masters, inner.is_one) = (masters, is_one);
     }
 
     pub(super) fn rules(&self) -> u64 {
@@ -78,7 +84,8 @@ impl Heartbeat {
         if inner.sent.len() <= round.peer {
             inner.sent.resize(round.peer.saturating_add(1), None);
         }
-        let number = Some(inner.statement.number).filter(|_| !round.opening);
+        let opening = round.opening || !inner.is_one;
+        let number = Some(inner.statement.number).filter(|_| !opening);
         if let Some(last) = inner.sent.get_mut(round.peer) {
             *last = number;
         }
@@ -86,7 +93,7 @@ impl Heartbeat {
         let (run, sent, masters) =
             (format!("{run:x}"), sent.to_string(), inner.masters.to_string());
         let mut words = vec!["CL.SYNC", "ROUND", &version, id.as_str(), &run, &sent, &masters];
-        if round.opening {
+        if opening {
             words.push("OPENING");
         } else if round.refused {
             words.push("REFUSED");
@@ -195,10 +202,16 @@ mod tests {
         words(false, false);
         heartbeat.answered(2, &reply("other", "cd"));
         heartbeat.exchange(&mut peers);
-        heartbeat.set_masters(3);
+        heartbeat.set_masters(3, true);
         assert_eq!(
             tick(&mut peers, 21, 3),
             "CL.SYNC ROUND 3 me ab 7 3 RATES 5000 7000 RULES 00000000000000ab HEARS other"
+        );
+        // One that has no slots of its own never says more than an opening does.
+        heartbeat.set_masters(3, false);
+        assert_eq!(
+            words(false, true),
+            "CL.SYNC ROUND 3 me ab 7 3 OPENING RATES 5000 7000 RULES 00000000000000ab HEARS other"
         );
         // A peer without a name is nobody.
         assert_eq!(heartbeat.answered(2, &reply("", "cd")).replica, None);

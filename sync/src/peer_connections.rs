@@ -20,6 +20,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+/// From one look at which nodes a cluster has to the next that nobody asked for. One that has just
+/// been given slots has to hear us before it counts as one that does not.
+const LOOKING: Duration = Duration::from_secs(1);
+
 /// The connections to one peer.
 pub(crate) struct PeerConnections<'a> {
     peer: usize,
@@ -34,6 +38,8 @@ pub(crate) struct PeerConnections<'a> {
     explored: bool,
     /// That may have changed.
     stale: bool,
+    /// When it was found out last.
+    looked: Instant,
     exploring: Backoff,
     /// The code of the error that finding out was answered with.
     refused: Option<String>,
@@ -113,6 +119,7 @@ impl<'a> PeerConnections<'a> {
             slots: None,
             explored: false,
             stale: false,
+            looked: Instant::now(),
             exploring: Backoff::default(),
             refused: None,
             unrouted: false,
@@ -131,10 +138,13 @@ impl<'a> PeerConnections<'a> {
     /// Connects whatever is not connected and due. Returns whether any node is
     /// ready.
     pub fn prepare(&mut self) -> bool {
+        // A master that no state of ours belongs to is not found otherwise.
+        self.stale |= self.slots.is_some() && self.looked.elapsed() >= LOOKING;
         if (!self.explored || self.stale) && self.exploring.due(Instant::now()) {
             match self.explore() {
                 Ok(()) => {
                     (self.explored, self.stale) = (true, false);
+                    self.looked = Instant::now();
                     self.exploring.reset();
                     self.refused = None;
                 }

@@ -123,6 +123,20 @@ fn slots_move_while_states_are_sent() {
     stop(pusher);
 }
 
+/// It hears us, though it has no key of ours, and nothing has failed.
+#[test]
+fn a_master_that_has_been_given_slots_is_found() {
+    let mut cluster = cluster(0);
+    let (pusher, _) = start(config([cluster.nodes()[0].url()]));
+    settle(&pusher);
+    let new = cluster.join(|node| node.without_module());
+    assert_eq!(status(&pusher, 0).connections, 3);
+    cluster.migrate_slot(0, cluster.node_for_slot(0), new);
+    await_status(&pusher, "a connection to it", |all| all[0].connections == 4);
+    assert_eq!(status(&pusher, 0).errors, 0);
+    stop(pusher);
+}
+
 #[test]
 fn a_master_that_dies_holds_up_only_its_own_slots() {
     let mut cluster = cluster(1);

@@ -60,18 +60,25 @@ impl Cluster {
         configure: impl Fn(Builder) -> Builder,
     ) -> Cluster {
         assert!(masters >= 3, "a cluster has at least 3 masters");
-        let node = |_| {
-            let node = Server::builder()
-                .config("cluster-enabled", "yes")
-                .config("cluster-config-file", "nodes.conf")
-                .config("cluster-node-timeout", NODE_TIMEOUT);
-            configure(node).start()
-        };
         let count = masters * (replicas_each + 1);
-        let cluster = Cluster { nodes: (0..count).map(node).collect() };
+        let cluster = Cluster { nodes: (0..count).map(|_| configure(node()).start()).collect() };
         cluster.create(replicas_each);
         cluster.wait_until_ok();
         cluster
+    }
+
+    /// Starts another node and waits until all know it: a master without slots. Returns its
+    /// index.
+    ///
+    /// # Panics
+    ///
+    /// If it does not come up, or the nodes do not agree within 30 seconds.
+    pub fn join(&mut self, configure: impl FnOnce(Builder) -> Builder) -> usize {
+        let joining = configure(node()).start();
+        ask(&joining, &format!("MEET 127.0.0.1 {}", self.nodes[0].port()));
+        self.nodes.push(joining);
+        self.wait_until_ok();
+        self.nodes.len() - 1
     }
 
     /// All nodes, also the dead ones.
@@ -307,6 +314,13 @@ impl Cluster {
         let id = Entry::of(&self.nodes[node]).id;
         ask(&self.nodes[at], &format!("SETSLOT {slot} {state} {id}"));
     }
+}
+
+fn node() -> Builder {
+    Server::builder()
+        .config("cluster-enabled", "yes")
+        .config("cluster-config-file", "nodes.conf")
+        .config("cluster-node-timeout", NODE_TIMEOUT)
 }
 
 /// The slot of a key: that of the part between the first `{` and the next `}`,

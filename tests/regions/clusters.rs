@@ -1,8 +1,9 @@
 //! Regions that are Redis Clusters: each master sends what is in its own slots.
 
 use crate::line::Line;
-use crate::world::{PATIENCE, StopOnDrop, TICK, Told, client, field, share};
+use crate::world::{PATIENCE, StopOnDrop, TICK, Told, client, field, share, silent};
 use claw_testkit::{Cluster, Server, cmd, eventually, free_port, int, ints, run, slot_of, soak};
+use redis::Connection;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
@@ -167,11 +168,56 @@ fn clusters_that_are_cut_apart() {
     }
 }
 
+/// A master that has no slots hears no peer, and that means nothing. As soon as it has some it hears
+/// all, whether or not there is a key in them.
+#[test]
+fn a_master_without_slots_says_nothing() {
+    let (mut cluster, other) = (Cluster::start(3, 0), Server::start());
+    let there = &mut other.connection();
+    let region = |node: &Server, id: &str, peer: &Server| {
+        let peers = format!("CONFIG SET claw.peers redis://127.0.0.1:{}", peer.port());
+        run(&mut node.connection(), &[&peers, &format!("CONFIG SET claw.replica-id {id}")]);
+    };
+    cluster.nodes().iter().for_each(|node| region(node, "many", &other));
+    region(&other, "one", &cluster.nodes()[0]);
+    let whole = |cluster: &Cluster| {
+        eventually(PATIENCE, TICK, "all to admit the whole", || {
+            cluster.nodes().iter().chain([&other]).all(|node| {
+                let conn = &mut node.connection();
+                silent(conn) == "no" && share(conn) == 1000
+            })
+        });
+    };
+    whole(&cluster);
+    let changes = || other.log().matches("this region now admits").count();
+    let before = changes();
+    let new = cluster.join(|node| node.config("cluster-allow-replica-migration", "no"));
+    region(&cluster.nodes()[new], "many", &other);
+    // For longer than the time after which a peer that does not hear us is deaf.
+    let conn = &mut cluster.nodes()[new].connection();
+    let many_rounds = |conn: &mut Connection| {
+        let before = field(conn, "sync_rounds");
+        eventually(PATIENCE, TICK, "rounds", || field(conn, "sync_rounds") > before + 60);
+    };
+    many_rounds(conn);
+    assert_eq!((silent(there), silent(conn)), ("no".to_owned(), String::new()));
+    assert_eq!(changes(), before);
+
+    cluster.migrate_slot(0, cluster.node_for_slot(0), new);
+    whole(&cluster);
+    many_rounds(conn);
+    whole(&cluster);
+
+    // And back.
+    cluster.migrate_slot(0, new, 0);
+    many_rounds(conn);
+    assert_eq!(silent(there), "no");
+}
+
 /// Slots that move as a whole, as they do on Valkey from 9.0 and on Redis from 8.4.
 mod newer {
     use super::*;
     use claw_testkit::ask;
-    use redis::Connection;
 
     const KEYS: usize = 40;
 

@@ -379,6 +379,43 @@ fn who_does_not_hear_us_is_deaf() {
     assert_eq!(say(&[me], &[me], 100_000), (1_000, vec![false, false]));
 }
 
+/// A master of a cluster that has no slots only opens connections. It is not waited for, it takes
+/// nobody's place, and when it has something to say it has not had the time to hear us.
+#[test]
+fn a_process_that_only_opens_is_none_of_those_heard() {
+    let me = ReplicaId::new(b"me").unwrap();
+    let mut peers = Membership::new(PartitionPolicy::Share, 2, TIMEOUT, at(0));
+    peers.set_id(Some(me));
+    let rates = |rate| Some(Rates { before: rate, now: rate });
+    let mut said = 0;
+    for us in (0..20 * SECOND).step_by(100_000) {
+        peers.tick(Some(us * us / SECOND), at(us));
+        let of_one = |run, hears, rates| Round { run, hears, rates, ..round(peer(0), at(us)) };
+        if us >= SECOND {
+            let opening = of_one(b"b".as_slice(), Some(&[][..]), None);
+            assert!(peers.heard(&Round { progress: Progress::Opening, ..opening }, at(us)));
+        }
+        assert!(peers.heard(&of_one(b"a", Some(&[me]), rates(us)), at(us)));
+        assert_eq!(peers.share(), 1_000, "{us}");
+        // Whoever has slots acknowledges what we say, and so we go on saying it.
+        if peers.statement().number > said {
+            said = peers.statement().number;
+            peers.acknowledged(peer(0), b"a", said);
+        }
+    }
+    assert!(said > 10, "{said}");
+    for us in (20 * SECOND..40 * SECOND).step_by(100_000) {
+        let (all, nobody) = ([me], []);
+        // It hears us soon.
+        let hears = if us > 21 * SECOND { &all[..] } else { &nobody[..] };
+        for (run, hears) in [(&b"a"[..], &all[..]), (&b"b"[..], hears)] {
+            let one = Round { run, hears: Some(hears), ..round(peer(0), at(us)) };
+            assert!(peers.heard(&Round { masters: 2, ..one }, at(us)));
+        }
+        assert_eq!(peers.share(), 1_000, "{us}");
+    }
+}
+
 /// A process that takes the place of one that is gone is heard with its first round,
 /// one that was cut off when it has said all.
 #[test]
