@@ -210,7 +210,10 @@ impl<'a> PeerConnections<'a> {
             let Some(node) = self.nodes.get_mut(index) else { break };
             let Some(connection) = &mut node.connection else { continue };
             match ask_for_slots(connection, &node.endpoint, self.counters) {
-                Ok(topology) => return self.adopt(topology, None),
+                Ok(topology) => {
+                    self.adopt(topology, None);
+                    return Ok(());
+                }
                 Err(fault) => self.fail(index, &fault),
             }
         }
@@ -226,7 +229,8 @@ impl<'a> PeerConnections<'a> {
                 });
             match found {
                 Ok((topology, connection)) => {
-                    return self.adopt(topology, Some((endpoint, connection)));
+                    self.adopt(topology, Some((endpoint, connection)));
+                    return Ok(());
                 }
                 Err(fault) => first = first.or(Some(fault)),
             }
@@ -235,11 +239,7 @@ impl<'a> PeerConnections<'a> {
     }
 
     /// Goes over to these nodes, keeping the connections to those that stay.
-    fn adopt(
-        &mut self,
-        topology: Option<Topology>,
-        fresh: Option<(Endpoint, Connection)>,
-    ) -> Result<(), Fault> {
+    fn adopt(&mut self, topology: Option<Topology>, fresh: Option<(Endpoint, Connection)>) {
         let mut fresh = fresh;
         let mut before = std::mem::take(&mut self.nodes);
         let mut node = |endpoint: Endpoint| {
@@ -259,11 +259,8 @@ impl<'a> PeerConnections<'a> {
         let Some(topology) = topology else {
             self.nodes = vec![node(self.seed.clone())];
             self.slots = None;
-            return Ok(());
+            return;
         };
-        if topology.masters.is_empty() {
-            return Err(Fault::silent("the peer is a cluster in which no node has slots"));
-        }
         self.nodes = topology.masters.into_iter().map(&mut node).collect();
         let mut slots = vec![None; usize::from(SLOTS)];
         for (first, last, master) in topology.ranges {
@@ -275,7 +272,6 @@ impl<'a> PeerConnections<'a> {
         // A node that leaves and comes back may have missed something.
         let nodes = &self.nodes;
         self.runs.retain(|(at, _)| nodes.iter().any(|node| node.endpoint == *at));
-        Ok(())
     }
 
     /// Connects a node and learns who it is.
@@ -438,6 +434,10 @@ fn ask_for_slots(
             _ => Ok(None),
         },
         reply => match Topology::read(&reply, at) {
+            // It has left its cluster, or that is only being made. Another one may know more.
+            Some(topology) if topology.masters.is_empty() => {
+                Err(Fault::silent("the peer is a cluster in which no node has slots"))
+            }
             Some(topology) => Ok(Some(topology)),
             None => Err(Fault::silent("CLUSTER SLOTS: a reply that cannot be read")),
         },

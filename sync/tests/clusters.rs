@@ -197,3 +197,29 @@ fn the_node_that_was_configured_may_die() {
     }
     stop(pusher);
 }
+
+/// It answers that there are no slots at all, and is a cluster of its own from then on.
+#[test]
+fn the_node_that_was_configured_may_leave() {
+    let mut cluster = cluster(0);
+    let first = cluster.join(|node| node.without_module());
+    let (pusher, _) = start(config([cluster.nodes()[first].url()]));
+    settle(&pusher);
+    for key in ["a", "b", "c", "d"] {
+        note(&pusher, 0, key, "1");
+        await_stored(&cluster, key, "1");
+    }
+    run(&mut cluster.nodes()[first].connection(), &["CLUSTER RESET"]);
+    // All connections are lost: the one that was configured is asked before the others.
+    let connections = status(&pusher, 0).connections;
+    for node in cluster.nodes() {
+        run(&mut node.connection(), &["CLIENT KILL TYPE normal"]);
+    }
+    await_status(&pusher, "other connections", |all| all[0].connections > connections);
+    for key in ["a", "b", "c", "d"] {
+        note(&pusher, 0, key, "2");
+        await_stored(&cluster, key, "2");
+    }
+    await_status(&pusher, "all to be well", |all| all[0].state == PeerState::Connected);
+    stop(pusher);
+}
