@@ -24,6 +24,10 @@ use std::time::{Duration, Instant};
 /// been given slots has to hear us before it counts as one that does not.
 const LOOKING: Duration = Duration::from_secs(1);
 
+/// How long a node is kept that another one has redirected to and that has no slots yet, or none
+/// that the one which was asked for them knows of.
+const KEPT: Duration = Duration::from_secs(10);
+
 /// The connections to one peer.
 pub(crate) struct PeerConnections<'a> {
     peer: usize,
@@ -67,6 +71,8 @@ struct Node {
     rest: Backoff,
     /// It lacks some state of the last delivery.
     behind: bool,
+    /// When another node has redirected to it last.
+    named: Option<Instant>,
 }
 
 impl Node {
@@ -79,6 +85,7 @@ impl Node {
             refusing: None,
             rest: Backoff::default(),
             behind: false,
+            named: None,
         }
     }
 
@@ -262,6 +269,8 @@ impl<'a> PeerConnections<'a> {
             return;
         };
         self.nodes = topology.masters.into_iter().map(&mut node).collect();
+        let is_kept = |node: &Node| node.named.is_some_and(|named| named.elapsed() < KEPT);
+        self.nodes.extend(before.into_iter().filter(is_kept));
         let mut slots = vec![None; usize::from(SLOTS)];
         for (first, last, master) in topology.ranges {
             for slot in slots.get_mut(usize::from(first)..=usize::from(last)).unwrap_or_default() {
@@ -312,20 +321,14 @@ impl<'a> PeerConnections<'a> {
         }
     }
 
-    fn node_at(&self, endpoint: &Endpoint) -> Option<usize> {
-        self.nodes.iter().position(|node| node.endpoint == *endpoint)
-    }
-
-    /// A slot has another owner.
-    fn moved(&mut self, node: usize, slot: u16, to: &str) -> Result<(), String> {
-        self.stale = true;
-        let asked = self.nodes.get(node).map(|node| node.endpoint.clone());
-        let to = asked.and_then(|asked| Endpoint::redirected(to, &asked));
-        let Some(slots) = &mut self.slots else {
+    /// The node that another one redirects to, which may be one that was not known.
+    fn redirected(&mut self, by: usize, to: &str) -> Result<usize, String> {
+        if self.slots.is_none() {
             self.explored = false;
             return Err("the peer is a cluster, its user needs the right to CLUSTER SLOTS".into());
-        };
-        let Some(to) = to else {
+        }
+        let by = self.nodes.get(by).map(|node| &node.endpoint);
+        let Some(to) = by.and_then(|by| Endpoint::redirected(to, by)) else {
             return Err("the peer redirects to an address that cannot be read".into());
         };
         let index = match self.nodes.iter().position(|node| node.endpoint == to) {
@@ -336,12 +339,22 @@ impl<'a> PeerConnections<'a> {
             }
             None => return Err("the peer redirects to too many nodes".into()),
         };
-        if let Some(slot) = slots.get_mut(usize::from(slot)) {
-            *slot = Some(index);
+        if let Some(node) = self.nodes.get_mut(index) {
+            node.named = Some(Instant::now());
         }
         // It may not be connected: then the states fail and are sent next time.
         if let Err(fault) = self.greet(index) {
             self.fail(index, &fault);
+        }
+        Ok(index)
+    }
+
+    /// A slot has another owner.
+    fn moved(&mut self, node: usize, slot: u16, to: &str) -> Result<(), String> {
+        self.stale = true;
+        let index = self.redirected(node, to)?;
+        if let Some(slot) = self.slots.as_mut().and_then(|all| all.get_mut(usize::from(slot))) {
+            *slot = Some(index);
         }
         Ok(())
     }

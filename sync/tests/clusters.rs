@@ -137,6 +137,33 @@ fn a_master_that_has_been_given_slots_is_found() {
     stop(pusher);
 }
 
+/// It is asked for what is not where it was any more, and kept for that while it has no slots.
+#[test]
+fn a_master_that_gets_its_first_slot() {
+    let mut cluster = cluster(0);
+    let (pusher, owner) = start(config([cluster.nodes()[0].url()]));
+    settle(&pusher);
+    let new = cluster.join(|node| node.without_module());
+    let slot = slot_of("{x}");
+    let from = cluster.node_for_slot(slot);
+    cluster.begin_migration(slot, from, new);
+    note(&pusher, 0, "{x}new", "1");
+    await_status(&pusher, "the state to be sent", |all| all[0].states_sent == 1);
+    resend(&pusher, &[]);
+    // The slots are asked for meanwhile, more than once.
+    let before = owner.complete(0);
+    soon("many rounds", || owner.complete(0) > before + 1_000);
+    note(&pusher, 0, "{x}new", "2");
+    await_status(&pusher, "the state to be sent", |all| all[0].states_sent == 2);
+    cluster.finish_migration(slot, from, new);
+    note(&pusher, 0, "{x}new", "3");
+    await_stored(&cluster, "{x}new", "3");
+    let status = status(&pusher, 0);
+    assert_eq!((status.connections, status.errors), (4, 0));
+    assert!(!pusher.needs_resend(), "it was met once");
+    stop(pusher);
+}
+
 #[test]
 fn a_master_that_dies_holds_up_only_its_own_slots() {
     let mut cluster = cluster(1);

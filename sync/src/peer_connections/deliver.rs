@@ -4,7 +4,6 @@
 use super::PeerConnections;
 use crate::backlog::QueuedState;
 use crate::backoff::PRESENT;
-use crate::cluster::Endpoint;
 use crate::connection::{Fault, FaultKind};
 use crate::reply::{Refusal, Verdict, judge, judge_states};
 use crate::status::add;
@@ -78,7 +77,8 @@ struct Sent {
 /// Where a state has to go.
 enum Route {
     Owner,
-    Ask(Endpoint),
+    /// The node of this index.
+    Ask(usize),
 }
 impl PeerConnections<'_> {
     /// Sends states to wherever they belong. Returns those that did not arrive.
@@ -135,7 +135,7 @@ impl PeerConnections<'_> {
         let now = Instant::now();
         for (noted, route) in todo {
             let (node, asking) = match route {
-                Route::Ask(endpoint) => (self.node_at(&endpoint), true),
+                Route::Ask(node) => (Some(node), true),
                 Route::Owner => (self.owner(noted.entry.key()), false),
             };
             let takes =
@@ -143,7 +143,7 @@ impl PeerConnections<'_> {
             match node.filter(takes).and_then(|at| queues.get_mut(at)) {
                 Some(queue) => queue.waiting.push_back(Delivery { noted, asking }),
                 None => {
-                    // A slot without a node, or a node that is not known.
+                    // A slot without a node.
                     self.stale |= node.is_none();
                     failed.push(noted);
                 }
@@ -296,13 +296,13 @@ impl PeerConnections<'_> {
                             queue.refusal = Some(Refusal { code: "MOVED".into(), text });
                         }
                     },
-                    Verdict::Ask { to } => {
-                        let asked = self.nodes.get(queue.node).map(|node| &node.endpoint);
-                        match asked.and_then(|asked| Endpoint::redirected(&to, asked)) {
-                            Some(to) => todo.push((noted, Route::Ask(to))),
-                            None => failed.push(noted),
+                    Verdict::Ask { to } => match self.redirected(queue.node, &to) {
+                        Ok(node) => todo.push((noted, Route::Ask(node))),
+                        Err(text) => {
+                            failed.push(noted);
+                            self.counters.error(&text);
                         }
-                    }
+                    },
                 }
             }
         }
