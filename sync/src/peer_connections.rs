@@ -24,6 +24,10 @@ use std::time::{Duration, Instant};
 /// been given slots has to hear us before it counts as one that does not.
 const LOOKING: Duration = Duration::from_secs(1);
 
+/// A node that has taken so long to fail is the last that is connected to before those that are
+/// connected are spoken to again.
+const LONG: Duration = Duration::from_millis(100);
+
 /// How long a node is kept that another one has redirected to and that has no slots yet, or none
 /// that the one which was asked for them knows of.
 const KEPT: Duration = Duration::from_secs(10);
@@ -162,13 +166,27 @@ impl<'a> PeerConnections<'a> {
                 }
             }
         }
-        for index in 0..self.nodes.len() {
+        for index in self.due() {
+            let began = Instant::now();
             if let Err(fault) = self.greet(index) {
                 self.fail(index, &fault);
+                if began.elapsed() >= LONG {
+                    break;
+                }
             }
         }
         self.show_state();
         self.nodes.iter().any(Node::ready)
+    }
+
+    /// The nodes to connect to now, those first that it was time to connect to first.
+    fn due(&self) -> Vec<usize> {
+        let now = Instant::now();
+        let nodes = self.nodes.iter().enumerate();
+        let due = nodes.filter(|(_, node)| !node.ready() && node.backoff.due(now));
+        let mut due: Vec<_> = due.map(|(index, node)| (node.backoff.until(), index)).collect();
+        due.sort_unstable();
+        due.into_iter().map(|(_, index)| index).collect()
     }
 
     /// Whether any node takes states.
