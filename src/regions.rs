@@ -19,7 +19,7 @@ use claw_core::plan::{Note, SyncMode};
 use claw_core::replica::{ReplicaId, Writer};
 use claw_sync::{
     Config, Credentials, Files, Identity, Limits, Messages, PeerState, PeerStatus, PeerUrl, Pusher,
-    Round, Value,
+    Round, StartError, Value,
 };
 use heartbeat::Heartbeat;
 use std::cell::{Cell, Ref, RefCell, RefMut};
@@ -35,7 +35,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// How long stopping the threads may hold up the server.
 const STOPPING: Duration = Duration::from_millis(500);
 
-/// How long after a refused unloading everything begins again.
+/// How long after a refused unloading, or a start that failed, everything begins again.
 const RESUMING: Duration = Duration::from_secs(5);
 
 /// How often the masters of this region's cluster are counted, in microseconds.
@@ -94,7 +94,7 @@ pub(crate) struct Regions {
     rejected: Cell<u64>,
     /// As which role the configuration was [applied](Regions::apply).
     primary: Cell<bool>,
-    /// When to begin again after an unloading that was refused.
+    /// When to begin again after an unloading that was refused, or a start that failed.
     resumes: Cell<Option<Instant>>,
 }
 
@@ -276,6 +276,7 @@ impl Regions {
         };
         self.primary.set(primary);
         self.again.set(false);
+        self.resumes.set(None);
         let id = sync.replica_id.filter(|_| primary);
         if region.writer.as_ref().map(Writer::id) != id {
             // A new life: what was counted before it is never counted on. A replica may have been
@@ -307,7 +308,13 @@ impl Regions {
             *credentials = Arc::new(Credentials::new(files(sync)));
         }
         let started = pusher_config(sync, &credentials).and_then(|config| {
-            Pusher::start(config, Arc::new(messages)).map_err(|why| why.to_string())
+            Pusher::start(config, Arc::new(messages)).map_err(|why| {
+                if let StartError::Thread(_) = why {
+                    // The system may have more of them later.
+                    self.resume_later();
+                }
+                why.to_string()
+            })
         });
         match started {
             Ok(pusher) => {
@@ -413,17 +420,18 @@ impl Regions {
         let ended = self.join(STOPPING);
         if !ended {
             // The module stays: unless it is unloaded soon, sync goes on.
-            self.resumes.set(Instant::now().checked_add(RESUMING));
+            self.resume_later();
         }
         ended
+    }
+
+    fn resume_later(&self) {
+        self.resumes.set(Instant::now().checked_add(RESUMING));
     }
 
     /// Whether the configuration has to be [applied](Self::apply) again.
     pub(crate) fn is_stale(&self, primary: bool) -> bool {
         let resumes = self.resumes.get().is_some_and(|at| Instant::now() >= at);
-        if resumes {
-            self.resumes.set(None);
-        }
         resumes || self.again.get() || self.primary.get() != primary
     }
 

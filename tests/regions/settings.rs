@@ -184,3 +184,29 @@ fn regions_with_other_rules_are_named() {
         ints(other, "CL.PEEK api:k 0")[1..3] == [100, 59]
     });
 }
+
+/// Where the system gives no thread when sync is to begin, it begins when there are some.
+#[test]
+fn a_start_that_failed_is_tried_again() {
+    let server = Server::builder().config("claw.replica-id", "here").start();
+    let conn = &mut server.connection();
+    let pid = libc::pid_t::try_from(server.pid()).unwrap();
+    let limit_memory = |bytes: libc::rlim_t| {
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: the limit is live, and the former one is not asked for.
+        let done = unsafe { libc::prlimit(pid, libc::RLIMIT_AS, &limit, std::ptr::null_mut()) };
+        assert_eq!(done, 0);
+    };
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let has = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+    let has: u64 = has.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+    // Less than the stack of a thread has.
+    limit_memory((has << 10) + (1 << 20));
+    run(conn, &["CONFIG SET claw.peers redis://127.0.0.1:1"]);
+    eventually(PATIENCE, TICK, "the log to say so", || {
+        server.log().contains("region sync cannot start: cannot start a thread")
+    });
+    assert_eq!(field(conn, "sync_peers"), 0);
+    limit_memory(libc::RLIM_INFINITY);
+    eventually(PATIENCE, TICK, "sync to be on", || field(conn, "sync_peers") == 1);
+}
