@@ -231,7 +231,10 @@ impl<'a> PeerConnections<'a> {
 
     /// Finds out which nodes there are.
     fn explore(&mut self) -> Result<(), Fault> {
-        for index in 0..self.nodes.len() {
+        // One that refuses states may have lost its cluster, and not know who has its slots by now.
+        let refuses = |index: &usize| self.nodes.get(*index).is_some_and(|n| n.refusing.is_some());
+        let (last, first): (Vec<usize>, Vec<usize>) = (0..self.nodes.len()).partition(refuses);
+        for index in first.into_iter().chain(last) {
             let Some(node) = self.nodes.get_mut(index) else { break };
             let Some(connection) = &mut node.connection else { continue };
             match ask_for_slots(connection, &node.endpoint, self.counters) {

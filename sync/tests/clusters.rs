@@ -250,3 +250,26 @@ fn the_node_that_was_configured_may_leave() {
     await_status(&pusher, "all to be well", |all| all[0].state == PeerState::Connected);
     stop(pusher);
 }
+
+/// It is cut off from its cluster and knows nothing of who has its slots now. Another one does.
+#[test]
+fn a_master_that_has_lost_its_cluster_is_asked_last() {
+    let (lost, well) = (listen(), listen());
+    let url = format!("redis://127.0.0.1:{}", port(&lost));
+    let before = slots(&[(0, 16_382, port(&lost)), (16_383, 16_383, port(&well))]);
+    let now = slots(&[(0, 16_383, port(&well))]);
+    let node = |slots: String, states: &'static str| {
+        move |word: &str| match word {
+            "CLUSTER" => slots.clone(),
+            "EVAL" => states.to_owned(),
+            _ => "+x\r\n".to_owned(),
+        }
+    };
+    answer(lost, node(before, "-CLUSTERDOWN The cluster is down\r\n"));
+    answer(well, node(now, "*1\r\n:1\r\n"));
+    let (pusher, _) = start_with(config([url]), "ECHO x");
+    await_connected(&pusher);
+    note(&pusher, 0, "k", "1");
+    await_status(&pusher, "the state to be sent", |all| all[0].states_sent == 1);
+    stop(pusher);
+}

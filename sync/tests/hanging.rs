@@ -4,12 +4,11 @@
 
 mod common;
 
-use claw_sync::{Limits, PeerState, Value};
+use claw_sync::{Limits, PeerState};
 use common::*;
-use std::io::Write;
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Time-outs so long that nothing but a shutdown ends the waiting in time.
@@ -80,24 +79,18 @@ fn a_peer_that_was_suspended_is_whole_again_soon_after_it_is_back() {
 #[test]
 fn masters_that_hang_hold_up_no_other() {
     const PATIENCE: Duration = Duration::from_millis(300);
-    let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
     let (well, hanging) = (listen(), [(); 6].map(|()| listen()));
     let url = format!("redis://127.0.0.1:{}", port(&well));
     let masters = [port(&well)].into_iter().chain(hanging.iter().map(port));
-    let slot =
-        |(slot, port)| format!("*3\r\n:{slot}\r\n:{slot}\r\n*2\r\n+127.0.0.1\r\n:{port}\r\n");
-    let slots = format!("*7\r\n{}", masters.enumerate().map(slot).collect::<String>());
-    let (spoken, at) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let (mut stream, _) = well.accept().unwrap();
-        let mut commands = redis::Parser::new();
-        while let Ok(Value::Array(words)) = commands.parse_value(&stream) {
-            let asks = words[0] == Value::BulkString(b"CLUSTER".to_vec());
-            let answer = if asks { &slots } else { "+x\r\n" };
-            spoken.send((!asks).then(Instant::now)).unwrap();
-            stream.write_all(answer.as_bytes()).unwrap();
+    let slots = slots(&(0..).zip(masters).map(|(slot, at)| (slot, slot, at)).collect::<Vec<_>>());
+    let spoken: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let heard = Arc::clone(&spoken);
+    answer(well, move |word| {
+        if word == "CLUSTER" {
+            return slots.clone();
         }
+        heard.lock().unwrap().push(Instant::now());
+        "+x\r\n".to_owned()
     });
     let tried = hanging.map(|listener| {
         let tried = Arc::new(AtomicUsize::new(0));
@@ -115,7 +108,7 @@ fn masters_that_hang_hold_up_no_other() {
     let (pusher, _) = start_with(claw_sync::Config { limits, ..config([url]) }, "ECHO x");
     soon("all to be tried thrice", || tried.iter().all(|tried| tried.load(SeqCst) >= 3));
     stop(pusher);
-    let spoken: Vec<Instant> = at.into_iter().flatten().collect();
+    let spoken = spoken.lock().unwrap();
     let longest = spoken.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
     assert!(longest < 4 * PATIENCE, "{longest:?}");
 }

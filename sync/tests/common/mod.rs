@@ -14,6 +14,8 @@ use claw_sync::{
     Round, Value,
 };
 use claw_testkit::{Server, eventually};
+use std::io::Write;
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -224,4 +226,40 @@ pub fn stop(pusher: Pusher) {
 pub fn signal(server: &Server, signal: libc::c_int) {
     // SAFETY: the process is a child that has not been waited for.
     assert_eq!(unsafe { libc::kill(server.pid().cast_signed(), signal) }, 0);
+}
+
+/// Has each command on any connection to `listener` answered, by what its first word is.
+pub fn answer(listener: TcpListener, with: impl Fn(&str) -> String + Send + Sync + 'static) {
+    let with = Arc::new(with);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, with) = (stream.unwrap(), Arc::clone(&with));
+            std::thread::spawn(move || {
+                let mut commands = redis::Parser::new();
+                while let Ok(Value::Array(words)) = commands.parse_value(&stream) {
+                    let Value::BulkString(word) = &words[0] else { panic!("{words:?}") };
+                    let answer = with(std::str::from_utf8(word).unwrap());
+                    if stream.write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
+pub fn listen() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+pub fn port(listener: &TcpListener) -> u16 {
+    listener.local_addr().unwrap().port()
+}
+
+/// A reply to `CLUSTER SLOTS`: first and last slot, and the port of the master.
+pub fn slots(ranges: &[(u16, u16, u16)]) -> String {
+    let range = |(first, last, port): &(u16, u16, u16)| {
+        format!("*3\r\n:{first}\r\n:{last}\r\n*2\r\n+127.0.0.1\r\n:{port}\r\n")
+    };
+    format!("*{}\r\n{}", ranges.len(), ranges.iter().map(range).collect::<String>())
 }
