@@ -116,8 +116,12 @@ impl Drain {
         let dt = time.tick_s;
         let p = self.parameters;
         let (min, max) = bounds.rates();
-        let few = FEW / self.delivery.max(1e-9);
-        self.delivery += share(dt, p.memory_s + few) * (seen.completed / dt - self.delivery);
+        // No demand is not no capacity. Off the path nothing tells one from the other.
+        let is_idle = seen.in_flight + seen.admitted + seen.rejected == 0.0;
+        if p.cap.is_none() || !is_idle {
+            let few = FEW / self.delivery.max(1e-9);
+            self.delivery += share(dt, p.memory_s + few) * (seen.completed / dt - self.delivery);
+        }
         if seen.completed > 0.0 {
             let few = FEW / self.delivery.max(1e-9);
             let service_s = (seen.mean_s - seen.p10_s) / SPREAD;
@@ -140,8 +144,9 @@ impl Drain {
         };
         let mut aim = Aim::of_rate(next.clamp(min, max), p.burst_s);
         if let Some(cap) = p.cap {
-            self.probe.tick(time, seen);
-            let least = (cap.target * (target + slack)).max(unavoidable);
+            self.probe.tick(time, seen, bounds.sla_s());
+            // Two at the least, before the factor: or a probe would let in no more than that.
+            let least = (cap.target * (target + slack)).max(unavoidable).max(2.0);
             let most = least.max(LONG * bounds.sla_s() * delivery);
             aim.in_flight = (self.probe.factor() * least).min(most).max(2.0);
         }

@@ -8,10 +8,13 @@
 
 use crate::observation::{Observation, Time};
 
-/// Completions without which nothing is concluded, and seconds in which they have to come.
+/// Completions without which nothing is concluded, and seconds in which they have to come: so many, or as often
+/// the SLA. Two requests are in flight at the least; if each takes up to the SLA, there are 40 in twenty times
+/// that. In less, a cap that is much too low would keep them from coming, and so stay for good.
 const EVIDENCE: f64 = 40.0;
 const LEAST_S: f64 = 0.35;
 const LONGEST_S: f64 = 1.5;
+const LONGEST_SLAS: f64 = 20.0;
 
 /// Seconds until what was let in shows, at the most.
 const SETTLED_S: f64 = 1.0;
@@ -99,7 +102,7 @@ impl Probe {
     }
 
     /// One tick, under the factor that was decided before. While something else is in force nothing is tried.
-    pub(crate) fn tick(&mut self, time: Time, seen: &Observation) {
+    pub(crate) fn tick(&mut self, time: Time, seen: &Observation, sla_s: f64) {
         let dt = time.tick_s;
         let Some(late_s) = time.late_s else {
             (self.trial, self.sample, self.age_s) = (Trial::None, Sample::default(), 0.0);
@@ -114,7 +117,8 @@ impl Probe {
             self.sample.medians_s += seen.completed * seen.p50_s;
         }
         let is_enough = self.sample.completed >= EVIDENCE;
-        if self.sample.seconds < LEAST_S || !is_enough && self.sample.seconds < LONGEST_S {
+        let longest_s = LONGEST_S.max(LONGEST_SLAS * sla_s);
+        if self.sample.seconds < LEAST_S || !is_enough && self.sample.seconds < longest_s {
             return;
         }
         let sample = std::mem::take(&mut self.sample);
