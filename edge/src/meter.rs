@@ -24,6 +24,7 @@ pub struct Meter {
     completed: AtomicU64,
     late: AtomicU64,
     failed: AtomicU64,
+    events: AtomicU64,
     latency_us: AtomicU64,
     classes: [AtomicU64; CLASSES],
     in_flight: AtomicU64,
@@ -46,7 +47,9 @@ pub struct Totals {
     pub late: u64,
     /// Requests that the backend failed. They say nothing of what it can do, however quick it was.
     pub failed: u64,
-    /// Microseconds that they took, all together.
+    /// Events of requests, whatever they say of the backend.
+    pub events: u64,
+    /// Microseconds that completions took, all together.
     pub latency_us: u64,
     /// Requests that are in flight now: no total.
     pub in_flight: u64,
@@ -83,6 +86,7 @@ impl Meter {
             completed: AtomicU64::default(),
             late: AtomicU64::default(),
             failed: AtomicU64::default(),
+            events: AtomicU64::default(),
             latency_us: AtomicU64::default(),
             classes: [const { AtomicU64::new(0) }; CLASSES],
             in_flight: AtomicU64::default(),
@@ -115,6 +119,11 @@ impl Meter {
     /// The backend failed a request.
     pub fn fail(&self) {
         self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An event told of a request, and maybe of no more than that it was there.
+    pub fn hear(&self) {
+        self.events.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes a place in flight, if one is free beside the `kept` hundredths of all.
@@ -165,6 +174,7 @@ impl Meter {
             completed: read(&self.completed),
             late: read(&self.late),
             failed: read(&self.failed),
+            events: read(&self.events),
             latency_us: read(&self.latency_us),
             in_flight: read(&self.in_flight),
             classes: counts.filter(|(_, count)| *count > 0).collect(),
@@ -229,6 +239,7 @@ impl Totals {
             completed: self.completed.checked_sub(earlier.completed)?,
             late: self.late.checked_sub(earlier.late)?,
             failed: self.failed.checked_sub(earlier.failed)?,
+            events: self.events.checked_sub(earlier.events)?,
             latency_us: self.latency_us.checked_sub(earlier.latency_us)?,
             in_flight: self.in_flight,
             classes,
@@ -244,6 +255,7 @@ impl Totals {
             (&mut self.completed, other.completed),
             (&mut self.late, other.late),
             (&mut self.failed, other.failed),
+            (&mut self.events, other.events),
             (&mut self.latency_us, other.latency_us),
             (&mut self.in_flight, other.in_flight),
         ] {
@@ -280,7 +292,7 @@ impl Totals {
         (self.completed > 0).then(|| self.latency_us as f64 / 1e6 / self.completed as f64)
     }
 
-    /// As text: eight numbers, and `class:count` for each class.
+    /// As text: nine numbers, and `class:count` for each class.
     #[must_use]
     pub fn to_text(&self) -> String {
         let Self {
@@ -290,12 +302,13 @@ impl Totals {
             completed,
             late,
             failed,
+            events,
             latency_us,
             in_flight,
             classes,
         } = self;
         let mut text = format!(
-            "{offered} {admitted} {rejected} {completed} {late} {failed} {latency_us} {in_flight}"
+            "{offered} {admitted} {rejected} {completed} {late} {failed} {events} {latency_us} {in_flight}"
         );
         for (class, count) in classes {
             text.push_str(&format!(" {class}:{count}"));
@@ -315,6 +328,7 @@ impl Totals {
             completed: number()?,
             late: number()?,
             failed: number()?,
+            events: number()?,
             latency_us: number()?,
             in_flight: number()?,
             classes: Vec::new(),
@@ -401,7 +415,7 @@ mod tests {
 
     #[test]
     fn an_instance_that_began_anew_has_no_difference() {
-        let [before, after] = ["5 5 0 1 0 0 100 0 40:1", "5 5 0 1 0 0 100 0 41:1"]
+        let [before, after] = ["5 5 0 1 0 0 0 100 0 40:1", "5 5 0 1 0 0 0 100 0 41:1"]
             .map(|text| Totals::from_text(text).unwrap());
         assert_eq!(after.since(&before), None);
         assert_eq!(Totals::default().since(&before), None);

@@ -449,6 +449,30 @@ fn a_backend_that_fails_is_not_asked_more() {
     assert!(edge.metric("rl_completions_total", r#"result="failed""#) > 0);
 }
 
+/// Where nobody asks and events are all there is, those that say nothing of the backend end the loop, too.
+#[test]
+fn events_alone_without_latency_or_of_failures_lead_to_the_operators_limit() {
+    for extra in ["", r#","status":503"#, r#","latencyMs":1,"status":503"#] {
+        let redis = Server::start();
+        let edge = start(&redis, &shop("mode: on"));
+        let tell = |extra: &str| {
+            let lines: Vec<String> = (0..10).map(|_| event(extra)).collect();
+            let told = send(edge.http, "POST", "/api/v1/event", &[LINES], &lines.join("\n"));
+            assert_eq!(told.json()["accepted"].as_u64().unwrap(), 10, "{told:?}");
+        };
+        eventually(PATIENCE, TICK, "less to be let through", || {
+            tell(r#","latencyMs":800"#);
+            policy(&redis).1 < 60.0
+        });
+        eventually(PATIENCE, TICK, "silence to be noticed", || {
+            tell(extra);
+            edge.metric("rl_decisions_total", r#"by="silence""#) > 0
+        });
+        let (capacity, rate, ..) = policy(&redis);
+        assert_eq!((capacity, rate), (40, 100.0), "{extra}");
+    }
+}
+
 /// A trial finds out what is better: the loop, whose backend is quick then, or the operator's limit.
 #[test]
 fn a_trial_has_a_verdict() {

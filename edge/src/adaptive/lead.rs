@@ -155,7 +155,8 @@ impl Lead {
             Mode::On => true,
             Mode::Canary => {
                 let in_sla = seen.completed.saturating_sub(seen.late);
-                let Totals { offered, late, failed, .. } = seen;
+                let (offered, _) = asked(&seen);
+                let Totals { late, failed, .. } = seen;
                 let late = late.saturating_add(failed);
                 self.trial.see(now_us, Seen { offered, in_sla, late });
                 let verdict = self.trial.verdict();
@@ -229,11 +230,7 @@ impl Lead {
         }
         let [p50_s, p95_s, mean_s, p10_s] = self.latencies;
         let completed = seen.completed as f64;
-        // Where nobody asks this service, events are all that is known of requests.
-        let (offered, admitted) = match seen.offered {
-            0 => (seen.completed, seen.completed),
-            offered => (offered, seen.admitted),
-        };
+        let (offered, admitted) = asked(seen);
         let in_flight = match self.settings.profile {
             Profile::OnPath => seen.in_flight as f64,
             Profile::OffPath if tick_s > 0.0 => completed / tick_s * mean_s,
@@ -252,5 +249,14 @@ impl Lead {
             in_flight,
             policy: self.in_force,
         }
+    }
+}
+
+/// Requests that asked, and that were let through. Where nobody asks this service, events are all that is
+/// known of them, also those that tell nothing of the backend: that it is silent shows by these.
+fn asked(seen: &Totals) -> (u64, u64) {
+    match seen.offered {
+        0 => (seen.events, seen.events),
+        offered => (offered, seen.admitted),
     }
 }

@@ -232,8 +232,12 @@ async fn note(app: &App, limits: &Limits, event: &Known) -> Result<News, Fault> 
         return Ok(News::Duplicate);
     }
     let adaptive = limits.adaptive().find(|(limit, _)| limit.name == event.route);
-    metrics.count_event(match (event.latency_us, adaptive) {
-        (Some(us), Some((_, adaptive))) if adaptive.settings.profile == Profile::OffPath => {
+    let off_path = adaptive.filter(|(_, it)| it.settings.profile == Profile::OffPath);
+    if let Some((_, adaptive)) = off_path {
+        adaptive.meter.hear();
+    }
+    metrics.count_event(match (event.latency_us, off_path) {
+        (Some(us), Some((_, adaptive))) => {
             match event.has_failed {
                 true => adaptive.meter.fail(),
                 false => adaptive.meter.complete(us, us > adaptive.settings.bounds.sla_us),
