@@ -236,11 +236,10 @@ impl Loops {
         }
         let lead = lead.as_mut()?;
         let last = standing.kept.decision.as_ref();
-        // An operator who switches takes the trial away, also one that was written from here.
-        if mode == Mode::Canary
-            && standing.kept.trial.is_empty()
-            && (last.is_none_or(|last| last.mode != mode) || !written.is_empty())
-        {
+        // An operator who switches takes the trial away, also one that was written from here. Who writes
+        // another mode into the file and then this one again leaves it.
+        let is_taken = standing.kept.trial.is_empty() && (last.is_none() || !written.is_empty());
+        if mode == Mode::Canary && (is_taken || last.is_some_and(|last| last.mode != mode)) {
             lead.begin_trial();
             written.clear();
         }

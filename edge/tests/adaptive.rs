@@ -832,6 +832,27 @@ fn a_trial_begins_anew_whenever_it_is_switched_on() {
     eventually(PATIENCE, TICK, "none", || pairs() == Some(0.0));
 }
 
+/// A trial is of one set of settings, and ends with the mode, also where both are said in the file.
+#[test]
+fn a_trial_begins_anew_when_the_file_says_something_else() {
+    let redis = Server::start();
+    let limits = shop("mode: canary, block: 1s");
+    let edge = start(&redis, &limits);
+    let file = redis.dir().join(format!("{}.yaml", limits.len()));
+    let _load = Load::begin(&edge, || 20);
+    let pairs = || level(&edge, "rl_trial_pairs");
+    let has_some = || pairs().is_some_and(|pairs| pairs >= 2.0);
+    eventually(PATIENCE, TICK, "pairs", has_some);
+    fs::write(&file, shop("mode: canary, block: 1s, max: 300")).unwrap();
+    eventually(PATIENCE, TICK, "none under the other settings", || pairs() == Some(0.0));
+    assert!(state(&edge)["trial"].as_str().unwrap().starts_with("undecided after 0"));
+    eventually(PATIENCE, TICK, "pairs again", has_some);
+    fs::write(&file, shop("mode: shadow, block: 1s, max: 300")).unwrap();
+    eventually(PATIENCE, TICK, "the shadow", || level(&edge, "rl_policy_mode") == Some(1.0));
+    fs::write(&file, shop("mode: canary, block: 1s, max: 300")).unwrap();
+    eventually(PATIENCE, TICK, "none in another trial", || pairs() == Some(0.0));
+}
+
 /// deploy/walkthrough.sh ends with an error where something is not as it says.
 #[test]
 fn the_walkthrough_goes_through() {

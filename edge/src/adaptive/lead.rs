@@ -9,6 +9,7 @@ use claw_adapt::{Change, Controller, DecidedBy, Mode as By, Observation, Policy}
 
 use super::decision::{Decision, parts};
 use super::shared::Standing;
+use crate::limits;
 use crate::limits::adaptive::{Mode, Profile, Settings};
 use crate::meter::Totals;
 
@@ -18,6 +19,9 @@ const BEFORE: f64 = 0.1;
 const NEW: u64 = 16;
 /// What a request adds to the weight of an instance, so that parts of it can be forgotten.
 const ONE: u64 = 1_000;
+
+/// What the text of a trial begins with.
+const SETTINGS: &str = "settings ";
 
 /// What the leader knows.
 #[derive(Debug)]
@@ -99,10 +103,9 @@ impl Lead {
             Some(decision) if decision.is_live => decision.policy,
             _ => settings.bounds.fallback,
         };
-        let block_us = u64::try_from(settings.block.as_micros()).unwrap_or(u64::MAX);
-        // What another version has written is no trial of this one's, nor one of other blocks.
-        let trial = Trial::from_text(&before.kept.trial).ok();
-        let trial = trial.filter(|trial| trial.block_us() == block_us);
+        // What another version has written is no trial of this one's, nor one under other settings.
+        let kept = kept_trial(&before.kept.trial);
+        let trial = kept.filter(|(under, _)| *under == name_of(settings)).map(|(_, trial)| trial);
         let sla_s = settings.bounds.sla_us as f64 / 1e6;
         Ok(Self {
             settings: settings.clone(),
@@ -112,7 +115,7 @@ impl Lead {
             latencies: [BEFORE * sla_s; 4],
             in_force,
             last_us: None,
-            trial: trial.unwrap_or_else(|| Trial::new(block_us)),
+            trial: trial.unwrap_or_else(|| new_trial(settings)),
         })
     }
 
@@ -125,12 +128,12 @@ impl Lead {
     /// The trial, as other leaders can go on with it.
     #[must_use]
     pub fn trial_text(&self) -> String {
-        self.trial.to_text()
+        format!("{SETTINGS}{}\n{}", name_of(&self.settings), self.trial.to_text())
     }
 
     /// Forgets what was tried.
     pub fn begin_trial(&mut self) {
-        self.trial = Trial::new(u64::try_from(self.settings.block.as_micros()).unwrap_or(u64::MAX));
+        self.trial = new_trial(&self.settings);
     }
 
     /// Decides at `now_us`, a clock that does not step, for a route that is switched to `mode`.
@@ -250,6 +253,22 @@ impl Lead {
             policy: self.in_force,
         }
     }
+}
+
+/// The settings that a trial is of, by name, and the trial: what [`Lead::trial_text`] has written, or nothing.
+#[must_use]
+pub fn kept_trial(text: &str) -> Option<(&str, Trial)> {
+    let (under, trial) = text.strip_prefix(SETTINGS)?.split_once('\n')?;
+    Some((under, Trial::from_text(trial).ok()?))
+}
+
+fn new_trial(settings: &Settings) -> Trial {
+    Trial::new(u64::try_from(settings.block.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// Tells settings from others, whatever the mode: pairs under different ones are no trial of either.
+fn name_of(settings: &Settings) -> String {
+    limits::digest(&format!("{:?}", Settings { mode: Mode::Canary, ..settings.clone() }))
 }
 
 /// Requests that asked, and that were let through. Where nobody asks this service, events are all that is

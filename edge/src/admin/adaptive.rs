@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use claw_adapt::trial::{Difference, Trial, Verdict};
+use claw_adapt::trial::{Difference, Verdict};
 use claw_core::decimal::Decimal;
 use futures_util::future::join_all;
 use serde::Serialize;
@@ -12,6 +12,7 @@ use serde_json::json;
 use super::Admin;
 use super::change::in_words;
 use crate::adaptive::decision::name;
+use crate::adaptive::lead::kept_trial;
 use crate::adaptive::shared::{Kept, Shared};
 use crate::http::App;
 use crate::http::problem::Problem;
@@ -102,7 +103,7 @@ impl Shown {
 
 /// How a trial stands.
 fn trial(text: &str) -> Option<String> {
-    let trial = Trial::from_text(text).ok()?;
+    let (_, trial) = kept_trial(text)?;
     let verdict = match trial.verdict() {
         Verdict::Undecided => "undecided",
         Verdict::Better => "the loop is better",
