@@ -26,7 +26,8 @@
 # make plots  the pictures of the documentation, of real runs; REDIS_CELL and BENCH
 #             as for make bench
 # make dist   the archives of a release, in target/dist
-# make train  the weights of the adaptive policy, byte for byte what is in adapt/weights
+# make train  the weights of the adaptive policy; those off the path are byte for byte what is in
+#             adapt/weights
 # make adaptive  the adaptive policy at work on a small backend: live, and as a picture;
 #             RUN=--real-time hands on options
 # make adapt-gates SEEDS=from..to  what has to hold of the adaptive policy, on these
