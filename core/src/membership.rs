@@ -369,8 +369,19 @@ impl Peer {
         }
         let place = self.senders.partition_point(|other| other.heard > sender.heard);
         self.senders.insert(place, sender);
-        self.senders.truncate(self.masters.saturating_add(SPARE_SENDERS));
+        self.forget();
         !late && !opens
+    }
+
+    /// Forgets those that are too many: those heard longest ago, and before such as have only opened
+    /// connections yet. A master without slots may do no more for as long as it is there, and would be
+    /// met anew each time.
+    fn forget(&mut self) {
+        while self.senders.len() > self.masters.saturating_add(SPARE_SENDERS) {
+            let heard = self.senders.partition_point(|sender| sender.heard.is_some());
+            let end = if heard > self.masters { heard } else { self.senders.len() };
+            self.senders.remove(end.saturating_sub(1));
+        }
     }
 
     /// The last process that was heard for the first time. One that has only ever opened its

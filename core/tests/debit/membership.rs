@@ -391,16 +391,18 @@ fn a_process_that_only_opens_is_none_of_those_heard() {
     for us in (0..20 * SECOND).step_by(100_000) {
         peers.tick(Some(us * us / SECOND), at(us));
         let of_one = |run, hears, rates| Round { run, hears, rates, ..round(peer(0), at(us)) };
-        if us >= SECOND {
+        if us >= 2 * SECOND {
             let opening = of_one(b"b".as_slice(), Some(&[][..]), None);
             assert!(peers.heard(&Round { progress: Progress::Opening, ..opening }, at(us)));
         }
-        assert!(peers.heard(&of_one(b"a", Some(&[me]), rates(us)), at(us)));
+        // Of those before it, as many are remembered as may be.
+        let run = [&b"x"[..], b"y", b"z", b"a"][usize::try_from(us * 4 / SECOND).unwrap().min(3)];
+        assert!(peers.heard(&of_one(run, Some(&[me]), rates(us)), at(us)));
         assert_eq!(peers.share(), 1_000, "{us}");
         // Whoever has slots acknowledges what we say, and so we go on saying it.
         if peers.statement().number > said {
             said = peers.statement().number;
-            peers.acknowledged(peer(0), b"a", said);
+            peers.acknowledged(peer(0), run, said);
         }
     }
     assert!(said > 10, "{said}");
