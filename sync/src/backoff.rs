@@ -41,6 +41,12 @@ impl Backoff {
         self.until
     }
 
+    /// Whose turn it is first, of several for whom it is time: who has failed less often, or has
+    /// waited for longer.
+    pub fn turn(&self) -> (u32, Option<Instant>) {
+        (self.failures, self.until)
+    }
+
     fn wait(&self) -> Duration {
         let factor = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
         FIRST.saturating_mul(factor)

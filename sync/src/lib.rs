@@ -39,7 +39,7 @@
 //! the opening heartbeat. No `HELLO`, no `CLIENT`, no `PING`. After that the
 //! owner's command with up to 64 states (one on clusters), the heartbeat, `SELECT`
 //! when states are in a database other than the connection's, and on clusters
-//! `ASKING` while slots move and `CLUSTER SLOTS` every second.
+//! `ASKING` while slots move and `CLUSTER SLOTS`, every second at least.
 //!
 //! So these are the least rights of the user on the peer, after `on >password
 //! ~keys -@all`:

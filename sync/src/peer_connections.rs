@@ -179,12 +179,12 @@ impl<'a> PeerConnections<'a> {
         self.nodes.iter().any(Node::ready)
     }
 
-    /// The nodes to connect to now, those first that it was time to connect to first.
+    /// The nodes to connect to now, each in its turn: one that is back does not wait for those that hang.
     fn due(&self) -> Vec<usize> {
         let now = Instant::now();
         let nodes = self.nodes.iter().enumerate();
         let due = nodes.filter(|(_, node)| !node.ready() && node.backoff.due(now));
-        let mut due: Vec<_> = due.map(|(index, node)| (node.backoff.until(), index)).collect();
+        let mut due: Vec<_> = due.map(|(index, node)| (node.backoff.turn(), index)).collect();
         due.sort_unstable();
         due.into_iter().map(|(_, index)| index).collect()
     }
@@ -290,7 +290,8 @@ impl<'a> PeerConnections<'a> {
             return;
         };
         self.nodes = topology.masters.into_iter().map(&mut node).collect();
-        let is_kept = |node: &Node| node.named.is_some_and(|named| named.elapsed() < KEPT);
+        let is_kept =
+            |node: &Node| node.ready() && node.named.is_some_and(|named| named.elapsed() < KEPT);
         self.nodes.extend(before.into_iter().filter(is_kept));
         let mut slots = vec![None; usize::from(SLOTS)];
         for (first, last, master) in topology.ranges {

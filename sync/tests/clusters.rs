@@ -152,7 +152,7 @@ fn a_master_that_gets_its_first_slot() {
     resend(&pusher, &[]);
     // The slots are asked for meanwhile, more than once.
     let before = owner.complete(0);
-    soon("many rounds", || owner.complete(0) > before + 1_000);
+    soon("many rounds", || owner.complete(0) > before + 600);
     note(&pusher, 0, "{x}new", "2");
     await_status(&pusher, "the state to be sent", |all| all[0].states_sent == 2);
     cluster.finish_migration(slot, from, new);
