@@ -29,14 +29,13 @@ use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{MethodRouter, any, delete, get, post};
 use hyper::body::Incoming;
-use percent_encoding::{CONTROLS, percent_encode};
 use tokio::time::Instant;
 use tower_service::Service as _;
 
 use self::observe::Seen;
 use self::proxy::Upstream;
 use crate::client;
-use crate::limits::{Facts, Limits};
+use crate::limits::{Facts, Limits, facts};
 use crate::metrics::Route;
 use crate::ratings::Ratings;
 use crate::redis::Redis;
@@ -211,7 +210,7 @@ fn named_user<'a>(app: &App, headers: &'a HeaderMap) -> Result<Option<&'a [u8]>,
 #[must_use]
 pub fn path(sent: &[u8]) -> Cow<'_, str> {
     let path = sent.split(|byte| b"?#".contains(byte)).next().unwrap_or_default();
-    let path: Cow<'_, str> = percent_encode(path, CONTROLS).into();
+    let path = facts::escaped(path);
     if !path.contains('%') && !path.contains("//") && !path.contains("/.") {
         return path;
     }
@@ -369,6 +368,7 @@ mod tests {
             ("/\u{e9}", "/%C3%A9"),
             ("/a\u{e9}/../b", "/b"),
             ("/\t", "/%09"),
+            ("/a b", "/a%20b"),
             ("/a...b/x", "/a...b/x"),
             ("/..a/x", "/..a/x"),
         ] {

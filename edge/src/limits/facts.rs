@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use axum::http::{HeaderMap, HeaderValue};
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -27,7 +28,7 @@ pub struct Facts<'a> {
     pub route: Route,
     /// `GET`, `POST`, ..
     pub method: &'a str,
-    /// The path. What follows a `?` is not looked at.
+    /// The path, without what follows a `?`.
     pub path: &'a str,
     /// The host, without a port.
     pub host: &'a str,
@@ -46,13 +47,16 @@ pub struct Facts<'a> {
     pub weight: Option<u64>,
 }
 
-impl Facts<'_> {
-    /// The path alone.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        self.path.split_once('?').map_or(self.path, |(path, _)| path)
-    }
+/// What is no visible ASCII.
+const INVISIBLE: &AsciiSet = &CONTROLS.add(b' ');
 
+/// A path with all that is no visible ASCII escaped, as most clients write it.
+#[must_use]
+pub fn escaped(path: &[u8]) -> Cow<'_, str> {
+    percent_encode(path, INVISIBLE).into()
+}
+
+impl Facts<'_> {
     /// The value of a header field. It need not be text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {

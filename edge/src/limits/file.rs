@@ -7,12 +7,11 @@ use axum::http::HeaderName;
 use claw_core::decimal;
 use claw_core::limits::MAX_TOKENS;
 use claw_core::policy::{Policy, PolicyError};
-use percent_encoding::{CONTROLS, percent_encode};
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 
 use super::adaptive::{Adaptive, Said};
-use super::facts::Route;
+use super::facts::{self, Route};
 use super::mistake::{self, Mistake};
 use super::rule::{Cost, Part, Pattern, Rule, When};
 use super::source::Source;
@@ -215,7 +214,7 @@ impl Reader<'_> {
 
     fn when(&self, when: Match) -> Result<When, Mistake> {
         let patterns = |texts: Vec<String>| texts.iter().map(|text| Pattern::new(text)).collect();
-        let escaped = |path: &String| percent_encode(path.as_bytes(), CONTROLS).to_string();
+        let escaped = |path: &String| facts::escaped(path.as_bytes()).into_owned();
         Ok(When {
             routes: when.routes,
             methods: when.methods,

@@ -160,7 +160,7 @@ impl When {
         (self.routes.is_empty() || self.routes.contains(&facts.route))
             && (self.methods.is_empty()
                 || self.methods.iter().any(|method| method.eq_ignore_ascii_case(facts.method)))
-            && any(&self.paths, facts.path())
+            && any(&self.paths, facts.path)
             && any(&self.hosts, facts.host)
             && self
                 .headers
@@ -210,9 +210,9 @@ impl Part {
             Self::Client => Cow::Owned(network(facts.client?)),
             Self::Method => Cow::Borrowed(facts.method),
             Self::Host => Cow::Borrowed(facts.host),
-            Self::Path => Cow::Borrowed(facts.path()),
+            Self::Path => Cow::Borrowed(facts.path),
             Self::Segments(count) => {
-                let segments = facts.path().split('/').filter(|segment| !segment.is_empty());
+                let segments = facts.path.split('/').filter(|segment| !segment.is_empty());
                 Cow::Owned(
                     segments.take(*count).fold(String::new(), |path, next| path + "/" + next),
                 )

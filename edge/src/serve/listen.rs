@@ -1,7 +1,7 @@
 //! Listeners, and how many connections there may be.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
@@ -32,9 +32,11 @@ pub fn check_apart(addresses: &[(&str, SocketAddr)]) -> io::Result<()> {
 fn meet(one: SocketAddr, other: SocketAddr) -> bool {
     let [(one, port), (other, other_port)] =
         [one, other].map(|address| (address.ip().to_canonical(), address.port()));
-    port != 0
-        && port == other_port
-        && (one == other || one.is_unspecified() || other.is_unspecified())
+    // A wildcard of IPv6 takes what comes over IPv4, too, and one of IPv4 no IPv6.
+    let takes = |one: IpAddr, other: IpAddr| {
+        one == other || one.is_unspecified() && (one.is_ipv6() || other.is_ipv4())
+    };
+    port != 0 && port == other_port && (takes(one, other) || takes(other, one))
 }
 
 /// Makes sure that nobody listens on `address` yet. Listeners of workers share it, and so
@@ -109,6 +111,9 @@ mod tests {
             ("[::]:80", "127.0.0.1:80", true),
             ("[::ffff:127.0.0.1]:80", "127.0.0.1:80", true),
             ("[::1]:80", "127.0.0.1:80", false),
+            ("[::1]:80", "0.0.0.0:80", false),
+            ("[::1]:80", "[::]:80", true),
+            ("[::]:80", "0.0.0.0:80", true),
             ("127.0.0.1:0", "127.0.0.1:0", false),
         ] {
             let [one, other] = [one, other].map(|address| address.parse().unwrap());
