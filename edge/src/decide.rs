@@ -136,9 +136,8 @@ impl Verdict {
 
     /// The limits that refuse, if the request is refused.
     pub fn refusing(&self) -> impl Iterator<Item = &Outcome> {
-        let is_over_quota =
-            |outcome: &Outcome| outcome.charge.limit.mode != Mode::Quota || outcome.is_over();
-        let quotas_refuse = self.outcomes.iter().all(is_over_quota);
+        let mut quotas = self.outcomes.iter().filter(|it| it.charge.limit.mode == Mode::Quota);
+        let quotas_refuse = quotas.all(Outcome::is_over);
         self.outcomes.iter().filter(move |outcome| match outcome.charge.limit.mode {
             Mode::Enforced => outcome.is_over(),
             Mode::Quota => quotas_refuse,
