@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use redis::{
     Cmd, ConnectionAddr, FromRedisValue, ProtocolVersion, RedisConnectionInfo, RedisError, Value,
     from_redis_value,
@@ -23,7 +25,7 @@ use super::wire::{Hears, Wire};
 use crate::config::Config;
 use crate::tls;
 
-/// How long one sentinel may take to answer before the next is asked.
+/// How long a sentinel may take to answer.
 const SENTINEL: Duration = Duration::from_millis(300);
 
 /// What a connection is made of.
@@ -125,7 +127,8 @@ impl Dial {
         run(&mut dialled, command).await.map_err(text)
     }
 
-    /// The master, as the first sentinel says that knows one.
+    /// The master, as the first sentinel says that knows one. All are asked at once: those that hang
+    /// hold up nobody.
     async fn master(
         &self,
         sentinels: &[ConnectionAddr],
@@ -137,16 +140,23 @@ impl Dial {
         }
         let mut command = redis::cmd("SENTINEL");
         command.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
-        for sentinel in sentinels {
+        let ask = async |sentinel: &ConnectionAddr| {
             let answer = timeout(SENTINEL, async {
                 let mut dialled = self.connect(sentinel, &login, None).await?;
                 run::<Option<(String, u16)>>(&mut dialled, &command).await.map_err(text)
             });
             match answer.await {
-                Ok(Ok(Some((host, port)))) => return Ok(ConnectionAddr::Tcp(host, port)),
+                Ok(Ok(Some((host, port)))) => return Some(ConnectionAddr::Tcp(host, port)),
                 Ok(Ok(None)) => tracing::debug!(%sentinel, service, "knows no such service"),
                 Ok(Err(error)) => tracing::debug!(%sentinel, error, "does not answer"),
                 Err(_) => tracing::debug!(%sentinel, "does not answer in time"),
+            }
+            None
+        };
+        let mut answers: FuturesUnordered<_> = sentinels.iter().map(ask).collect();
+        while let Some(known) = answers.next().await {
+            if let Some(master) = known {
+                return Ok(master);
             }
         }
         Err(format!("no sentinel knows the master of {service}"))

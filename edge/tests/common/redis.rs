@@ -1,6 +1,7 @@
 //! Redis as it is run: behind a sentinel, with TLS, in two regions.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -14,6 +15,8 @@ use super::{PATIENCE, TICK};
 pub struct Sentinel {
     process: Child,
     port: u16,
+    /// Sentinels that take connections and say nothing.
+    hanging: [TcpListener; 8],
     _dir: TempDir,
 }
 
@@ -32,7 +35,8 @@ impl Sentinel {
         fs::write(&path, config).unwrap();
         let mut command = Command::new(server_binary());
         command.arg(path).arg("--sentinel").stdin(Stdio::null()).stdout(Stdio::null());
-        let sentinel = Self { process: spawn(command), port, _dir: dir };
+        let hanging = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        let sentinel = Self { process: spawn(command), port, hanging, _dir: dir };
         let client = Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
         eventually(PATIENCE, TICK, "the sentinel to know the replica", || {
             let Ok(mut connection) = client.get_connection() else { return false };
@@ -42,9 +46,12 @@ impl Sentinel {
         sentinel
     }
 
-    /// What names its master. The first sentinel of the list is dead.
+    /// What names its master. The first sentinel of the list is dead, and those after it hang.
     pub fn url(&self) -> String {
-        format!("redis+sentinel://127.0.0.1:{},127.0.0.1:{}/main", free_port(), self.port)
+        let hanging = self.hanging.iter().map(|hanging| hanging.local_addr().unwrap().port());
+        let ports = std::iter::once(free_port()).chain(hanging).chain([self.port]);
+        let sentinels: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+        format!("redis+sentinel://{}/main", sentinels.join(","))
     }
 }
 
