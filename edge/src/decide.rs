@@ -74,18 +74,6 @@ impl Outcome {
         let needed = i64::try_from(cost.saturating_add(keep)).unwrap_or(i64::MAX);
         self.answer.is_some_and(|answer| answer.retry_after_ms < 0 && needed <= answer.capacity)
     }
-
-    /// What a limit decides that could not be asked, in one word; nothing if it could.
-    #[must_use]
-    pub fn decided_blindly(&self) -> Option<&'static str> {
-        let limit = &self.charge.limit;
-        match (self.answer, limit.mode, limit.on_fault) {
-            (Some(_), _, _) => None,
-            (None, Mode::Shadow, _) | (None, _, OnFault::Open) => Some("allowed"),
-            (None, _, OnFault::Closed) => Some("refused"),
-            (None, _, OnFault::LeftToCaller) => Some("left_to_caller"),
-        }
-    }
 }
 
 impl Verdict {

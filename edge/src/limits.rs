@@ -32,6 +32,7 @@ use self::rule::Rule;
 pub use self::source::Sources;
 use crate::config::Config;
 use crate::hex::hex;
+use crate::metrics::redis::{Blind, RedisMetrics};
 use crate::proto::RateLimitDescriptor;
 
 /// One limit.
@@ -111,6 +112,17 @@ impl Limit {
             adaptive: None,
             base,
         }
+    }
+
+    /// As what it is counted that it decides when it cannot be asked.
+    #[must_use]
+    pub fn blind(&self) -> Blind {
+        let decided = match (self.mode, self.on_fault) {
+            (Mode::Shadow, _) | (_, OnFault::Open) => "allowed",
+            (_, OnFault::Closed) => "refused",
+            (_, OnFault::LeftToCaller) => "left_to_caller",
+        };
+        Blind { limit: self.name.clone(), decided }
     }
 
     /// The key of the bucket of `subject`, or of the one bucket of a limit that tells nobody
@@ -203,6 +215,13 @@ impl Limits {
     #[must_use]
     pub fn named(&self, name: &str) -> Option<Arc<Limit>> {
         self.rules.iter().map(|rule| &rule.limit).find(|limit| limit.name == name).map(Arc::clone)
+    }
+
+    /// Begins to count what they decide when they cannot be asked.
+    pub fn begin_to_count(&self, metrics: &RedisMetrics) {
+        for rule in &self.rules {
+            metrics.blind.get_or_create_owned(&rule.limit.blind());
+        }
     }
 
     /// What looks at the bucket of each limit that tells nobody apart, in the order of the limits.

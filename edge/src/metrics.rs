@@ -1,4 +1,7 @@
 //! What is counted, in the text format of Prometheus. No label names a user.
+//!
+//! A counter that an alert looks at is there before it counts: one that only appears at 1 has not
+//! increased, as Prometheus sees it, and the first event would be missed.
 
 pub mod adaptive;
 pub mod notify;
@@ -270,6 +273,9 @@ impl Default for Metrics {
             unknown_domains.clone(),
         );
         let reloads = Family::default();
+        for result in [ReloadResult::Applied, ReloadResult::Refused] {
+            reloads.get_or_create_owned(&Reload { result });
+        }
         registry.register("config_reloads", "Times that limits were read", reloads.clone());
         let names = RwLock::default();
         let connections_refused = Counter::default();
@@ -337,11 +343,14 @@ impl Metrics {
     /// What counts the requests of `route`.
     #[must_use]
     pub fn requests(&self, route: Route) -> Requests {
-        let allowed = Request { route, result: Outcome::Allowed };
+        let of = |result| self.requests.get_or_create_owned(&Request { route, result });
+        for result in [Outcome::Limited, Outcome::Unavailable] {
+            of(result);
+        }
         Requests {
             route,
             all: self.requests.clone(),
-            allowed: self.requests.get_or_create_owned(&allowed),
+            allowed: of(Outcome::Allowed),
             durations: self.durations.get_or_create_owned(&RouteLabel { route }),
         }
     }

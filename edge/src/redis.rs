@@ -35,7 +35,6 @@ use self::wire::{Hears, Reply};
 use crate::config::Config;
 use crate::decide::{Answer, Outcome, Plan, Verdict};
 use crate::limits::{Charge, Limit};
-use crate::metrics::redis::Blind;
 use crate::seat::{Seat, Seats};
 
 /// Why the server did not answer.
@@ -202,9 +201,8 @@ impl Redis {
         if self.shared.overloads.load(Ordering::Relaxed) != overloads {
             return Verdict::shed(outcomes);
         }
-        for outcome in &outcomes {
-            let Some(decided) = outcome.decided_blindly() else { continue };
-            let blind = Blind { limit: outcome.charge.limit.name.clone(), decided };
+        for outcome in outcomes.iter().filter(|outcome| outcome.answer.is_none()) {
+            let blind = outcome.charge.limit.blind();
             self.shared.health.metrics.blind.get_or_create(&blind).inc();
         }
         let verdict = Verdict::new(outcomes);

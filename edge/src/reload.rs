@@ -77,6 +77,7 @@ fn apply(service: &Service, read: &Result<Sources, Mistake>) {
     let result = match limits {
         Ok(mut limits) => {
             limits.go_on(&service.limits.load());
+            limits.begin_to_count(&service.metrics.redis);
             service.limits.store(limits.into());
             tracing::info!("limits were read again");
             ReloadResult::Applied

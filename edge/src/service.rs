@@ -72,6 +72,7 @@ impl Service {
         getrandom::fill(&mut name).map_err(|error| error.to_string())?;
         let tickets = Tickets::new(format!("{:016x}", u64::from_le_bytes(name)), config.adaptive);
         let metrics = Arc::new(Metrics::default());
+        limits.begin_to_count(&metrics.redis);
         let (traces, exporter) = Traces::new(&config, &metrics)?.unzip();
         let health = Arc::new(Health::new(metrics.redis.clone()));
         let bodies = Arc::new(Seats::new(config.max_bodies));

@@ -283,3 +283,60 @@ fn what_is_granted_under_load_adds_up() {
     let (adds_up, said) = load("400");
     assert!(!adds_up && said.contains("DOES NOT ADD UP"), "{said}");
 }
+
+#[test]
+fn what_alerts_look_at_is_there_before_it_happens() {
+    let server = Server::start();
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    fs::write(secret.path(), "whsec_c2VjcmV0IG9mIGEgd2ViaG9vaw==").unwrap();
+    let token = tempfile::NamedTempFile::new().unwrap();
+    fs::write(token.path(), "123456:AAtoken").unwrap();
+    let limits = tempfile::NamedTempFile::new().unwrap();
+    let named = |name: &str| {
+        format!("limits: [{{name: {name}, capacity: 1, refill: 1, on_fault: closed}}]")
+    };
+    fs::write(limits.path(), named("sale")).unwrap();
+    let settings = [
+        ("USER_CAPACITY", "1"),
+        ("USER_REFILL", "1"),
+        ("CONFIG", limits.path().to_str().unwrap()),
+        ("REGION", "eu"),
+        ("RATINGS_PEERS", &format!("us={}", server.url())),
+        ("WEBHOOK_URL", "http://127.0.0.1:9/"),
+        ("WEBHOOK_SECRET_FILE", secret.path().to_str().unwrap()),
+        ("TELEGRAM_CHAT", "1"),
+        ("TELEGRAM_TOKEN_FILE", token.path().to_str().unwrap()),
+    ];
+    let [one, other] = [(); 2].map(|()| start(&server.url(), &settings));
+    let mut expected = vec![
+        r#"operator_config_reloads_total{result="applied"} 0"#.to_owned(),
+        r#"operator_config_reloads_total{result="refused"} 0"#.to_owned(),
+        "operator_connections_refused_total 0".to_owned(),
+        r#"operator_blind_decisions_total{limit="user",decided="allowed"} 0"#.to_owned(),
+        r#"operator_blind_decisions_total{limit="sale",decided="refused"} 0"#.to_owned(),
+        r#"operator_ratings_follow_faults_total{peer="us"} 0"#.to_owned(),
+    ];
+    for to in ["webhook", "telegram"] {
+        expected.push(format!(r#"operator_notifications_total{{to="{to}",result="parked"}} 0"#));
+        expected.push(format!(r#"operator_notification_gaps_total{{to="{to}"}} 0"#));
+    }
+    for route in ["auth", "rating", "take", "rls"] {
+        for result in ["limited", "unavailable"] {
+            let labels = format!(r#"route="{route}",result="{result}""#);
+            expected.push(format!("operator_requests_total{{{labels}}} 0"));
+        }
+    }
+    let text = |edge: &Edge| get(edge.ops, "/metrics").body;
+    let has = |text: &str, sample: &str| text.lines().any(|line| line == sample);
+    // Whichever of them does the work of the region: tomorrow it is the other one.
+    for edge in [&one, &other] {
+        let text = text(edge);
+        for sample in &expected {
+            assert!(has(&text, sample), "{sample}\n{text}");
+        }
+    }
+    fs::write(limits.path(), named("late")).unwrap();
+    one.signal(SIGHUP);
+    let sample = r#"operator_blind_decisions_total{limit="late",decided="refused"} 0"#;
+    eventually(PATIENCE, TICK, "a limit that is new", || has(&text(&one), sample));
+}

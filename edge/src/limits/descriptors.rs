@@ -333,7 +333,11 @@ impl Leaf {
     /// Counts hits that have this name in metrics.
     pub fn count(&self, metrics: &Metrics, name: &Arc<str>, result: HitResult, hits: u64) {
         if Arc::ptr_eq(name, &self.path) {
-            self.counters.get_or_init(|| metrics.hit_counters(name)).count(result, hits);
+            let begin = || {
+                metrics.redis.blind.get_or_create_owned(&self.limit.blind());
+                metrics.hit_counters(name)
+            };
+            self.counters.get_or_init(begin).count(result, hits);
         } else {
             metrics.hit_counters(name).count(result, hits);
         }

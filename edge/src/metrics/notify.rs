@@ -63,6 +63,14 @@ impl NotifyMetrics {
         metrics
     }
 
+    /// Begins to count for a receiver.
+    pub fn expect(&self, to: &'static str) {
+        for result in ["delivered", "failed", "parked", "unreadable"] {
+            self.tries.get_or_create_owned(&Tries { to, result });
+        }
+        self.gaps.get_or_create_owned(&To { to });
+    }
+
     /// Counts a try.
     pub fn tried(&self, to: &'static str, result: &'static str) {
         self.tries.get_or_create(&Tries { to, result }).inc();

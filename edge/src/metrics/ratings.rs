@@ -72,6 +72,14 @@ impl RatingMetrics {
         metrics
     }
 
+    /// Begins to count for a peer.
+    pub fn expect(&self, peer: &str) {
+        let label = PeerName { peer: peer.to_owned() };
+        for family in [&self.scans, &self.faults] {
+            family.get_or_create_owned(&label);
+        }
+    }
+
     /// Counts records.
     pub fn count(&self, peer: &str, result: &'static str, records: u64) {
         let labels = Records { peer: peer.to_owned(), result };

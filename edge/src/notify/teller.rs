@@ -91,6 +91,7 @@ impl Teller {
         metrics: NotifyMetrics,
         first_pause: Duration,
     ) -> Self {
+        metrics.expect(receiver.name());
         let requests = Semaphore::new(REQUESTS);
         Self { receiver, reader, library, lease, metrics, requests, first_pause }
     }

@@ -69,6 +69,7 @@ impl Follower {
         metrics: RatingMetrics,
         config: &Config,
     ) -> Self {
+        metrics.expect(&peer.name);
         let (region, outbox) = (config.region.clone(), config.ratings_outbox);
         Self { peer, library, lease, metrics, region, outbox }
     }
