@@ -31,7 +31,7 @@ use self::shared::{LEASE_MS, Shared, Standing};
 use crate::config::Config;
 use crate::limits::adaptive::{Mode, Settings};
 use crate::meter::{Meter, Totals};
-use crate::metrics::adaptive::{AdaptiveMetrics, Decisions, Info, RouteName, Shadow};
+use crate::metrics::adaptive::{AdaptiveMetrics, Decisions, Info, Leads, RouteName, Shadow};
 use crate::redis::health::{Health, Told};
 use crate::redis::{Fault, Redis};
 use crate::service::Service;
@@ -135,7 +135,8 @@ impl Loops {
         routes.retain(|name, route| {
             let is_there = limits.adaptive().any(|(limit, _)| limit.name == *name);
             if !is_there {
-                self.metrics().forget(&RouteName { route: name.clone() });
+                let label = RouteName { route: name.clone() };
+                self.metrics().forget(&label, &self.service.config.region);
                 route.info.take().map(|info| self.metrics().info.remove(&info));
             }
             is_there
@@ -294,7 +295,9 @@ impl Loops {
         metrics.in_flight.get_or_create(&label).set(whole(route.meter.totals().in_flight));
         metrics.in_flight_cap.get_or_create(&label).set(policy.in_flight.map_or(-1, whole));
         let leads = route.lead.is_some() && decision.is_some();
-        metrics.leader.get_or_create(&label).set(i64::from(leads));
+        let region = self.service.config.region.clone();
+        let leader = Leads { route: route.name.clone(), region };
+        metrics.leader.get_or_create(&leader).set(i64::from(leads));
         let is_live = decision.is_some_and(|decision| decision.is_live);
         metrics.live.get_or_create(&label).set(i64::from(is_live));
     }

@@ -158,6 +158,14 @@ fn expressions() -> Vec<(String, String)> {
 }
 
 #[test]
+fn what_is_of_a_server_is_not_summed_over_those_who_ask_it() {
+    for (title, expression) in expressions() {
+        let is_sum = expression.contains("sum") && expression.contains("claw_");
+        assert!(!is_sum, "'{title}': {expression}");
+    }
+}
+
+#[test]
 fn every_expression_of_the_dashboard_has_an_answer_under_load() {
     let [region, other] = sharing();
     let us = start(&other.url(), &[("REGION", "us")]);
@@ -242,6 +250,7 @@ fn every_expression_of_the_dashboard_has_an_answer_under_load() {
         });
     }
     let told = |expression: &str| prometheus.query(expression).unwrap();
+    assert_eq!(told(r#"count(rl_policy_leader{region="eu"})"#), [2.0], "shop and way");
     let results = "count(count by (result) (operator_notifications_total > 0))";
     assert_eq!(told(results), [3.0], "delivered, failed, parked");
     assert_eq!(told("claw_sync_peer_connected"), [1.0]);

@@ -20,6 +20,15 @@ pub struct RouteName {
     pub route: String,
 }
 
+/// The labels of the instance that decides. Each region has one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Leads {
+    /// The name of the limit.
+    pub route: String,
+    /// The name of the region.
+    pub region: String,
+}
+
 /// The labels of who decided.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Decisions {
@@ -85,7 +94,7 @@ pub struct AdaptiveMetrics {
     /// 1 while what the loop decides is in force.
     pub live: Family<RouteName, Gauge>,
     /// 1 while this instance decides.
-    pub leader: Family<RouteName, Gauge>,
+    pub leader: Family<Leads, Gauge>,
     /// Always 1.
     pub info: Family<Info, Gauge>,
     /// Tokens that the bucket would hold.
@@ -114,12 +123,11 @@ pub struct AdaptiveMetrics {
 
 impl AdaptiveMetrics {
     /// Says no more how a limit stands that is no more. What was counted of it stays.
-    pub fn forget(&self, route: &RouteName) {
+    pub fn forget(&self, route: &RouteName, region: &str) {
         for gauge in [
             &self.bucket_size,
             &self.mode,
             &self.live,
-            &self.leader,
             &self.trial_pairs,
             &self.trial_verdict,
             &self.in_flight,
@@ -128,6 +136,7 @@ impl AdaptiveMetrics {
             gauge.remove(route);
         }
         self.refill_rate.remove(route);
+        self.leader.remove(&Leads { route: route.route.clone(), region: region.to_owned() });
         for of in ["loop", "network"] {
             let label = Shadow { route: route.route.clone(), of };
             self.shadow_bucket_size.remove(&label);
@@ -163,7 +172,6 @@ impl Default for AdaptiveMetrics {
             ("rl_policy_bucket_size", "Tokens that the route's bucket holds", &metrics.bucket_size),
             ("rl_policy_mode", "0 off, 1 shadow, 2 canary, 3 on", &metrics.mode),
             ("rl_policy_live", "Whether what the loop decides is in force", &metrics.live),
-            ("rl_policy_leader", "Whether this instance decides", &metrics.leader),
             ("rl_trial_pairs", "Pairs of blocks of the trial that count", &metrics.trial_pairs),
             (
                 "rl_trial_verdict",
@@ -179,6 +187,8 @@ impl Default for AdaptiveMetrics {
         ] {
             registry.register(name, help, gauge.clone());
         }
+        let help = "Whether this instance decides";
+        registry.register("rl_policy_leader", help, metrics.leader.clone());
         let help = "Tokens that the route's bucket gains in each second";
         registry.register("rl_policy_refill_rate", help, metrics.refill_rate.clone());
         let help = "What decides";
