@@ -16,6 +16,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -32,6 +33,8 @@ IN_FLIGHT = 64
 # Far more than are asked for: what is measured is granted.
 PLENTY = 1_000_000_000
 TICKS = os.sysconf("SC_CLK_TCK")
+# What has to end with this, however it ends.
+STARTED = []
 
 LUA = """
 local keys = {keys}
@@ -133,12 +136,9 @@ class Service:
 
     def spawn(self, command, env):
         log = open(f"{self.dir}/{self.name}-{len(os.listdir(self.dir))}.log", "wb")
-        return subprocess.Popen(command, env={"PATH": os.environ["PATH"], **env}, stdout=log, stderr=log, cwd=self.dir)
-
-    def stop(self):
-        for process in (self.service, self.redis):
-            process.kill()
-            process.wait()
+        env = {"PATH": os.environ["PATH"], **env}
+        STARTED.append(subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=self.dir))
+        return STARTED[-1]
 
     def load(self, load, seconds):
         """Answers of so many seconds of load."""
@@ -212,12 +212,13 @@ def main():
         Path(dir, "descriptors.yaml").write_text(DESCRIPTORS)
         Path(dir, "named.yaml").write_text(NAMED)
         Path(dir, "adaptive.yaml").write_text(ADAPTIVE)
-        running = list(services(dir))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
-            report(running, loads, options)
+            report(list(services(dir)), loads, options)
         finally:
-            for service in running:
-                service.stop()
+            for process in STARTED:
+                process.kill()
+                process.wait()
 
 
 def report(running, loads, options):

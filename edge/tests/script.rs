@@ -9,6 +9,7 @@ mod common;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use claw_testkit::{Server, eventually, free_port, module_path, skipped, spawn};
@@ -59,6 +60,40 @@ fn it_leaves_nothing_running() {
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     eventually(PATIENCE, TICK, "the script ends", || running.try_wait().unwrap().is_some());
     assert!(!ports.iter().any(listens), "{ports:?}");
+}
+
+#[test]
+fn a_measurement_that_is_ended_while_it_starts_leaves_nothing_running() {
+    let dir = tempfile::tempdir().unwrap();
+    // A service that never listens.
+    for name in ["wrk", "claw-edge"] {
+        let path = dir.path().join(name);
+        fs::write(&path, "#!/bin/sh\nexec sleep 600\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("scripts/bench-edge.py");
+    command
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .env("CLAW_EDGE", dir.path().join("claw-edge"))
+        .env("PATH", path)
+        .env("REDIS_CLAW_MODULE", module_path());
+    let mut running = spawn(command);
+    let pid = running.id();
+    let mut children = Vec::new();
+    eventually(PATIENCE, TICK, "a Redis and a service", || {
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        children = text.split_whitespace().map(str::to_owned).collect();
+        children.len() == 2
+    });
+    assert!(Command::new("kill").arg(pid.to_string()).status().unwrap().success());
+    eventually(PATIENCE, TICK, "the script ends", || running.try_wait().unwrap().is_some());
+    let is_there = |pid: &String| fs::exists(format!("/proc/{pid}")).unwrap();
+    let left: Vec<&String> = children.iter().filter(|pid| is_there(pid)).collect();
+    for pid in &left {
+        assert!(Command::new("kill").args(["-9", pid]).status().unwrap().success());
+    }
+    assert!(left.is_empty(), "{left:?} of {children:?} go on");
 }
 
 #[test]
