@@ -80,3 +80,28 @@ fn the_table_of_info_fields_is_complete() {
     assert!(real.len() > 3, "{info}");
     assert_eq!(page("docs/configuration.md").first_cells("INFO claw"), real);
 }
+
+/// What is behind a text in a file, up to the end of the line or to a quote.
+fn behind(file: &str, text: &str) -> String {
+    let source = fs::read_to_string(root().join(file)).unwrap();
+    let (_, rest) = source.split_once(text).unwrap_or_else(|| panic!("{file} has no {text}"));
+    rest.split(['"', '\n']).next().unwrap().to_owned()
+}
+
+#[test]
+fn the_changelog_names_the_formats_that_are() {
+    let told: Vec<String> = page("CHANGELOG.md")
+        .rows("Formats")
+        .iter()
+        .map(|cells| cells[1].replace('`', ""))
+        .collect();
+    let version = "const VERSION: &str = \"";
+    let real = [
+        claw_core::membership::PROTOCOL.to_string(),
+        claw_core::codec::VERSION.to_string(),
+        behind("edge/src/ratings/library.lua", "#!lua name="),
+        behind("adapt/src/trial.rs", version),
+        behind("adapt/src/weights.rs", version),
+    ];
+    assert_eq!(told, real, "CHANGELOG.md, section Formats");
+}
