@@ -19,7 +19,7 @@ FOREIGN = {
     "traefik.io/v1alpha1": {"IngressRoute", "Middleware"},
     "gateway.networking.k8s.io/v1": {"HTTPRoute"},
     "gateway.envoyproxy.io/v1alpha1": {"EnvoyPatchPolicy"},
-    "monitoring.coreos.com/v1": {"ServiceMonitor"},
+    "monitoring.coreos.com/v1": {"PrometheusRule", "ServiceMonitor"},
 }
 ROOT = Path(__file__).parent.parent
 # The one name of a service in each kind of reference of the foreign kinds.
@@ -133,10 +133,16 @@ def references(manifests, secret):
             manifests.expect(target in ports, service, f"port {target} is none of {ports}")
     for policy in manifests.of("NetworkPolicy") + manifests.of("PodDisruptionBudget"):
         selector = policy["spec"].get("podSelector", policy["spec"].get("selector"))
-        manifests.expect(pods(manifests, selector.get("matchLabels", {})), policy, "is for no pods")
+        found = pods(manifests, selector.get("matchLabels", {}))
+        manifests.expect(found, policy, "is for no pods")
+        if policy["kind"] == "PodDisruptionBudget":
+            manifests.expect(len(found) < 2, policy, "counts pods of several workloads as one")
     for scaler in manifests.of("HorizontalPodAutoscaler"):
         target = scaler["spec"]["scaleTargetRef"]
-        manifests.expect(manifests.named(target["kind"], target["name"]), scaler, "scales nothing")
+        scaled = manifests.named(target["kind"], target["name"])
+        manifests.expect(scaled, scaler, "scales nothing")
+        if scaled:
+            manifests.expect("replicas" not in scaled["spec"], scaled, "undoes what its autoscaler did")
     for route in manifests.of("HTTPRoute"):
         for rule in route["spec"]["rules"]:
             for backend in rule["backendRefs"]:
@@ -182,6 +188,61 @@ def settings(manifests):
         for container in one["spec"]["template"]["spec"]["containers"]:
             unknown = {variable["name"] for variable in container.get("env", [])} - known
             manifests.expect(not unknown, one, f"claw-edge has no setting {unknown}")
+
+
+def settings_of(manifests, deployment):
+    """What the containers of a deployment are told by ConfigMaps."""
+    told = {}
+    for container in deployment["spec"]["template"]["spec"]["containers"]:
+        for source in container.get("envFrom", []):
+            told |= manifests.named("ConfigMap", source["configMapRef"]["name"])["data"]
+    return told
+
+
+def proxies(manifests):
+    """Whoever is asked by a proxy believes it, or all clients are one."""
+    for middleware in manifests.of("Middleware"):
+        for host in HOST.findall(yaml.dump(middleware)):
+            service = manifests.named("Service", host)
+            for one in pods(manifests, service["spec"]["selector"]) if service else []:
+                told = settings_of(manifests, one)
+                manifests.expect(told.get("TRUSTED_PROXIES"), one, "trusts no proxy, and a Middleware asks it")
+
+
+# As Kubernetes and as Redis write them.
+UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
+
+
+def size(text):
+    """Bytes."""
+    return int(text[:-2]) * UNITS[text[-2:]]
+
+
+# Of claw-edge, measured: without connections, and for each of them.
+OWN = 32 << 20
+CONNECTION = 40 << 10
+
+
+def memory(manifests):
+    """What may be used is less than what kills."""
+    table = (ROOT / "docs/edge/configuration.md").read_text()
+    default = dict(re.findall(r"^\| `([A-Z_]+)` \| `(\d+)` \|", table, re.MULTILINE))
+    for one in manifests.of("Deployment"):
+        limit = size(one["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"])
+        told = default | settings_of(manifests, one)
+        # HTTP and gRPC have so many each.
+        connections = 2 * int(told["MAX_CONNECTIONS"])
+        needed = OWN + int(told["MAX_BODIES"]) + connections * CONNECTION
+        manifests.expect(needed <= limit, one, f"may need {needed >> 20} MiB, and has {limit >> 20}")
+    for one in manifests.of("StatefulSet"):
+        container = one["spec"]["template"]["spec"]["containers"][0]
+        limit = size(container["resources"]["limits"]["memory"])
+        options = dict(zip(container["args"], container["args"][1:]))
+        expect = lambda condition, complaint: manifests.expect(condition, one, complaint)
+        expect("--maxmemory" in options, "has no maxmemory")
+        # While it forks, each page may be there twice.
+        most = size(options.get("--maxmemory", "0mb"))
+        expect(2 * most < limit, "maxmemory is more than half of its memory")
 
 
 PEER = re.compile(r"([a-z]+)=redis://([a-z]+)@([a-z.]+:\d+)")
@@ -261,6 +322,8 @@ def main():
         references(manifests, secret)
         settings(manifests)
         peers(manifests, secret)
+        proxies(manifests)
+        memory(manifests)
         wrong += manifests.wrong
     for line in wrong:
         print(line, file=sys.stderr)
