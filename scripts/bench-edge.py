@@ -33,8 +33,6 @@ IN_FLIGHT = 64
 # Far more than are asked for: what is measured is granted.
 PLENTY = 1_000_000_000
 TICKS = os.sysconf("SC_CLK_TCK")
-# What has to end with this, however it ends.
-STARTED = []
 
 LUA = """
 local keys = {keys}
@@ -136,9 +134,7 @@ class Service:
 
     def spawn(self, command, env):
         log = open(f"{self.dir}/{self.name}-{len(os.listdir(self.dir))}.log", "wb")
-        env = {"PATH": os.environ["PATH"], **env}
-        STARTED.append(subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=self.dir))
-        return STARTED[-1]
+        return subprocess.Popen(command, env={"PATH": os.environ["PATH"], **env}, stdout=log, stderr=log, cwd=self.dir)
 
     def load(self, load, seconds):
         """Answers of so many seconds of load."""
@@ -171,6 +167,13 @@ class Service:
 
 def run(command):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def end_children():
+    """Also the one that was about to be started when a signal came, of which nothing here knows yet."""
+    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        os.kill(int(pid), signal.SIGKILL)
+        os.waitpid(int(pid), 0)
 
 
 def services(dir):
@@ -216,9 +219,7 @@ def main():
         try:
             report(list(services(dir)), loads, options)
         finally:
-            for process in STARTED:
-                process.kill()
-                process.wait()
+            end_children()
 
 
 def report(running, loads, options):
