@@ -63,9 +63,6 @@ const MAX_TEXT: usize = 4_096;
 /// Longest `claw.sync-keys`, in bytes.
 const MAX_GLOB: usize = 256;
 
-/// How a password shows in a URL.
-const HIDDEN: &str = ":***@";
-
 const SYNC_INTERVAL_MS: RangeInclusive<i64> = 1..=60_000;
 const PARTITION_TIMEOUT_MS: RangeInclusive<i64> = 100..=3_600_000;
 
@@ -207,6 +204,8 @@ pub(crate) struct Settings {
     sync: SyncSettings,
     /// Whether `sync` was set since it was last asked for.
     sync_changed: bool,
+    /// Peers that are in force as soon as all that was set with them is: see [`Settings::apply`].
+    next_peers: Option<Vec<PeerUrl>>,
     configured: Configured,
     loaded: bool,
 }
@@ -301,18 +300,6 @@ impl SyncSettings {
                     ),
                 };
             }
-            Parameter::Peers => {
-                let mut peers = claw_sync::parse_peers(text).map_err(Error::Peers)?;
-                // CONFIG GET shows no passwords; what it shows can be set again.
-                for peer in &mut peers {
-                    let shown = peer.to_string();
-                    let known = self.peers.iter().find(|known| known.to_string() == shown);
-                    if let (true, Some(known)) = (peer.secret().contains(HIDDEN), known) {
-                        *peer = known.clone();
-                    }
-                }
-                self.peers = peers;
-            }
             Parameter::PeersPasswordFile => self.password_file = file()?,
             Parameter::TlsCaCertFile => self.tls_ca_cert_file = file()?,
             Parameter::TlsCertFile => self.tls_cert_file = file()?,
@@ -342,6 +329,7 @@ impl Default for Settings {
             merge_strategy: Strategy::default(),
             sync: SyncSettings::default(),
             sync_changed: true,
+            next_peers: None,
             configured: Configured::new(Policy::DEFAULT),
             loaded: false,
         }
@@ -388,7 +376,17 @@ impl Settings {
         }
     }
 
-    /// Sets a parameter at `now` (unix microseconds).
+    /// All parameters of a command are set. Where one of them is refused the server sets those
+    /// before it to what it was shown of them, and this is not called: so peers, of whom the
+    /// passwords are not shown, are what they were until now.
+    pub(crate) fn apply(&mut self) {
+        if let Some(peers) = self.next_peers.take() {
+            self.sync_changed |= self.sync.peers != peers;
+            self.sync.peers = peers;
+        }
+    }
+
+    /// Sets a parameter at `now` (unix microseconds), peers with [`Self::apply`] only.
     pub(crate) fn set(
         &mut self,
         parameter: Parameter,
@@ -406,6 +404,18 @@ impl Settings {
             (Parameter::RefillRatePerSec, Value::Text(text)) => refill_per_sec = refill(text)?,
             (Parameter::Policies, Value::Text(text)) => {
                 self.configured.set_rules(Rules::parse(text).map_err(Error::Policies)?, since);
+                return Ok(());
+            }
+            (Parameter::Peers, Value::Text(text)) => {
+                let mut peers = claw_sync::parse_peers(text).map_err(Error::Peers)?;
+                if self.loaded {
+                    // CONFIG GET shows no passwords; what it shows can be set again.
+                    claw_sync::reveal(&mut peers, &self.sync.peers).map_err(Error::Peers)?;
+                    self.next_peers = Some(peers);
+                } else {
+                    // As CONFIG REWRITE has written them they come without passwords.
+                    self.sync.peers = peers;
+                }
                 return Ok(());
             }
             (Parameter::MergeStrategy, Value::Text(text)) => {

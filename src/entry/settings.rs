@@ -1,10 +1,11 @@
 //! Configuration parameters: how the server reads and sets them.
 
-use crate::config::{Parameter, Value};
+use crate::config::{Parameter, Settings, Value};
 use crate::error::Error;
 use crate::host::{self, ERR, OK, OwnedStr, Str, api::call};
 use crate::module::Module;
 use redis_module::raw;
+use std::cell::RefMut;
 use std::ffi::{CString, c_char, c_int, c_longlong, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
@@ -60,7 +61,7 @@ pub(super) unsafe fn register(
                         flags,
                         Some(get_text),
                         Some(set_text),
-                        None,
+                        Some(apply),
                         private,
                     ))
                 }
@@ -85,15 +86,21 @@ fn get(private: *mut c_void) -> Option<Value> {
 }
 
 fn set(private: *mut c_void, value: &Value) -> Result<(), Error> {
-    let module = Module::current().ok_or(Error::Busy)?;
     let parameter = parameter(private).ok_or(Error::Busy)?;
-    let mut settings = module.settings.try_borrow_mut().map_err(|_| Error::Busy)?;
-    settings.set(parameter, value, host::now())
+    settings()?.set(parameter, value, host::now())
 }
 
-/// Runs `set` behind a guard and hands its error to the server.
-fn try_set(private: *mut c_void, value: &Value, error: *mut *mut raw::RedisModuleString) -> c_int {
-    let outcome = catch_unwind(AssertUnwindSafe(|| set(private, value)));
+fn settings() -> Result<RefMut<'static, Settings>, Error> {
+    let module = Module::current().ok_or(Error::Busy)?;
+    module.settings.try_borrow_mut().map_err(|_| Error::Busy)
+}
+
+/// Runs `change` behind a guard and hands its error to the server.
+fn guarded(
+    error: *mut *mut raw::RedisModuleString,
+    change: impl FnOnce() -> Result<(), Error>,
+) -> c_int {
+    let outcome = catch_unwind(AssertUnwindSafe(change));
     let refused = match outcome {
         Ok(Ok(())) => return OK,
         Ok(Err(refused)) => refused,
@@ -105,6 +112,19 @@ fn try_set(private: *mut c_void, value: &Value, error: *mut *mut raw::RedisModul
         unsafe { error.write(text) };
     }
     ERR
+}
+
+/// The server calls this when all parameters of a command are set, for those of them whose value
+/// is another one.
+unsafe extern "C" fn apply(
+    _ctx: *mut raw::RedisModuleCtx,
+    _private: *mut c_void,
+    error: *mut *mut raw::RedisModuleString,
+) -> c_int {
+    guarded(error, || {
+        settings()?.apply();
+        Ok(())
+    })
 }
 
 unsafe extern "C" fn get_integer(_name: *const c_char, private: *mut c_void) -> c_longlong {
@@ -120,7 +140,7 @@ unsafe extern "C" fn set_integer(
     private: *mut c_void,
     error: *mut *mut raw::RedisModuleString,
 ) -> c_int {
-    try_set(private, &Value::Integer(value), error)
+    guarded(error, || set(private, &Value::Integer(value)))
 }
 
 unsafe extern "C" fn get_text(
@@ -149,5 +169,5 @@ unsafe extern "C" fn set_text(
     };
     // SAFETY: the server's string lives until we return.
     let text = String::from_utf8_lossy(unsafe { Str::new(value) }.as_bytes()).into_owned();
-    try_set(private, &Value::Text(text), error)
+    guarded(error, || set(private, &Value::Text(text)))
 }

@@ -83,6 +83,9 @@ impl Credentials {
                 secrets.password = Some(password);
                 secrets.trouble = secrets.trouble.or(trouble);
             }
+            (None, None) if url.is_hidden() => {
+                return Err("the URL has *** for its password, and no file has one".into());
+            }
             (None, None) if url.lacks_password() => {
                 return Err("the URL has a user and no password, and no file has one".into());
             }

@@ -99,4 +99,4 @@ pub use files::Files;
 pub use pusher::{Pusher, StartError};
 pub use redis::Value;
 pub use status::{PeerState, PeerStatus};
-pub use url::{MAX_PEERS, PeerError, PeerUrl, parse_peers};
+pub use url::{MAX_PEERS, PeerError, PeerUrl, parse_peers, reveal};

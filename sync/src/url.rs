@@ -10,6 +10,8 @@ pub const MAX_PEERS: usize = 15;
 const DEFAULT_PORT: u16 = 6379;
 /// Longest URL, in bytes.
 const MAX_URL: usize = 1024;
+/// How a password shows. One that is the same has to be percent-encoded.
+const HIDDEN: &str = "***";
 /// Longest name of a host, as in the DNS.
 const MAX_HOST: usize = 253;
 
@@ -17,14 +19,16 @@ const MAX_HOST: usize = 253;
 /// TLS.
 ///
 /// User and password are percent-decoded; an IPv6 address is in brackets; the
-/// port is 6379 unless given. Neither `Debug` nor `Display` shows the password.
+/// port is 6379 unless given. Neither `Debug` nor `Display` shows the password:
+/// it shows as `***`, which stands for a password that is known elsewhere when it
+/// is read again.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PeerUrl {
-    /// As it was written.
-    text: String,
     tls: bool,
     user: Option<String>,
     password: Option<String>,
+    /// There is [`HIDDEN`] where the password was.
+    is_hidden: bool,
     host: String,
     port: u16,
 }
@@ -67,16 +71,21 @@ impl PeerUrl {
             Some(_) => return Err(Why::Path),
         };
         let (host, port) = split_port(place)?;
+        let mut is_hidden = false;
         let (user, password) = match login {
             None => (None, None),
             Some(login) => {
                 // The password of a user alone is given otherwise.
                 let (user, password) = match login.split_once(':') {
                     None => (login, None),
+                    Some((user, HIDDEN)) => {
+                        is_hidden = true;
+                        (user, None)
+                    }
                     Some((user, password)) => (user, Some(decode(password)?)),
                 };
                 let user = decode(user)?;
-                if user.is_empty() && password.is_none() {
+                if user.is_empty() && password.is_none() && !is_hidden {
                     return Err(Why::NoPassword);
                 }
                 (Some(user).filter(|user| !user.is_empty()), password)
@@ -85,27 +94,19 @@ impl PeerUrl {
         if password.as_ref().is_some_and(String::is_empty) {
             return Err(Why::NoPassword);
         }
-        Ok(Self {
-            text: text.to_owned(),
-            tls,
-            user,
-            password,
-            host: host.to_ascii_lowercase(),
-            port,
-        })
-    }
-
-    /// The URL as it was configured, **with the password**: for rewriting a
-    /// configuration, and nothing else.
-    #[must_use]
-    pub fn secret(&self) -> &str {
-        &self.text
+        Ok(Self { tls, user, password, is_hidden, host: host.to_ascii_lowercase(), port })
     }
 
     /// Whether it has a user whose password is to come from elsewhere.
     #[must_use]
     pub fn lacks_password(&self) -> bool {
-        self.user.is_some() && self.password.is_none()
+        self.user.is_some() && self.password.is_none() && !self.is_hidden
+    }
+
+    /// Whether its password is hidden: it has one that this URL does not say.
+    #[must_use]
+    pub fn is_hidden(&self) -> bool {
+        self.is_hidden
     }
 
     /// The name or address to connect to, without brackets.
@@ -152,10 +153,10 @@ impl fmt::Display for PeerUrl {
         f.write_str(if self.tls { "rediss://" } else { "redis://" })?;
         let user = self.user.as_deref().unwrap_or_default();
         let user = percent_encoding::utf8_percent_encode(user, ESCAPED);
-        match (&self.user, &self.password) {
-            (None, None) => {}
-            (Some(_), None) => write!(f, "{user}@")?,
-            (_, Some(_)) => write!(f, "{user}:***@")?,
+        if self.is_hidden || self.password.is_some() {
+            write!(f, "{user}:{HIDDEN}@")?;
+        } else if self.user.is_some() {
+            write!(f, "{user}@")?;
         }
         if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
@@ -235,6 +236,20 @@ pub fn parse_peers(text: &str) -> Result<Vec<PeerUrl>, PeerError> {
     Ok(peers)
 }
 
+/// Puts the passwords that are [hidden](PeerUrl::is_hidden) in again, of peers that show
+/// as one of `known` does.
+///
+/// # Errors
+/// The first that none of them shows as.
+pub fn reveal(peers: &mut [PeerUrl], known: &[PeerUrl]) -> Result<(), PeerError> {
+    for (peer, position) in peers.iter_mut().zip(1..).filter(|(peer, _)| peer.is_hidden) {
+        let shown = peer.to_string();
+        let same = known.iter().find(|known| known.to_string() == shown);
+        *peer = same.ok_or(PeerError { position, why: Why::Hidden })?.clone();
+    }
+    Ok(())
+}
+
 /// A URL that cannot be used. The text has its position in the list and the
 /// reason, never a part of the URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,6 +274,7 @@ enum Why {
     Path,
     Options,
     NoPassword,
+    Hidden,
     Encoding,
     Space,
     TooLong,
@@ -275,6 +291,9 @@ impl fmt::Display for PeerError {
             Why::Path => "names a database or path: all databases are covered, leave it out",
             Why::Options => "has options after ? or #, of which there are none",
             Why::NoPassword => "has a login that is not user, user:password or :password",
+            Why::Hidden => {
+                "has *** for a password, and no peer until now has this user, host and port"
+            }
             Why::Encoding => "has a user or password that is not percent-encoded UTF-8",
             Why::Space => "has white space or control characters",
             Why::TooLong => "is longer than 1024 bytes",
@@ -294,7 +313,6 @@ mod tests {
 
     fn parts(text: &str) -> (bool, Option<String>, Option<String>, String, u16) {
         let url = PeerUrl::parse(text).unwrap();
-        assert_eq!(url.secret(), text);
         (url.tls, url.user, url.password, url.host, url.port)
     }
 
@@ -368,6 +386,42 @@ mod tests {
             let error = PeerUrl::parse(text).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"));
         }
+    }
+
+    /// `***` is no password, wherever it is read: it stands for one.
+    #[test]
+    fn what_is_shown_stands_for_the_password() {
+        let known = parse_peers(
+            "redis://u%3a:hunter2@H rediss://:pw@[::1]:7 redis://u:%2A%2A%2A@stars redis://u@file",
+        )
+        .unwrap();
+        let shown: Vec<String> = known.iter().map(ToString::to_string).collect();
+        let mut again = parse_peers(&shown.join(" ")).unwrap();
+        let hidden = |peers: &[PeerUrl]| peers.iter().map(PeerUrl::is_hidden).collect::<Vec<_>>();
+        assert_eq!(hidden(&known), [false; 4]);
+        assert_eq!(hidden(&again), [true, true, true, false]);
+        assert!(again.iter().all(|peer| peer.password().is_none()));
+        assert_eq!(
+            again.iter().map(PeerUrl::lacks_password).collect::<Vec<_>>(),
+            [false, false, false, true]
+        );
+        assert_eq!(again.iter().map(ToString::to_string).collect::<Vec<_>>(), shown);
+        again.reverse();
+        reveal(&mut again, &known).unwrap();
+        again.reverse();
+        assert_eq!(again, known);
+        for other in
+            ["redis://:***@h", "redis://u:***@h:1", "rediss://u%3A:***@h", "redis://u%3A:***@g"]
+        {
+            let mut peers = parse_peers(&format!("redis://a {other}")).unwrap();
+            let why = PeerError { position: 2, why: Why::Hidden };
+            assert_eq!(reveal(&mut peers, &known), Err(why), "{other}");
+        }
+        // One that was hidden when it was read stays so.
+        let mut peers = parse_peers("redis://u:***@h").unwrap();
+        let known = peers.clone();
+        reveal(&mut peers, &known).unwrap();
+        assert_eq!(peers, known);
     }
 
     #[test]

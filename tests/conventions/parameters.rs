@@ -228,6 +228,14 @@ fn passwords_of_peers_are_not_shown() {
     // What is shown can be set again, and means the same.
     call(conn, &["CONFIG", "SET", "claw.peers", shown]).unwrap();
     assert_eq!(get(conn), shown);
+    // But it is no password.
+    for unknown in ["redis://claw:***@h:1", "rediss://claw:***@127.0.0.1:1", "redis://:***@h:3"] {
+        let refused = call(conn, &["CONFIG", "SET", "claw.peers", unknown]).unwrap_err();
+        let reason = "peers: peer 1 has *** for a password, and no peer until now has this user, \
+                      host and port";
+        assert!(refused.ends_with(reason), "{refused}");
+        assert_eq!(get(conn), shown);
+    }
     // A wrong one is not quoted in the error.
     let wrong = "redis://claw:s3cr3t@h:port";
     let refused = call(conn, &["CONFIG", "SET", "claw.peers", wrong]).unwrap_err();

@@ -1,7 +1,7 @@
 //! Passwords and certificates in files that change, disappear, or are none.
 
 use crate::world::{PATIENCE, TICK, field, status};
-use claw_testkit::{Server, ask, eventually, int, run};
+use claw_testkit::{Server, ask, call, eventually, int, run};
 use redis::Connection;
 use std::fs;
 use std::path::Path;
@@ -143,4 +143,78 @@ fn what_is_no_file_stops_nobody_and_heals() {
     // What did not change was said once, though it was tried many times.
     let log = near.log();
     assert_eq!(log.matches(&no_file("/dev/zero")).count(), 1, "{log}");
+}
+
+/// A command that fails sets nothing, though the server knows passwords only as `***`.
+#[test]
+fn a_setting_that_fails_leaves_passwords_as_they_were() {
+    let peer = far("s3cr3t");
+    let far = &mut peer.connection();
+    let near = Server::builder().config("claw.replica-id", "near").start();
+    let conn = &mut near.connection();
+    let set = |conn: &mut Connection, words: &[&str]| {
+        call(conn, &[&["CONFIG", "SET"], words].concat()).map(|_| ())
+    };
+    let (place, taken) = (format!("127.0.0.1:{}", peer.port()), peer.port().to_string());
+    let [right, wrong, shown] =
+        ["s3cr3t", "wr0ng", "***"].map(|it| format!("redis://claw:{it}@{place}"));
+    let elsewhere = "redis://claw:s3cr3t@127.0.0.1:1";
+    set(conn, &["claw.peers", &right]).unwrap();
+    let mut before = wait_for_another(far, None);
+    let mut interval = 50;
+    let mut is_as_it_was = |conn: &mut Connection, shown: &str, why: &str| {
+        let peers = ask::<[String; 2]>(conn, "CONFIG GET claw.peers");
+        assert_eq!(peers[1], shown, "{why}");
+        // Whatever changes has peers connected to anew.
+        interval += 1;
+        run(conn, &[&format!("CONFIG SET claw.sync-interval-ms {interval}")]);
+        before = wait_for_another(far, before.take());
+    };
+    for peers in [elsewhere, wrong.as_str(), "", &format!("{wrong} {elsewhere}")] {
+        // Of ours, and of the server's own: one that it cannot read, and one that it cannot do.
+        for bad in [["claw.sync-keys", ""], ["maxclients", "many"], ["port", &taken]] {
+            let peers = ["claw.peers", peers];
+            for order in [[peers, bad], [bad, peers]] {
+                let words = order.concat();
+                set(conn, &words).unwrap_err();
+                is_as_it_was(conn, &shown, &format!("{words:?}"));
+            }
+        }
+        // The same at once.
+        set(conn, &["claw.peers", peers, "claw.sync-keys", ""]).unwrap_err();
+        set(conn, &["claw.peers", &shown]).unwrap();
+        is_as_it_was(conn, &shown, peers);
+    }
+    // What stands for no password is none.
+    let unknown = "redis://other:***@127.0.0.1:1";
+    set(conn, &["claw.peers", &format!("{shown} {unknown}")]).unwrap_err();
+    is_as_it_was(conn, &shown, unknown);
+    // What is shown can be set with others, in any order.
+    let both = format!("redis://127.0.0.1:1 {shown}");
+    set(conn, &["claw.max-tokens", "7", "claw.peers", &both, "claw.sync-keys", "k*"]).unwrap();
+    is_as_it_was(conn, &both, "with another");
+    assert!(!near.log().contains("s3cr3t"));
+}
+
+/// A rewrite keeps no password, and the server starts all the same.
+#[test]
+fn a_password_that_a_rewrite_has_hidden_is_that_of_the_file() {
+    let peer = far("s3cr3t");
+    let far = &mut peer.connection();
+    let near = Server::builder().config("claw.replica-id", "near").start();
+    let conn = &mut near.connection();
+    let place = format!("127.0.0.1:{}", peer.port());
+    run(conn, &[&format!("CONFIG SET claw.peers redis://claw:s3cr3t@{place}")]);
+    let before = wait_for_another(far, None);
+    run(conn, &["CONFIG REWRITE"]);
+    let near = near.restart();
+    let conn = &mut near.connection();
+    let shown = format!("redis://claw:***@{place}");
+    assert_eq!(ask::<[String; 2]>(conn, "CONFIG GET claw.peers")[1], shown);
+    let why = "the URL has *** for its password, and no file has one";
+    eventually(PATIENCE, TICK, "the reason", || last_error(conn) == why);
+    let file = near.dir().join("password");
+    fs::write(&file, "s3cr3t").unwrap();
+    run(conn, &[&format!("CONFIG SET claw.peers-password-file {}", file.display())]);
+    wait_for_another(far, before);
 }
