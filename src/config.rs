@@ -167,6 +167,11 @@ impl Parameter {
         )
     }
 
+    /// Whether there may be blanks in the value.
+    pub(crate) fn may_have_blanks(self) -> bool {
+        self.is_file() || matches!(self, Self::Policies | Self::Peers | Self::SyncKeys)
+    }
+
     /// Reads a module argument.
     pub(crate) fn parse(self, text: &str) -> Result<Value, Error> {
         let Some((least, most)) = self.bounds() else {

@@ -152,7 +152,7 @@ unsafe fn load(
     // SAFETY: a live context.
     unsafe { api::call!(RedisModule_SetModuleOptions(ctx, options().cast_signed())) };
     // SAFETY: the server's arguments.
-    let overrides = match unsafe { overrides(argv, argc) } {
+    let overrides = match overrides(unsafe { Args::all(argv, argc) }) {
         Ok(overrides) => overrides,
         Err(why) => {
             // SAFETY: a live context.
@@ -194,42 +194,67 @@ fn options() -> u32 {
     }
 }
 
-/// Reads the module's arguments: `name value` pairs, with or without `claw.`.
-///
-/// # Safety
-/// `argv` must point to `argc` live strings.
-unsafe fn overrides(
-    argv: *mut *mut raw::RedisModuleString,
-    argc: c_int,
-) -> Result<Vec<(Parameter, Value)>, String> {
-    // SAFETY: promised by the caller.
-    let mut args = unsafe { Args::all(argv, argc) };
+/// Reads the module's arguments: `name value` pairs, with or without `claw.`. A value that may have
+/// blanks goes on until the name of another parameter follows.
+fn overrides(args: Args<'_>) -> Result<Vec<(Parameter, Value)>, String> {
+    let words = words(args)?;
+    let mut words = words.as_slice();
     let mut overrides = Vec::new();
-    while let Some(name) = args.next() {
-        let name = String::from_utf8_lossy(name.as_bytes());
-        let parameter = Parameter::by_name(&name)
+    while let [name, rest @ ..] = words {
+        let parameter = Parameter::by_name(name)
             .ok_or_else(|| format!("unknown module argument '{}'", name.escape_default()))?;
-        let text = args.next().ok_or_else(|| format!("module argument '{name}' needs a value"))?;
-        let mut text = String::from_utf8_lossy(text.as_bytes()).into_owned();
-        // CONFIG REWRITE writes arguments without the quotes that they were given in. A rule may be
-        // for a key with the name of a parameter: then its rate follows, and not another name.
-        while let (Parameter::Policies, Some(next)) = (parameter, args.peek()) {
-            let word = String::from_utf8_lossy(next.as_bytes());
-            let has_rate =
-                || args.peek_behind(2).is_some_and(|rate| rate.as_bytes().contains(&b'/'));
-            if Parameter::by_name(&word).is_some() && !has_rate() {
-                break;
-            }
-            text.extend([" ", &*word]);
-            args.next();
+        let goes_on = |words: &[&str]| parameter.may_have_blanks() && !begins(parameter, words);
+        let end = (1..rest.len()).find(|at| !rest.get(*at..).is_some_and(goes_on));
+        let (value, rest) = rest.split_at_checked(end.unwrap_or(rest.len())).unwrap_or_default();
+        if value.is_empty() {
+            return Err(format!("module argument '{name}' needs a value"));
         }
         let value = parameter
-            .parse(&text)
+            .parse(&value.join(" "))
             .map_err(|error| format!("module argument '{name}': {}", error.reason()))?;
         if overrides.iter().any(|(given, _)| *given == parameter) {
             return Err(format!("module argument '{name}' is given twice"));
         }
         overrides.push((parameter, value));
+        words = rest;
     }
     Ok(overrides)
+}
+
+/// The words of all arguments. CONFIG REWRITE writes these without the quotes they were given in:
+/// so it does not matter which words were one argument, and what it would lose is refused before.
+fn words(mut args: Args<'_>) -> Result<Vec<&str>, String> {
+    let mut words = Vec::new();
+    let mut number = 0_usize;
+    while let Some(argument) = args.next() {
+        number = number.saturating_add(1);
+        // It may be a password.
+        let refused = |why| Err(format!("module argument {number} {why}"));
+        let Ok(text) = str::from_utf8(argument.as_bytes()) else {
+            return refused("is not UTF-8");
+        };
+        if text.chars().any(|c| matches!(c, '"' | '\'') || (c.is_control() && c != '\t')) {
+            return refused(
+                "has a quote or control character, which CONFIG REWRITE does not keep: \
+                 give the parameter a line of its own",
+            );
+        }
+        let before = words.len();
+        words.extend(text.split_ascii_whitespace());
+        if words.len() == before {
+            return refused(
+                "is empty, which CONFIG REWRITE does not keep: leave the parameter out",
+            );
+        }
+    }
+    Ok(words)
+}
+
+/// Whether another parameter begins here, and not what goes on with the value of this one. A rule
+/// may be for a key with the name of a parameter: then its rate follows, and not another name.
+fn begins(parameter: Parameter, words: &[&str]) -> bool {
+    match (parameter, words) {
+        (Parameter::Policies, [_, _, rate, ..]) if rate.contains('/') => false,
+        (_, words) => words.first().is_some_and(|word| Parameter::by_name(word).is_some()),
+    }
 }

@@ -44,12 +44,7 @@ impl<'a> Args<'a> {
 
     /// The next argument, left in place.
     pub(crate) fn peek(&self) -> Option<Str<'a>> {
-        self.peek_behind(0)
-    }
-
-    /// The argument behind the next so many, all left in place.
-    pub(crate) fn peek_behind(&self, next: usize) -> Option<Str<'a>> {
-        Args { rest: self.rest.get(next..)? }.next()
+        Args { rest: self.rest }.next()
     }
 
     /// What is left, in groups with the word `AND` between them. The first argument of each is a

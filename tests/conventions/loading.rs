@@ -130,6 +130,41 @@ fn bad_arguments_are_refused_and_the_server_goes_on() {
     assert!(log.contains(&format!("module argument 'max-tokens': {capacity}")), "{log}");
 }
 
+/// Once written by a rewrite they would say something else, or keep the server from starting.
+#[test]
+fn arguments_that_a_rewrite_does_not_keep_are_refused() {
+    let server = Server::builder().without_module().start();
+    let conn = &mut server.connection();
+    let path = module_path();
+    let empty = "is empty, which CONFIG REWRITE does not keep: leave the parameter out";
+    let quote = "has a quote or control character, which CONFIG REWRITE does not keep: give the \
+                 parameter a line of its own";
+    let rows: [(&[&[u8]], u8, &str); 8] = [
+        (&[b"replica-id", b"", b"peers", b""], 2, empty),
+        (&[b"replica-id", b"eu", b"peers", b" \t "], 4, empty),
+        (&[b"", b"max-tokens", b"5"], 1, empty),
+        (&[b"policies", b"k'* 1 1/1"], 2, quote),
+        (&[b"tls-key-file", b"/a\"b"], 2, quote),
+        (&[b"max-tokens", b"5", b"policies", b"a* 1 1/1;\nb* 1 1/1"], 4, quote),
+        (&[b"tls-key-file", b"/a\0b"], 2, quote),
+        (&[b"policies", b"\xff* 1 1/1"], 2, "is not UTF-8"),
+    ];
+    for (args, number, why) in rows {
+        let logged = server.log().len();
+        let words: Vec<&[u8]> =
+            [&[b"MODULE".as_slice(), b"LOAD", path.as_os_str().as_encoded_bytes()], args].concat();
+        assert!(call(conn, &words).is_err(), "{args:?}");
+        let log = server.log().split_off(logged);
+        assert!(log.contains(&format!("module argument {number} {why}")), "{args:?}: {log}");
+    }
+    // As on the first day, so after a rewrite.
+    let answer =
+        call(conn, &["MODULE", "LOAD", path.to_str().unwrap(), "sync-keys", "a* max-tokens"]);
+    assert!(answer.is_err());
+    assert!(server.log().contains("module argument 'max-tokens' needs a value"));
+    assert!(server.is_alive());
+}
+
 #[test]
 fn unloading_forgets_settings_and_keeps_buckets() {
     let server = Server::start();

@@ -214,6 +214,30 @@ fn rules_outlive_a_rewrite_and_a_restart() {
     }
 }
 
+/// A rewrite leaves out the quotes in which the arguments of the module stood.
+#[test]
+fn arguments_with_blanks_outlive_a_rewrite_and_a_restart() {
+    let file = "/no such/peers/tls key of max-tokens.pem";
+    let rows: [&[&str]; 4] = [
+        &["replica-id", "eu", "peers", "redis://us:6379 redis://ap:6379"],
+        &["peers", "redis://us:6379 rediss://ap:6379", "claw.max-tokens", "50"],
+        &["tls-key-file", file, "tls-ca-cert-file", "/a b", "replica-id", "peers"],
+        // In as many arguments as there are words.
+        &["peers", "redis://us:6379", "redis://ap:6379", "peers-password-file", "/a", "b", "c"],
+    ];
+    for args in rows {
+        let server = Server::builder().module_args(args.iter().copied()).start();
+        let conn = &mut server.connection();
+        let before = parameters(conn);
+        for value in args.iter().filter(|word| word.contains(' ')) {
+            assert!(before.values().any(|shown| shown == value), "{value}: {before:?}");
+        }
+        run(conn, &["CONFIG REWRITE"]);
+        let server = server.restart();
+        assert_eq!(parameters(&mut server.connection()), before, "{args:?}");
+    }
+}
+
 /// What somebody may see of the parameters of region sync, and what not.
 #[test]
 fn passwords_of_peers_are_not_shown() {
