@@ -4,6 +4,7 @@ use crate::error::{Error, Quantity};
 use crate::strategy::Strategy;
 use claw_core::configured::Configured;
 use claw_core::decimal::{self, Decimal};
+use claw_core::glob::Globs;
 use claw_core::limits::{DEFAULT_CAPACITY, DEFAULT_INTERVAL_MS, DEFAULT_REFILL, MAX_TOKENS, MICRO};
 use claw_core::membership::PartitionPolicy;
 use claw_core::policy::Policy;
@@ -37,7 +38,7 @@ pub(crate) enum Parameter {
     TlsCertFile,
     /// Its key.
     TlsKeyFile,
-    /// Which keys regions share, as a glob.
+    /// Which keys regions share, as patterns.
     SyncKeys,
     /// Milliseconds from one round to the next.
     SyncIntervalMs,
@@ -54,14 +55,8 @@ pub(crate) enum Value {
     Text(String),
 }
 
-/// Names of Redis keys that regions share when nothing is configured.
-const ALL_KEYS: &str = "*";
-
-/// Longest text of a parameter that names files, keys or peers, in bytes.
-const MAX_TEXT: usize = 4_096;
-
-/// Longest `claw.sync-keys`, in bytes.
-const MAX_GLOB: usize = 256;
+/// Longest name of a file, in bytes.
+const MAX_FILE_NAME: usize = 4_096;
 
 const SYNC_INTERVAL_MS: RangeInclusive<i64> = 1..=60_000;
 const PARTITION_TIMEOUT_MS: RangeInclusive<i64> = 100..=3_600_000;
@@ -128,7 +123,7 @@ impl Parameter {
             Self::RefillRatePerSec => Value::Text(DEFAULT_REFILL.to_string()),
             Self::MergeStrategy => Value::Text(Strategy::default().to_string()),
             Self::SyncStrategy => Value::Text(Strategy::Debit.to_string()),
-            Self::SyncKeys => Value::Text(ALL_KEYS.to_owned()),
+            Self::SyncKeys => Value::Text(Globs::default().as_str().to_owned()),
             Self::SyncIntervalMs => Value::Integer(50),
             Self::PartitionTimeoutMs => Value::Integer(2_000),
             Self::PartitionGuard => Value::Text(PartitionPolicy::default().name().to_owned()),
@@ -225,7 +220,7 @@ pub(crate) struct SyncSettings {
     pub(crate) tls_ca_cert_file: String,
     pub(crate) tls_cert_file: String,
     pub(crate) tls_key_file: String,
-    pub(crate) keys: String,
+    pub(crate) keys: Globs,
     pub(crate) interval_ms: u64,
     pub(crate) partition_timeout_ms: u64,
     pub(crate) guard: PartitionPolicy,
@@ -241,7 +236,7 @@ impl Default for SyncSettings {
             tls_ca_cert_file: String::new(),
             tls_cert_file: String::new(),
             tls_key_file: String::new(),
-            keys: ALL_KEYS.to_owned(),
+            keys: Globs::default(),
             interval_ms: 50,
             partition_timeout_ms: 2_000,
             guard: PartitionPolicy::default(),
@@ -268,7 +263,7 @@ impl SyncSettings {
             Parameter::TlsCaCertFile => Value::Text(self.tls_ca_cert_file.clone()),
             Parameter::TlsCertFile => Value::Text(self.tls_cert_file.clone()),
             Parameter::TlsKeyFile => Value::Text(self.tls_key_file.clone()),
-            Parameter::SyncKeys => Value::Text(self.keys.clone()),
+            Parameter::SyncKeys => Value::Text(self.keys.as_str().to_owned()),
             Parameter::PartitionGuard => Value::Text(self.guard.name().to_owned()),
             Parameter::MaxTokens
             | Parameter::RefillRatePerSec
@@ -291,7 +286,7 @@ impl SyncSettings {
             }
             Value::Text(text) => text.as_str(),
         };
-        let file = || match text.len() <= MAX_TEXT && !text.contains('\0') {
+        let file = || match text.len() <= MAX_FILE_NAME && !text.contains('\0') {
             true => Ok(text.to_owned()),
             false => Err(Error::FileName),
         };
@@ -309,12 +304,7 @@ impl SyncSettings {
             Parameter::TlsCaCertFile => self.tls_ca_cert_file = file()?,
             Parameter::TlsCertFile => self.tls_cert_file = file()?,
             Parameter::TlsKeyFile => self.tls_key_file = file()?,
-            Parameter::SyncKeys => {
-                if text.is_empty() || text.len() > MAX_GLOB {
-                    return Err(Error::SyncKeys);
-                }
-                self.keys = text.to_owned();
-            }
+            Parameter::SyncKeys => self.keys = Globs::parse(text).map_err(Error::SyncKeys)?,
             Parameter::PartitionGuard => {
                 self.guard = PartitionPolicy::by_name(text.as_bytes())
                     .ok_or_else(|| Error::UnknownGuard(text.as_bytes().into()))?;

@@ -2,6 +2,7 @@
 
 use claw_core::codec::BlobError;
 use claw_core::error::Internal;
+use claw_core::glob::GlobsError;
 use claw_core::limits::{MAX_INTERVAL_MS, MAX_REPLICAS, MAX_TOKENS};
 use claw_core::membership::PROTOCOL;
 use claw_core::open::Refusal;
@@ -98,8 +99,10 @@ pub(crate) enum Error {
     Peers(PeerError),
     /// `claw.policies` cannot be understood.
     Policies(RulesError),
-    /// `claw.sync-keys` is empty or too long.
-    SyncKeys,
+    /// `claw.sync-keys` cannot be understood.
+    SyncKeys(GlobsError),
+    /// The value of a parameter is not UTF-8.
+    NotUtf8,
     /// A file name is too long, or no name.
     FileName,
     /// A partition guard that does not exist.
@@ -275,7 +278,8 @@ impl Error {
             Self::Policies(RulesError { number, entry, why }) => {
                 format!("policies: entry {number} {} {why}", Quoted(entry.as_bytes()))
             }
-            Self::SyncKeys => "sync-keys must be a pattern of 1 to 256 bytes".to_owned(),
+            Self::SyncKeys(why) => format!("sync-keys: {why}"),
+            Self::NotUtf8 => "a value must be UTF-8".to_owned(),
             Self::FileName => "a file name must be of at most 4096 bytes, without NUL".to_owned(),
             Self::UnknownGuard(name) => {
                 format!("unknown partition guard {}: off, equal or share", Quoted(name))
@@ -403,7 +407,8 @@ mod tests {
         #[rustfmt::skip]
         let table = [
             (Error::ReplicaId { id: "a b".into(), why: ReplicaIdError }, "ERR replica-id 'a b' is not 1 to 31 letters, digits, dots, dashes or underscores"),
-            (Error::SyncKeys, "ERR sync-keys must be a pattern of 1 to 256 bytes"),
+            (Error::SyncKeys(GlobsError::Lone(2)), "ERR sync-keys: pattern 2 has nothing behind its '!'"),
+            (Error::NotUtf8, "ERR a value must be UTF-8"),
             (Error::FileName, "ERR a file name must be of at most 4096 bytes, without NUL"),
             (Error::UnknownGuard(b"on".as_slice().into()), "ERR unknown partition guard 'on': off, equal or share"),
             (Error::OwnReplicaId(id), "ERR replica-id 'eu' is this server's own: every region needs another one"),

@@ -12,7 +12,7 @@ use crate::host::{Context, Str};
 use crate::strategy::Strategy;
 use claw_core::codec::{self, Besides, DebitsText, Names};
 use claw_core::debits::{self, Debits, Region};
-use claw_core::glob;
+use claw_core::glob::Globs;
 use claw_core::membership::{self, Instants, Membership, Peer, WHOLE};
 use claw_core::merge::State;
 use claw_core::plan::{Note, SyncMode};
@@ -105,15 +105,13 @@ type Place = (u32, Box<[u8]>);
 #[derive(Debug)]
 struct Sharing {
     strategy: Strategy,
-    /// `None` for all.
-    keys: Option<String>,
+    keys: Globs,
     pusher: Pusher,
 }
 
 impl Sharing {
     fn takes_part(&self, key: Str<'_>) -> bool {
-        let matches = |pattern: &String| glob::matches(pattern.as_bytes(), key.as_bytes());
-        self.keys.as_ref().is_none_or(matches)
+        self.keys.matches(key.as_bytes())
     }
 }
 
@@ -318,8 +316,8 @@ impl Regions {
         });
         match started {
             Ok(pusher) => {
-                let keys = Some(sync.keys.clone()).filter(|keys| keys != "*");
-                *sharing = Some(Sharing { strategy: sync.strategy.clone(), keys, pusher });
+                let (strategy, keys) = (sync.strategy.clone(), sync.keys.clone());
+                *sharing = Some(Sharing { strategy, keys, pusher });
                 None
             }
             Err(why) => Some(format!("region sync cannot start: {why}")),

@@ -15,7 +15,7 @@
 //! | [`bucket`] | the decision: credit, take, give, how long to wait |
 //! | [`shared`] | a bucket that regions share: debit counters read through a leaky bucket |
 //! | [`debits`] | what is counted of it, and kept |
-//! | [`glob`] | patterns of keys |
+//! | [`glob`] | patterns of keys, and lists of them |
 //! | [`membership`] | which regions are heard, and what share that leaves |
 //! | [`replica`] | the names of regions, and the epochs of their counters |
 //! | [`record`] | a bucket as the fields of a hash |

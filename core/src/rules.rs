@@ -201,10 +201,6 @@ fn parse_entry(entry: &str) -> Result<Rule, RuleError> {
     if prefix.contains('*') {
         return Err(RuleError::Star);
     }
-    // What came in otherwise would name keys that nobody has.
-    if prefix.contains(char::REPLACEMENT_CHARACTER) {
-        return Err(RuleError::NotUtf8);
-    }
     let whole = |text: &str, why| decimal::whole(text.as_bytes()).map_err(|_| why);
     let capacity = whole(capacity, RuleError::Capacity)?;
     let refill = decimal::parse_refill(refill.as_bytes()).ok_or(RuleError::Refill)?;
@@ -238,8 +234,6 @@ pub enum RuleError {
     Star,
     /// The pattern is too long.
     TooLong,
-    /// The pattern is no UTF-8.
-    NotUtf8,
     /// Not 0..=10^12 whole tokens.
     Capacity,
     /// Not 0, nor 0.000001..=10^12 tokens.
@@ -258,7 +252,6 @@ impl fmt::Display for RuleError {
             Self::Form => f.write_str("is not 'PREFIX* capacity refill/interval'"),
             Self::Star => f.write_str("has a '*' elsewhere than at the end of its pattern"),
             Self::TooLong => write!(f, "has a pattern of more than {MAX_PATTERN} bytes"),
-            Self::NotUtf8 => f.write_str("has a pattern that is not UTF-8"),
             Self::Capacity => write!(f, "needs a whole capacity from 0 to {MAX_TOKENS}"),
             Self::Refill => write!(f, "needs a refill of 0 or from 0.000001 to {MAX_TOKENS}"),
             Self::Interval => {

@@ -168,6 +168,9 @@ unsafe extern "C" fn set_text(
         return ERR;
     };
     // SAFETY: the server's string lives until we return.
-    let text = String::from_utf8_lossy(unsafe { Str::new(value) }.as_bytes()).into_owned();
-    guarded(error, || set(private, &Value::Text(text)))
+    let text = unsafe { Str::new(value) }.as_bytes();
+    guarded(error, || {
+        let text = str::from_utf8(text).map_err(|_| Error::NotUtf8)?;
+        set(private, &Value::Text(text.to_owned()))
+    })
 }

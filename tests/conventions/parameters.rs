@@ -60,6 +60,7 @@ fn a_bad_value_of_a_parameter_is_refused_with_the_reason() {
                 "NaN",
                 "inf",
                 "1 ",
+                "1\0",
                 "%s%n",
             ],
             refill,
@@ -86,7 +87,7 @@ fn a_bad_value_of_a_parameter_is_refused_with_the_reason() {
     }
     let interval = "argument must be between 1 and 60000 inclusive";
     let timeout = "argument must be between 100 and 3600000 inclusive";
-    let long_glob = "x".repeat(257);
+    let long_glob = format!("* !{}", "x".repeat(257));
     let too_many = (0..16).map(|n| format!("redis://h{n}")).collect::<Vec<_>>().join(" ");
     let rows: &[(&str, &[&str], &str)] = &[
         ("claw.sync-interval-ms", &["0", "60001", "-1"], interval),
@@ -103,7 +104,14 @@ fn a_bad_value_of_a_parameter_is_refused_with_the_reason() {
         ),
         ("claw.partition-guard", &["", "on", "half"], ": off, equal or share"),
         ("claw.sync-strategy", &["", "best", "fn:"], ": max, min, weighted, lww, debit or fn:NAME"),
-        ("claw.sync-keys", &["", &long_glob], "sync-keys must be a pattern of 1 to 256 bytes"),
+        (
+            "claw.sync-keys",
+            &["", " \t "],
+            "there is no pattern; all keys are '*', and none are '!*'",
+        ),
+        ("claw.sync-keys", &["a*  !", "a* ! b"], "sync-keys: pattern 2 has nothing behind its '!'"),
+        ("claw.sync-keys", &[&long_glob], "sync-keys: pattern 2 is longer than 256 bytes"),
+        ("claw.sync-keys", &[&"a* ".repeat(33)], "sync-keys: there are more than 32 patterns"),
         (
             "claw.replica-id",
             &["a b", "eu/west", "é", "abcdefghijklmnopqrstuvwxyz123456"],
@@ -130,8 +138,12 @@ fn a_bad_value_of_a_parameter_is_refused_with_the_reason() {
             assert_eq!(parameters(conn), defaults("70", "0.7"), "{name} {value:?}");
         }
     }
-    let binary: [&[u8]; 4] = [b"CONFIG", b"SET", b"claw.refill-rate-per-sec", b"1\x00\xff"];
-    assert!(call(conn, &binary).is_err_and(|e| e.ends_with(refill)));
+    let before = parameters(conn);
+    for name in before.keys().filter(|name| before[*name].parse::<u64>().is_err()) {
+        let binary: [&[u8]; 4] = [b"CONFIG", b"SET", name.as_bytes(), b"* \xff*"];
+        let refused = call(conn, &binary).unwrap_err();
+        assert!(refused.ends_with("a value must be UTF-8"), "{name}: {refused}");
+    }
     assert_eq!(parameters(conn), defaults("70", "0.7"));
     assert_eq!(server.warnings(), Vec::<String>::new());
 }
@@ -218,7 +230,8 @@ fn rules_outlive_a_rewrite_and_a_restart() {
 #[test]
 fn arguments_with_blanks_outlive_a_rewrite_and_a_restart() {
     let file = "/no such/peers/tls key of max-tokens.pem";
-    let rows: [&[&str]; 4] = [
+    let rows: [&[&str]; 5] = [
+        &["sync-keys", "limit:* !limit:tmp:*", "max-tokens", "50"],
         &["replica-id", "eu", "peers", "redis://us:6379 redis://ap:6379"],
         &["peers", "redis://us:6379 rediss://ap:6379", "claw.max-tokens", "50"],
         &["tls-key-file", file, "tls-ca-cert-file", "/a b", "replica-id", "peers"],

@@ -47,6 +47,54 @@ fn only_keys_that_match_are_shared() {
     });
 }
 
+/// What is excluded here stays apart, whatever a peer shares.
+#[test]
+fn excluded_keys_are_not_shared() {
+    let world = World::start_with(2, Duration::ZERO, &|region, builder| {
+        builder.config_args("claw.sync-keys", [["limit:* user:*", "limit:*  !limit:tmp:*"][region]])
+    });
+    let (conn, other) = (&mut world.connection(0), &mut world.connection(1));
+    let keys = |conn: &mut redis::Connection| {
+        claw_testkit::ask::<[String; 2]>(conn, "CONFIG GET claw.sync-keys")[1].clone()
+    };
+    assert_eq!(keys(other), "limit:* !limit:tmp:*");
+    for key in ["limit:tmp:1", "user:1", "limit:1"] {
+        run(conn, &[&format!("CL.TAKE {key} 3 CAPACITY 10 REFILL 0")]);
+    }
+    eventually(PATIENCE, TICK, "the shared key", || int(other, "EXISTS limit:1") == 1);
+    eventually(PATIENCE, TICK, "the others to be refused", || {
+        field(conn, "sync_states_refused") >= 2 && field(other, "sync_states_rejected") >= 2
+    });
+    assert_eq!(int(other, "EXISTS limit:tmp:1 user:1"), 0);
+    let refused =
+        ["ERR key 'limit:tmp:1' is not shared here", "ERR key 'user:1' is not shared here"];
+    assert!(refused.contains(&status(conn, "peers")[0]["last_error"].as_str()));
+    // What is taken of them there counts nothing for others.
+    run(
+        other,
+        &["CL.TAKE limit:tmp:1 1 CAPACITY 10 REFILL 0", "CL.TAKE limit:1 1 CAPACITY 10 REFILL 0"],
+    );
+    eventually(PATIENCE, TICK, "the shared key", || {
+        ints(conn, "CL.PEEK limit:1 0 CAPACITY 10 REFILL 0")[2] == 6
+    });
+    assert_eq!(
+        (int(conn, "HEXISTS limit:tmp:1 debits"), int(other, "HEXISTS limit:tmp:1 debits")),
+        (1, 0)
+    );
+    assert_eq!(ints(other, "CL.PEEK limit:tmp:1 0 CAPACITY 10 REFILL 0")[2], 9);
+    // Exclusions alone leave all others.
+    for conn in [&mut *conn, &mut *other] {
+        claw_testkit::call(conn, &["CONFIG", "SET", "claw.sync-keys", "!limit:* !tmp:*"]).unwrap();
+    }
+    eventually(PATIENCE, TICK, "a key of the others", || {
+        run(conn, &["CL.TAKE page:1 1 CAPACITY 1000000 REFILL 0"]);
+        int(other, "EXISTS page:1") == 1
+    });
+    run(conn, &["CL.TAKE limit:2 1 CAPACITY 10 REFILL 0", "CL.TAKE tmp:2 1 CAPACITY 10 REFILL 0"]);
+    assert_eq!((int(conn, "HEXISTS limit:2 debits"), int(conn, "HEXISTS tmp:2 debits")), (0, 0));
+    assert_eq!(int(conn, "HEXISTS page:1 debits"), 1);
+}
+
 #[test]
 fn every_database_is_covered() {
     let world = World::start(2, Duration::ZERO);

@@ -14,6 +14,7 @@
 //! | [`expiry`] | a key does not expire before its bucket is full |
 //! | [`clock`] | clocks that step, and fields that are missing |
 //! | [`text`] | print, parse, print |
+//! | [`globs`] | lists of patterns |
 //! | [`robust`] | no input panics |
 //!
 //! `PROPTEST_CASES=20000 cargo test --release -p claw-core` is a soak test.
@@ -30,6 +31,7 @@ mod any;
 mod clock;
 mod exact;
 mod expiry;
+mod globs;
 mod hash;
 #[path = "../random/mod.rs"]
 mod random;

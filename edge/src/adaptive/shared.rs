@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use claw_adapt::Policy;
 use claw_core::decimal::Decimal;
-use claw_core::glob;
+use claw_core::glob::Globs;
 use redis::Value;
 
 use super::decision::{Decision, HOLDS_MS};
@@ -140,7 +140,8 @@ impl Shared {
         let settings: HashMap<String, String> = self.redis.call_at(&self.bucket, &command).await?;
         let setting = |name: &str| settings.get(name).ok_or_else(unreadable);
         let has_peers = !setting("claw.peers")?.is_empty();
-        Ok(has_peers && glob::matches(setting("claw.sync-keys")?.as_bytes(), &self.bucket))
+        let keys = Globs::parse(setting("claw.sync-keys")?).map_err(|_| unreadable())?;
+        Ok(has_peers && keys.matches(&self.bucket))
     }
 
     /// Tells all instances what was decided.
