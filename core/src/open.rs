@@ -318,12 +318,12 @@ impl OpenBucket {
         from_peers: bool,
         now: u64,
     ) -> Self {
-        let kind = match record.as_ref().and_then(|record| record.debits.clone()) {
+        let kind = match record.as_ref().and_then(|record| record.shared_at_rest(configured, now)) {
             None => Kind::Local(state.bucket),
             // Other strategies know tokens only: what was counted stays counted.
-            Some(debits) => {
-                let debits = Debits { fraction: 0, ..*debits };
-                Kind::Shared(SharedBucket::new(&state.bucket, debits).into())
+            Some(mut shared) => {
+                shared.replace(&state.bucket);
+                Kind::Shared(shared.into())
             }
         };
         let temporary = state.temporary;

@@ -9,6 +9,7 @@ use crate::limits::MAX_LEAD_US;
 use crate::merge::State;
 use crate::policy::{Policy, PolicyTextError, StoredPolicy, Temporary, TemporaryTextError};
 use crate::policy_cache::PolicyCache;
+use crate::shared::SharedBucket;
 use crate::timestamp::{self, TimestampError};
 use std::fmt;
 
@@ -204,6 +205,18 @@ impl Record {
                 Bucket::new(policy, weight, tokens, self.remainder.unwrap_or(0), timestamp)
             }
         }
+    }
+
+    /// The bucket that regions share, before any credit; `None` when they do not.
+    pub(crate) fn shared_at_rest(
+        &self,
+        configured: &ConfiguredFor<'_>,
+        now: u64,
+    ) -> Option<SharedBucket> {
+        let debits = self.debits.as_deref()?.clone();
+        let timestamp = self.timestamp.unwrap_or(now);
+        let bucket = self.bucket_at_rest(self.policy_at(configured, timestamp), timestamp);
+        Some(SharedBucket::new(&bucket, debits))
     }
 
     /// Whether the module gives its key no expiry since it does not refill, as it was left: what

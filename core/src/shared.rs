@@ -533,6 +533,14 @@ impl SharedBucket {
         self.level = self.scale.capacity.saturating_sub(held).max(0);
     }
 
+    /// Goes on as `bucket`, whatever the policy of that is; what was counted stays counted.
+    pub(crate) fn replace(&mut self, bucket: &Bucket) {
+        // What overflowed and was withheld is told in the unit of the new policy.
+        self.switch(bucket.policy());
+        let mut debits = Debits { fraction: 0, ..self.debits() };
+        self.set(bucket, &mut debits);
+    }
+
     /// Goes on with another weight. Credit the old one first, with
     /// [`Self::advance`].
     pub fn set_weight(&mut self, weight: Weight) {

@@ -8,8 +8,9 @@ use claw_core::configured::Configured;
 use claw_core::debits::{Debits, Region};
 use claw_core::decimal::Decimal;
 use claw_core::limits::{MAX_DEBT, MAX_INTERVAL_MS, MAX_REPLICAS, MAX_TOKENS};
+use claw_core::merge::State;
 use claw_core::open::{BucketPool, OpenBucket};
-use claw_core::policy::{Policy, StoredPolicy};
+use claw_core::policy::{Policy, StoredPolicy, Temporary};
 use claw_core::record::{Field, FieldError, Record};
 use claw_core::shared::SharedBucket;
 use proptest::prelude::*;
@@ -139,6 +140,46 @@ proptest! {
         let place = place.index(bytes.len());
         bytes[place] = byte;
         check(&bytes);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(1_000))]
+
+    /// A merge that knows tokens only puts them in the place of what was held: what was counted stays
+    /// counted, and what overflowed and was withheld stays as many tokens, under whatever policy.
+    #[test]
+    fn what_a_merge_puts_in_its_place(
+        bucket in shared(),
+        (policy, weight) in (any::policy(), any::weight()),
+        permille in 0_i64..=1_000,
+        pinned in any::<bool>(),
+    ) {
+        let line = bucket.bucket();
+        let stored = StoredPolicy { policy: line.policy(), pin: None };
+        let record = Record {
+            tokens: Some(line.tokens()),
+            timestamp: Some(line.timestamp()),
+            weight: Some(line.weight()),
+            policy: Some(stored).filter(|_| !pinned),
+            temporary: pinned.then_some(Temporary { policy: line.policy(), until: START + 1, version: 1 }),
+            debits: Some(bucket.debits().into()),
+            ..Record::default()
+        };
+        let tokens = policy.capacity_micros() / 1_000 * permille;
+        let merged = State::of(
+            Bucket::new(policy, weight, tokens, 0, START),
+            Some(StoredPolicy { policy, pin: Some(1) }),
+        );
+        let defaults = Configured::new(Policy::DEFAULT);
+        let opened =
+            OpenBucket::merged(Some(record), &merged, &defaults.of(b"key"), false, START);
+        let replaced = opened.as_shared().unwrap();
+        prop_assert_eq!(replaced.bucket(), merged.bucket);
+        let mut switched = bucket;
+        switched.switch(policy);
+        prop_assert_eq!(replaced.accounts(), switched.accounts());
+        prop_assert_eq!((replaced.home(), replaced.version()), (switched.home(), switched.version()));
     }
 }
 
