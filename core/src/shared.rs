@@ -750,7 +750,9 @@ impl SharedBucket {
                 let epoch = writer.next_epoch(joined.epoch);
                 let account =
                     self.account_mut(0, &writer.id()).ok_or_else(|| Internal::new(NO_ROOM))?;
-                account.counter = Counter { epoch, ..own };
+                // Who has seen the epoch before counts what was taken in it once more, which only admits
+                // less. What was given back is not said again.
+                account.counter = Counter { epoch, refunded: 0, ..own };
                 if outlived {
                     // Nor has the sender, whose level this is.
                     add(&mut unknown, own.spent);

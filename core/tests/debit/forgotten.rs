@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const STEPS: usize = 9;
 
+const LAST_LIFE: u64 = 9;
+
 type Takes = BTreeSet<u32>;
 
 /// A key at one region, and which takes each epoch of its first region's counter stands for.
@@ -135,6 +137,95 @@ fn nothing_is_hidden_behind_what_was_forgotten() {
     };
     let mut seen = 0;
     history.steps(STEPS, &mut seen);
+    println!("{seen} histories");
+    assert!(seen > 10_000);
+}
+
+/// The first of three regions, which loses all it has and begins again; what each of the others was
+/// credited for what it gave back.
+#[derive(Clone)]
+struct Refunds {
+    writer: Writer,
+    regions: [Option<SharedBucket>; 3],
+    lives: u64,
+    given: u64,
+    credited: [u64; 3],
+}
+
+impl Refunds {
+    fn full() -> SharedBucket {
+        SharedBucket::full(Policy::new(1_000, 0, 1_000).unwrap(), Weight::ONE, START)
+    }
+
+    fn send(&mut self, from: usize, to: usize) -> bool {
+        let Some(bucket) = self.regions[from].clone() else {
+            return false;
+        };
+        let names = ["a", "b", "c"];
+        let remote = Remote { from: Some(id(names[from])), bucket, stored: None, temporary: None };
+        let fresh = self.regions[to].is_none();
+        let bucket = self.regions[to].get_or_insert_with(Self::full);
+        let before = bucket.counter(id("a"));
+        let other = Writer::new(id(names[to]), 9);
+        let writer = if to == 0 { &self.writer } else { &other };
+        bucket.receive(fresh, &remote, Some(writer), &Membership::default()).unwrap();
+        self.credited[to] += before.gain(bucket.counter(id("a"))).1;
+        true
+    }
+
+    fn steps(&self, left: usize, seen: &mut u64) {
+        *seen += 1;
+        for region in 1..3 {
+            assert!(self.credited[region] <= self.given, "{:?} of {}", self.credited, self.given);
+        }
+        if left == 0 {
+            return;
+        }
+        for step in 0..8 {
+            let mut next = self.clone();
+            let happened = match step {
+                0 | 1 => {
+                    let bucket = next.regions[0].get_or_insert_with(Self::full);
+                    if step == 0 {
+                        bucket.debit(Some(&next.writer), MICRO).unwrap();
+                    } else {
+                        bucket.refund(Some(&next.writer), MICRO).unwrap();
+                        next.given += MICRO;
+                    }
+                    true
+                }
+                2 if self.lives < 2 => {
+                    next.lives += 1;
+                    // Below those of the life before.
+                    next.writer = Writer::new(id("a"), LAST_LIFE - next.lives);
+                    next.regions[0].take().is_some()
+                }
+                3 => next.send(0, 1),
+                4 => next.send(0, 2),
+                5 => next.send(1, 0),
+                6 => next.send(2, 0),
+                7 => next.send(1, 2),
+                _ => false,
+            };
+            if happened {
+                next.steps(left - 1, seen);
+            }
+        }
+    }
+}
+
+/// However often a region begins anew, no other one credits more than it gave back.
+#[test]
+fn no_refund_is_credited_twice() {
+    let history = Refunds {
+        writer: Writer::new(id("a"), LAST_LIFE),
+        regions: [None, None, None],
+        lives: 0,
+        given: 0,
+        credited: [0; 3],
+    };
+    let mut seen = 0;
+    history.steps(8, &mut seen);
     println!("{seen} histories");
     assert!(seen > 10_000);
 }
