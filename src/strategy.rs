@@ -19,6 +19,13 @@ const DEBIT: &str = "debit";
 /// Millionths of a token in one token, of which there may be less than none.
 const MICRO: i64 = limits::MICRO.cast_signed();
 
+const TOO_FAR_AHEAD: &[u8] =
+    b"it returned a timestamp that is no unix microseconds, or more than 30 days ahead";
+
+fn is_too_far_ahead(timestamp: u64, now: u64) -> bool {
+    timestamp > now.saturating_add(MAX_LEAD_US)
+}
+
 /// Longest name of a function.
 const MAX_NAME: usize = 128;
 
@@ -88,13 +95,14 @@ impl Strategy {
 
 impl Strategy {
     /// Folds the states of all regions in the order of their names: whatever the function is,
-    /// regions that have the same states come to the same bucket. No clock of this server is in
-    /// it. No key may be open.
+    /// regions that have the same states come to the same bucket. `now` only bounds how far ahead
+    /// that may be, or it could not be read again. No key may be open.
     pub(crate) fn fold(
         &self,
         ctx: &Context<'_>,
         states: &RegionStates,
         default: Policy,
+        now: u64,
     ) -> Result<State, Error> {
         let moment = states.values().map(|state| state.bucket.timestamp()).max().unwrap_or(0);
         // A pin that has ended by then pins nothing any more.
@@ -103,7 +111,12 @@ impl Strategy {
         for state in states {
             view = self.merge(ctx, &view, &state, moment)?;
         }
-        Ok(view)
+        match self {
+            Self::Function(name) if is_too_far_ahead(view.bucket.timestamp(), now) => {
+                Err(Error::Function { name: name.clone(), why: TOO_FAR_AHEAD.into() })
+            }
+            _ => Ok(view),
+        }
     }
 }
 
@@ -212,11 +225,10 @@ fn call(
     }
     let timestamp = match field("timestamp")? {
         None => now,
-        Some(value) => {
-            number::whole(&value).ok().filter(|t| *t <= now.saturating_add(MAX_LEAD_US)).ok_or_else(|| {
-                failed(b"it returned a timestamp that is no unix microseconds, or more than 30 days ahead")
-            })?
-        }
+        Some(value) => number::whole(&value)
+            .ok()
+            .filter(|timestamp| !is_too_far_ahead(*timestamp, now))
+            .ok_or_else(|| failed(TOO_FAR_AHEAD))?,
     };
     let weight = match field("userWeight")? {
         None => local.bucket.weight().max(remote.bucket.weight()),

@@ -251,7 +251,7 @@ fn fold_again(ctx: &Context<'_>, name: Str<'_>, strategy: &Strategy) -> Result<(
         return Ok(());
     };
     // No key is open while the function runs.
-    let view = strategy.fold(ctx, states, store::configured_policy(ctx, name)?)?;
+    let view = strategy.fold(ctx, states, store::configured_policy(ctx, name)?, now)?;
     let key = Key::open_write(ctx, name);
     let record = store::load(ctx, &key, now)?;
     if record.is_some() {

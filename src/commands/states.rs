@@ -189,7 +189,7 @@ fn fold(
     let changed = known != Some(&states);
     if changed {
         // No key is open while the function runs.
-        let view = strategy.fold(ctx, &states, store::configured_policy(ctx, name)?)?;
+        let view = strategy.fold(ctx, &states, store::configured_policy(ctx, name)?, now)?;
         let key = Key::open_write(ctx, name);
         let record = store::load(ctx, &key, now)?;
         let mut opened = {

@@ -1,9 +1,9 @@
 //! Strategies other than debit over the same transport.
 
-use crate::world::{PATIENCE, TICK, World};
+use crate::world::{PATIENCE, TICK, World, field};
 use claw_testkit::{eventually, run};
 use redis::Connection;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const FUNCTIONS: &str = "#!lua name=merges
 local function average(_, args)
@@ -14,8 +14,13 @@ end
 local function local_wins(_, args)
   return args[1]
 end
+local function hurries(_, args)
+  local a, b = cmsgpack.unpack(args[1]), cmsgpack.unpack(args[2])
+  return cmsgpack.pack({ tokens = 7, timestamp = math.max(a.timestamp, b.timestamp) + 20 * 86400 * 1000000 })
+end
 redis.register_function{ function_name = 'average', callback = average, flags = { 'no-writes' } }
 redis.register_function{ function_name = 'local_wins', callback = local_wins, flags = { 'no-writes' } }
+redis.register_function{ function_name = 'hurries', callback = hurries, flags = { 'no-writes' } }
 ";
 
 fn started(strategy: &'static str) -> World {
@@ -82,4 +87,23 @@ fn functions_converge() {
         });
         world.no_warnings();
     }
+}
+
+/// What a function returns may be 30 days ahead of the states, which may be as far ahead of the clock. A
+/// bucket that could not be read again is not written.
+#[test]
+fn what_a_function_dates_too_far_ahead_is_refused() {
+    let world = started("fn:hurries");
+    let (mut here, mut there) = (world.connection(0), world.connection(1));
+    take(&mut there, 1);
+    let ahead = SystemTime::now() + Duration::from_hours(20 * 24);
+    let ahead = ahead.duration_since(UNIX_EPOCH).unwrap().as_micros();
+    run(&mut here, &[&format!("HSET k tokens 100 timestamp {ahead}")]);
+    take(&mut here, 1);
+    eventually(PATIENCE, TICK, "the state to arrive", || {
+        field(&mut there, "sync_states_received") + field(&mut there, "sync_states_rejected") > 0
+    });
+    run(&mut here, &["CL.PEEK k 0"]);
+    run(&mut there, &["CL.PEEK k 0"]);
+    assert!(field(&mut there, "sync_states_rejected") > 0);
 }
