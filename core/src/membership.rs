@@ -654,16 +654,18 @@ impl Membership {
             self.state_rates();
         }
         self.said.settled = self.is_settled();
+        // What a clock that was set back has still to live through again is not past: the present
+        // share holds then.
+        let ahead = self.earlier.iter_mut().rev().take_while(|(until, _)| *until > now.wall);
+        ahead.for_each(|(until, _)| *until = now.wall);
         let share = self.share_now(now);
         if share == self.share {
             return;
         }
-        // A clock set back must not make the history run backwards.
-        let until = self.earlier.back().map_or(now.wall, |(last, _)| now.wall.max(*last));
         if self.earlier.len() >= MAX_PHASES {
             self.earlier.pop_front();
         }
-        self.earlier.push_back((until, self.share));
+        self.earlier.push_back((now.wall, self.share));
         self.share = share;
     }
 

@@ -20,6 +20,8 @@ pub enum Trouble {
     Clocks,
     /// Clocks are set ahead and back.
     Steps,
+    /// The same, and links are cut for long; guard `equal`.
+    StepsInCuts,
     /// Tokens are given back.
     GiveBacks,
     /// Most calls are settled after the work: it used less than was taken for it, or more.
@@ -68,7 +70,7 @@ pub enum Trouble {
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::None,
         Self::Network,
         Self::Clocks,
@@ -86,6 +88,7 @@ impl Trouble {
         Self::Cuts(PartitionPolicy::Off),
         Self::Cuts(PartitionPolicy::Equal),
         Self::Cuts(PartitionPolicy::Share),
+        Self::StepsInCuts,
         Self::Gaps,
         Self::SlowRestarts,
         Self::Refusals,
@@ -108,6 +111,7 @@ impl Trouble {
             Self::Network => "loss 30 %, copies, disorder, cuts",
             Self::Clocks => "clocks apart, at different speeds",
             Self::Steps => "clocks set ahead and back",
+            Self::StepsInCuts => "clocks set, long cuts, guard equal",
             Self::GiveBacks => "give-backs",
             Self::Settlements => "settlements, under and over",
             Self::SettlementsInCuts(PartitionPolicy::Off) => "settlements, long cuts, guard off",
@@ -161,6 +165,7 @@ impl Trouble {
             self,
             Self::Cuts(PartitionPolicy::Equal)
                 | Self::SettlementsInCuts(PartitionPolicy::Equal)
+                | Self::StepsInCuts
                 | Self::SlowRestarts
                 | Self::Refusals
                 | Self::Suspensions
@@ -241,6 +246,8 @@ struct Run {
     names: Name,
     /// What clocks were set ahead, in all.
     ahead: u64,
+    /// What they were set back.
+    back: u64,
     /// How many lives ended.
     lives: u64,
     fast_ppm: u64,
@@ -331,7 +338,7 @@ impl Run {
         };
         let clocks: Vec<Clock> = (0..regions)
             .map(|_| match trouble {
-                Trouble::Clocks | Trouble::Steps => {
+                Trouble::Clocks | Trouble::Steps | Trouble::StepsInCuts => {
                     Clock { ahead_us: random.of(0, 500 * SECOND), fast_ppm: random.of(0, 500) }
                 }
                 _ => Clock { ahead_us: random.of(0, 10_000), fast_ppm: 0 },
@@ -356,9 +363,18 @@ impl Run {
             Trouble::Restores => 3,
             _ => random.one(&[1, 1, 3]),
         };
-        let (ahead, lives) = (0, 0);
-        let mut run =
-            Self { trouble, world, random, end, names, ahead, lives, fast_ppm, most: policy };
+        let mut run = Self {
+            trouble,
+            world,
+            random,
+            end,
+            names,
+            ahead: 0,
+            back: 0,
+            lives: 0,
+            fast_ppm,
+            most: policy,
+        };
         run.world.gone_after = Some(MOST_LINGER_US + SECOND).filter(|_| trouble.keeps_shares());
         run.plan_calls();
         run.plan_trouble();
@@ -367,7 +383,6 @@ impl Run {
 
     fn plan_calls(&mut self) {
         let policy = self.world.config.policy;
-        let per_second = policy.refill() / policy.interval_ms() / 1_000;
         if matches!(self.trouble, Trouble::Idle | Trouble::Away | Trouble::Bursts(_)) {
             // With what goes wrong.
             return;
@@ -378,7 +393,7 @@ impl Run {
                 Trouble::Expiry => self.random.one(&[0, 2, 60]),
                 _ => self.random.one(&[20, 60, 150, 400]),
             };
-            if let Some(gap) = (100 * SECOND).checked_div(per_second.max(1) * percent) {
+            if let Some(gap) = self.gap(percent) {
                 let mut at = 0;
                 while at < self.end {
                     at += self.random.of(0, 2 * gap);
@@ -395,6 +410,13 @@ impl Run {
                 at += self.random.of(0, rest * SECOND);
             }
         }
+    }
+
+    /// How long it is from call to call on average, at so many percent of the rate.
+    fn gap(&self, percent: u64) -> Option<u64> {
+        let policy = self.world.config.policy;
+        let per_second = policy.refill() / policy.interval_ms() / 1_000;
+        (100 * SECOND).checked_div(per_second.max(1) * percent)
     }
 
     fn plan_call(&mut self, at: u64, place: usize) {
@@ -460,16 +482,11 @@ impl Run {
                     }
                 }
             }
-            Trouble::Steps => {
-                for _ in 0..self.random.of(1, 6) {
-                    let (at, place) = (self.some_time(), self.some_place());
-                    let by = self.random.of(0, 10 * SECOND);
-                    let back = self.random.permille(500);
-                    self.ahead += if back { 0 } else { by };
-                    let by = i64::try_from(by).unwrap_or(0);
-                    let by = if back { -by } else { by };
-                    self.world.plan(at, place, Happening::Step(by));
-                }
+            Trouble::Steps => self.plan_steps(10, 500),
+            Trouble::StepsInCuts => {
+                self.plan_cuts(100);
+                self.plan_steps(60, 900);
+                self.plan_new_keys();
             }
             Trouble::Forget => {
                 for place in 0..self.world.count() {
@@ -512,6 +529,35 @@ impl Run {
                 }
                 let (capacity, refill, ms) = greatest;
                 self.most = Policy::new(capacity, refill, ms).expect("within the bounds");
+            }
+        }
+    }
+
+    /// Steps of clocks by at most so many seconds, of which so many in a thousand go back.
+    fn plan_steps(&mut self, longest: u64, back: u64) {
+        for _ in 0..self.random.of(1, 6) {
+            let (at, place) = (self.some_time(), self.some_place());
+            let us = self.random.of(0, longest * SECOND);
+            let mut by = i64::try_from(us).unwrap_or(0);
+            if self.random.permille(back) {
+                self.back += us;
+                by = -by;
+            } else {
+                self.ahead += us;
+            }
+            self.world.plan(at, place, Happening::Step(by));
+        }
+    }
+
+    /// Keys that are used nowhere before, and everywhere from then on, more than is refilled.
+    fn plan_new_keys(&mut self) {
+        for name in 1_000..1_004 {
+            let mut at = self.some_time();
+            while at < self.end {
+                for place in 0..self.world.count() {
+                    self.world.plan(at, place, Happening::Take(name, 1));
+                }
+                at += self.gap(200).unwrap_or(SECOND);
             }
         }
     }
@@ -845,7 +891,7 @@ impl Run {
     fn all_full(&mut self) -> Result<(), Violation> {
         let config = self.world.config;
         // Capacity and the deepest debt, at the slowest rate there is.
-        let empty = fill_us(self.most).max(60 * SECOND) + self.ahead;
+        let empty = fill_us(self.most).max(60 * SECOND) + self.ahead + self.back;
         let regions = u64::try_from(config.regions).unwrap_or(u64::MAX);
         self.world.wait(empty * 2 * regions + 2 * regions * config.timeout_us);
         for place in 0..config.regions {

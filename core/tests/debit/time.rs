@@ -2,10 +2,10 @@
 //! alone has the bucket that a server without regions has.
 
 use crate::any::{self, START, cases, shared};
-use crate::world::{self, SECOND, any_cut, cut, news, snapshots};
+use crate::world::{self, Rounds, SECOND, any_cut, at, cut, news, peer, snapshots};
 use claw_core::bucket::{Answer, Bucket, Demand, Wait, Weight};
 use claw_core::limits::{MAX_DEBT, MAX_TOKENS, MICRO};
-use claw_core::membership::{Membership, PartitionPolicy, WHOLE};
+use claw_core::membership::{Instants, Membership, PartitionPolicy, WHOLE};
 use claw_core::policy::Policy;
 use claw_core::replica::Writer;
 use claw_core::shared::SharedBucket;
@@ -29,6 +29,21 @@ fn begun(policy: Policy, weight: Weight, permille: u64) -> SharedBucket {
 
 fn guard() -> impl Strategy<Value = PartitionPolicy> {
     prop::sample::select(PartitionPolicy::ALL.to_vec())
+}
+
+/// What happens to a region, for so many microseconds or by so many.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Pass,
+    SetBack,
+    /// The other region is on another side from now on, or not any more.
+    Cut(bool),
+    Write,
+}
+
+fn what_happens() -> impl Strategy<Value = Event> {
+    let cut = any::<bool>().prop_map(Event::Cut);
+    prop_oneof![4 => Just(Event::Pass), 1 => Just(Event::SetBack), 2 => cut, 1 => Just(Event::Write)]
 }
 
 proptest! {
@@ -158,6 +173,60 @@ proptest! {
                 let refill = bucket.policy().refill();
                 let long = bucket.us_until_full(WHOLE).is_none_or(|us| us > 1 << 62);
                 prop_assert!(needed > bucket.policy().capacity() || refill == 0 || long);
+            }
+        }
+    }
+
+    /// A clock that is set back lives through a time again that had another share. Nothing is credited
+    /// beyond what the shares came to that really held since the bucket was written; who waits as long as
+    /// the answer says, at the present share, is served, and not sooner.
+    #[test]
+    fn shares_and_a_clock_set_back(
+        events in prop::collection::vec((what_happens(), 0..3_600 * SECOND), 1..30),
+        tokens in 1_u64..1_000_000,
+    ) {
+        let policy = Policy::new(MAX_TOKENS, MICRO, 1_000).unwrap();
+        let (mut now, mut stepped) = (at(0), false);
+        let mut peers = Membership::new(PartitionPolicy::Equal, 2, u64::MAX, now);
+        peers.completed(peer(0), now);
+        let mut bucket = SharedBucket::full(policy, Weight::ONE, START);
+        bucket.debit(None, policy.capacity_micros().unsigned_abs() / 4).unwrap();
+        // Of a share of 1 in a microsecond, since it was written.
+        let mut held = 0;
+        for (event, us) in events {
+            match event {
+                Event::Pass => {
+                    held += i128::from(us) * i128::from(peers.share());
+                    now = Instants { wall: now.wall + us, steady: now.steady + us };
+                }
+                Event::SetBack => {
+                    now.wall -= us;
+                    stepped = true;
+                }
+                Event::Cut(cut) => peers.refuses(peer(0), cut),
+                Event::Write => {
+                    bucket.advance(now.wall, &peers);
+                    (held, stepped) = (0, bucket.timestamp() > now.wall);
+                }
+            }
+            peers.tick(None, now);
+            let mut credited = bucket.clone();
+            credited.advance(now.wall, &peers);
+            let gained = (bucket.level() - credited.level()) / i128::from(MICRO);
+            prop_assert!(gained <= held, "{gained} of {held}");
+            prop_assert!(stepped || gained == held, "{gained} of {held}");
+            let share = peers.share();
+            let room = credited.remaining(share).max(0).unsigned_abs();
+            let Wait::Ms(wait) = credited.until(room + tokens, now.wall, share) else {
+                return Err(TestCaseError::fail("it refills"));
+            };
+            for (wait, served) in [(wait - 1, false), (wait, true)] {
+                let then = now.wall + wait * 1_000;
+                let (mut peers, mut bucket) = (peers.clone(), bucket.clone());
+                peers.tick(None, Instants { wall: then, steady: now.steady + wait * 1_000 });
+                bucket.advance(then, &peers);
+                let remaining = bucket.remaining(share).max(0).unsigned_abs();
+                prop_assert_eq!(remaining >= room + tokens, served);
             }
         }
     }
