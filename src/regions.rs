@@ -658,9 +658,10 @@ impl Messages for Told {
         };
         if note.counted.is_none() {
             // Without fields of later versions it can always be written.
-            let state = codec::encode(&State::of(note.bucket, note.stored), &Besides::default());
-            debug_assert!(state.is_ok(), "a state that cannot be written");
-            return out.extend(state.unwrap_or_default());
+            let state = State::of(note.bucket, note.stored).pinned_by(note.temporary);
+            let blob = codec::encode(&state, &Besides::default());
+            debug_assert!(blob.is_ok(), "a state that cannot be written");
+            return out.extend(blob.unwrap_or_default());
         }
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
 //! Strategies other than debit over the same transport.
 
 use crate::world::{PATIENCE, TICK, World, field};
-use claw_testkit::{eventually, run};
+use claw_testkit::{ask, eventually, ints, run};
 use redis::Connection;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -106,4 +106,43 @@ fn what_a_function_dates_too_far_ahead_is_refused() {
     run(&mut here, &["CL.PEEK k 0"]);
     run(&mut there, &["CL.PEEK k 0"]);
     assert!(field(&mut there, "sync_states_rejected") > 0);
+}
+
+/// What is pinned for a time in one region is so in all of them, until the same instant, and stays
+/// so whatever is taken there.
+#[test]
+fn a_pin_for_a_time_goes_along() {
+    const NONE: Option<String> = None;
+    for strategy in ["max", "min", "weighted", "lww", "fn:local_wins"] {
+        let world = started(strategy);
+        let temporary = |region: usize| -> Option<String> {
+            ask(&mut world.connection(region), "HGET k temporary")
+        };
+        let everywhere = |pin: &str| {
+            run(&mut world.connection(0), &[pin]);
+            let laid = temporary(0);
+            assert_ne!(laid, NONE, "{strategy}: {pin}");
+            eventually(PATIENCE, TICK, &format!("{laid:?} everywhere by {strategy}"), || {
+                (1..3).all(|region| temporary(region) == laid)
+            });
+            laid
+        };
+        let laid = everywhere("CL.POLICY k CAPACITY 10 REFILL 0 FOR 600000");
+        for region in [1, 2, 1] {
+            take(&mut world.connection(region), 1);
+            world.wait_until_quiet();
+            for region in 0..3 {
+                assert_eq!(temporary(region), laid, "{strategy}");
+                assert_eq!(ints(&mut world.connection(region), "CL.PEEK k 0")[1], 10, "{strategy}");
+            }
+        }
+        // A block holds in all of them, too.
+        let laid = everywhere("CL.POLICY k CAPACITY 0 REFILL 0 FOR 600000");
+        for region in [1, 2] {
+            assert_eq!(ints(&mut world.connection(region), "CL.TAKE k")[0], 0, "{strategy}");
+        }
+        world.wait_until_quiet();
+        assert!((0..3).all(|region| temporary(region) == laid), "{strategy}");
+        world.no_warnings();
+    }
 }
