@@ -1,6 +1,7 @@
 //! Every error of the commands, with its text.
 
 use claw_core::codec::BlobError;
+use claw_core::debits::LastVersion;
 use claw_core::error::Internal;
 use claw_core::glob::GlobsError;
 use claw_core::limits::{MAX_INTERVAL_MS, MAX_REPLICAS, MAX_TOKENS};
@@ -117,6 +118,8 @@ pub(crate) enum Error {
     Debit(&'static str),
     /// A bucket of too many replicas.
     TooManyReplicas,
+    /// No change of policy or weight can be counted any more.
+    LastVersion,
     /// The module's state is in use; happens only inside an event handler of
     /// another module that changes our configuration.
     Busy,
@@ -294,6 +297,10 @@ impl Error {
             Self::SyncOff(why) => format!("region sync is off: {why}"),
             Self::Debit(why) => format!("strategy debit: {why}"),
             Self::TooManyReplicas => format!("more than {MAX_REPLICAS} replicas in one bucket"),
+            Self::LastVersion => {
+                "no number is left for a change of policy or weight of this bucket: delete the key"
+                    .to_owned()
+            }
             Self::HiddenField { key, field, why } => {
                 let (key, field) = (Quoted(key), field.name());
                 format!("bucket {key}: field '{field}' holds what {why}")
@@ -328,6 +335,12 @@ fn is_no_permission(why: &[u8]) -> bool {
 impl From<Internal> for Error {
     fn from(Internal(what): Internal) -> Self {
         Self::Internal(what)
+    }
+}
+
+impl From<LastVersion> for Error {
+    fn from(LastVersion: LastVersion) -> Self {
+        Self::LastVersion
     }
 }
 
@@ -417,6 +430,7 @@ mod tests {
             (Error::NOT_A_REGION, "ERR region sync is off: claw.replica-id and claw.peers are not both set"),
             (Error::SyncOff("why"), "ERR region sync is off: why"),
             (Error::Debit("why"), "ERR strategy debit: why"),
+            (Error::LastVersion, "ERR no number is left for a change of policy or weight of this bucket: delete the key"),
             (Error::TooManyReplicas, "ERR more than 16 replicas in one bucket"),
             (range(Quantity::Rules), "ERR a fingerprint of rules must be a hexadecimal number of 64 bits"),
             (range(Quantity::Rate), "ERR a rate must be an integer from 0 to 18446744073709551615"),

@@ -92,6 +92,11 @@ pub struct Version {
     pub origin: Option<ReplicaId>,
 }
 
+/// The [greatest number](crate::limits::MAX_VERSION) of a change made on purpose has been used: no
+/// further one can be told from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastVersion;
+
 /// What the `debits` field of a bucket holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Debits {

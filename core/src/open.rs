@@ -8,10 +8,10 @@
 use crate::bucket::{Answer, Bucket, Demand, US_PER_MS, Wait, Weight};
 use crate::codec::{self, DebitsText, RegionStates};
 use crate::configured::ConfiguredFor;
-use crate::debits::{Debits, Region, Terms, Version};
+use crate::debits::{Debits, LastVersion, Region, Terms, Version};
 use crate::error::Internal;
 use crate::expiry::Expiry;
-use crate::limits::MICRO;
+use crate::limits::{MAX_VERSION, MICRO};
 use crate::merge::State;
 use crate::plan::{Change, Changes, Note, Plan, SyncMode};
 use crate::policy::{Policy, StoredPolicy, Temporary};
@@ -582,23 +582,31 @@ impl OpenBucket {
     }
 
     /// Pins `policy`, one version after the present one. It ends a temporary pin.
-    pub fn pin(&mut self, policy: Policy, region: &Region) {
+    ///
+    /// # Errors
+    /// When there is no version after that; nothing has changed then.
+    pub fn pin(&mut self, policy: Policy, region: &Region) -> Result<(), LastVersion> {
         let same = |stored: StoredPolicy| stored.is_pinned() && stored.policy == policy;
         if self.temporary.is_none() && self.policy.is_some_and(same) {
-            return;
+            return Ok(());
         }
-        let version = self.next_version(region);
+        let version = self.next_version(region)?;
         self.policy = Some(StoredPolicy { policy, pin: Some(version) });
         self.temporary = None;
         self.switch(policy);
+        Ok(())
     }
 
     /// Pins `policy` for `ms` milliseconds over what is there. Each time is another version.
-    pub fn pin_for(&mut self, policy: Policy, ms: u64, region: &Region) {
-        let version = self.next_version(region);
+    ///
+    /// # Errors
+    /// As for [`Self::pin`].
+    pub fn pin_for(&mut self, policy: Policy, ms: u64, region: &Region) -> Result<(), LastVersion> {
+        let version = self.next_version(region)?;
         let until = self.now.saturating_add(ms.saturating_mul(US_PER_MS.get()));
         self.temporary = Some(Temporary { policy, until, version });
         self.switch(policy);
+        Ok(())
     }
 
     /// How long the pin in force holds, in milliseconds, rounded up: -1 for good, 0 for none.
@@ -613,24 +621,32 @@ impl OpenBucket {
     }
 
     /// Goes back to what is configured for the key, and weight 1.
-    pub fn reset(&mut self, region: &Region) {
+    ///
+    /// # Errors
+    /// As for [`Self::pin`].
+    pub fn reset(&mut self, region: &Region) -> Result<(), LastVersion> {
         let changed = self.policy.is_some()
             || self.temporary.is_some()
             || self.bucket().weight() != Weight::ONE;
         if changed {
-            self.next_version(region);
+            self.next_version(region)?;
         }
         (self.policy, self.temporary) = (None, None);
         self.weigh(Weight::ONE);
         self.switch(self.configured);
+        Ok(())
     }
 
     /// Goes on with another weight.
-    pub fn set_weight(&mut self, weight: Weight, region: &Region) {
+    ///
+    /// # Errors
+    /// As for [`Self::pin`].
+    pub fn set_weight(&mut self, weight: Weight, region: &Region) -> Result<(), LastVersion> {
         if self.bucket().weight() != weight {
-            self.next_version(region);
+            self.next_version(region)?;
             self.weigh(weight);
         }
+        Ok(())
     }
 
     /// What was set of it on purpose.
@@ -667,20 +683,21 @@ impl OpenBucket {
     }
 
     /// Counts one change made on purpose, and returns its number.
-    fn next_version(&mut self, region: &Region) -> u64 {
+    fn next_version(&mut self, region: &Region) -> Result<u64, LastVersion> {
         let last = self.record.as_ref().and_then(|record| record.temporary).or(self.temporary);
-        let pins =
-            [self.policy.and_then(|stored| stored.pin), last.map(|temporary| temporary.version)];
-        let pin = pins.into_iter().flatten().max().unwrap_or(0);
-        match &mut self.kind {
-            Kind::Local(_) => pin.saturating_add(1),
-            Kind::Shared(bucket) => {
-                let number = bucket.version().number.max(pin).saturating_add(1);
-                let origin = region.writer.as_ref().map(Writer::id);
-                bucket.set_version(Version { number, origin });
-                number
-            }
+        let numbers = [
+            self.policy.and_then(|stored| stored.pin),
+            last.map(|temporary| temporary.version),
+            self.as_shared().map(|bucket| bucket.version().number),
+        ];
+        let present = numbers.into_iter().flatten().max().unwrap_or(0);
+        let number = present.checked_add(1).filter(|number| *number <= MAX_VERSION);
+        let number = number.ok_or(LastVersion)?;
+        if let Kind::Shared(bucket) = &mut self.kind {
+            let origin = region.writer.as_ref().map(Writer::id);
+            bucket.set_version(Version { number, origin });
         }
+        Ok(number)
     }
 
     fn weigh(&mut self, weight: Weight) {

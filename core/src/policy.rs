@@ -139,7 +139,7 @@ impl StoredPolicy {
         let pin = match (words.next(), words.next(), words.next()) {
             (None, None, None) => None,
             (Some(b"pinned"), None, None) => Some(0),
-            (Some(b"pinned"), Some(version), None) => Some(integer(version)?),
+            (Some(b"pinned"), Some(version), None) => Some(self::version(version)?),
             _ => return Err(PolicyTextError),
         };
         Ok(Self { policy, pin })
@@ -169,6 +169,14 @@ fn numbers<'a>(words: &mut impl Iterator<Item = &'a [u8]>) -> Result<Policy, Pol
 
 fn integer(text: &[u8]) -> Result<u64, PolicyTextError> {
     decimal::whole(text).map_err(|_| PolicyTextError)
+}
+
+/// The number of a change.
+fn version(text: &[u8]) -> Result<u64, PolicyTextError> {
+    integer(text).and_then(|version| match version <= MAX_VERSION {
+        true => Ok(version),
+        false => Err(PolicyTextError),
+    })
 }
 
 impl fmt::Display for Policy {
@@ -214,9 +222,9 @@ impl Temporary {
         else {
             return Err(TemporaryTextError);
         };
-        let integer = |digits| integer(digits).map_err(|_| TemporaryTextError);
-        let (until, version) = (integer(until)?, integer(version)?);
-        if until > MAX_TIMESTAMP_US || version > MAX_VERSION {
+        let until = integer(until).map_err(|_| TemporaryTextError)?;
+        let version = self::version(version).map_err(|_| TemporaryTextError)?;
+        if until > MAX_TIMESTAMP_US {
             return Err(TemporaryTextError);
         }
         Ok(Self { policy, until, version })

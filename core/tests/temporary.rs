@@ -5,7 +5,7 @@
 use claw_core::bucket::{Bucket, Demand, Wait, Weight};
 use claw_core::codec::{self, DebitsText, Names, Wire};
 use claw_core::configured::Configured;
-use claw_core::debits::{Debits, Region};
+use claw_core::debits::{Debits, LastVersion, Region};
 use claw_core::expiry::Expiry;
 use claw_core::limits::{MAX_VERSION, MICRO};
 use claw_core::open::{OpenBucket, PolicySource};
@@ -255,7 +255,7 @@ impl Copy {
 
     fn pin_for(&mut self, refill: u64, ms: u64, now: u64) {
         let mut opened = self.open(now);
-        opened.pin_for(Policy::new(10, refill * MICRO, 1_000).unwrap(), ms, &self.region);
+        opened.pin_for(Policy::new(10, refill * MICRO, 1_000).unwrap(), ms, &self.region).unwrap();
         self.record = Some(written(&mut opened));
     }
 
@@ -313,7 +313,7 @@ fn regions_fix_the_end_once() {
     assert_eq!(b.end(), Some(NOW + 90 * SECOND + ahead));
     // Ended there, it ends here; what is left of the old one comes too late.
     let mut opened = b.open(now + ahead);
-    opened.reset(&b.region);
+    opened.reset(&b.region).unwrap();
     b.record = Some(written(&mut opened));
     a.receive(&b.note(now + ahead), "b", now + ahead, now);
     assert_eq!(a.end(), None);
@@ -331,7 +331,9 @@ fn an_ended_pin_does_not_come_back() {
         if laid_alone {
             let defaults = Configured::new(base());
             let mut alone = OpenBucket::new(None, &defaults.of(b"key"), NOW);
-            alone.pin_for(Policy::new(10, MICRO, 1_000).unwrap(), 60_000, &Region::default());
+            alone
+                .pin_for(Policy::new(10, MICRO, 1_000).unwrap(), 60_000, &Region::default())
+                .unwrap();
             a.record = Some(written(&mut alone));
         } else {
             a.pin_for(1, 60_000, NOW);
@@ -387,7 +389,7 @@ fn what_is_beneath_returns() {
         let mut a = Copy { region: region("a", 1), record: None };
         let mut opened = a.open(NOW);
         if pinned_beneath {
-            opened.pin(Policy::new(20, 2 * MICRO, 1_000).unwrap(), &a.region);
+            opened.pin(Policy::new(20, 2 * MICRO, 1_000).unwrap(), &a.region).unwrap();
         }
         a.record = Some(written(&mut opened));
         a.pin_for(1, 1_000, NOW);
@@ -415,7 +417,7 @@ fn versions_only_grow() {
     assert_eq!(version(&a), Some(2));
     // Long after its end.
     let mut opened = a.open(NOW + 9 * SECOND);
-    opened.pin(base(), &a.region);
+    opened.pin(base(), &a.region).unwrap();
     assert_eq!(opened.policy().unwrap().pin, Some(3));
     a.record = Some(written(&mut opened));
     assert_eq!(version(&a), None);
@@ -423,9 +425,46 @@ fn versions_only_grow() {
     assert_eq!(version(&a), Some(4));
 }
 
+/// After the last version there is none, so that no two changes have the same; what has no version
+/// can still change.
+#[test]
+fn no_version_comes_twice() {
+    let last = |alone: bool| {
+        let pinned = format!("10 1/1000 pinned {MAX_VERSION}");
+        let mut record = Record::default();
+        record.read(Field::Tokens, b"5", NOW).unwrap();
+        record.read(Field::Policy, pinned.as_bytes(), NOW).unwrap();
+        let region = if alone { Region::default() } else { region("a", 1) };
+        (Copy { region, record: Some(record) }, alone)
+    };
+    for (copy, alone) in [last(true), last(false)] {
+        let open = || match alone {
+            true => OpenBucket::new(copy.record.clone(), &Configured::new(base()).of(b"key"), NOW),
+            false => copy.open(NOW),
+        };
+        let (policy, region) = (base(), &copy.region);
+        let changes: [&dyn Fn(&mut OpenBucket) -> Result<(), LastVersion>; 4] = [
+            &|opened| opened.pin(policy, region),
+            &|opened| opened.pin_for(policy, 1_000, region),
+            &|opened| opened.set_weight(Weight::new(2).unwrap(), region),
+            &|opened| opened.reset(region),
+        ];
+        for change in changes {
+            let mut opened = open();
+            assert_eq!(change(&mut opened), Err(LastVersion));
+            assert_eq!((opened.terms(), opened.bucket()), (open().terms(), open().bucket()));
+        }
+        // What is so already.
+        let mut opened = open();
+        opened.pin(opened.bucket().policy(), region).unwrap();
+        opened.set_weight(Weight::ONE, region).unwrap();
+        opened.take(Demand::all(1), NOW, region).unwrap();
+    }
+}
+
 #[test]
 fn what_is_no_temporary_pin_is_an_error() {
-    let rows: [&[u8]; 9] = [
+    let rows: [&[u8]; 10] = [
         b"",
         b"10 1/1000",
         b"10 1/1000 until 5",
@@ -435,6 +474,7 @@ fn what_is_no_temporary_pin_is_an_error() {
         b"10 1/1000 until 253402207201000000 version 1",
         b"1000000000001 1/1000 until 5 version 1",
         b"10 1/1000 version 1 until 5",
+        b"10 1/1000 until 5 version 4611686018427387905",
     ];
     for text in rows {
         let read = Record::default().read(Field::Temporary, text, NOW);

@@ -396,7 +396,7 @@ impl Server {
     /// Pins a policy. Returns what is noted.
     pub fn pin(&mut self, name: Name, policy: Policy, wall: u64) -> Option<Noted> {
         let mut opened = self.open(name, wall);
-        opened.pin(policy, &self.region);
+        opened.pin(policy, &self.region).expect("there are enough numbers");
         self.save(name, &mut opened)
     }
 

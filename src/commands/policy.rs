@@ -63,20 +63,20 @@ impl Command for Policy {
         opened.ask(None);
         match change {
             Change::None => {}
-            Change::Reset => opened.reset(&region),
+            Change::Reset => opened.reset(&region)?,
             // What is left out stays as it is.
             Change::SetFor { asked, ms } => {
                 let policy = asked.over(opened.bucket().policy())?;
-                opened.pin_for(policy, ms, &region);
+                opened.pin_for(policy, ms, &region)?;
             }
             Change::Set { asked, weight } => {
                 if !asked.is_empty() {
                     // A temporary pin ends with it.
                     let policy = asked.over(opened.beneath())?;
-                    opened.pin(policy, &region);
+                    opened.pin(policy, &region)?;
                 }
                 if let Some(weight) = weight {
-                    opened.set_weight(weight, &region);
+                    opened.set_weight(weight, &region)?;
                 }
             }
         }

@@ -1,9 +1,9 @@
 //! What is refused, and what has no effect.
 
 use crate::calls::{
-    STRATEGIES, held, load_example, merge_state, refused, refused_line, state, still_server,
+    STRATEGIES, held, load_example, merge_state, now_us, refused, refused_line, state, still_server,
 };
-use claw_testkit::{Server, cmd, digest, info_field, ints, run, wait_for_offset};
+use claw_testkit::{Server, call_bytes, cmd, digest, info_field, ints, run, wait_for_offset};
 use redis::{Connection, Value};
 
 #[test]
@@ -132,6 +132,56 @@ fn a_bad_source_refuses_the_whole() {
         assert_eq!(second, format!("ERR state 2 {why}"), "{shown}");
     }
     assert_eq!(held(conn, "k"), "tokens 5");
+}
+
+/// No pin comes in with a number that no further one could follow, and the last one is the last.
+#[test]
+fn a_pin_has_a_number_that_can_be_counted_on_from() {
+    const LAST: u64 = 1 << 62;
+    let server = still_server();
+    let conn = &mut server.connection();
+    run(conn, &["HSET k tokens 5 timestamp 1"]);
+    let pinned = |field: &str, pin: u64| {
+        let policy = ["capacity", "refill", "interval"].map(|name| (name.into(), 1.into()));
+        let mut policy: Vec<(rmpv::Value, rmpv::Value)> = policy.to_vec();
+        policy.push(("pin".into(), pin.into()));
+        if field == "temporary" {
+            policy.push(("until".into(), (now_us() + 600_000_000).into()));
+        }
+        let fields = vec![
+            ("v".into(), 1.into()),
+            ("tokens".into(), 1.into()),
+            ("timestamp".into(), 1.into()),
+            (field.into(), rmpv::Value::Map(policy)),
+        ];
+        let mut blob = Vec::new();
+        rmpv::encode::write_value(&mut blob, &rmpv::Value::Map(fields)).unwrap();
+        blob
+    };
+    for field in ["policy", "temporary"] {
+        for pin in [LAST + 1, u64::MAX] {
+            let why = refused(conn, &[b"CL.MERGE", b"k", b"STATE", &pinned(field, pin)]);
+            assert_eq!(why, "ERR state 1 holds a field 'pin' out of its bounds", "{field} {pin}");
+        }
+        assert_eq!(merge_state(conn, field, &[pinned(field, LAST)], "max")[0], 1);
+        for change in ["CAPACITY 5", "CAPACITY 5 FOR 1000", "WEIGHT 2", "RESET"] {
+            assert_eq!(
+                refused_line(conn, &format!("CL.POLICY {field} {change}")),
+                "ERR no number is left for a change of policy or weight of this bucket: delete the key",
+                "{change}"
+            );
+        }
+        run(conn, &[&format!("CL.POLICY {field}"), &format!("CL.TAKE {field} 1")]);
+    }
+    // Nor is it read from what somebody wrote by hand.
+    let by_hand = format!("10 1/1000 pinned {}", LAST + 1);
+    run(conn, &["HSET hand tokens 5"]);
+    call_bytes(conn, &[b"HSET", b"hand", b"policy", by_hand.as_bytes()]).unwrap();
+    let why = format!(
+        "ERR bucket 'hand': field 'policy' holds '{by_hand}', which is not \
+         'capacity refill/interval [pinned [version]]' within the bounds"
+    );
+    assert_eq!(refused_line(conn, "CL.TAKE hand"), why);
 }
 
 /// Whoever may merge a hash need not see what is in it when it is no bucket: not in an error, and

@@ -12,6 +12,7 @@ use crate::decimal::DecimalError;
 use crate::error::Internal;
 use crate::limits::{
     MAX_DEBT, MAX_INTERVAL_MS, MAX_LEAD_US, MAX_MICRO_TOKENS, MAX_REPLICAS, MAX_TIMESTAMP_US,
+    MAX_VERSION,
 };
 use crate::merge::State;
 use crate::policy::{Policy, StoredPolicy, Temporary};
@@ -326,6 +327,9 @@ fn stored_policy(field: &'static str, value: Value) -> Result<(StoredPolicy, New
     let policy =
         Policy::new(capacity, refill, interval).map_err(|_| BlobError::OutOfBounds(POLICY))?;
     let pin = fields.whole("pin")?;
+    if pin.is_some_and(|pin| pin > MAX_VERSION) {
+        return Err(BlobError::OutOfBounds("pin"));
+    }
     Ok((StoredPolicy { policy, pin }, fields.others()?))
 }
 
@@ -387,7 +391,13 @@ fn change(value: Value) -> Result<Version, BlobError> {
         };
         Some(Version { number: numbers::whole(number).ok()?, origin })
     };
-    read().ok_or(BlobError::Wrong("version", "array of number and origin"))
+    match read() {
+        None => Err(BlobError::Wrong("version", "array of number and origin")),
+        Some(Version { number, .. }) if number > MAX_VERSION => {
+            Err(BlobError::OutOfBounds("version"))
+        }
+        Some(version) => Ok(version),
+    }
 }
 
 /// The fields of a map that was read, and have not been taken out of it.

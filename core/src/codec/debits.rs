@@ -3,7 +3,7 @@
 use super::{reader, write};
 use crate::bucket::Bucket;
 use crate::debits::{Account, Counter, Debits, Slack, Version};
-use crate::limits::MAX_REPLICAS;
+use crate::limits::{MAX_REPLICAS, MAX_VERSION};
 use crate::replica::{MAX_ID, ReplicaId};
 use crate::shared::SharedBucket;
 
@@ -140,7 +140,7 @@ fn read_version(rest: &mut &[u8]) -> Option<Version> {
     if reader::array(rest)? != 2 {
         return None;
     }
-    let number = reader::uint(rest)?;
+    let number = reader::uint(rest).filter(|number| *number <= MAX_VERSION)?;
     let origin = match reader::text(rest)? {
         b"" => None,
         origin => Some(ReplicaId::new(origin).ok()?),

@@ -4,7 +4,7 @@ pub use crate::random::{cases, log_uniform};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::debits::{Account, Counter, Debits, Slack, Version};
 use claw_core::limits::{
-    MAX_DEBT, MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_REPLICAS, MAX_TOKENS, MAX_WEIGHT,
+    MAX_DEBT, MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_REPLICAS, MAX_TOKENS, MAX_VERSION, MAX_WEIGHT,
 };
 use claw_core::policy::Policy;
 use claw_core::replica::MAX_EPOCH;
@@ -76,7 +76,7 @@ fn accounts() -> impl Strategy<Value = Vec<Account>> {
 }
 
 pub fn debits() -> impl Strategy<Value = Debits> {
-    let version = (log_uniform(u64::MAX), prop::option::of(id()))
+    let version = (log_uniform(MAX_VERSION), prop::option::of(id()))
         .prop_map(|(number, origin)| Version { number, origin });
     let home = any::<u32>();
     (version, log_uniform(u64::MAX), home, accounts()).prop_map(

@@ -4,7 +4,7 @@ use crate::any::{START, cases, counted, sane, shared};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::codec::{self, Besides, BlobError, Decoded, MAX_BLOB, Newer};
 use claw_core::debits::{Account, Counter, Debits};
-use claw_core::limits::MAX_REPLICAS;
+use claw_core::limits::{MAX_REPLICAS, MAX_VERSION};
 use claw_core::merge::State;
 use claw_core::policy::{Policy, StoredPolicy};
 use claw_core::replica::{MAX_EPOCH, MAX_OWN_EPOCH, Writer};
@@ -30,7 +30,7 @@ proptest! {
     #[test]
     fn a_bucket_is_read_as_it_was_written(
         bucket in shared(),
-        pin in prop::option::of(prop::option::of(any::<u64>())),
+        pin in prop::option::of(prop::option::of(0..=MAX_VERSION)),
     ) {
         prop_assume!(sane(&bucket));
         let stored = pin.map(|pin| StoredPolicy { policy: bucket.policy(), pin });

@@ -101,8 +101,8 @@ proptest! {
                 }
                 Event::Settle(tokens) => drop(opened.settle(0, tokens, now, &here).unwrap()),
                 Event::Give(tokens) => drop(opened.give(tokens, now, &here).unwrap()),
-                Event::Pin(true) => opened.pin(policy, &here),
-                Event::Pin(false) => opened.reset(&here),
+                Event::Pin(true) => opened.pin(policy, &here).unwrap(),
+                Event::Pin(false) => opened.reset(&here).unwrap(),
                 Event::Hears(is) => hears = is,
                 Event::Walk => {}
             }

@@ -355,7 +355,7 @@ fn a_merge_forgives_no_debt_of_a_greater_capacity() {
         assert_eq!(sites[0].settle(0, overrun, START), i128::from(overrun * MICRO));
         // At one token, what a merge may add ends far above.
         let small = Policy::new(1, 0, 1_000).unwrap();
-        sites[0].with(START, |opened, region| opened.pin(small, region));
+        sites[0].with(START, |opened, region| opened.pin(small, region).unwrap());
         assert_eq!(sites[0].open(START).bucket().tokens(), owed * 1_000_000);
         exchange(&mut sites, START);
         for site in &sites {
@@ -381,7 +381,7 @@ fn how_long_a_block_is_remembered() {
         }
         site.with(START, |opened, region| {
             if pinned {
-                opened.pin(blocked, region);
+                opened.pin(blocked, region).unwrap();
             } else {
                 opened.ask(Some(blocked));
             }

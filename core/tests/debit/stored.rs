@@ -5,9 +5,9 @@ use crate::world::{any_cut, cut};
 use claw_core::bucket::{Bucket, Demand, Weight};
 use claw_core::codec::{self, DebitsText, MAX_BLOB, decode_debits};
 use claw_core::configured::Configured;
-use claw_core::debits::{Debits, Region};
+use claw_core::debits::{Debits, Region, Version};
 use claw_core::decimal::Decimal;
-use claw_core::limits::{MAX_DEBT, MAX_INTERVAL_MS, MAX_REPLICAS, MAX_TOKENS};
+use claw_core::limits::{MAX_DEBT, MAX_INTERVAL_MS, MAX_REPLICAS, MAX_TOKENS, MAX_VERSION};
 use claw_core::merge::State;
 use claw_core::open::{BucketPool, OpenBucket};
 use claw_core::policy::{Policy, StoredPolicy, Temporary};
@@ -296,7 +296,7 @@ fn the_longest_debits() {
     };
     let policy = Policy::new(1, 1, MAX_INTERVAL_MS).unwrap();
     let debits = Debits {
-        version: claw_core::debits::Version { number: u64::MAX, origin: Some(id(99)) },
+        version: Version { number: MAX_VERSION, origin: Some(id(99)) },
         fraction: MAX_INTERVAL_MS * 1_000 * 1_000 - 1,
         home: u32::MAX,
         accounts: (0..MAX_REPLICAS).map(account).collect(),
@@ -305,4 +305,16 @@ fn the_longest_debits() {
     let text = encode_debits(&bucket);
     assert_eq!(text.len(), 1595);
     assert_eq!(decode_debits(&text), Some(debits));
+}
+
+/// Peers would refuse a number above the last.
+#[test]
+fn no_number_of_a_change_is_above_the_last() {
+    for (number, is_read) in [(MAX_VERSION, true), (MAX_VERSION + 1, false), (u64::MAX, false)] {
+        for origin in [None, Some("eu".parse().unwrap())] {
+            let version = Version { number, origin };
+            let bytes = encode_debits(&empty(&Debits { version, ..Debits::default() }));
+            assert_eq!(decode_debits(&bytes).is_some(), is_read, "{number}");
+        }
+    }
 }

@@ -3,7 +3,9 @@
 pub use crate::random::{cases, log_uniform};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::configured::Configured;
-use claw_core::limits::{MAX_DEBT, MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TOKENS, MAX_WEIGHT};
+use claw_core::limits::{
+    MAX_DEBT, MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TOKENS, MAX_VERSION, MAX_WEIGHT,
+};
 use claw_core::merge::State;
 use claw_core::policy::{Policy, StoredPolicy};
 use claw_core::record::Record;
@@ -207,7 +209,7 @@ pub fn plain_in_debt<const N: usize>() -> impl Strategy<Value = Family<N>> {
 
 fn families<const N: usize>(kind: impl Strategy<Value = Kind>) -> impl Strategy<Value = Family<N>> {
     let raws = proptest::array::UniformArrayStrategy::<_, [Raw; N]>::new(raw(7));
-    (policy(), policy(), log_uniform(u64::MAX - 1), raws, kind).prop_map(
+    (policy(), policy(), log_uniform(MAX_VERSION - 1), raws, kind).prop_map(
         |(default, other, pin, raws, kind)| {
             let called = |policy| Some(StoredPolicy { policy, pin: None });
             let pinned = |policy, pin| Some(StoredPolicy { policy, pin: Some(pin) });

@@ -9,7 +9,7 @@ use claw_core::bucket::{Bucket, Weight};
 use claw_core::codec::{BlobError, MAX_BLOB, Newer};
 use claw_core::configured::Configured;
 use claw_core::limits::{
-    MAX_DEBT, MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS,
+    MAX_DEBT, MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS, MAX_VERSION,
 };
 use claw_core::merge::State;
 use claw_core::policy::{Policy, StoredPolicy};
@@ -69,7 +69,7 @@ fn golden() -> [(&'static [u8], State, Newer); 6] {
                     79_688_447_999_999_990,
                     NOW + 30 * DAY,
                 ),
-                with(most, Some(u64::MAX)),
+                with(most, Some(MAX_VERSION)),
             ),
             Newer::new(),
         ),
@@ -167,6 +167,11 @@ fn bounds() {
     let of = |capacity: u64, refill: u64, interval: u64| {
         policy(&[("capacity", capacity), ("refill", refill), ("interval", interval)])
     };
+    let pinned = |pin: u64| {
+        let numbers = [("capacity", 5), ("refill", 1), ("interval", 1), ("until", NOW + 1)];
+        policy(&[numbers.as_slice(), &[("pin", pin)]].concat())
+    };
+    let changed = |number: u64| Value::Array(vec![number.into(), "eu".into()]);
     let table: &[(&str, Value, Result<(), BlobError>)] = &[
         ("tokens", 0.into(), Ok(())),
         ("tokens", MAX_MICRO_TOKENS.into(), Ok(())),
@@ -192,6 +197,13 @@ fn bounds() {
         ("policy", of(1, MAX_MICRO_TOKENS + 1, 1), Err(OutOfBounds("policy"))),
         ("policy", of(1, 1, 0), Err(OutOfBounds("policy"))),
         ("policy", of(1, 1, MAX_INTERVAL_MS + 1), Err(OutOfBounds("policy"))),
+        ("policy", pinned(MAX_VERSION), Ok(())),
+        ("policy", pinned(MAX_VERSION + 1), Err(OutOfBounds("pin"))),
+        ("temporary", pinned(MAX_VERSION), Ok(())),
+        ("temporary", pinned(MAX_VERSION + 1), Err(OutOfBounds("pin"))),
+        ("temporary", pinned(u64::MAX), Err(OutOfBounds("pin"))),
+        ("version", changed(MAX_VERSION), Ok(())),
+        ("version", changed(MAX_VERSION + 1), Err(OutOfBounds("version"))),
     ];
     for (field, value, expected) in table {
         assert_eq!(verdict(&but(&[(field, value.clone())])), *expected, "{field} {value}");

@@ -5,7 +5,8 @@ use crate::hash::{Server, parts, policy};
 pub use crate::random::{cases, log_uniform};
 use claw_core::decimal::Decimal;
 use claw_core::limits::{
-    MAX_DEBT, MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS, MAX_WEIGHT,
+    MAX_DEBT, MAX_INTERVAL_MS, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_TOKENS, MAX_VERSION,
+    MAX_WEIGHT,
 };
 use claw_core::policy::StoredPolicy;
 use proptest::prelude::*;
@@ -112,7 +113,8 @@ fn some_held() -> impl Strategy<Value = Held> {
 
 /// A bucket on the server and in the model, in the same random state.
 pub fn pair() -> impl Strategy<Value = (Server, Exact)> {
-    let own = (0..4_u8, terms(), log_uniform(u64::MAX));
+    // So that there are numbers for all changes.
+    let own = (0..4_u8, terms(), log_uniform(MAX_VERSION / 2));
     // Up to 20 days behind the first call, or up to 20 days ahead of it.
     let lag = (log_uniform(20 * 86_400_000_000), prop::bool::weighted(0.2));
     let foreign = prop::bool::weighted(0.1);

@@ -111,7 +111,7 @@ fn how_long_a_block_is_remembered() {
             let answer = server.take(all(1), options, any::START).unwrap();
             assert_eq!((answer.taken, answer.retry_after), (0, Wait::Never));
         }
-        opened.pin(opened.bucket().policy(), &alone());
+        opened.pin(opened.bucket().policy(), &alone()).unwrap();
         assert_eq!(opened.expiry(false, &alone()), Expiry::Never, "pinned for good");
     }
 }

@@ -137,10 +137,10 @@ impl Server {
         let asked = Asked { capacity: options.capacity, refill: options.refill };
         if !asked.is_empty() {
             let policy = asked.over(opened.bucket().policy());
-            opened.pin(policy.expect("options are within their bounds"), &alone());
+            opened.pin(policy.expect("options are within their bounds"), &alone()).unwrap();
         }
         if let Some(weight) = weight {
-            opened.set_weight(Weight::new(u64::from(weight)).expect("1..=10"), &alone());
+            opened.set_weight(Weight::new(u64::from(weight)).expect("1..=10"), &alone()).unwrap();
         }
         let new = self.key.is_none() && opened.to_record().is_kept();
         if new || opened.terms_changed() {
@@ -151,7 +151,7 @@ impl Server {
 
     pub fn reset(&mut self, now: u64) -> Result<(), FieldError> {
         let mut opened = self.open(now)?;
-        opened.reset(&alone());
+        opened.reset(&alone()).unwrap();
         if opened.terms_changed() {
             self.save(&opened);
         }

@@ -5,7 +5,7 @@ use crate::any;
 use crate::exact::{Q, q};
 use crate::hash::policy;
 use claw_core::decimal::{self, Decimal};
-use claw_core::limits::{MAX_DEBT, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US};
+use claw_core::limits::{MAX_DEBT, MAX_MICRO_TOKENS, MAX_TIMESTAMP_US, MAX_VERSION};
 use claw_core::policy::{Policy, StoredPolicy};
 use claw_core::policy_cache::PolicyCache;
 use claw_core::timestamp::{self, TimestampError};
@@ -255,7 +255,7 @@ proptest! {
     #[test]
     fn policies_print_parse_print(
         terms in any::terms(),
-        pin in prop::option::of(any::log_uniform(u64::MAX)),
+        pin in prop::option::of(any::log_uniform(MAX_VERSION)),
     ) {
         let stored = StoredPolicy { policy: policy(terms), pin };
         let text = stored.to_string();

@@ -336,7 +336,7 @@ fn the_policy_in_force() {
     for (called, pin, expected) in table {
         let mut opened = OpenBucket::new(key, &defaults.of(b"key"), START);
         if let Some(capacity) = pin {
-            opened.pin(Policy::new(capacity, 0, 1_000).unwrap(), &alone());
+            opened.pin(Policy::new(capacity, 0, 1_000).unwrap(), &alone()).unwrap();
         }
         opened.ask(called);
         let answer = opened.take(Demand::all(1), START, &alone()).unwrap();
@@ -346,7 +346,7 @@ fn the_policy_in_force() {
     }
     // RESET: back to the default.
     let mut opened = OpenBucket::new(key, &defaults.of(b"key"), START);
-    opened.reset(&alone());
+    opened.reset(&alone()).unwrap();
     let answer = opened.take(Demand::all(0), START, &alone()).unwrap();
     assert_eq!((opened.source(), answer.capacity, answer.remaining), (Default, 100, 36));
     // A missing key is full, whatever the capacity.
@@ -376,7 +376,7 @@ fn the_policy_in_force_under_a_rule() {
     for (called, pin, expected) in table {
         let mut opened = OpenBucket::new(key, &configured.of(b"key"), START);
         if let Some(capacity) = pin {
-            opened.pin(Policy::new(capacity, 0, 1_000).unwrap(), &alone());
+            opened.pin(Policy::new(capacity, 0, 1_000).unwrap(), &alone()).unwrap();
         }
         opened.ask(called);
         let answer = opened.take(Demand::all(1), START, &alone()).unwrap();
@@ -388,7 +388,7 @@ fn the_policy_in_force_under_a_rule() {
     }
     // RESET: back to the rule.
     let mut opened = OpenBucket::new(key, &configured.of(b"key"), START);
-    opened.reset(&alone());
+    opened.reset(&alone()).unwrap();
     let answer = opened.take(Demand::all(0), START, &alone()).unwrap();
     assert_eq!((opened.source(), answer.capacity, answer.remaining), (Rule, 60, 37));
 }
@@ -401,7 +401,7 @@ fn a_temporary_pin_over_a_rule() {
     configured.set_rules(Rules::parse("key 60 1/1000").unwrap(), 0);
     let at = |seconds: u64| START + seconds * 1_000 * MS;
     let mut opened = OpenBucket::new(None, &configured.of(b"key"), START);
-    opened.pin_for(Policy::new(10, 0, 1_000).unwrap(), 10_000, &alone());
+    opened.pin_for(Policy::new(10, 0, 1_000).unwrap(), 10_000, &alone()).unwrap();
     opened.ask(Some(Policy::new(7, 0, 1_000).unwrap()));
     assert_eq!(opened.take(Demand::all(10), START, &alone()).unwrap().remaining, 0);
     assert_eq!(opened.beneath().capacity(), 7);
