@@ -296,11 +296,10 @@ impl Stored {
         let record = Record::from(&decoded);
         let Decoded { tokens, weight, policy, version, default, besides, .. } = decoded;
         let state = record.state(configured, now);
-        let refused = |why| Error::Blob { index, why };
         let shared = match besides.debits {
             None => None,
             Some(_) if version > u64::from(codec::VERSION) => {
-                return Err(refused(BlobError::OutOfBounds("v")));
+                return Err(Error::Blob { index, why: BlobError::OutOfBounds("v") });
             }
             Some(debits) => {
                 let stored = policy.map(|stored| stored.policy);
@@ -311,9 +310,6 @@ impl Stored {
                     (Some(_), None) => (state.bucket.tokens(), state.bucket.policy()),
                     _ => (tokens, policy),
                 };
-                if tokens > policy.capacity_micros() {
-                    return Err(refused(BlobError::OutOfBounds("tokens")));
-                }
                 let bucket = Bucket::new(policy, weight, tokens, 0, state.bucket.timestamp());
                 Some(SharedBucket::new(&bucket, debits))
             }

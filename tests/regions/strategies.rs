@@ -1,7 +1,14 @@
 //! Strategies other than debit over the same transport.
 
 use crate::world::{PATIENCE, TICK, World, field};
-use claw_testkit::{ask, eventually, ints, run};
+use claw_core::bucket::{Bucket, Weight};
+use claw_core::codec::{self, Besides, DebitsText, Names};
+use claw_core::debits::Debits;
+use claw_core::merge::State;
+use claw_core::plan::Note;
+use claw_core::policy::{Policy, StoredPolicy};
+use claw_core::shared::SharedBucket;
+use claw_testkit::{ask, call_bytes, eventually, ints, run};
 use redis::Connection;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -144,5 +151,60 @@ fn a_pin_for_a_time_goes_along() {
         world.wait_until_quiet();
         assert!((0..3).all(|region| temporary(region) == laid), "{strategy}");
         world.no_warnings();
+    }
+}
+
+/// Nobody can hold more than the capacity that a state itself says: it is refused, and counted.
+#[test]
+fn more_than_the_capacity_is_refused() {
+    for strategy in ["debit", "max", "min", "weighted", "lww", "fn:average"] {
+        let world = started(strategy);
+        let conn = &mut world.connection(0);
+        let policy = Policy::new(100, 0, 1_000).unwrap();
+        let mut offer = |tokens: i64| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            let now = u64::try_from(now.as_micros()).unwrap();
+            let bucket = Bucket::new(policy, Weight::ONE, 1_000_000, 0, now);
+            let stored = Some(StoredPolicy { policy, pin: None });
+            let mut state = Vec::new();
+            if strategy == "debit" {
+                let mut text = DebitsText::default();
+                let shared = SharedBucket::new(&bucket, Debits::default());
+                let bucket = codec::encode_debits(&shared, &mut text);
+                let note = Note { bucket, stored, temporary: None, counted: Some(1_000) };
+                let (text, mut names) = (text.as_bytes().unwrap(), Names::default());
+                let debits = &mut Debits::default();
+                assert!(codec::encode_wire(&note, text, &mut names, debits, &mut state));
+            } else {
+                state = codec::encode(&State::of(bucket, stored), &Besides::default()).unwrap();
+            }
+            // A bucket here cannot hold as much.
+            let one = 1_000_000_u32.to_be_bytes();
+            let place = state.windows(5).position(|five| five[0] == 0xce && five[1..] == one);
+            let place = place.unwrap();
+            let more = [[0xd3].as_slice(), &tokens.to_be_bytes()].concat();
+            state.splice(place..place + 5, more);
+            let sent = now.to_string();
+            let words: [&[u8]; 8] = [
+                b"CL.SYNC",
+                b"STATES",
+                b"r9",
+                sent.as_bytes(),
+                strategy.as_bytes(),
+                b"",
+                b"offered",
+                &state,
+            ];
+            let answer = call_bytes(conn, &words).map(drop);
+            (answer, field(conn, "sync_states_received"), field(conn, "sync_states_rejected"))
+        };
+        for (nth, tokens) in [100_000_001, 1_000_000_000_000_000_000].into_iter().enumerate() {
+            let (answer, received, rejected) = offer(tokens);
+            let why = "ERR the state holds a field 'tokens' out of its bounds".to_owned();
+            assert_eq!(answer, Err(why), "{strategy}");
+            assert_eq!((received, rejected), (0, nth as u64 + 1), "{strategy}");
+        }
+        assert_eq!(offer(99_000_000), (Ok(()), 1, 2), "{strategy}");
+        assert_eq!(ints(&mut world.connection(0), "CL.PEEK offered 0")[1..3], [100, 99]);
     }
 }

@@ -302,6 +302,12 @@ pub fn decode(blob: &[u8], now: u64) -> Result<Decoded, BlobError> {
         }
         stored
     });
+    // Of a state that says no policy the reader's is in force, and it is cut at that.
+    let (stored, default) = (policy.map(|stored| stored.policy), default.map(|(of, _)| of.policy));
+    let said = temporary.map(|pin| pin.policy).or(stored).or(default);
+    if said.is_some_and(|policy| tokens > policy.capacity_micros()) {
+        return Err(BlobError::OutOfBounds("tokens"));
+    }
     let debits = accounts.map(|accounts| Debits { version: changed, fraction, home: 0, accounts });
     Ok(Decoded {
         tokens,
@@ -311,7 +317,7 @@ pub fn decode(blob: &[u8], now: u64) -> Result<Decoded, BlobError> {
         temporary,
         remainder,
         version,
-        default: default.map(|(stored, _)| stored.policy),
+        default,
         besides: Besides { debits, newer },
     })
 }

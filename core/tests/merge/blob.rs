@@ -206,8 +206,32 @@ fn bounds() {
         ("version", changed(MAX_VERSION + 1), Err(OutOfBounds("version"))),
     ];
     for (field, value, expected) in table {
-        assert_eq!(verdict(&but(&[(field, value.clone())])), *expected, "{field} {value}");
+        // Nothing is held, which is within any capacity.
+        let blob = but(&[("tokens", 0.into()), (field, value.clone())]);
+        assert_eq!(verdict(&blob), *expected, "{field} {value}");
     }
+    // Of the policy that a state says: nobody can hold more than its capacity. Of one that says
+    // none the reader's is in force, whatever that is.
+    for field in ["policy", "default", "temporary"] {
+        for (tokens, expected) in [(7_000_000, Ok(())), (7_000_001, Err(OutOfBounds("tokens")))] {
+            let of_seven = of(7, 1, 1);
+            let said = match (field, &of_seven) {
+                ("temporary", Value::Map(fields)) => {
+                    let more = [("pin".into(), 1.into()), ("until".into(), (NOW + 1).into())];
+                    Value::Map([fields.as_slice(), &more].concat())
+                }
+                _ => of_seven,
+            };
+            let holding = but(&[("tokens", Value::from(tokens)), (field, said)]);
+            assert_eq!(verdict(&holding), expected, "{field} {tokens}");
+        }
+    }
+    // The one in force counts.
+    let both = [("capacity", 9), ("refill", 1), ("interval", 1), ("pin", 1), ("until", NOW + 1)];
+    let fields = [("tokens", Value::from(8_000_000)), ("policy", of(7, 1, 1))];
+    assert_eq!(verdict(&but(&fields)), Err(OutOfBounds("tokens")));
+    let [tokens, stored] = fields;
+    assert_eq!(verdict(&but(&[tokens, stored, ("temporary", policy(&both))])), Ok(()));
     // Near the end of time the lead is cut.
     let at_the_end =
         |us: u64| decode(&but(&[("timestamp", us.into())]), MAX_TIMESTAMP_US - DAY).map(drop);
