@@ -10,6 +10,7 @@ use crate::membership::Membership;
 use crate::policy::{StoredPolicy, Temporary};
 use crate::replica::{ReplicaId, Writer};
 use crate::wide;
+use std::cmp::Ordering;
 
 /// The counters of one replica. Only the replica itself increases them; of two
 /// states the larger epoch wins, and within an epoch the larger of each counter.
@@ -28,9 +29,9 @@ impl Counter {
     #[must_use]
     pub fn join(self, other: Self) -> Self {
         match self.epoch.cmp(&other.epoch) {
-            std::cmp::Ordering::Less => other,
-            std::cmp::Ordering::Greater => self,
-            std::cmp::Ordering::Equal => Self {
+            Ordering::Less => other,
+            Ordering::Greater => self,
+            Ordering::Equal => Self {
                 epoch: self.epoch,
                 spent: self.spent.max(other.spent),
                 refunded: self.refunded.max(other.refunded),
@@ -42,9 +43,9 @@ impl Counter {
     #[must_use]
     pub fn gain(self, newer: Self) -> (u64, u64) {
         match newer.epoch.cmp(&self.epoch) {
-            std::cmp::Ordering::Greater => (newer.spent, newer.refunded),
-            std::cmp::Ordering::Less => (0, 0),
-            std::cmp::Ordering::Equal => (
+            Ordering::Greater => (newer.spent, newer.refunded),
+            Ordering::Less => (0, 0),
+            Ordering::Equal => (
                 newer.spent.saturating_sub(self.spent),
                 newer.refunded.saturating_sub(self.refunded),
             ),
@@ -148,20 +149,29 @@ impl Terms {
     /// keeps the policy that its own calls bring.
     #[must_use]
     pub fn yields_to(&self, other: &Self) -> bool {
-        other.rank() > self.rank()
+        let later = other.rank().cmp(&self.rank());
+        later.then_with(|| by_temporary(other.temporary, self.temporary)).is_gt()
     }
 
+    /// Without the temporary pin: that may have ended here, and not there.
     fn rank(&self) -> impl Ord + use<> {
         let pinned = self.stored.filter(|stored| stored.is_pinned());
         // A bucket pinned before it was shared has no other version.
         let pins = [pinned.and_then(|stored| stored.pin), self.temporary.map(|pin| pin.version)];
         let number = pins.into_iter().flatten().fold(self.version.number, u64::max);
-        // A temporary pin of the same version is the same one, ended here or there.
-        let numbers = pinned.map(|stored| {
-            let policy = stored.policy;
-            (policy.capacity(), policy.refill(), policy.interval_ms())
-        });
+        let numbers = pinned.map(|stored| (stored.policy.rank(), stored.pin));
         (number, self.version.origin, numbers, self.weight)
+    }
+}
+
+/// Which of two temporary pins wins under terms that are the same else: a region that has lost its
+/// latest changes gives their numbers again. One of the same policy is the same one, whose end each
+/// region fixes for itself; and where there is none it has ended.
+fn by_temporary(a: Option<Temporary>, b: Option<Temporary>) -> Ordering {
+    let rank = |pin: Temporary| (pin.version, pin.policy.rank());
+    match (a, b) {
+        (Some(a), Some(b)) => rank(a).cmp(&rank(b)),
+        _ => Ordering::Equal,
     }
 }
 

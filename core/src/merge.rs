@@ -255,14 +255,16 @@ impl State {
     fn by_fields(&self, other: &Self) -> Ordering {
         let key = |state: &Self| {
             let bucket = &state.bucket;
-            let until = state.temporary.map(|temporary| temporary.until);
+            let pinned = state.temporary.map(|pin| (pin.until, pin.version));
+            let stored = state.policy.map(|stored| (stored.pin, stored.policy.rank()));
             (
                 bucket.weight(),
                 bucket.timestamp(),
                 bucket.tokens(),
                 bucket.remainder(),
                 state.written,
-                until,
+                pinned,
+                stored,
             )
         };
         key(self).cmp(&key(other))
@@ -270,15 +272,12 @@ impl State {
 }
 
 /// Which policy wins.
-fn rank(state: &State) -> (Option<u64>, bool, u64, u64, u64) {
-    let policy = state.bucket.policy();
+fn rank(state: &State) -> (Option<u64>, bool, (u64, u64, u64)) {
     let pinned = state.policy.and_then(|stored| stored.pin);
     (
         pinned.max(state.temporary.map(|temporary| temporary.version)),
         state.policy.is_some() || state.temporary.is_some(),
-        policy.capacity(),
-        policy.refill(),
-        policy.interval_ms(),
+        state.bucket.policy().rank(),
     )
 }
 

@@ -94,6 +94,12 @@ impl Policy {
     pub fn interval_ms(&self) -> u64 {
         self.interval.get() / US_PER_MS
     }
+
+    /// Which of two wins where nothing else decides: the greater capacity, the greater refill, the
+    /// longer interval.
+    pub(crate) fn rank(&self) -> (u64, u64, u64) {
+        (self.capacity(), self.refill(), self.interval_ms())
+    }
 }
 
 /// The content of the `policy` field: `capacity refill/interval`, then `pinned`

@@ -355,6 +355,26 @@ fn an_ended_pin_does_not_come_back() {
     }
 }
 
+/// A region that has lost its latest change gives the number of it again: all come to one of the
+/// two, in whichever order they hear of them.
+#[test]
+fn two_pins_of_one_number_become_one() {
+    for [before, after] in [[1, 2], [2, 1]] {
+        let mut a = Copy { region: region("a", 1), record: None };
+        let mut b = Copy { region: region("b", 2), record: None };
+        a.pin_for(before, 60_000, NOW);
+        b.receive(&a.note(NOW), "a", NOW, NOW);
+        a.record = None;
+        a.pin_for(after, 60_000, NOW);
+        let (from_a, from_b) = (a.note(NOW), b.note(NOW));
+        a.receive(&from_b, "b", NOW, NOW);
+        b.receive(&from_a, "a", NOW, NOW);
+        for copy in [&a, &b] {
+            assert_eq!(copy.open(NOW).bucket().policy().refill(), 2 * MICRO, "{before} {after}");
+        }
+    }
+}
+
 /// What was taken under a pin that has ended on the way is not forgotten.
 #[test]
 fn what_was_taken_under_an_ended_pin_stays_taken() {

@@ -9,6 +9,7 @@
 //! | [`stored`] | what is stored of a bucket is all of it |
 //! | [`blob`] | what regions send
 //! | [`receive`] | what a merge does, whatever was sent, and lives that end
+//! | [`terms`] | the later change of policy and weight wins everywhere
 //! | [`settling`] | settlements, debts, and what blocks |
 //! | [`time`] | credit, shares, waits and bounds |
 //! | [`membership`] | who is heard, and what share that leaves |
@@ -40,6 +41,7 @@ mod random;
 mod receive;
 mod settling;
 mod stored;
+mod terms;
 mod time;
 mod wire;
 mod world;
