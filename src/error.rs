@@ -353,7 +353,7 @@ impl Error {
         }
     }
 
-    /// Why a state was not merged into the bucket of a key.
+    /// Why a state was not merged into the bucket of a key, or a change not written to it.
     pub(crate) fn refused(refusal: Refusal, key: &[u8]) -> Self {
         match refusal {
             Refusal::Foreign => Self::Foreign(key.into()),

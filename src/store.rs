@@ -347,7 +347,9 @@ pub(crate) fn prepare<'c>(
     let region = module.regions.region()?;
     let mut text = module.regions.scratch()?;
     let notes = module.regions.notes()?;
-    let mut plan = opened.plan(notes.mode(key.name()), &region, &mut text)?;
+    let mut plan = opened
+        .plan(notes.mode(key.name()), &region, &mut text)
+        .map_err(|refusal| Error::refused(refusal, key.name().as_bytes()))?;
     let third = match (plan.is_shared, &plan.remainder) {
         (true, _) => {
             let text = text.as_bytes().ok_or_else(no_room)?;

@@ -11,7 +11,7 @@ use crate::configured::ConfiguredFor;
 use crate::debits::{Debits, LastVersion, Region, Terms, Version};
 use crate::error::Internal;
 use crate::expiry::Expiry;
-use crate::limits::{MAX_VERSION, MICRO};
+use crate::limits::{MAX_REPLICAS, MAX_VERSION, MICRO};
 use crate::merge::State;
 use crate::plan::{Change, Changes, Note, Plan, SyncMode};
 use crate::policy::{Policy, StoredPolicy, Temporary};
@@ -153,7 +153,7 @@ pub enum PolicySource {
     Default,
 }
 
-/// Why a state is not taken in. Nothing of it is then.
+/// Why a state is not taken in, or a change not written. Nothing of it is then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// The hash has no field of a bucket: it is somebody else's.
@@ -338,10 +338,15 @@ impl OpenBucket {
         }
     }
 
-    /// Notes the bucket as it is now as the state of region `id`.
-    fn record_as(&mut self, id: ReplicaId) {
+    /// Notes the bucket as it is now as the state of region `id`, if there is room for it.
+    fn record_as(&mut self, id: ReplicaId) -> Result<(), Refusal> {
         let state = State::of(self.bucket(), self.policy).pinned_by(self.temporary);
-        self.regions.get_or_insert_default().insert(id, state);
+        let regions = self.regions.get_or_insert_default();
+        if regions.len() >= MAX_REPLICAS && !regions.contains_key(&id) {
+            return Err(Refusal::TooManyReplicas);
+        }
+        regions.insert(id, state);
+        Ok(())
     }
 
     /// The state noted for region `id`.
@@ -868,15 +873,16 @@ impl OpenBucket {
     /// part in region sync. The text of the field `debits`, if it is shared, goes to `text`.
     ///
     /// # Errors
-    /// When it cannot be written, which cannot be.
+    /// Where a function folds it and it knows too many other regions already; or when it cannot be
+    /// written, which cannot be.
     pub fn plan(
         &mut self,
         mode: SyncMode,
         region: &Region,
         text: &mut DebitsText,
-    ) -> Result<Plan, Internal> {
+    ) -> Result<Plan, Refusal> {
         if let (SyncMode::Folded, true, Some(writer)) = (mode, self.is_news(), &region.writer) {
-            self.record_as(writer.id());
+            self.record_as(writer.id())?;
         }
         let bucket = match &self.kind {
             Kind::Local(bucket) => *bucket,

@@ -445,6 +445,8 @@ fn versions_only_grow() {
     assert_eq!(version(&a), Some(4));
 }
 
+type Change<'a> = &'a dyn Fn(&mut OpenBucket) -> Result<(), LastVersion>;
+
 /// After the last version there is none, so that no two changes have the same; what has no version
 /// can still change.
 #[test]
@@ -463,7 +465,7 @@ fn no_version_comes_twice() {
             false => copy.open(NOW),
         };
         let (policy, region) = (base(), &copy.region);
-        let changes: [&dyn Fn(&mut OpenBucket) -> Result<(), LastVersion>; 4] = [
+        let changes: [Change<'_>; 4] = [
             &|opened| opened.pin(policy, region),
             &|opened| opened.pin_for(policy, 1_000, region),
             &|opened| opened.set_weight(Weight::new(2).unwrap(), region),

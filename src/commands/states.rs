@@ -171,19 +171,19 @@ fn fold(
         return Err(Error::Foreign(name.as_bytes().into()));
     }
     let known = record.as_ref().and_then(|record| record.regions.as_deref());
-    // A bucket that has not been folded yet knows of nobody.
     let mut states = known.cloned().unwrap_or_default();
-    if let Some(record) = &record {
+    if let (Some(record), None) = (&record, known) {
         // It has not been folded yet, so it is ours.
         let settings = ctx.module().settings()?;
-        let present = record.state(&settings.configured().of(name.as_bytes()), now);
-        states.entry(me).or_insert(present);
+        states.insert(me, record.state(&settings.configured().of(name.as_bytes()), now));
     }
     let later = |known: &State| rank(&state) > rank(known);
     if states.get(&from).is_none_or(later) {
         states.insert(from, state);
     }
-    if states.len() > MAX_REPLICAS {
+    // With room for ours, which comes with what is taken here first.
+    let own = usize::from(!states.contains_key(&me));
+    if states.len().saturating_add(own) > MAX_REPLICAS {
         return Err(Error::TooManyReplicas);
     }
     let changed = known != Some(&states);

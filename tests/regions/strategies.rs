@@ -7,9 +7,11 @@ use claw_core::debits::Debits;
 use claw_core::merge::State;
 use claw_core::plan::Note;
 use claw_core::policy::{Policy, StoredPolicy};
+use claw_core::replica::ReplicaId;
 use claw_core::shared::SharedBucket;
-use claw_testkit::{ask, call_bytes, eventually, ints, run};
-use redis::Connection;
+use claw_testkit::{Server, ask, call, call_bytes, digest, error, eventually, ints, run};
+use redis::{Connection, Value};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const FUNCTIONS: &str = "#!lua name=merges
@@ -207,4 +209,80 @@ fn more_than_the_capacity_is_refused() {
         assert_eq!(offer(99_000_000), (Ok(()), 1, 2), "{strategy}");
         assert_eq!(ints(&mut world.connection(0), "CL.PEEK offered 0")[1..3], [100, 99]);
     }
+}
+
+/// A bucket that a function folds knows 16 regions at most, this one among them, so that what is
+/// written can be read.
+#[test]
+fn a_folded_bucket_knows_16_regions_and_no_more() {
+    const TOO_MANY: &str = "ERR more than 16 replicas in one bucket";
+    let server = Server::builder()
+        .config("claw.replica-id", "here")
+        .config("claw.sync-strategy", "fn:local_wins")
+        .config("claw.peers", "redis://127.0.0.1:1")
+        .start();
+    let conn = &mut server.connection();
+    call(conn, &["FUNCTION", "LOAD", FUNCTIONS]).unwrap();
+    let policy = Policy::new(100, 0, 1_000).unwrap();
+    let bucket = Bucket::new(policy, Weight::ONE, 50_000_000, 0, 1);
+    let state = State::of(bucket, Some(StoredPolicy { policy, pin: None }));
+    let state = codec::encode(&state, &Besides::default()).unwrap();
+    let offer = |key: &str, name: &str| {
+        let words: [&[u8]; 8] = [
+            b"CL.SYNC",
+            b"STATES",
+            name.as_bytes(),
+            b"1",
+            b"fn:local_wins",
+            b"",
+            key.as_bytes(),
+            &state,
+        ];
+        call_bytes(&mut server.connection(), &words).map(drop)
+    };
+    for known in [false, true] {
+        let key = if known { "mine" } else { "theirs" };
+        if known {
+            run(conn, &["CL.TAKE mine 1 CAPACITY 100 REFILL 0"]);
+        }
+        for n in 0..17 {
+            let taken_in = if n < 15 { Ok(()) } else { Err(TOO_MANY.to_owned()) };
+            assert_eq!(offer(key, &format!("there{n}")), taken_in, "{key} {n}");
+        }
+        // What is known already is as welcome as before.
+        assert_eq!(offer(key, "there3"), Ok(()), "{key}");
+        for _ in 0..2 {
+            assert_eq!(ints(conn, &format!("CL.TAKE {key} 1"))[0], 1, "{key}");
+        }
+    }
+    // Under another name this is one more region.
+    run(conn, &["CONFIG SET claw.replica-id moved"]);
+    eventually(PATIENCE, TICK, "the new name", || {
+        let status: BTreeMap<String, Value> = ask(conn, "CL.SYNC STATUS");
+        status["replica_id"] == Value::BulkString(b"moved".to_vec())
+    });
+    run(conn, &["CL.TAKE fresh"]);
+    let before = digest(conn);
+    for line in
+        ["CL.TAKE mine", "CL.TAKEALL fresh AND mine", "CL.GIVE mine", "CL.POLICY mine WEIGHT 2"]
+    {
+        assert_eq!(error(conn, line), TOO_MANY, "{line}");
+        assert_eq!(digest(conn), before, "{line}");
+    }
+    assert_eq!(ints(conn, "CL.PEEK mine")[1], 100);
+}
+
+/// Where nothing was taken there is no state to be folded: what was made there of the others' is
+/// not one more.
+#[test]
+fn a_region_that_took_nothing_agrees_with_the_others() {
+    let world = started("fn:average");
+    drained(&world, [100, 300, 0], "fn:average", 4800);
+    for region in 0..3 {
+        let regions: Vec<u8> = ask(&mut world.connection(region), "HGET k regions");
+        let states = codec::decode_regions(&regions).unwrap();
+        let names: Vec<&str> = states.keys().map(ReplicaId::as_str).collect();
+        assert_eq!(names, ["r0", "r1"]);
+    }
+    world.no_warnings();
 }
