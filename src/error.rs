@@ -94,6 +94,8 @@ pub(crate) enum Error {
     AboveCapacity(Box<str>),
     /// A function was asked for inside a script.
     Nested,
+    /// A function was asked for where the server does not check what it calls.
+    UncheckedFunctions,
     /// `claw.replica-id` is no name.
     ReplicaId { id: Box<str>, why: ReplicaIdError },
     /// `claw.peers` cannot be understood.
@@ -274,6 +276,11 @@ impl Error {
             Self::Nested => {
                 "a strategy fn:NAME cannot be used inside a script or function".to_owned()
             }
+            Self::UncheckedFunctions => {
+                "a strategy fn:NAME needs Redis 7.0.6 or later: this server does not check what a \
+                 function calls against the rights of its caller"
+                    .to_owned()
+            }
             Self::ReplicaId { id, why } => {
                 format!("replica-id {} {why}", Quoted(id.as_bytes()))
             }
@@ -430,6 +437,7 @@ mod tests {
             (Error::NOT_A_REGION, "ERR region sync is off: claw.replica-id and claw.peers are not both set"),
             (Error::SyncOff("why"), "ERR region sync is off: why"),
             (Error::Debit("why"), "ERR strategy debit: why"),
+            (Error::UncheckedFunctions, "ERR a strategy fn:NAME needs Redis 7.0.6 or later: this server does not check what a function calls against the rights of its caller"),
             (Error::LastVersion, "ERR no number is left for a change of policy or weight of this bucket: delete the key"),
             (Error::TooManyReplicas, "ERR more than 16 replicas in one bucket"),
             (range(Quantity::Rules), "ERR a fingerprint of rules must be a hexadecimal number of 64 bits"),

@@ -1,7 +1,7 @@
 //! How two buckets become one: a built-in strategy, or a Redis Function.
 
 use crate::error::Error;
-use crate::host::Context;
+use crate::host::{self, Context};
 use claw_core::bucket::{Bucket, Weight};
 use claw_core::codec::{Fields, RegionStates, number};
 use claw_core::decimal::DecimalError;
@@ -57,7 +57,7 @@ impl fmt::Display for Strategy {
 }
 
 impl Strategy {
-    /// Reads a name.
+    /// Reads a name. A function is none where the server would let it do what its caller may not.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, Error> {
         if let Some(strategy) = merge::Join::by_name(text) {
             return Ok(Self::BuiltIn(strategy));
@@ -70,7 +70,10 @@ impl Strategy {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
         match named {
             Some(name) if (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(allowed) => {
-                Ok(Self::Function(name.into()))
+                match host::checks_functions() {
+                    true => Ok(Self::Function(name.into())),
+                    false => Err(Error::UncheckedFunctions),
+                }
             }
             _ => Err(Error::UnknownStrategy(text.into())),
         }
@@ -257,4 +260,19 @@ fn as_returned(micros: i64) -> Option<i64> {
         Number::Fraction(tokens) => Value::from(tokens),
     };
     number::amount(&given).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As here, where there is no server at all.
+    #[test]
+    fn a_server_that_does_not_check_functions_calls_none() {
+        assert_eq!(Strategy::parse(b"fn:average"), Err(Error::UncheckedFunctions));
+        assert_eq!(Strategy::parse(b"min"), Ok(Strategy::BuiltIn(merge::Join::Min)));
+        assert_eq!(Strategy::parse(b"debit"), Ok(Strategy::Debit));
+        let unknown = |name: &[u8]| Err(Error::UnknownStrategy(name.into()));
+        assert_eq!(Strategy::parse(b"fn:"), unknown(b"fn:"));
+    }
 }

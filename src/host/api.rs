@@ -110,3 +110,11 @@ macro_rules! call {
     }};
 }
 pub(crate) use call;
+
+/// Whether what a function calls is checked against the rights of the user that the function is
+/// called for: since Redis 7.0.6, which has this function of the module API besides.
+/// <https://github.com/redis/redis/pull/10966>
+pub(crate) fn checks_functions() -> bool {
+    // SAFETY: read by value.
+    unsafe { raw::RedisModule_SetContextUser }.is_some()
+}

@@ -20,7 +20,7 @@ mod scan;
 mod server_info;
 mod string;
 
-pub(crate) use api::{ERR, OK};
+pub(crate) use api::{ERR, OK, checks_functions};
 pub(crate) use args::Args;
 pub(crate) use clock::now;
 pub(crate) use command::{Access, Argument, Command, Keys, Kind as ArgumentKind, Spec};

@@ -14,6 +14,7 @@ pub fn are_as_documented(server: &str) {
     found.insert("Microseconds", microseconds(conn));
     found.insert("One moment in a transaction", one_moment(conn));
     found.insert("ACL categories", categories(conn));
+    found.insert("Merge functions", merge_functions(conn));
     found.insert("`HEXPIRE`", field_expiry(conn));
     found.insert("Databases in cluster mode", cluster_databases(server, conn));
     found.insert("Slots that move as a whole", slots_as_a_whole(server));
@@ -28,8 +29,8 @@ pub fn are_as_documented(server: &str) {
     for (what, is) in found {
         let [redis, valkey] = &table[what];
         let (claim, version) = match version {
-            Version::Redis(major, minor) => (redis, (major, minor)),
-            Version::Valkey(major, minor) => (valkey, (major, minor)),
+            Version::Redis(version) => (redis, version),
+            Version::Valkey(version) => (valkey, version),
         };
         assert_eq!(claims(claim, version), is, "docs/servers.md: {what}: {claim}");
     }
@@ -49,15 +50,15 @@ fn table() -> BTreeMap<String, [String; 2]> {
     .collect()
 }
 
-/// What a cell says of a version: `yes`, `no` or `from 7.2`.
-fn claims(cell: &str, version: (u32, u32)) -> bool {
+/// What a cell says of a version: `yes`, `no`, `from 7.2` or `from 7.0.6`.
+fn claims(cell: &str, version: [u32; 3]) -> bool {
     match cell {
         "yes" => true,
         "no" => false,
         cell => {
-            let (major, minor) =
-                cell.strip_prefix("from ").and_then(|rest| rest.split_once('.')).expect("a claim");
-            version >= (major.parse().unwrap(), minor.parse().unwrap())
+            let first = cell.strip_prefix("from ").expect("a claim");
+            let mut parts = first.split('.').map(|part| part.parse().unwrap());
+            version >= [(); 3].map(|()| parts.next().unwrap_or(0))
         }
     }
 }
@@ -84,6 +85,18 @@ fn categories(conn: &mut Connection) -> bool {
     let is = members.iter().any(|name| name == "cl.take");
     assert_eq!(is, has_categories(conn));
     is
+}
+
+/// Whether a function is called, were there any.
+fn merge_functions(conn: &mut Connection) -> bool {
+    match error(conn, "CL.VERIFY fn:nobody").as_str() {
+        "ERR function 'nobody': Function not found" => true,
+        refused => {
+            let needs = "ERR a strategy fn:NAME needs Redis 7.0.6 or later";
+            assert!(refused.starts_with(needs), "{refused}");
+            false
+        }
+    }
 }
 
 /// Fields that expire by themselves are the server's affair.

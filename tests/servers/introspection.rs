@@ -92,7 +92,7 @@ pub fn acl_guards_commands_and_keys(server: &str) {
 /// Redis 7.0 has no way for a module to put its commands into categories.
 pub fn has_categories(conn: &mut Connection) -> bool {
     match Version::of(conn) {
-        Version::Redis(major, minor) => (major, minor) >= (7, 2),
+        Version::Redis(version) => version >= [7, 2, 0],
         Version::Valkey(..) => true,
     }
 }

@@ -130,22 +130,19 @@ pub fn unique(name: &str) -> String {
 /// What a server is.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub enum Version {
-    Redis(u32, u32),
-    Valkey(u32, u32),
+    Redis([u32; 3]),
+    Valkey([u32; 3]),
 }
 
 impl Version {
     pub fn of(conn: &mut Connection) -> Version {
         let parse = |text: String| {
             let mut parts = text.split('.').map(|part| part.parse().unwrap());
-            (parts.next().unwrap(), parts.next().unwrap())
+            [(); 3].map(|()| parts.next().unwrap())
         };
         match info_field(conn, "server", "valkey_version").map(parse) {
-            Some((major, minor)) => Version::Valkey(major, minor),
-            None => {
-                let (major, minor) = parse(info_field(conn, "server", "redis_version").unwrap());
-                Version::Redis(major, minor)
-            }
+            Some(version) => Version::Valkey(version),
+            None => Version::Redis(parse(info_field(conn, "server", "redis_version").unwrap())),
         }
     }
 }
