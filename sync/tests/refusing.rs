@@ -188,8 +188,10 @@ fn states_are_judged_one_by_one() {
     }
     note(&pusher, 0, "text", "x");
     pusher.flush();
-    // One round brings everything that is taken.
-    await_status(&pusher, "the good ones to arrive", |all| all[0].states_sent == 1_000);
+    // One round brings everything that is taken. It ends after what it sent was counted.
+    await_status(&pusher, "the good ones to arrive", |all| {
+        all[0].states_sent == 1_000 && all[0].queued == 20
+    });
     let status = status(&pusher, 0);
     assert_eq!((status.states_refused, status.queued), (1, 20));
     assert_eq!(status.refusing.as_deref(), Some("NOPERM"));

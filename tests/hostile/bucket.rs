@@ -1,6 +1,6 @@
 //! What the hash of a bucket may look like, and when it expires.
 
-use crate::grammar::{MAX_INTERVAL_MS, MAX_TOKENS, ensure, number, refill, signed};
+use crate::grammar::{MAX_INTERVAL_MS, MAX_TOKENS, MAX_VERSION, ensure, number, refill, signed};
 use crate::resp::{Reply, words};
 
 const MAX_LEAD_US: u64 = 30 * 24 * 3_600 * 1_000_000;
@@ -295,7 +295,6 @@ impl State {
     }
 }
 
-/// `capacity refill/interval [pinned [version]]`
 /// The policy of the rule that counts for a key, found by looking at all of them.
 fn rule_of(key: &[u8], rules: &[u8]) -> Result<Option<Policy>, String> {
     let mut best = None;
@@ -318,6 +317,7 @@ fn rule_of(key: &[u8], rules: &[u8]) -> Result<Option<Policy>, String> {
     }))
 }
 
+/// `capacity refill/interval [pinned [version]]`
 fn parse(text: &[u8]) -> Option<Policy> {
     let words: Vec<&[u8]> = text.split(|b| *b == b' ').collect();
     let (capacity, rate, pin) = match words.as_slice() {
@@ -328,7 +328,7 @@ fn parse(text: &[u8]) -> Option<Policy> {
     let pinned = match pin {
         [] => false,
         [b"pinned"] => true,
-        [b"pinned", version] => number(version, 0, u64::MAX).is_some().then_some(true)?,
+        [b"pinned", version] => number(version, 0, MAX_VERSION).is_some().then_some(true)?,
         _ => return None,
     };
     Some(Policy {

@@ -7,6 +7,7 @@ use crate::resp::Reply;
 
 pub const MAX_TOKENS: u64 = 1_000_000_000_000;
 pub const MAX_INTERVAL_MS: u64 = 31_622_400_000;
+pub const MAX_VERSION: u64 = 1 << 62;
 const MAX_PERIOD_S: u64 = 31_622_400;
 /// No bucket owes more.
 const MAX_DEBT: u64 = 9_000_000_000_000;
