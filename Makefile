@@ -79,6 +79,8 @@ lint:
 	@scripts/setup.sh build test edge
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	# The fuzz targets are a workspace of their own, and run by hand.
+	cargo check --locked --manifest-path fuzz/Cargo.toml
 	@scripts/audit.sh crates
 
 # All but the advisories is part of `lint`: those can come up in any minute, whatever the change.

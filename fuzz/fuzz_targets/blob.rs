@@ -13,14 +13,16 @@ const NOW: u64 = 1_773_914_400_000_000;
 
 fuzz_target!(|blob: &[u8]| {
     let Ok(decoded) = decode(blob, NOW) else { return };
-    let state = Record::from(&decoded).state(&Configured::new(Policy::DEFAULT), NOW);
+    let defaults = Configured::new(Policy::DEFAULT);
+    let defaults = defaults.of(b"key");
+    let state = Record::from(&decoded).state(&defaults, NOW);
     for strategy in Join::ALL {
         assert!(state.join(&state, strategy).same_from(&state, NOW));
     }
     let written = encode(&state, &decoded.besides).expect("a state can be written");
     // What was read from fewer bytes may take more to write.
     if let Ok(again) = decode(&written, NOW) {
-        let state_again = Record::from(&again).state(&Configured::new(Policy::DEFAULT), NOW);
+        let state_again = Record::from(&again).state(&defaults, NOW);
         assert!(state_again.same_from(&state, NOW));
         assert_eq!(again.besides, decoded.besides);
     }

@@ -39,7 +39,7 @@ fuzz_target!(|input: &[u8]| {
         let bucket = there.as_shared().expect("it is shared").clone();
         let remote = Remote { from: Some("there".parse().expect("a name")), bucket, stored: None, temporary: None };
         // A refusal leaves it as it was.
-        let _ = here.receive(&remote, Policy::DEFAULT, &region);
+        let _ = here.receive(&remote, &region);
     }
     if here.can_count(&region) {
         let demand = Demand { tokens: 1, partial: true, keep: u64::from(first % 3) };
