@@ -79,7 +79,7 @@ lint:
 	@scripts/setup.sh build test edge
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	# The fuzz targets are a workspace of their own, and run by hand.
+	@# The fuzz targets are a workspace of their own.
 	cargo check --locked --manifest-path fuzz/Cargo.toml
 	@scripts/audit.sh crates
 

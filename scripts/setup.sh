@@ -72,6 +72,8 @@ for want in "${wants[@]}"; do
         need 'have "${REDIS_SERVER:-redis-server}"' redis-server redis redis redis redis
         need 'have "${REDIS_CLI:-redis-cli}"' redis-tools redis redis redis redis
         need 'have openssl' openssl openssl openssl openssl openssl
+        # For the library of the fuzz targets, which are checked with the others.
+        need 'have c++' g++ gcc-c++ build-base gcc gcc
         versions+=("7.0 ${REDIS_SERVER:-redis-server}" '18.19 node')
         need 'have python3' python3 python3 python3 python python
         need 'python3 -m venv --help && python3 -c "import ensurepip"' \
