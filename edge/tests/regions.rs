@@ -50,17 +50,33 @@ fn edge(servers: &[Server], place: usize, settings: &[(&str, &str)]) -> Edge {
     start(&servers[place].url(), &[&own, settings].concat())
 }
 
+/// What each server holds; says in what they differ when a test fails.
+#[derive(Default)]
+struct Held(Vec<BTreeMap<String, BTreeMap<String, String>>>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let keys: BTreeSet<&String> = self.0.iter().flat_map(BTreeMap::keys).collect();
+        for key in keys.into_iter().filter(|_| thread::panicking()) {
+            let of_each: Vec<_> = self.0.iter().map(|held| held.get(key)).collect();
+            if of_each.windows(2).any(|two| two[0] != two[1]) {
+                eprintln!("{key} differs: {of_each:?}");
+            }
+        }
+    }
+}
+
 /// Waits until all servers hold the same, and nothing is left to do.
 fn await_equal(servers: &[Server]) -> BTreeMap<String, BTreeMap<String, String>> {
-    let mut all = Vec::new();
+    let mut all = Held::default();
     eventually(PATIENCE, TICK, "all regions hold the same", || {
         let busy = servers.iter().any(|server| {
             ask::<u64>(&mut server.connection(), "EXISTS {ratings}:sweep {ratings}:parked") > 0
         });
-        all = servers.iter().map(|server| stored(&mut server.connection())).collect();
-        !busy && all.windows(2).all(|two| two[0] == two[1])
+        all.0 = servers.iter().map(|server| stored(&mut server.connection())).collect();
+        !busy && all.0.windows(2).all(|two| two[0] == two[1])
     });
-    let held = all.swap_remove(0);
+    let held = all.0.swap_remove(0);
     assert_exact(&held);
     held
 }
