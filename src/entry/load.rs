@@ -3,8 +3,10 @@
 use super::{events, info, settings};
 use crate::commands;
 use crate::config::{Parameter, Value};
+use crate::error::Error;
 use crate::host::{Args, ERR, Level, OK, Registrar, ServerInfo, acl, api, clients, log, refuse};
 use crate::module::Module;
+use claw_core::rules::RulesError;
 use redis_module::raw;
 use std::borrow::Cow;
 use std::ffi::{CStr, c_int};
@@ -211,7 +213,7 @@ fn overrides(args: Args<'_>) -> Result<Vec<(Parameter, Value)>, String> {
         }
         let value = parameter
             .parse(&value.join(" "))
-            .map_err(|error| format!("module argument '{name}': {}", error.reason()))?;
+            .map_err(|error| format!("module argument '{name}': {}", unquoted(&error)))?;
         if overrides.iter().any(|(given, _)| *given == parameter) {
             return Err(format!("module argument '{name}' is given twice"));
         }
@@ -250,11 +252,23 @@ fn words(mut args: Args<'_>) -> Result<Vec<&str>, String> {
     Ok(words)
 }
 
-/// Whether another parameter begins here, and not what goes on with the value of this one. A rule
-/// may be for a key with the name of a parameter: then its rate follows, and not another name.
-fn begins(parameter: Parameter, words: &[&str]) -> bool {
-    match (parameter, words) {
-        (Parameter::Policies, [_, _, rate, ..]) if rate.contains('/') => false,
-        (_, words) => words.first().is_some_and(|word| Parameter::by_name(word).is_some()),
+/// What is wrong. A rule is not quoted: a password may have come into it that is another argument's.
+fn unquoted(error: &Error) -> String {
+    match error {
+        Error::Policies(RulesError { number, why, .. }) => format!("entry {number} {why}"),
+        error => error.reason(),
     }
+}
+
+/// Whether another parameter begins here, and not what goes on with the value of this one. A rule
+/// may be for a key with the name of a parameter: then its capacity and rate follow.
+fn begins(parameter: Parameter, words: &[&str]) -> bool {
+    let is_rule = match (parameter, words) {
+        (Parameter::Policies, [_, capacity, rate, ..]) => {
+            let digits = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+            digits(capacity) && rate.split_once('/').is_some_and(|(a, b)| digits(a) && digits(b))
+        }
+        _ => false,
+    };
+    !is_rule && words.first().is_some_and(|word| Parameter::by_name(word).is_some())
 }

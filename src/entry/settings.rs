@@ -61,7 +61,7 @@ pub(super) unsafe fn register(
                         flags,
                         Some(get_text),
                         Some(set_text),
-                        Some(apply),
+                        (*parameter == Parameter::Peers).then_some(apply as _),
                         private,
                     ))
                 }
@@ -114,8 +114,8 @@ fn guarded(
     ERR
 }
 
-/// The server calls this when all parameters of a command are set, for those of them whose value
-/// is another one.
+/// The server calls this when all parameters of a command are set, and peers are among them: what is
+/// left of a command that failed is never put in force by another one.
 unsafe extern "C" fn apply(
     _ctx: *mut raw::RedisModuleCtx,
     _private: *mut c_void,

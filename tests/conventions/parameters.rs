@@ -230,7 +230,9 @@ fn rules_outlive_a_rewrite_and_a_restart() {
 #[test]
 fn arguments_with_blanks_outlive_a_rewrite_and_a_restart() {
     let file = "/no such/peers/tls key of max-tokens.pem";
-    let rows: [&[&str]; 5] = [
+    let rows: [&[&str]; 7] = [
+        &["policies", "a:* 5 5/900", "peers", "redis://us:1 redis://ap:2", "replica-id", "eu"],
+        &["policies", "a:* 5 5/900; peers 5 5/7", "sync-keys", "a* x/y", "tls-key-file", "/a b/c"],
         &["sync-keys", "limit:* !limit:tmp:*", "max-tokens", "50"],
         &["replica-id", "eu", "peers", "redis://us:6379 redis://ap:6379"],
         &["peers", "redis://us:6379 rediss://ap:6379", "claw.max-tokens", "50"],

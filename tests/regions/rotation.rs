@@ -163,11 +163,15 @@ fn a_setting_that_fails_leaves_passwords_as_they_were() {
     let mut before = wait_for_another(far, None);
     let mut interval = 50;
     let mut is_as_it_was = |conn: &mut Connection, shown: &str, why: &str| {
-        let peers = ask::<[String; 2]>(conn, "CONFIG GET claw.peers");
-        assert_eq!(peers[1], shown, "{why}");
+        let shows = |conn: &mut Connection| ask::<[String; 2]>(conn, "CONFIG GET claw.peers");
+        assert_eq!(shows(conn)[1], shown, "{why}");
         // Whatever changes has peers connected to anew.
         interval += 1;
-        run(conn, &[&format!("CONFIG SET claw.sync-interval-ms {interval}")]);
+        let merge = ["max", "min"][interval % 2];
+        let others =
+            format!("CONFIG SET claw.sync-interval-ms {interval} claw.merge-strategy {merge}");
+        run(conn, &[&others]);
+        assert_eq!(shows(conn)[1], shown, "{why}");
         before = wait_for_another(far, before.take());
     };
     for peers in [elsewhere, wrong.as_str(), "", &format!("{wrong} {elsewhere}")] {
