@@ -305,7 +305,7 @@ impl Error {
             Self::Debit(why) => format!("strategy debit: {why}"),
             Self::TooManyReplicas => format!("more than {MAX_REPLICAS} replicas in one bucket"),
             Self::LastVersion => {
-                "no number is left for a change of policy or weight of this bucket: delete the key"
+                "no number is left for a change of policy or weight of this bucket: delete the key, in all regions"
                     .to_owned()
             }
             Self::HiddenField { key, field, why } => {
@@ -438,7 +438,7 @@ mod tests {
             (Error::SyncOff("why"), "ERR region sync is off: why"),
             (Error::Debit("why"), "ERR strategy debit: why"),
             (Error::UncheckedFunctions, "ERR a strategy fn:NAME needs Redis 7.0.6 or later: this server does not check what a function calls against the rights of its caller"),
-            (Error::LastVersion, "ERR no number is left for a change of policy or weight of this bucket: delete the key"),
+            (Error::LastVersion, "ERR no number is left for a change of policy or weight of this bucket: delete the key, in all regions"),
             (Error::TooManyReplicas, "ERR more than 16 replicas in one bucket"),
             (range(Quantity::Rules), "ERR a fingerprint of rules must be a hexadecimal number of 64 bits"),
             (range(Quantity::Rate), "ERR a rate must be an integer from 0 to 18446744073709551615"),

@@ -167,7 +167,7 @@ fn a_pin_has_a_number_that_can_be_counted_on_from() {
         for change in ["CAPACITY 5", "CAPACITY 5 FOR 1000", "WEIGHT 2", "RESET"] {
             assert_eq!(
                 refused_line(conn, &format!("CL.POLICY {field} {change}")),
-                "ERR no number is left for a change of policy or weight of this bucket: delete the key",
+                "ERR no number is left for a change of policy or weight of this bucket: delete the key, in all regions",
                 "{change}"
             );
         }
