@@ -69,7 +69,7 @@ def security(manifests):
             expect(name not in pod, f"has {name}")
         for volume in pod.get("volumes", []):
             kinds = set(volume) - {"name"}
-            expect(kinds <= {"configMap", "secret", "emptyDir"}, f"mounts {kinds}")
+            expect(kinds <= {"configMap", "secret", "projected", "emptyDir"}, f"mounts {kinds}")
         for container in pod["containers"] + pod.get("initContainers", []):
             own = container.get("securityContext", {})
             expect(own.get("allowPrivilegeEscalation") is False, "may get more rights")
@@ -95,6 +95,14 @@ def pods(manifests, selector):
     return found
 
 
+def secrets_of(volume):
+    """The name and the items of each secret that a volume has files of."""
+    if "secret" in volume:
+        yield volume["secret"]["secretName"], volume["secret"]["items"]
+    for source in volume.get("projected", {}).get("sources", []):
+        yield source["secret"]["name"], source["secret"]["items"]
+
+
 def references(manifests, secret):
     for one in manifests.workloads():
         expect = lambda condition, complaint: manifests.expect(condition, one, complaint)
@@ -109,9 +117,9 @@ def references(manifests, secret):
             if "configMap" in volume:
                 name = volume["configMap"]["name"]
                 expect(manifests.named("ConfigMap", name), f"there is no ConfigMap {name}")
-            if "secret" in volume:
-                expect(volume["secret"]["secretName"] == secret["metadata"]["name"], "another secret")
-                keys = {item["key"] for item in volume["secret"]["items"]}
+            for name, items in secrets_of(volume):
+                expect(name == secret["metadata"]["name"], "another secret")
+                keys = {item["key"] for item in items}
                 expect(keys <= set(secret["stringData"]), f"the secret lacks one of {keys}")
         for container in pod["containers"]:
             for source in container.get("envFrom", []):
@@ -285,7 +293,8 @@ def secret_file(manifests, settings, name):
             files = {
                 f"{folders[volume['name']]}/{item['path']}"
                 for volume in pod["volumes"]
-                for item in volume.get("secret", {}).get("items", [])
+                for _, items in secrets_of(volume)
+                for item in items
             }
             if settings["data"].get(name) not in files:
                 return False
